@@ -1,0 +1,87 @@
+# make demo     set up the package and run the demonstration
+# make test     set up the tests and run them, without the slow ones
+# make help     the other targets
+#
+# Settings: PYTHON (3.11 or newer), VENV, PYTEST_FLAGS, PIP_FLAGS. On Linux the torch of pypi.org brings CUDA
+# libraries; for the smaller CPU build: make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?=
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+
+BIN := $(VENV)/bin
+MANIFEST := pyproject.toml constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# One line per package; errors and warnings of pip arrive on stderr as they are.
+# $(1): what to install, $(2): the stamps that it fulfils. Constraints always: an unpinned torch would pull CUDA.
+define install
+	@echo "installing $(1) into $(VENV) (the first time this takes some minutes)"
+	@$(BIN)/python -m pip install --progress-bar off $(PIP_FLAGS) -c constraints.txt -e "$(1)" \
+		| awk '/^ *(Downloading|Installing|Successfully)/ { print "  " $$0; fflush() }'
+	@touch $(addprefix $(VENV)/.,$(2))
+endef
+
+.PHONY: help setup demo test test-slow check docs bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.setup  ## the package with everything for tests and checks, in .venv
+
+demo: $(VENV)/.core  ## set up the package and run the demonstration
+	@$(BIN)/midguide demo
+
+# The tests are many small computations: more threads than one make them slower.
+test test-slow: export OMP_NUM_THREADS ?= 1
+
+test: $(VENV)/.test  ## set up and run the tests
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-slow: $(VENV)/.test  ## the slow tests only
+	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+check: $(VENV)/.setup  ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.docs  ## build the documentation into site/
+	@test -f mkdocs.yml || { echo "there is no mkdocs.yml yet" >&2; exit 1; }
+	@$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.test  ## run benchmarks/*.py
+	@shopt -s nullglob; scripts=(benchmarks/*.py); \
+	if [ $${#scripts[@]} -eq 0 ]; then echo "there is no benchmark yet" >&2; exit 1; fi; \
+	for script in "$${scripts[@]}"; do echo "$$script"; $(BIN)/python "$$script"; done
+
+clean:  ## remove caches and builds; the environment and results stay
+	@rm -rf build dist site .pytest_cache .ruff_cache
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3.11 python3 python3.12 python3.13); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			"$$python" -m venv "$(VENV)"; exit; \
+		fi; \
+	done; \
+	echo "midguide needs Python 3.11 or newer, and $(or $(PYTHON),python3) is not." >&2; \
+	echo "hint: make PYTHON=/path/to/python3.11 ..." >&2; exit 1
+
+$(VENV)/.core: $(MANIFEST) | $(BIN)/python
+	$(call install,.,core)
+
+$(VENV)/.test: $(MANIFEST) | $(BIN)/python
+	$(call install,.[test],core test)
+
+$(VENV)/.setup: $(MANIFEST) | $(BIN)/python
+	$(call install,.[dev],core test setup)
+
+$(VENV)/.docs: $(MANIFEST) | $(BIN)/python
+	$(call install,.[docs],core docs)

@@ -1,0 +1,53 @@
+"""Derivatives of batched functions. The only file that calls `requires_grad_`; inputs are never modified.
+
+Every function here maps rows to rows, so one backward pass of the sum over rows gives each row its own derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def value_and_grad(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, gradient and by-product of a function of each row.
+
+    Args:
+        f: maps x, shape (B, ...), to (value, extra): the value of each row, shape (B,), and any tensor.
+        x: where to differentiate, shape (B, ...).
+
+    Returns:
+        value: shape (B,).
+        gradient: d value[b] / d x[b], shape of x.
+        extra: the second output of `f`, without a graph.
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value, extra = f(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), gradient, extra.detach()
+
+
+def vjp(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """`f(x)` and the map from a vector w to `w^T df/dx`, callable once."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        out = f(x)
+
+    def pullback(vector: Tensor) -> Tensor:
+        return torch.autograd.grad(out, x, vector)[0]
+
+    return out.detach(), pullback
+
+
+def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+    """`f(x)` and `df/dx tangent`, by forward-mode differentiation."""
+    value, derivative = torch.func.jvp(f, (x.detach(),), (tangent,))
+    return value.detach(), derivative.detach()
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The same module in evaluation mode, its parameters excluded from differentiation."""
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,80 @@
+"""The program: its commands, and how a command line is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from midguide import __version__
+from midguide.cli import demo, failures, output, reconstruct, sample, train
+from midguide.cli import list as listing
+from midguide.errors import MidguideError
+
+UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the parser that newer typer brings along
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and run a command line.
+
+    Raises:
+        MidguideError: the user made a mistake.
+    """
+    command = typer.main.get_command(build())
+    try:
+        with command.make_context("midguide", list(argv)) as context:
+            with _always_hinting(context):
+                command.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except UsageError as error:
+        context = getattr(error, "ctx", None)
+        path = "midguide" if context is None else context.command_path
+        raise failures.explain_usage(error.format_message(), path) from None
+    return 0
+
+
+@contextmanager
+def _always_hinting(context: Any) -> Iterator[None]:
+    """Point to the command's help where an error has no better hint."""
+    try:
+        yield
+    except MidguideError as error:
+        error.hint = error.hint or f"try '{context.command_path} {context.invoked_subcommand} --help'"
+        raise
+
+
+def build() -> typer.Typer:
+    """The program with all its commands."""
+    app = typer.Typer(
+        name="midguide",
+        help="Draw samples from p(x | y) with a diffusion prior, and see how far the answer can be trusted.",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_global)
+    app.command("reconstruct")(reconstruct.reconstruct)
+    app.command("sample")(sample.sample)
+    app.command("list")(listing.list_names)
+    app.command("train")(train.train)
+    app.command("demo")(demo.demo)
+    return app
+
+
+def _global(
+    context: typer.Context,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="CPU threads; OMP_NUM_THREADS, or else the physical cores, by default."),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    output.check_counts(threads=threads)
+    context.obj = threads
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -1,0 +1,69 @@
+"""What goes wrong, as one line and a hint on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from midguide.errors import MidguideError
+
+MISTAKE, INTERRUPTED = 2, 130
+_OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt, with a word on how to go on."""
+
+
+@dataclass
+class Outcome:
+    """The exit code of a command."""
+
+    code: int = 0
+
+
+@contextmanager
+def reported() -> Iterator[Outcome]:
+    """Turn the errors that a user can cause or meet into a message and an exit code; let all others pass."""
+    outcome = Outcome()
+    try:
+        yield outcome
+        sys.stdout.flush()
+    except MidguideError as error:
+        outcome.code = _say(error.message, error.hint)
+    except Interrupted as interrupt:
+        outcome.code = _say(f"interrupted; {interrupt}", label="", code=INTERRUPTED)
+    except KeyboardInterrupt:
+        outcome.code = _say("interrupted", label="", code=INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone; nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcome.code = 1
+    except OSError as error:
+        if error.errno not in _OUTSIDE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        outcome.code = _say(f"{where}{error.strerror}", "check the folder and free space")
+
+
+def explain_usage(message: str, command: str) -> MidguideError:
+    """The error for a command line that cannot be parsed, given the parser's own words."""
+    for mark in (" Did you mean ", " (Possible options: "):
+        if mark in message:
+            message, _, guess = message.partition(mark)
+            return MidguideError(_lowered(message), hint=f"did you mean {guess.rstrip(')?')}?")
+    return MidguideError(_lowered(message), hint=f"try '{command} --help'")
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _say(message: str, hint: str = "", *, label: str = "error: ", code: int = MISTAKE) -> int:
+    print(label + " ".join(message.split()), file=sys.stderr)
+    if hint:
+        print("hint: " + " ".join(hint.split()), file=sys.stderr)
+    return code

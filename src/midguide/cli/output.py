@@ -1,0 +1,150 @@
+"""What the commands share: results on stdout, notes and progress on stderr, folders, threads."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from midguide.errors import ConfigError, DataError
+
+
+def note(text: str) -> None:
+    """A line for the reader's eyes, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout; numbers that JSON does not have become null."""
+    print(dump_json(value), flush=True)
+
+
+def dump_json(value: Any) -> str:
+    """`value` as indented JSON; NaN and infinity become null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
+    """A table on stdout, as wide as it needs to be where stdout is no terminal.
+
+    Args:
+        columns: headings.
+        rows: one text per column.
+        numbers: headings of the columns that are aligned to the right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = io.StringIO()
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if sys.stdout.isatty():
+        Console(file=sys.stdout).print(table)
+        return
+    console = Console(file=lines, width=1000)
+    console.print(table)
+    print("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse an option that counts something and is less than 1.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {count}", hint=f"for example --{name} 4")
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> ConfigError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(sorted(known))}"
+    return ConfigError(f"unknown {kind} {name!r}", hint=hint)
+
+
+def out_folder(path: str | Path) -> Path:
+    """The absolute path of a folder that results will appear in, once it is sure that they can.
+
+    Raises:
+        DataError: it is a file, or its place cannot be written to.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file, --out names a folder", hint="choose another --out")
+    places = [path.parent, path] if path.exists() else [next(p for p in path.parents if p.exists())]
+    for place in places:
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise DataError(f"cannot write to {place}: {error.strerror}", hint="choose another --out") from error
+    return path
+
+
+def default_folder(*parts: str) -> Path:
+    """The folder of a result that was given no other, from names that may hold anything."""
+    return Path("midguide-out") / "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-.") for part in parts)
+
+
+def prior_label(prior: str) -> str:
+    """What to call a prior: its name, or the stem of its file."""
+    return Path(prior).stem if prior.endswith(".safetensors") else prior
+
+
+def progress(description: str) -> list[Any]:
+    """The observers for a run: a progress bar where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        return []
+    from midguide.observers import Progress
+
+    return [Progress(description)]
+
+
+def use_threads(context: typer.Context) -> None:
+    """Let torch use the threads of `--threads`, of OMP_NUM_THREADS, or one per physical core it may run on."""
+    import torch
+
+    wanted = context.find_root().obj
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+    elif "OMP_NUM_THREADS" not in os.environ and sys.platform == "linux":
+        torch.set_num_threads(physical_cores())
+
+
+def physical_cores() -> int:
+    """Physical cores among the processors that this process may use, on Linux."""
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.exists() else str(processor))
+    return len(cores)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case Path():
+            return str(value)
+        case _:
+            return value

@@ -1,0 +1,122 @@
+"""`midguide reconstruct`: samples from the posterior of one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from midguide.cli import options, output
+from midguide.errors import ConfigError, UnsupportedProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from midguide.denoisers.base import Denoiser
+    from midguide.operators.base import Operator
+    from midguide.problem import Problem
+
+
+def reconstruct(
+    context: typer.Context,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The true image; or with --measured its measurement.")],
+    operator: Annotated[str, typer.Option(metavar="NAME", help="What the instrument does: `midguide list operators`.")],
+    prior: options.Prior = "faces-64",
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME[:PRESET]", help="The method: `midguide list samplers`.")
+    ] = "mgps",
+    steps: options.Steps = None,
+    samples: Annotated[int, typer.Option(metavar="K", help="Samples to draw.")] = 4,
+    sigma: Annotated[
+        float, typer.Option(metavar="S", help="Noise level (standard deviation) in the prior's value range.")
+    ] = 0.05,
+    seed: options.Seed = 0,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+    measured: Annotated[bool, typer.Option("--measured", help="IMAGE is a measurement, the truth is unknown.")] = False,
+    crop: Annotated[
+        str | None, typer.Option(metavar="TOP,LEFT,HEIGHT,WIDTH", help="Use this part of IMAGE, in pixels.")
+    ] = None,
+    resize: Annotated[bool, typer.Option("--resize", help="Resize IMAGE to the size of the prior.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the sampler; repeatable.")
+    ] = None,
+    operator_settings: Annotated[
+        list[str] | None,
+        typer.Option("--operator-set", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
+    ] = None,
+    chunk: options.Chunk = None,
+) -> None:
+    """Draw posterior samples for one image.
+
+    IMAGE is taken as the truth and its measurement is simulated, so that the answer can be scored; with --measured it
+    is the measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing.
+    """
+    output.check_counts(samples=samples, steps=steps, chunk=chunk)
+    box = _parse_crop(crop)
+    if not 0.0 < sigma < float("inf"):
+        raise ConfigError(f"--sigma must be positive, got {sigma:g}", hint="for nearly exact data take 0.001")
+    folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
+
+    output.use_threads(context)
+    from midguide.cli import runs
+    from midguide.data.images import load_image
+    from midguide.denoisers.builtin import load_prior
+    from midguide.operators.registry import make_operator
+    from midguide.studies.presets import make_sampler, parse_override
+
+    overrides = dict(parse_override(text) for text in settings or ())
+    method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))
+    denoiser = load_prior(prior)
+    own = dict(parse_override(text) for text in operator_settings or ())
+    instrument = make_operator(operator, denoiser.event_shape, seed=seed, **own)
+    pixels = load_image(
+        image, denoiser.event_shape, value_range=denoiser.value_range or (-1.0, 1.0), resize=resize, crop=box
+    )
+    problem = _problem(denoiser, instrument, pixels, sigma, seed, measured)
+    run = runs.Run(
+        problem=problem,
+        sampler=method,
+        n=samples,
+        seed=seed,
+        out=folder,
+        labels={"sampler": sampler, "prior": output.prior_label(prior), "operator": operator, "sigma": sigma},
+        chunk=chunk,
+    )
+    result = runs.draw(run)
+    metrics = runs.write(run, result, runs.measure(run, result))
+    runs.report(metrics, as_json=as_json)
+
+
+def _problem(
+    denoiser: Denoiser, operator: Operator, pixels: Tensor, sigma: float, seed: int, measured: bool
+) -> Problem:
+    """The problem whose truth, or whose measurement, is `pixels`, shape (1, *event)."""
+    from midguide.likelihoods import GaussianLikelihood
+    from midguide.problem import Problem
+
+    if not measured:
+        return Problem.simulate(denoiser, operator, pixels, sigma_y=sigma, seed=seed)
+    shape = operator(pixels).shape
+    if shape != pixels.shape:
+        raise UnsupportedProblem(
+            f"--measured needs an operator whose measurements have the shape of the image, "
+            f"here {tuple(pixels.shape[1:])} becomes {tuple(shape[1:])}",
+            hint="leave --measured out to simulate the measurement, or use the Python interface",
+        )
+    return Problem(denoiser, GaussianLikelihood(operator, pixels, sigma))
+
+
+def _parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        top, left, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"--crop takes four integers TOP,LEFT,HEIGHT,WIDTH, got {text!r}", hint="for example --crop 58,172,118,118"
+        ) from None
+    if min(top, left) < 0 or min(height, width) < 1:
+        raise ConfigError(f"--crop {text} is no part of an image", hint="offsets are not negative, sizes at least 1")
+    return top, left, height, width

@@ -1,0 +1,188 @@
+"""A reconstruction from start to end: draw, measure, write. Shared by `reconstruct` and `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from midguide.cli import output
+from midguide.cli.failures import Interrupted
+from midguide.files import replacing_folder
+from midguide.metrics.image import WINDOW, psnr, ssim
+from midguide.observers import Event
+from midguide.plots.panel import panel
+from midguide.problem import Problem
+from midguide.samplers.base import Sampler, check_needs
+from midguide.samplers.registry import SAMPLERS
+from midguide.samples import Samples
+from midguide.sampling import sample
+
+TABLE = {
+    "psnr_mean": ("PSNR of the posterior mean", "{:.2f} dB"),
+    "psnr_samples": ("PSNR of a sample, averaged", "{:.2f} dB"),
+    "ssim_mean": ("SSIM of the posterior mean", "{:.3f}"),
+    "ssim_samples": ("SSIM of a sample, averaged", "{:.3f}"),
+    "chi2": ("chi-square per measured value (a posterior draw: about 1)", "{:.3f}"),
+    "network_forwards": ("network forwards per sample", "{:.0f}"),
+    "network_vjps": ("network vector-Jacobian products per sample", "{:.0f}"),
+    "seconds": ("seconds for all samples", "{:.1f}"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run whose input is complete and checked; nothing has been drawn yet.
+
+    Args:
+        problem: one observation to explain.
+        sampler: the method.
+        n: samples.
+        seed: seed of the samples.
+        out: absolute folder of the results.
+        labels: what the result is called by: sampler, prior, operator, sigma, as given on the command line.
+        chunk: most samples in memory at once.
+    """
+
+    problem: Problem
+    sampler: Sampler
+    n: int
+    seed: int
+    out: Path
+    labels: dict[str, Any] = field(default_factory=dict)
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check_needs(self.sampler, self.problem, SAMPLERS)
+
+    @property
+    def progress(self) -> Path:
+        """The file from which an interrupted run goes on; removed once the results are written."""
+        return self.out.with_name(f"{self.out.name}.progress")
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Values shown black and white, and the range of the metrics."""
+        return self.problem.denoiser.value_range or (-1.0, 1.0)
+
+
+def draw(run: Run) -> Samples:
+    """Sample, with a progress bar, and with a file beside the results from which an interrupted run goes on.
+
+    Raises:
+        Interrupted: by the user; says how to go on.
+        CheckpointError: the file belongs to a run with other settings.
+    """
+    observers = [_Announcement(run.n), *output.progress(run.labels.get("sampler", "sampling"))]
+    try:
+        return sample(
+            run.sampler,
+            run.problem,
+            run.n,
+            seed=run.seed,
+            chunk=run.chunk,
+            observers=observers,
+            checkpoint=run.progress,
+        )
+    except KeyboardInterrupt:
+        if run.progress.exists():
+            raise Interrupted(f"repeat the same command to go on from {run.progress}") from None
+        raise
+
+
+class _Announcement:
+    """Says on stderr that sampling starts, or where it goes on; by then all input has been checked."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def start(self, total: int, done: int) -> None:
+        many = "1 sample" if self.n == 1 else f"{self.n} samples"
+        output.note(f"drawing {many}" + (f", going on after step {done} of {total}" if done else ""))
+
+    def step(self, event: Event) -> None:
+        """Nothing to say."""
+
+    def stop(self) -> None:
+        """Nothing to close."""
+
+
+def measure(run: Run, samples: Samples) -> dict[str, Any]:
+    """The numbers of a reconstruction as JSON; those that need the truth are None where it is unknown."""
+    draws, mean, truth = samples.draws[0], samples.mean(), run.problem.truth
+    chi_square = run.problem.expand(run.n).likelihood.chi_square(draws)
+    scores: dict[str, Any] = dict.fromkeys(("psnr_mean", "psnr_samples", "ssim_mean", "ssim_samples"))
+    if truth is not None:
+        fits = min(truth.shape[-2:]) >= WINDOW  # of SSIM
+        for name, metric in (("psnr", psnr), ("ssim", ssim))[: 1 + fits]:
+            scores[f"{name}_mean"] = float(metric(mean, truth, run.value_range))
+            scores[f"{name}_samples"] = float(metric(draws, truth.expand_as(draws), run.value_range).mean())
+    return {
+        **scores,
+        "chi2": float(chi_square.mean()),
+        "chi2_samples": chi_square.tolist(),
+        "measured_values": int(run.problem.likelihood.measured_values()[0]),
+        "network_forwards": samples.cost.network_forwards,
+        "network_vjps": samples.cost.network_vjps,
+        "seconds": samples.cost.seconds,
+        "peak_memory_mib": samples.cost.peak_memory_mib,
+        **run.labels,
+        "seed": run.seed,
+        "n": run.n,
+    }
+
+
+def write(run: Run, samples: Samples, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Write all files of a reconstruction, complete or not at all.
+
+    Returns:
+        `metrics` with `files`, their absolute paths by content.
+    """
+    from midguide.data.images import save_png
+
+    names = {"samples": "samples.safetensors", "record": "samples.json", "panel": "panel.png", "mean": "mean.png"}
+    names["metrics"] = "metrics.json"
+    metrics = metrics | {"files": {content: str(run.out / name) for content, name in names.items()}}
+    with appearing(run) as folder:
+        samples.write(folder)
+        picture(run, samples, metrics).savefig(folder / names["panel"])
+        save_png(folder / names["mean"], samples.mean()[0], run.value_range)
+        (folder / names["metrics"]).write_text(output.dump_json(metrics) + "\n", encoding="utf-8")
+    return metrics
+
+
+def picture(run: Run, samples: Samples, metrics: dict[str, Any]) -> Any:
+    """The panel of a run with its numbers in small print."""
+    likelihood = run.problem.likelihood
+    labels = run.labels | {"seed": f"seed {run.seed}"}
+    captions = {"measurement": f"$\\sigma_y$ = {run.labels['sigma']:g}"}
+    if metrics["psnr_mean"] is not None:
+        captions["mean"] = f"{metrics['psnr_mean']:.1f} dB"
+    return panel(
+        samples,
+        measured=likelihood.operator.measured(likelihood.y).expand_as(likelihood.y)[0],
+        value_range=run.value_range,
+        captions=captions,
+        sample_captions=[f"$\\chi^2$ {value:.2f}" for value in metrics["chi2_samples"]],
+        footer="  ·  ".join(str(labels[name]) for name in ("operator", "sampler", "prior", "seed")),
+    )
+
+
+def report(metrics: dict[str, Any], *, as_json: bool) -> None:
+    """The numbers on stdout, as a table or as one JSON object, and on stderr where the picture is."""
+    if as_json:
+        output.print_json(metrics)
+    else:
+        known = [(text, form.format(metrics[key])) for key, (text, form) in TABLE.items() if metrics[key] is not None]
+        output.print_table(("", "value"), known, numbers=("value",))
+    output.note(f"\npicture: {metrics['files']['panel']}")
+
+
+@contextmanager
+def appearing(run: Run) -> Iterator[Path]:
+    """A temporary folder whose files become the results of a run at the end of the block, or vanish if it fails."""
+    with replacing_folder(run.out) as folder:
+        yield folder
+    run.progress.unlink(missing_ok=True)

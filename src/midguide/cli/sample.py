@@ -1,0 +1,90 @@
+"""`midguide sample`: samples from the prior itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from midguide.cli import options, output
+from midguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from midguide.denoisers.base import Denoiser
+    from midguide.problem import Problem
+
+
+def sample(
+    context: typer.Context,
+    prior: options.Prior = "faces-64",
+    n: Annotated[int, typer.Option("--n", metavar="K", help="Samples to draw.")] = 16,
+    steps: options.Steps = None,
+    eta: Annotated[
+        float, typer.Option(metavar="E", help="1: ancestral (DDPM); 0: deterministic given its start (DDIM).")
+    ] = 1.0,
+    seed: options.Seed = 0,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+    chunk: options.Chunk = 64,
+) -> None:
+    """Draw samples of a prior, with no observation.
+
+    Writes grid.png and the samples, all or nothing.
+    """
+    output.check_counts(n=n, steps=steps, chunk=chunk)
+    if not 0.0 <= eta <= 1.0:
+        raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
+    folder = output.out_folder(out or output.default_folder("sample", output.prior_label(prior)))
+
+    output.use_threads(context)
+    from midguide.cli import runs
+    from midguide.data.images import save_png
+    from midguide.denoisers.builtin import load_prior
+    from midguide.plots.grid import grid
+    from midguide.samplers.unconditional import Unconditional
+
+    denoiser = load_prior(prior)
+    sampler = Unconditional(eta=eta) if steps is None else Unconditional(steps=steps, eta=eta)
+    labels = {"sampler": "unconditional", "prior": output.prior_label(prior)}
+    run = runs.Run(
+        problem=unobserved(denoiser), sampler=sampler, n=n, seed=seed, out=folder, labels=labels, chunk=chunk
+    )
+    result = runs.draw(run)
+
+    low, high = run.value_range
+    names = {"samples": "samples.safetensors", "record": "samples.json", "grid": "grid.png"}
+    with runs.appearing(run) as temporary:
+        result.write(temporary)
+        save_png(temporary / names["grid"], grid(result.draws[0].clamp(low, high), background=high), (low, high))
+    summary = {"n": n, "steps": sampler.steps, "eta": eta, "seed": seed, **labels}
+    summary |= {"network_forwards": result.cost.network_forwards, "seconds": result.cost.seconds}
+    summary["files"] = {content: str(folder / name) for content, name in names.items()}
+    if as_json:
+        output.print_json(summary)
+    else:
+        output.print_table(
+            ("", "value"),
+            [
+                ("samples", f"{n}"),
+                ("network forwards per sample", f"{result.cost.network_forwards:.0f}"),
+                ("seconds for all samples", f"{result.cost.seconds:.1f}"),
+            ],
+            numbers=("value",),
+        )
+    output.note(f"\npicture: {summary['files']['grid']}")
+
+
+def unobserved(denoiser: Denoiser) -> Problem:
+    """The problem with an observation that says nothing: a mask that hides every entry.
+
+    Its likelihood is the same for all x, so the posterior is the prior exactly; no noise level has to be made up to
+    be large enough.
+    """
+    import torch
+
+    from midguide.likelihoods import GaussianLikelihood
+    from midguide.operators.mask import Mask
+    from midguide.problem import Problem
+
+    nothing = Mask(torch.zeros(denoiser.event_shape[-2:], dtype=torch.bool))
+    return Problem(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.event_shape), sigma_y=1.0))

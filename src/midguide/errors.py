@@ -1,0 +1,41 @@
+"""Every error that a user can cause or meet, with a message that says what was got and a hint that says what to do."""
+
+from __future__ import annotations
+
+
+class MidguideError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: what was got and what was expected, in one line.
+        hint: what to do about it, in one line; shown after the message.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(MidguideError):
+    """A setting has an impossible value, or a name is unknown."""
+
+
+class ShapeError(MidguideError):
+    """A tensor does not have the shape, type or value range that was declared."""
+
+
+class UnsupportedProblem(MidguideError):
+    """A sampler cannot handle this problem; the message says what is missing."""
+
+
+class CheckpointError(MidguideError):
+    """A file of weights, samples or progress is damaged, unsafe or belongs to something else."""
+
+
+class NumericalError(MidguideError):
+    """A computation produced NaN or infinity."""
+
+
+class DataError(MidguideError):
+    """An input file is missing, broken or not what it claims to be."""

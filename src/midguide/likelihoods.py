@@ -1,0 +1,162 @@
+"""Likelihoods: an operator, an observation and a noise model. `log_prob` is per row, never reduced over the batch.
+
+`y` holds one observation per row, shape (N, *measurement), in the value range of the prior. Only entries that the
+operator measures count; whatever stands in the others is set to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ConfigError, ShapeError
+from midguide.operators.base import Operator
+from midguide.rng import Rng
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood(ABC):
+    """`p(y | x)` for the observations `y`, shape (N, *measurement), through `operator`."""
+
+    operator: Operator
+    y: Tensor
+
+    def __post_init__(self) -> None:
+        owners = self.operator.observations
+        if owners is not None and owners != len(self.y):
+            raise ShapeError(f"the operator has {owners} observations of its own, y has {len(self.y)}")
+        mask = self.operator.measured(self.y)
+        if not bool(torch.isfinite(torch.where(mask, self.y, 0.0)).all()):
+            raise ShapeError("the observation holds NaN or infinity", hint="mask those entries out instead")
+        object.__setattr__(self, "y", torch.where(mask, self.y, 0.0))
+
+    @property
+    def observations(self) -> int:
+        """Number of observations N."""
+        return len(self.y)
+
+    def select(self, rows: Tensor) -> Self:
+        """The likelihood whose row b is observation `rows[b]`; rows may repeat."""
+        return replace(self, operator=self.operator.select(rows), y=self.y[rows])
+
+    def to(self, like: Tensor) -> Self:
+        """The same likelihood on the device and in the dtype of `like`."""
+        return replace(self, operator=self.operator.to(like), y=self.y.to(like))
+
+    def measured_values(self) -> Tensor:
+        """How many values were measured for each observation, shape (N,)."""
+        mask = self.operator.measured(self.y).expand(self.y.shape)
+        return mask.flatten(1).sum(1)
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """`log p(y_b | x_b)` up to a constant, shape (N, *event) -> (N,)."""
+
+    @abstractmethod
+    def residual(self, x: Tensor) -> Tensor:
+        """The standardised residual: standard normal per measured value if x is the truth, shape of y."""
+
+    @abstractmethod
+    def difference(self, x: Tensor) -> Tensor:
+        """`y - A(x)`, shape of y, for methods that ask for its norm; see the subclasses for its weights."""
+
+    def chi_square(self, x: Tensor) -> Tensor:
+        """Mean squared standardised residual per measured value, shape (N,): about 1 where x explains y."""
+        return self.residual(x).square().flatten(1).sum(1) / self.measured_values()
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianLikelihood(Likelihood):
+    """`y = A(x) + sigma_y z`, with `log p(y | x) = -||y - A(x)||^2 / (2 sigma_y^2)`.
+
+    Args:
+        operator: the instrument.
+        y: observations, shape (N, *measurement).
+        sigma_y: standard deviation of the noise in the value range of the prior; positive.
+    """
+
+    sigma_y: float
+
+    def __post_init__(self) -> None:
+        check_sigma(self.sigma_y)
+        super().__post_init__()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -0.5 * self.residual(x).square().flatten(1).sum(1)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.difference(x) / self.sigma_y
+
+    def difference(self, x: Tensor) -> Tensor:
+        return self.y - self.operator(x)
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonLikelihood(Likelihood):
+    """Photon counts `y ~ Poisson(lambda)`, `lambda = rate (A(x) + 1) / 2`, floored at `floor`.
+
+    `log p(y | x) = sum y log(lambda) - lambda`, up to a constant. The residual is Pearson's: y - lambda over the root
+    of lambda.
+
+    Args:
+        operator: the instrument, with values in [-1, 1].
+        y: counts, shape (N, *measurement), not negative.
+        rate: expected counts at value 1; positive.
+        floor: smallest intensity.
+    """
+
+    rate: float
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0.0:
+            raise ConfigError(f"rate must be positive, got {self.rate}")
+        super().__post_init__()
+        if bool((self.y < 0).any()):
+            raise ShapeError("Poisson counts cannot be negative")
+
+    def intensity(self, x: Tensor) -> Tensor:
+        """`lambda`, the expected counts, zero where nothing is measured; shape of y."""
+        expected = (self.rate * (self.operator(x) + 1) / 2).clamp_min(self.floor)
+        return torch.where(self.operator.measured(self.y), expected, 0.0)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        expected = self.intensity(x)
+        return (torch.special.xlogy(self.y, expected) - expected).flatten(1).sum(1)
+
+    def residual(self, x: Tensor) -> Tensor:
+        expected = self.intensity(x)
+        return (self.y - expected) / expected.clamp_min(self.floor).sqrt()
+
+    def difference(self, x: Tensor) -> Tensor:
+        """`(y - lambda) / sqrt(2 y)`: the Gaussian surrogate of DPS (Chung et al. 2023, Eq. 20)."""
+        return (self.y - self.intensity(x)) / (2 * self.y).clamp_min(1.0).sqrt()
+
+
+def check_sigma(sigma_y: float) -> None:
+    """Refuse a noise level that is not positive and finite."""
+    if not (sigma_y > 0.0 and math.isfinite(sigma_y)):
+        raise ConfigError(
+            f"sigma_y must be positive, got {sigma_y}",
+            hint="give the noise's standard deviation in the prior's value range; for nearly exact data take 1e-3",
+        )
+
+
+def observe(operator: Operator, x: Tensor, sigma_y: float, *, seed: int = 0) -> GaussianLikelihood:
+    """Simulate `y = A(x) + sigma_y z`, the noise of observation i from the stream (seed, "noise", i).
+
+    Args:
+        operator: the instrument.
+        x: true signals, shape (N, *event).
+        sigma_y: noise level in the value range of x.
+        seed: seed of the noise.
+    """
+    check_sigma(sigma_y)
+    clean = operator(x)
+    noise = Rng([(seed, "noise", i) for i in range(len(x))]).normal(clean)
+    return GaussianLikelihood(operator, clean + sigma_y * noise, sigma_y)

@@ -1,0 +1,34 @@
+"""Measurement operators: what an instrument does to a signal."""
+
+from midguide.operators.base import LinearOperator, Operator, SVDOperator
+from midguide.operators.blur import CircularBlur, ReflectBlur, gaussian_kernel
+from midguide.operators.compose import Compose, LinearCompose, compose
+from midguide.operators.mask import Mask, box_mask, half_mask, mask_from_file, random_mask
+from midguide.operators.matrix import Identity, Matrix
+from midguide.operators.registry import OPERATORS, OperatorEntry, make_operator
+from midguide.operators.separable_blur import SeparableBlur
+from midguide.operators.super_resolution import BlockMean
+
+__all__ = [
+    "OPERATORS",
+    "BlockMean",
+    "CircularBlur",
+    "Compose",
+    "Identity",
+    "LinearCompose",
+    "LinearOperator",
+    "Mask",
+    "Matrix",
+    "Operator",
+    "OperatorEntry",
+    "ReflectBlur",
+    "SVDOperator",
+    "SeparableBlur",
+    "box_mask",
+    "compose",
+    "gaussian_kernel",
+    "half_mask",
+    "make_operator",
+    "mask_from_file",
+    "random_mask",
+]

@@ -1,0 +1,157 @@
+"""What an instrument does to `x`: `Operator`, and the linear ones with adjoint, pseudo-inverse and proximal step.
+
+An operator maps (B, *event) to (B, *measurement). Measurements keep a dense shape: an operator that hides entries
+returns zero there and says so in `measured`, so that noise and chi-square count only what was measured.
+Operators are frozen dataclasses of tensors and numbers; `to` and `select` work on the fields.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from midguide import linalg
+from midguide.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Operator(ABC):
+    """A measurement operator; subclasses say what it computes."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """The noiseless measurement of each row, shape (B, *event) -> (B, *measurement)."""
+
+    def measured(self, y: Tensor) -> Tensor:
+        """Which entries of `y` were measured: boolean, broadcastable to the shape of `y`."""
+        return torch.ones((), dtype=torch.bool, device=y.device)
+
+    @property
+    def observations(self) -> int | None:
+        """How many observations have an operator of their own (a mask or kernel each); None if one serves all."""
+        return None
+
+    def select(self, rows: Tensor) -> Operator:
+        """The operator of the observations `rows` (indices, shape (B,)); itself where one serves all."""
+        return self
+
+    def to(self, like: Tensor | torch.device | str | torch.dtype) -> Self:
+        """The same operator with its floating tensors on the device and in the dtype of `like`."""
+
+        def move(value: object) -> object:
+            if isinstance(value, Operator):
+                return value.to(like)
+            if isinstance(value, tuple) and any(isinstance(item, Operator) for item in value):
+                return tuple(move(item) for item in value)
+            if not isinstance(value, Tensor):
+                return value
+            if isinstance(like, Tensor) and not value.is_floating_point():
+                return value.to(like.device)
+            if isinstance(like, torch.dtype) and not value.is_floating_point():
+                return value
+            return value.to(like)
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.init})
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator(Operator):
+    """A linear operator `A`; pseudo-inverse and proximal step are conjugate gradients by default."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """`A^T y`, shape (B, *measurement) -> (B, *event)."""
+
+    def gram(self, x: Tensor) -> Tensor:
+        """`A^T A x`."""
+        return self.adjoint(self(x))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """`A^+ y`: the least-squares solution of least norm."""
+        tolerance = 10 * torch.finfo(y.dtype).eps
+        return linalg.conjugate_gradients(self.gram, self.adjoint(y), tolerance=tolerance, max_iterations=2000)
+
+    def prox(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
+        """`argmin_u ||y - A u||^2 + weight ||u - x||^2`, shape of x.
+
+        Args:
+            x: the point to stay near, shape (B, *event).
+            y: the measurement, shape (B, *measurement).
+            weight: positive weight of the distance to x.
+        """
+        tolerance = 10 * torch.finfo(x.dtype).eps
+
+        def regularised(u: Tensor) -> Tensor:
+            return self.gram(u) + weight * u
+
+        correction = linalg.conjugate_gradients(
+            regularised, self.adjoint(y - self(x)), tolerance=tolerance, max_iterations=2000
+        )
+        return x + correction
+
+
+@dataclass(frozen=True, eq=False)
+class SVDOperator(LinearOperator):
+    """A linear operator with a known singular value decomposition `A = U diag(s) V^T`.
+
+    Coefficients of `x` are flat, shape (B, n) with n the number of entries of x; where a singular value is zero, so
+    is the coefficient on the side of the measurement.
+    """
+
+    @abstractmethod
+    def singular_values(self, x: Tensor) -> Tensor:
+        """The n singular values for inputs shaped like `x` (B, *event), zeros included: shape (n,) or (B, n)."""
+
+    @abstractmethod
+    def vt(self, x: Tensor) -> Tensor:
+        """`V^T x`, shape (B, *event) -> (B, n)."""
+
+    @abstractmethod
+    def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
+        """`V c`, shape (B, n) -> (B, *event), the shape of `like`."""
+
+    def ut(self, y: Tensor) -> Tensor:
+        """`U^T y = s^+ V^T A^T y`, shape (B, *measurement) -> (B, n), zero where s is zero."""
+        x = self.adjoint(y)
+        return self._inverse(self.singular_values(x)) * self.vt(x)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        x = self.adjoint(y)
+        return self.v(self._inverse(self.singular_values(x)) * self.ut(y), x)
+
+    def prox(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
+        values = self.singular_values(x)
+        correction = self.vt(self.adjoint(y - self(x))) / (values**2 + weight)
+        return x + self.v(correction, x)
+
+    @staticmethod
+    def _inverse(values: Tensor) -> Tensor:
+        """`1 / s`, and zero where s is zero up to rounding; each row has its own scale."""
+        cut = values.amax(-1, keepdim=True) * torch.finfo(values.dtype).eps * 100
+        return torch.where(values > cut, 1 / values.clamp_min(cut), 0.0)
+
+
+def check_rows(operator: Operator, batch: Tensor) -> None:
+    """Refuse a batch that does not have one row per observation of `operator`."""
+    if operator.observations not in (None, len(batch)):
+        raise ShapeError(
+            f"{type(operator).__name__} has {operator.observations} observations of its own, "
+            f"the batch has {len(batch)} rows",
+            hint="operator.select(rows) gives the operator of any rows",
+        )
+
+
+def image_size(event_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of an image of shape (..., H, W)."""
+    if len(event_shape) < 2:
+        raise ShapeError(f"expected an image of shape (..., H, W), got {event_shape}")
+    return event_shape[-2], event_shape[-1]
+
+
+def scaled(length: float, size: int) -> float:
+    """A length given for an image of 256 pixels, in the pixels of an image of `size`."""
+    return length * size / 256

@@ -1,0 +1,81 @@
+"""One operator after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Self
+
+from torch import Tensor
+
+from midguide.errors import ConfigError, ShapeError
+from midguide.operators.base import LinearOperator, Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Compose(Operator):
+    """`y = outer(inner(x))`. What is measured is up to the outer operator.
+
+    Args:
+        outer: applied last.
+        inner: applied first.
+
+    Raises:
+        ShapeError: both have operators for each observation, but for different numbers of observations.
+    """
+
+    outer: Operator
+    inner: Operator
+
+    def __post_init__(self) -> None:
+        counts = {self.outer.observations, self.inner.observations} - {None}
+        if len(counts) > 1:
+            raise ShapeError(
+                f"the outer operator has {self.outer.observations} observations, the inner {self.inner.observations}"
+            )
+
+    @property
+    def observations(self) -> int | None:
+        return self.inner.observations if self.outer.observations is None else self.outer.observations
+
+    def select(self, rows: Tensor) -> Self:
+        return replace(self, outer=self.outer.select(rows), inner=self.inner.select(rows))
+
+    def measured(self, y: Tensor) -> Tensor:
+        return self.outer.measured(y)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x))
+
+
+@dataclass(frozen=True, eq=False)
+class LinearCompose(Compose, LinearOperator):
+    """`A = A_outer A_inner`, with `A^T = A_inner^T A_outer^T`; pseudo-inverse and proximal step are iterative."""
+
+    outer: LinearOperator
+    inner: LinearOperator
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+def compose(*operators: Operator) -> Operator:
+    """Compose operators as functions are: `compose(f, g, h)(x) = f(g(h(x)))`; linear if all are.
+
+    Raises:
+        ConfigError: no operator is given.
+
+    Example:
+        >>> from midguide.operators.matrix import Identity
+        >>> isinstance(compose(Identity(), Identity()), LinearOperator)
+        True
+    """
+    if not operators:
+        raise ConfigError("compose needs at least one operator")
+    return reduce(_pair, operators)
+
+
+def _pair(outer: Operator, inner: Operator) -> Operator:
+    if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
+        return LinearCompose(outer, inner)
+    return Compose(outer, inner)

@@ -1,0 +1,153 @@
+"""The identity, and any linear map given as a matrix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ConfigError, ShapeError
+from midguide.operators.base import SVDOperator, check_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Identity(SVDOperator):
+    """`y = x`, for any event shape: denoising.
+
+    Example:
+        >>> Identity()(torch.ones(1, 2))
+        tensor([[1., 1.]])
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        return x.new_ones(math.prod(x.shape[1:]))
+
+    def vt(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+    def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
+        return coefficients.unflatten(1, like.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix(SVDOperator):
+    """`y = A x` for a matrix A acting on the flattened event; build it with `Matrix.create`.
+
+    The decomposition `A = U diag(s) V^T` has d columns in U and d values in s; those past the rank are zero.
+
+    Args:
+        matrix: A, shape (m, d), or (N, m, d) with a matrix for each observation.
+        left: U, shape (m, d) or (N, m, d).
+        values: s, shape (d,) or (N, d), decreasing.
+        right: V^T, orthogonal, shape (d, d) or (N, d, d).
+        event_shape: shape of one x, with d entries.
+
+    Example:
+        >>> average = Matrix.create(torch.full((1, 4), 0.25), (2, 2))
+        >>> average(torch.ones(3, 2, 2)).shape
+        torch.Size([3, 1])
+    """
+
+    matrix: Tensor
+    left: Tensor
+    values: Tensor
+    right: Tensor
+    event_shape: tuple[int, ...]
+
+    @classmethod
+    def create(cls, matrix: Tensor, event_shape: tuple[int, ...], *, cut: float = 0.0) -> Self:
+        """Decompose the matrix, in float64; results come in the dtype of the inputs of each call.
+
+        Args:
+            matrix: shape (m, d), or (N, m, d) with a matrix for each observation.
+            event_shape: shape of one x, with d entries.
+            cut: singular values below it are set to zero, also in the matrix; rounding errors always are.
+
+        Raises:
+            ShapeError: the matrix does not fit the event, or is not finite.
+            ConfigError: `cut` is negative.
+        """
+        if matrix.ndim not in (2, 3) or matrix.shape[-1] != math.prod(event_shape):
+            raise ShapeError(
+                f"a matrix of shape {tuple(matrix.shape)} does not act on events of shape {event_shape}",
+                hint=f"it needs {math.prod(event_shape)} columns: (m, d), or (N, m, d) for one per observation",
+            )
+        if not bool(torch.isfinite(matrix).all()):
+            raise ShapeError("the matrix holds NaN or infinity")
+        if not cut >= 0.0:
+            raise ConfigError(f"cut must not be negative, got {cut}")
+        matrix = matrix.double()
+        m, d = matrix.shape[-2:]
+        left, values, right = torch.linalg.svd(matrix, full_matrices=True)
+        rank = min(m, d)
+        rounding = values.amax(-1, keepdim=True) * torch.finfo(matrix.dtype).eps * max(m, d)
+        keep = (values > rounding) & (values >= cut)
+        values = torch.nn.functional.pad(torch.where(keep, values, 0.0), (0, d - rank))
+        left = torch.nn.functional.pad(left[..., :rank] * keep[..., None, :], (0, d - rank))
+        if cut > 0.0:
+            matrix = (left * values[..., None, :]) @ right
+        return cls(matrix, left, values, right, tuple(event_shape))
+
+    @property
+    def observations(self) -> int | None:
+        return len(self.matrix) if self.matrix.ndim == 3 else None
+
+    def select(self, rows: Tensor) -> Self:
+        if self.observations is None:
+            return self
+        parts = {name: getattr(self, name)[rows] for name in ("matrix", "left", "values", "right")}
+        return replace(self, **parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._check_event(x)
+        return _multiply(self.matrix, x.flatten(1))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self._check_measurement(y)
+        return _multiply(self.matrix.mT, y).unflatten(1, self.event_shape)
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        return self.values.to(x)
+
+    def vt(self, x: Tensor) -> Tensor:
+        self._check_event(x)
+        return _multiply(self.right, x.flatten(1))
+
+    def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
+        return _multiply(self.right.mT, coefficients).unflatten(1, self.event_shape)
+
+    def ut(self, y: Tensor) -> Tensor:
+        self._check_measurement(y)
+        return _multiply(self.left.mT, y)
+
+    def _check_event(self, x: Tensor) -> None:
+        check_rows(self, x)
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(f"the matrix acts on events of shape {self.event_shape}, got {tuple(x.shape[1:])}")
+
+    def _check_measurement(self, y: Tensor) -> None:
+        check_rows(self, y)
+        if tuple(y.shape[1:]) != self.matrix.shape[-2:-1]:
+            raise ShapeError(f"measurements have shape ({self.matrix.shape[-2]},), got {tuple(y.shape[1:])}")
+
+
+def identity(event_shape: tuple[int, ...], *, seed: int = 0) -> Identity:
+    """The identity, from the registry's arguments."""
+    return Identity()
+
+
+def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    """`M x` for each row of x, with one matrix for all rows or one for each."""
+    return torch.einsum("...ij,...j->...i", matrix.to(x), x)

@@ -1,0 +1,98 @@
+"""Separable blur with zeros beyond the border, which has a singular value decomposition made of two small ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ShapeError
+from midguide.operators.base import SVDOperator, image_size
+from midguide.operators.blur import scaled_gaussian
+from midguide.operators.matrix import Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class SeparableBlur(SVDOperator):
+    """`Y = A_y X A_x^T` for each channel; build it with `SeparableBlur.create`, which sees zeros beyond the border.
+
+    The decomposition is the Kronecker product of those of A_y and A_x: each singular value is a product.
+
+    Args:
+        vertical: A_y, acting on columns, shape (H, H).
+        horizontal: A_x, acting on rows, shape (W, W).
+
+    Raises:
+        ShapeError: the image is not (..., H, W).
+
+    Example:
+        >>> kernel = torch.tensor([0.25, 0.5, 0.25])
+        >>> SeparableBlur.create(kernel, kernel, 8, 16)(torch.ones(1, 3, 8, 16)).shape
+        torch.Size([1, 3, 8, 16])
+    """
+
+    vertical: Matrix
+    horizontal: Matrix
+
+    @classmethod
+    def create(cls, kernel_y: Tensor, kernel_x: Tensor, height: int, width: int, *, cut: float = 0.0) -> Self:
+        """Convolve columns with `kernel_y` and rows with `kernel_x`, zeros beyond the border.
+
+        Args:
+            kernel_y: shape (kh,).
+            kernel_x: shape (kw,).
+            height: rows of the images.
+            width: columns of the images.
+            cut: singular values of either factor below it are set to zero, in the operator as well.
+        """
+        return cls(
+            Matrix.create(_toeplitz(kernel_y, height), (height,), cut=cut),
+            Matrix.create(_toeplitz(kernel_x, width), (width,), cut=cut),
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._both(x, self.vertical.matrix, self.horizontal.matrix)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._both(y, self.vertical.matrix.mT, self.horizontal.matrix.mT)
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        values = torch.outer(self.vertical.values, self.horizontal.values).to(x)
+        return values.expand(x.shape[1:]).flatten()
+
+    def vt(self, x: Tensor) -> Tensor:
+        return self._both(x, self.vertical.right, self.horizontal.right).flatten(1)
+
+    def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
+        x = coefficients.unflatten(1, like.shape[1:])
+        return self._both(x, self.vertical.right.mT, self.horizontal.right.mT)
+
+    def ut(self, y: Tensor) -> Tensor:
+        return self._both(y, self.vertical.left.mT, self.horizontal.left.mT).flatten(1)
+
+    def _both(self, x: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+        """`vertical X horizontal^T` for each channel of each row."""
+        size = (len(self.vertical.matrix), len(self.horizontal.matrix))
+        if x.ndim < 3 or tuple(x.shape[-2:]) != size:
+            raise ShapeError(f"expected images of {size[0]}x{size[1]}, got events of shape {tuple(x.shape[1:])}")
+        return vertical.to(x) @ x @ horizontal.to(x).mT
+
+
+def gaussian_blur_separable(
+    event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0, cut: float = 0.03
+) -> SeparableBlur:
+    """Gaussian blur, zero padding, 1-D singular values below `cut` set to zero; `std` as in `gaussian_blur`."""
+    kernel = scaled_gaussian(event_shape, std, truncate)
+    return SeparableBlur.create(kernel, kernel, *image_size(event_shape), cut=cut)
+
+
+def _toeplitz(kernel: Tensor, size: int) -> Tensor:
+    """The matrix of a 1-D convolution with zeros beyond the border, shape (size, size)."""
+    if kernel.ndim != 1:
+        raise ShapeError(f"expected a kernel of one axis, got {tuple(kernel.shape)}")
+    index = torch.arange(size)
+    offset = index[:, None] - index[None] + len(kernel) // 2
+    inside = (offset >= 0) & (offset < len(kernel))
+    return torch.where(inside, kernel.double()[offset.clamp(0, len(kernel) - 1)], 0.0)

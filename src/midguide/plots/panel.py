@@ -1,0 +1,148 @@
+"""One picture that tells a reconstruction: truth, measurement, posterior mean, uncertainty, samples.
+
+Figures are built without pyplot: nothing is shown, and no global state is touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ShapeError
+from midguide.samples import Samples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+DPI = 192
+_COLUMNS, _MOST_SAMPLES = 4, 8
+_TILE, _GAP, _MARGIN, _HEAD, _FOOT, _BAR = 2.0, 0.14, 0.18, 0.4, 0.4, 0.55  # inches
+_INK, _SOFT, _HIDDEN = "#1d1f24", "#6b7079", 0.9
+
+
+def panel(
+    samples: Samples,
+    *,
+    observation: int = 0,
+    measured: Tensor | None = None,
+    value_range: tuple[float, float] = (-1.0, 1.0),
+    captions: Mapping[str, str] | None = None,
+    sample_captions: Sequence[str] = (),
+    footer: str = "",
+) -> Figure:
+    """Truth (where known), measurement, posterior mean, standard-deviation map, and up to eight samples.
+
+    Images with one channel are grey, with three colour; of any other number the mean over channels is shown.
+
+    Args:
+        samples: the result of `sample`, of images: events of shape (C, H, W).
+        observation: which observation.
+        measured: which entries of the observation were measured, broadcastable to it; the others are drawn light grey.
+        value_range: values shown black and white.
+        captions: small text beside the titles of the `truth`, the `measurement`, the `mean` and the `std`.
+        sample_captions: small text beside the title of each sample.
+        footer: small text below everything.
+
+    Returns:
+        A figure, `panel(...).savefig(path)`; its axes are in reading order, and the last is the colour bar.
+
+    Raises:
+        ShapeError: the samples are no images.
+    """
+    draws = samples.draws[observation]
+    if draws.ndim != 4:
+        raise ShapeError(f"a panel shows images (C, H, W), the samples have shape {tuple(draws.shape[1:])}")
+    captions = captions or {}
+    height, width = draws.shape[-2:]
+    y, truth, shown = samples.tensors.get("y"), samples.tensors.get("truth"), min(len(draws), _MOST_SAMPLES)
+    y = y if y is not None and y.ndim == 4 else None
+    columns = max(min(shown, _COLUMNS), 2 + (truth is not None) + (y is not None))
+    canvas = _Canvas(1 + math.ceil(shown / columns), columns, height / width)
+
+    def show(column: int, title: str, key: str, image: Tensor, mask: Tensor | None = None) -> Axes:
+        axes = canvas.tile(0, column, title, captions.get(key, ""))
+        axes.imshow(_pixels(image, value_range, mask), cmap="gray", vmin=0.0, vmax=1.0)
+        return axes
+
+    column = 0
+    if truth is not None:
+        show(column, "truth", "truth", truth[observation])
+        column += 1
+    if y is not None:
+        mask = None if measured is None else measured.expand(y[observation].shape)
+        show(column, "measurement", "measurement", y[observation], mask)
+        column += 1
+    show(column, "posterior mean", "mean", samples.mean()[observation])
+    caption = "one sample" if len(draws) == 1 else captions.get("std", "")
+    axes = canvas.tile(0, column + 1, "standard deviation", caption)
+    std = samples.std()[observation].square().mean(0).sqrt().cpu().numpy()
+    for i, draw in enumerate(draws[:shown]):
+        caption = sample_captions[i] if i < len(sample_captions) else ""
+        sample_axes = canvas.tile(1 + i // columns, i % columns, f"sample {i + 1}", caption)
+        sample_axes.imshow(_pixels(draw, value_range), cmap="gray", vmin=0.0, vmax=1.0)
+    canvas.colour_bar(axes, axes.imshow(std, cmap="magma", vmin=0.0, vmax=float(std.max()) or 1.0))
+    canvas.footer(footer)
+    return canvas.figure
+
+
+class _Canvas:
+    """A figure whose tiles stand at fixed places, in inches, so that images of any shape line up."""
+
+    def __init__(self, rows: int, columns: int, aspect: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.tile_height = _TILE * min(max(aspect, 0.3), 3.0)
+        self.width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP + _BAR
+        self.height = rows * (_HEAD + self.tile_height) + _FOOT
+        self.figure = Figure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
+
+    def tile(self, row: int, column: int, title: str, caption: str) -> Axes:
+        """Axes without ticks, the title above in bold on the left, the caption on the right."""
+        left = _MARGIN + column * (_TILE + _GAP)
+        bottom = self.height - (row + 1) * (_HEAD + self.tile_height)
+        axes = self._axes(left, bottom, _TILE, self.tile_height)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_anchor("S")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        height = bottom + self.tile_height + 0.07
+        self._text(left, height, title, size=10, weight="bold", color=_INK)
+        self._text(left + _TILE, height, caption, size=8.5, color=_SOFT, ha="right")
+        return axes
+
+    def colour_bar(self, axes: Axes, image: ScalarMappable) -> None:
+        """A colour bar to the right of a tile, exactly as high."""
+        box = axes.get_position()
+        bar = self._axes(box.x1 * self.width + 0.09, box.y0 * self.height, 0.1, self.tile_height)
+        colour_bar = self.figure.colorbar(image, cax=bar)
+        colour_bar.outline.set_visible(False)
+        bar.tick_params(labelsize=8, length=2.5, width=0.6, color=_SOFT, labelcolor=_SOFT, pad=2)
+        bar.locator_params(axis="y", nbins=5)
+
+    def footer(self, text: str) -> None:
+        """Small text at the lower left."""
+        self._text(_MARGIN, 0.15, text, size=8.5, color=_SOFT)
+
+    def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+    def _text(self, x: float, y: float, text: str, **style: Any) -> None:
+        self.figure.text(x / self.width, y / self.height, text, va="baseline", **style)
+
+
+def _pixels(image: Tensor, value_range: tuple[float, float], measured: Tensor | None = None) -> np.ndarray:
+    """An image (C, H, W) as matplotlib wants it, in [0, 1]: (H, W) or (H, W, 3); what was not measured light grey."""
+    low, high = value_range
+    pixels = ((image.detach().float().cpu() - low) / (high - low)).clamp(0.0, 1.0)
+    if measured is not None:
+        pixels = torch.where(measured.cpu(), pixels, _HIDDEN)
+    return (pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)).numpy()

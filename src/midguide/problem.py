@@ -1,0 +1,75 @@
+"""A problem: one prior and the observations to explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from midguide.denoisers.base import Denoiser
+from midguide.errors import ShapeError
+from midguide.likelihoods import Likelihood, observe
+from midguide.operators.base import Operator
+from midguide.schedules import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Draw from `p(x | y)`, proportional to `p(y | x) p(x)`, with p(x) given by a denoiser.
+
+    Row b of a batch belongs to observation b of the likelihood; `expand` and `select` make the rows.
+
+    Args:
+        denoiser: the prior.
+        likelihood: operator, observations and noise model.
+        truth: the true signals where they are known, shape (N, *event); only metrics look at them.
+    """
+
+    denoiser: Denoiser
+    likelihood: Likelihood
+    truth: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape, given = self.likelihood.operator(self.zeros()).shape, self.likelihood.y.shape
+        if shape != given:
+            raise ShapeError(
+                f"the operator maps {self.event_shape} to {tuple(shape[1:])}, y is {tuple(given[1:])}",
+                hint="y needs one row per observation, also when there is only one",
+            )
+
+    @classmethod
+    def simulate(
+        cls, denoiser: Denoiser, operator: Operator, truth: Tensor, *, sigma_y: float, seed: int = 0
+    ) -> Problem:
+        """The problem of recovering `truth`, shape (N, *event), from `A(truth) + sigma_y z`."""
+        return cls(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the prior."""
+        return self.denoiser.schedule
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.denoiser.event_shape
+
+    @property
+    def observations(self) -> int:
+        """Number of observations, or of rows after `select`."""
+        return self.likelihood.observations
+
+    def zeros(self) -> Tensor:
+        """Zeros of the shape of the rows, (B, *event), on the device and in the dtype of the observations."""
+        return self.likelihood.y.new_zeros((self.observations, *self.event_shape))
+
+    def select(self, rows: Tensor) -> Self:
+        """The problem whose row b asks for observation `rows[b]`; rows may repeat."""
+        truth = None if self.truth is None else self.truth[rows]
+        return replace(self, likelihood=self.likelihood.select(rows), truth=truth)
+
+    def expand(self, n: int) -> Self:
+        """`n` consecutive rows for each observation."""
+        return self.select(torch.arange(self.observations).repeat_interleave(n))

@@ -1,0 +1,68 @@
+"""Samples from the prior: the reference row of every accuracy table.
+
+Papers: Ho, Jain, Abbeel 2020, "Denoising Diffusion Probabilistic Models", Algorithm 2 (`eta` = 1); Song, Meng, Ermon
+2021, "Denoising Diffusion Implicit Models", Eq. (12) (`eta` = 0).
+
+Differences from the papers: any decreasing list of times; the variance is that of the exact bridge; the last step
+returns `D(x_t, t)` at the cleanest time visited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from midguide import kernels
+from midguide.errors import ConfigError
+from midguide.problem import Problem
+from midguide.rng import Rng
+from midguide.samplers.base import Calls, Needs, Step, initial_noise
+from midguide.schedules import Time, check_steps
+
+
+class UnconditionalState(NamedTuple):
+    """`x_t`: shape (B, *event)."""
+
+    x_t: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unconditional:
+    """Ancestral (`eta` = 1, DDPM) or deterministic (`eta` = 0, DDIM) sampling; the observation is ignored.
+
+    Cost: `steps` forwards, no vjp.
+
+    Args:
+        steps: noise levels visited.
+        eta: share of the bridge's standard deviation that is drawn afresh, in [0, 1].
+    """
+
+    needs: ClassVar[Needs] = Needs()
+
+    steps: int = 300
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        if not 0.0 <= self.eta <= 1.0:
+            raise ConfigError(f"eta must be in [0, 1], got {self.eta}", hint="1 is DDPM, 0 is DDIM")
+
+    def times(self, problem: Problem) -> list[Time]:
+        return problem.schedule.times(self.steps)
+
+    def calls(self, problem: Problem) -> Calls:
+        return Calls(forwards=self.steps, vjps=0)
+
+    def init(self, problem: Problem, rng: Rng) -> UnconditionalState:
+        return UnconditionalState(initial_noise(problem, self.times(problem)[0], rng))
+
+    def step(self, problem: Problem, state: UnconditionalState, t: Time, s: Time, rng: Rng) -> Step:
+        x0_hat = problem.denoiser(state.x_t, t)
+        move = kernels.ddim(problem.schedule.level(s), problem.schedule.level(t), self.eta)
+        x_s = move.mean(x0_hat, state.x_t) + move.std * rng.normal(state.x_t)
+        return Step(UnconditionalState(x_s), {})
+
+    def finish(self, problem: Problem, state: UnconditionalState, t: Time) -> Tensor:
+        return problem.denoiser(state.x_t, t)

@@ -1,0 +1,12 @@
+"""Public contract tests: what every operator, schedule, denoiser and sampler must satisfy, yours included.
+
+Each `check_` function raises `ContractError`, an `AssertionError` that names the broken fact and by how much. They
+run over the registries in this package's own tests; call them on your own pieces in yours.
+"""
+
+from midguide.testing.contract import ContractError
+from midguide.testing.operators import check_operator
+from midguide.testing.processes import check_denoiser, check_schedule
+from midguide.testing.samplers import check_sampler
+
+__all__ = ["ContractError", "check_denoiser", "check_operator", "check_sampler", "check_schedule"]

@@ -1,0 +1,128 @@
+"""A reconstruction from the command line: what is printed, what is written, and that it goes on after an interrupt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from midguide.samplers.mgps import MGPS
+from midguide.samples import Samples
+
+FILES = ["mean.png", "metrics.json", "panel.png", "samples.json", "samples.safetensors"]
+KEYS = {
+    *("psnr_mean", "psnr_samples", "ssim_mean", "chi2", "network_forwards", "network_vjps", "seconds", "sampler"),
+    *("prior", "operator", "seed", "files"),
+}
+
+
+def test_json_is_one_object_with_the_documented_keys(reconstruct):
+    result = reconstruct("--json", "--seed", 3)
+    assert result.code == 0
+    assert result.json.keys() >= KEYS
+    assert (result.json["sampler"], result.json["prior"], result.json["seed"]) == ("mgps", "tiny", 3)
+
+
+def test_all_files_are_written_and_named_in_the_result(reconstruct):
+    files = reconstruct("--json").json["files"]
+    assert sorted(path.name for path in Path("out").iterdir()) == FILES
+    assert all(Path(path).is_file() for path in files.values())
+    assert [path.name for path in Path.cwd().iterdir()] == ["out"]
+
+
+def test_metrics_file_holds_what_json_prints(reconstruct):
+    assert reconstruct("--json").json == json.loads(Path("out/metrics.json").read_text())
+
+
+def test_table_shows_the_numbers(reconstruct):
+    result = reconstruct()
+    assert "PSNR of the posterior mean" in result.out
+    assert "chi-square" in result.out
+    assert "panel.png" in result.err
+
+
+def test_chi2_is_that_of_the_written_samples(reconstruct):
+    chi2 = reconstruct("--json", "--sigma", 0.1).json["chi2"]
+    samples = Samples.load("out")
+    y, draws = samples.tensors["y"], samples.draws[0]
+    seen = (y != 0).any(1, keepdim=True).expand_as(draws)  # noise makes a measured value exactly zero never
+    assert chi2 == pytest.approx(float(((draws - y)[seen] / 0.1).square().mean()), rel=1e-5)
+
+
+def test_cost_counts_one_forward_per_step_without_guidance(reconstruct):
+    result = reconstruct("--json", "--sampler", "unconditional", "--steps", 5)
+    assert (result.json["network_forwards"], result.json["network_vjps"]) == (5, 0)
+
+
+def test_same_seed_gives_the_same_samples_and_another_seed_others(reconstruct):
+    draws = []
+    for seed in (1, 1, 2):
+        assert reconstruct("--seed", seed).code == 0
+        draws.append(Samples.load("out").draws)
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.allclose(draws[0], draws[2], atol=0.1)
+
+
+def test_overrides_reach_sampler_and_operator(reconstruct):
+    assert reconstruct("--set", "midpoint=0.9", "--operator-set", "box=64").code == 0
+    record = Samples.load("out").record
+    assert record["sampler"]["midpoint"] == 0.9
+    hidden = (Samples.load("out").tensors["y"] == 0).all(1).sum()
+    assert int(hidden) == 16  # 64 of 256 pixels: a quarter of each side, 4x4
+
+
+def test_measured_image_has_no_truth_and_no_scores(reconstruct):
+    result = reconstruct("--measured", "--json")
+    assert result.code == 0
+    assert result.json["psnr_mean"] is result.json["psnr_samples"] is result.json["ssim_mean"] is None
+    assert "truth" not in Samples.load("out").tensors
+
+
+def test_other_operators_write_a_panel(reconstruct):
+    for operator in ("super-resolution", "random-inpainting", "identity"):
+        assert reconstruct(operator=operator).code == 0
+        with Image.open("out/panel.png") as picture:
+            assert picture.width > 1000
+
+
+def test_crop_and_resize_make_an_image_fit(reconstruct, tmp_path):
+    Image.new("RGB", (50, 40), (90, 120, 200)).save(tmp_path / "large.png")
+    picture = tmp_path / "large.png"
+    assert reconstruct("--crop", "2,3,16,16", picture=picture).code == 0
+    assert reconstruct("--crop", "2,3,32,32", "--resize", picture=picture).code == 0
+
+
+def test_results_are_named_after_image_operator_and_sampler_by_default(cli, prior, image):
+    words = ("--operator", "box-inpainting", "--prior", prior, "--samples", 1, "--steps", 2)
+    assert cli("reconstruct", image, *words).code == 0
+    assert sorted(path.name for path in Path("midguide-out/ramp-box-inpainting-mgps").iterdir()) == FILES
+
+
+def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(reconstruct, monkeypatch):
+    reconstruct("--json")
+    expected = Samples.load("out").draws
+    step, calls = MGPS.step, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MGPS, "step", interrupted)
+        result = reconstruct("--json", "--out", "second")
+    assert result.code == 130
+    assert result.out == ""
+    assert "repeat the same command" in result.err.splitlines()[-1]
+    assert not Path("second").exists()
+    assert Path("second.progress").is_file()
+
+    result = reconstruct("--json", "--out", "second")
+    assert result.code == 0
+    assert "going on after step 2 of 4" in result.err
+    assert torch.equal(Samples.load("second").draws, expected)
+    assert not Path("second.progress").exists()

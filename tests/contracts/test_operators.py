@@ -1,0 +1,190 @@
+"""Every registered operator, and those that only the API makes, satisfy the contract; broken ones do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from midguide.operators import (
+    OPERATORS,
+    BlockMean,
+    CircularBlur,
+    Identity,
+    LinearOperator,
+    Mask,
+    Matrix,
+    Operator,
+    ReflectBlur,
+    SeparableBlur,
+    compose,
+    gaussian_kernel,
+    make_operator,
+    random_mask,
+)
+from midguide.testing import ContractError, check_operator
+
+SHAPES = [(1, 16, 16), (3, 24, 16), (5, 16, 32)]
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random(shape))
+
+
+def mild_kernels(*shape: int) -> Tensor:
+    """Asymmetric kernels whose transfer function stays away from zero."""
+    kernels = 0.3 * draw(*shape) / math.prod(shape[-2:])
+    kernels[..., shape[-2] // 2, shape[-1] // 2] += 0.7
+    return kernels
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_registered_operators_satisfy_the_contract(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {}
+    if name == "mask-file":
+        settings["path"] = str(tmp_path / "mask.png")
+        grey = np.random.default_rng(0).choice([0, 255], size=shape[1:]).astype(np.uint8)
+        Image.fromarray(grey).save(tmp_path / "mask.png")
+    check_operator(make_operator(name, shape, **settings), shape)
+
+
+API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
+    "identity of a signal": (Identity, (7,)),
+    "matrix": (lambda: Matrix.create(draw(5, 12), (3, 4)), (3, 4)),
+    "tall matrix": (lambda: Matrix.create(draw(9, 6), (6,)), (6,)),
+    "rank-deficient matrix": (lambda: Matrix.create(draw(8, 2) @ draw(2, 6), (6,)), (6,)),
+    "zero matrix": (lambda: Matrix.create(torch.zeros(3, 6), (6,)), (6,)),
+    "matrix per observation": (lambda: Matrix.create(draw(4, 5, 8), (8,)), (8,)),
+    "matrices of different scales": (
+        lambda: Matrix.create(draw(3, 4, 6) * torch.tensor([1.0, 1e-14, 1e-3])[:, None, None], (6,)),
+        (6,),
+    ),
+    "mask of a signal": (lambda: random_mask((30,), 0.5, seed=0), (30,)),
+    "mask per channel": (lambda: Mask(draw(3, 6, 5) > 0.5), (3, 6, 5)),
+    "mask per observation": (lambda: random_mask((6, 5), 0.4, seed=0, count=4), (3, 6, 5)),
+    "mask that hides everything": (lambda: Mask(torch.zeros(5, dtype=torch.bool)), (5,)),
+    "one observation with a mask of its own": (lambda: random_mask((6, 5), 0.4, seed=0, count=1), (3, 6, 5)),
+    "block mean of a signal": (lambda: BlockMean((4,)), (2, 12)),
+    "block mean of rectangles": (lambda: BlockMean((3, 2)), (2, 9, 4)),
+    "circular blur, odd sizes": (lambda: CircularBlur(mild_kernels(3, 4)), (2, 9, 7)),
+    "circular blur without channels": (lambda: CircularBlur(mild_kernels(3, 3)), (8, 6)),
+    "circular blur, kernel larger than the image": (lambda: CircularBlur(mild_kernels(9, 11)), (1, 5, 4)),
+    "circular blur with exact zeros": (lambda: CircularBlur(torch.full((1, 2), 0.5)), (1, 3, 8)),
+    "circular blur per observation": (lambda: CircularBlur(mild_kernels(3, 5, 3), per_observation=True), (2, 8, 9)),
+    "reflect blur, odd sizes": (lambda: ReflectBlur(mild_kernels(5, 4)), (2, 9, 7)),
+    "reflect blur per observation": (lambda: ReflectBlur(mild_kernels(3, 3, 3), per_observation=True), (2, 8, 9)),
+    "separable blur": (lambda: SeparableBlur.create(gaussian_kernel(0.7), gaussian_kernel(0.4), 6, 9), (2, 6, 9)),
+    "mask after blur": (lambda: compose(Mask(draw(8, 8) > 0.3), ReflectBlur(mild_kernels(3, 3))), (2, 8, 8)),
+    "block mean after blur after mask": (
+        lambda: compose(BlockMean(2), CircularBlur(mild_kernels(3, 3)), random_mask((8, 8), 0.6, seed=0, count=3)),
+        (2, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", API)
+def test_operators_of_the_api_satisfy_the_contract(name: str) -> None:
+    make, shape = API[name]
+    check_operator(make(), shape)
+
+
+@pytest.mark.parametrize("name", ["box-inpainting", "super-resolution", "gaussian-blur", "gaussian-blur-separable"])
+def test_the_contract_holds_in_single_precision(name: str) -> None:
+    check_operator(make_operator(name, (3, 16, 16)), (3, 16, 16), dtype=torch.float32)
+
+
+def test_a_blur_too_strong_to_invert_by_iteration_satisfies_the_rest() -> None:
+    kernel = gaussian_kernel(1.5)
+    check_operator(ReflectBlur(torch.outer(kernel, kernel)), (1, 16, 16), pinv_tolerance=math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class WrongAdjoint(LinearOperator):
+    """The reference's blur: its adjoint is said to be the identity."""
+
+    blur: ReflectBlur
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.blur(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class BatchScaled(Operator):
+    """Divides by the norm of the whole batch."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x / x.norm()
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(LinearOperator):
+    """Linear but for a constant."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + 1.0
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class WrongPinv(Identity):
+    """Its pseudo-inverse is an adjoint of the wrong scale."""
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return 0.999 * y
+
+
+@dataclass(frozen=True, eq=False)
+class WrongValues(BlockMean):
+    """Its singular values are those of the sum."""
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        return 4 * super().singular_values(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Doubled(Operator):
+    """Returns double precision always."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.double()
+
+
+@dataclass(frozen=True, eq=False)
+class WrongMeasured(Mask):
+    """Says that hidden entries are the measured ones."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("operator", "fact"),
+    [
+        (WrongAdjoint(ReflectBlur(mild_kernels(3, 3))), "<A x, y> = <x, A^T y>"),
+        (BatchScaled(), "does not depend on its batch"),
+        (Affine(), "A(2x - 3u) = 2 A(x) - 3 A(u)"),
+        (WrongPinv(), "A A^+ A x = A x"),
+        (WrongValues(2), "prox is optimal"),
+        (Doubled(), "torch.float32 into torch.float64"),
+        (WrongMeasured(torch.zeros(6, dtype=torch.bool)), "not measured are not zero"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Operator) else "",
+)
+def test_broken_operators_are_found(operator: Operator, fact: str) -> None:
+    with pytest.raises(ContractError) as error:
+        check_operator(operator, (1, 6, 6))
+    assert fact in str(error.value)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from midguide.errors import ConfigError, ShapeError
+from midguide.operators import CircularBlur, ReflectBlur, gaussian_kernel, make_operator
+
+# Fourier transforms of up to 1e3 entries of size 1 in float64.
+assert_close = partial(np.testing.assert_allclose, rtol=0.0, atol=1e-12)
+SIZES = [(8, 8), (9, 7), (5, 12)]
+
+
+def asymmetric(rng: np.random.Generator, shape: tuple[int, ...]) -> torch.Tensor:
+    kernel = rng.random(shape)
+    return torch.from_numpy(kernel / kernel.sum((-2, -1), keepdims=True))
+
+
+def convolve(x: np.ndarray, kernel: np.ndarray, mode: str) -> np.ndarray:
+    return np.stack([[ndimage.convolve(channel, kernel, mode=mode) for channel in image] for image in x])
+
+
+@pytest.mark.parametrize("std", [0.3, 1.0, 3.0])
+def test_gaussian_kernel_is_scipys(std: float) -> None:
+    impulse = np.zeros(51)
+    impulse[25] = 1.0
+    kernel = gaussian_kernel(std).numpy()
+    radius = len(kernel) // 2
+    want = ndimage.gaussian_filter1d(impulse, std)
+    np.testing.assert_allclose(kernel, want[25 - radius : 26 + radius], atol=1e-15)
+    assert not want[: 25 - radius].any()
+
+
+def test_gaussian_kernel_of_the_paper_has_25_entries() -> None:
+    assert len(gaussian_kernel(3.0)) == 25
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kernel_shape", [(3, 3), (5, 3), (1, 5), (1, 1)])
+def test_circular_blur_is_scipys_convolution(
+    size: tuple[int, int], kernel_shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    kernel, x = asymmetric(rng, kernel_shape), rng.normal(size=(2, 3, *size))
+    y = CircularBlur(kernel)(torch.from_numpy(x))
+    assert_close(y.numpy(), convolve(x, kernel.numpy(), "wrap"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kernel_shape", [(3, 3), (5, 3), (9, 5), (1, 5), (1, 1)])
+def test_reflect_blur_is_scipys_convolution(
+    size: tuple[int, int], kernel_shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    kernel, x = asymmetric(rng, kernel_shape), rng.normal(size=(2, 3, *size))
+    y = ReflectBlur(kernel)(torch.from_numpy(x))
+    assert_close(y.numpy(), convolve(x, kernel.numpy(), "mirror"))
+
+
+@pytest.mark.parametrize("make", [CircularBlur, ReflectBlur])
+def test_the_image_of_a_point_is_the_kernel(
+    make: type[CircularBlur] | type[ReflectBlur], rng: np.random.Generator
+) -> None:
+    for shape, corner in (((3, 5), (4, 3)), ((4, 2), (3, 4))):  # even kernels have their centre at half their size
+        kernel, x = asymmetric(rng, shape), torch.zeros(1, 1, 11, 11, dtype=torch.float64)
+        x[..., 5, 5] = 1.0
+        y = make(kernel)(x)[0, 0, corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]]
+        assert_close(y.numpy(), kernel.numpy())
+
+
+def test_a_circular_kernel_larger_than_the_image_wraps(rng: np.random.Generator) -> None:
+    kernel, x = asymmetric(rng, (13, 9)), rng.normal(size=(1, 1, 5, 4))
+    tiled = np.tile(x[0, 0], (5, 5))
+    want = ndimage.convolve(tiled, kernel.numpy(), mode="wrap")[10:15, 8:12]
+    assert_close(CircularBlur(kernel)(torch.from_numpy(x))[0, 0].numpy(), want)
+
+
+@pytest.mark.parametrize("make", [CircularBlur, ReflectBlur])
+@pytest.mark.parametrize("kernel_shape", [(3, 5), (4, 4), (7, 1)])
+def test_adjoint_is_the_transpose_of_the_dense_matrix(
+    make: type[CircularBlur] | type[ReflectBlur],
+    kernel_shape: tuple[int, int],
+    rng: np.random.Generator,
+    dense: Callable[..., np.ndarray],
+) -> None:
+    operator = make(asymmetric(rng, kernel_shape))
+    matrix = dense(operator, (2, 5, 6))
+    basis = torch.eye(60, dtype=torch.float64).unflatten(1, (2, 5, 6))
+    assert_close(operator.adjoint(basis).flatten(1).numpy(), matrix)
+
+
+def test_circular_decomposition_is_that_of_the_dense_matrix(
+    rng: np.random.Generator, dense: Callable[..., np.ndarray]
+) -> None:
+    operator = CircularBlur(asymmetric(rng, (3, 4)))
+    shape = (2, 5, 6)
+    matrix = dense(operator, shape)
+    basis = torch.eye(60, dtype=torch.float64).unflatten(1, shape)
+    values = operator.singular_values(basis[:1]).numpy()
+    assert_close(np.sort(values)[::-1], np.linalg.svd(matrix, compute_uv=False))
+    v, u = operator.vt(basis).numpy(), operator.ut(basis).numpy()  # row i is the image of e_i: V and U
+    assert_close((u * values) @ v.T, matrix)
+    assert_close(u.T @ u, np.eye(60))
+    np.testing.assert_allclose(operator.pinv(basis).flatten(1).numpy().T, np.linalg.pinv(matrix), rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [CircularBlur, ReflectBlur])
+def test_kernels_per_observation_blur_their_own_row(
+    make: type[CircularBlur] | type[ReflectBlur], rng: np.random.Generator
+) -> None:
+    kernels, x = asymmetric(rng, (3, 3, 5)), torch.from_numpy(rng.normal(size=(3, 2, 6, 7)))
+    together = make(kernels, per_observation=True)
+    assert together.observations == 3
+    alone = torch.cat([make(kernel)(row[None]) for kernel, row in zip(kernels, x, strict=True)])
+    torch.testing.assert_close(together(x), alone)
+    torch.testing.assert_close(together.select(torch.tensor([2]))(x[2:]), alone[2:])
+
+
+def test_reflect_blur_keeps_a_constant_image_constant() -> None:
+    operator = make_operator("gaussian-blur", (3, 40, 24), std=20.0)
+    image = torch.full((1, 3, 40, 24), 0.7, dtype=torch.float64)
+    torch.testing.assert_close(operator(image), image)
+
+
+def test_registered_std_scales_with_the_image() -> None:
+    operator = make_operator("gaussian-blur", (3, 64, 64))
+    assert isinstance(operator, ReflectBlur)
+    kernel = gaussian_kernel(0.75)
+    torch.testing.assert_close(operator.kernel, torch.outer(kernel, kernel))
+
+
+def test_a_reflected_kernel_larger_than_the_mirror_is_refused() -> None:
+    ReflectBlur(torch.ones(7, 9))(torch.zeros(1, 1, 4, 5))
+    with pytest.raises(ShapeError, match="reaches beyond"):
+        ReflectBlur(torch.ones(9, 3))(torch.zeros(1, 1, 4, 5))
+
+
+def test_bad_kernels_and_widths_are_refused() -> None:
+    for kernel in (torch.ones(3), torch.ones(2, 3, 3), torch.ones(3, 3, dtype=torch.int64), torch.ones(0, 3)):
+        with pytest.raises(ShapeError, match="expected a real kernel"):
+            CircularBlur(kernel)
+    with pytest.raises(ShapeError, match="observations of its own"):
+        ReflectBlur(torch.ones(2, 3, 3), per_observation=True)(torch.zeros(3, 1, 8, 8))
+    with pytest.raises(ShapeError, match="expected an image"):
+        CircularBlur(torch.ones(3, 3))(torch.zeros(3, 8))
+    with pytest.raises(ConfigError, match="positive"):
+        gaussian_kernel(0.0)

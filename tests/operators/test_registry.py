@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+
+from midguide.errors import ConfigError, DataError, ShapeError
+from midguide.operators import OPERATORS, LinearOperator, Mask, SVDOperator, make_operator
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_entries_say_what_their_factory_returns(name: str) -> None:
+    entry = OPERATORS[name]
+    made = get_type_hints(entry.build)["return"]
+    assert issubclass(made, LinearOperator) == entry.linear
+    assert issubclass(made, SVDOperator) == entry.svd
+    assert entry.summary
+
+
+def test_names_are_sorted() -> None:
+    assert list(OPERATORS) == sorted(OPERATORS)
+
+
+def test_seed_decides_what_is_drawn() -> None:
+    masks = [make_operator("random-inpainting", (3, 16, 16), seed=seed) for seed in (0, 0, 1)]
+    x = torch.ones(1, 3, 16, 16)
+    assert torch.equal(masks[0](x), masks[1](x))
+    assert not torch.equal(masks[0](x), masks[2](x))
+
+
+def test_channels_of_an_image_share_a_random_mask_and_signals_have_one() -> None:
+    image = make_operator("random-inpainting", (3, 16, 16), count=2)
+    signal = make_operator("random-inpainting", (50,))
+    assert isinstance(image, Mask)
+    assert isinstance(signal, Mask)
+    assert image.mask.shape == (2, 16, 16)
+    assert signal.mask.shape == (50,)
+
+
+def test_an_unknown_name_suggests_a_known_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'super-resolution'"):
+        make_operator("superresolution", (3, 16, 16))
+    with pytest.raises(ConfigError, match="one of box-inpainting"):
+        make_operator("xyz", (3, 16, 16))
+
+
+def test_an_unknown_setting_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no setting 'sdt'\nhint: its settings: std \(float\), truncate \(float\)"):
+        make_operator("gaussian-blur", (3, 16, 16), sdt=1.0)
+    with pytest.raises(ConfigError, match="its settings: none"):
+        make_operator("identity", (3, 16, 16), std=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("gaussian-blur", {"std": "wide"}),
+        ("gaussian-blur", {"std": True}),
+        ("super-resolution", {"factor": 2.0}),
+        ("super-resolution", {"factor": True}),
+        ("half-mask", {"side": 1}),
+        ("random-inpainting", {"count": "many"}),
+        ("random-inpainting", {"keep": None}),
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"of '{name}' cannot be"):
+        make_operator(name, (3, 16, 16), **settings)
+
+
+def test_integers_serve_as_floats_and_none_where_it_is_allowed() -> None:
+    make_operator("gaussian-blur", (3, 16, 16), std=3)
+    make_operator("box-inpainting", (3, 16, 16), top=None, left=10)
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs the setting 'path'"):
+        make_operator("mask-file", (3, 16, 16))
+    with pytest.raises(DataError, match="cannot read"):
+        make_operator("mask-file", (3, 16, 16), path=str(tmp_path / "missing.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("super-resolution", (3, 18, 16)),
+        ("gaussian-blur", (16,)),
+        ("identity", ()),
+        ("identity", (3, 0)),
+        ("half-mask", (8,)),
+    ],
+)
+def test_events_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError):
+        make_operator(name, shape)
+
+
+def test_impossible_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match="positive"):
+        make_operator("gaussian-blur", (3, 16, 16), std=-1.0)
+    with pytest.raises(ConfigError, match="does not fit"):
+        make_operator("box-inpainting", (3, 16, 16), box=300.0)

@@ -1,0 +1,234 @@
+"""Presets load with every key used, and wrong settings are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+
+import pytest
+
+from midguide.errors import ConfigError
+from midguide.optim import SGD, Adam, NormalisedSGD
+from midguide.rules import StepRule
+from midguide.samplers.dps import DPS
+from midguide.samplers.mgps import MGPS
+from midguide.samplers.registry import SAMPLERS
+from midguide.samplers.unconditional import Unconditional
+from midguide.studies.presets import list_presets, make_sampler, parse_override, sampler_from_settings
+
+PRESETS = list_presets()
+IDS = [f"{preset['sampler']}:{preset['name']}" for preset in PRESETS]
+
+
+def make_mgps(spec: str, overrides: Mapping[str, object]) -> MGPS:
+    sampler = make_sampler(spec, overrides)
+    assert isinstance(sampler, MGPS)
+    return sampler
+
+
+def files() -> dict[str, dict]:
+    folder = resources.files("midguide") / "presets"
+    return {file.name: tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.is_file()}
+
+
+def test_every_file_belongs_to_a_sampler_and_every_table_is_listed() -> None:
+    assert {name.removesuffix(".toml") for name in files()} <= set(SAMPLERS)
+    assert {f"{name.removesuffix('.toml')}:{preset}" for name, table in files().items() for preset in table} == set(IDS)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=IDS)
+def test_every_key_of_a_preset_is_used(preset: dict) -> None:
+    sampler = make_sampler(f"{preset['sampler']}:{preset['name']}")
+    assert type(sampler) is SAMPLERS[preset["sampler"]]
+    assert len(preset["source"]) > 20
+    for key, value in preset["settings"].items():
+        got = getattr(sampler, key)
+        if isinstance(value, dict):
+            inner = {name: getattr(got, name) for name in value if name != "rule"}
+            assert inner == {
+                name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name != "rule"
+            }
+        else:
+            assert got == (None if value == "off" else value)
+
+
+def mgps(rate: float, warm: float | None, midpoint: float, late: float | None, **rule) -> MGPS:
+    return MGPS(
+        steps=300,
+        midpoint=midpoint,
+        late_midpoint=late,
+        late_from=0.5,
+        warm_start=warm,
+        optimiser=Adam(rate=rate),
+        gradient_steps=StepRule(**rule),
+    )
+
+
+# The table of section 4 of spec/algorithms.md: released configurations of Janati et al. 2025, read off their files.
+PAPER = {
+    "ffhq": mgps(0.03, 0.7, 0.5, None, cleanest=(20, 2), noisiest=(5, 20), every=(10, 20), default=2),
+    "ffhq-latent": mgps(0.03, 0.7, 0.5, 1.0, cleanest=(10, 2), noisiest=(5, 20), every=(10, 10), default=5),
+    "imagenet": mgps(0.03, 0.7, 0.5, None, cleanest=(10, 2), noisiest=(5, 20), every=(20, 10), default=2),
+    "imagenet-deblurring": mgps(0.03, 0.7, 0.5, 1.0, cleanest=(10, 2), noisiest=(5, 20), every=(20, 10), default=2),
+    "mixture": mgps(0.1, None, 0.75, None, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20), default=2),
+    "ecg": mgps(0.03, 0.7, 0.5, None, cleanest=(20, 5), noisiest=(10, 10), default=5),
+}
+
+
+def test_mgps_presets_are_those_of_the_released_configurations() -> None:
+    assert {p["name"] for p in PRESETS if p["sampler"] == "mgps"} == set(PAPER)
+    for name, sampler in PAPER.items():
+        assert make_sampler(f"mgps:{name}") == sampler
+
+
+def test_dps_presets_are_the_step_sizes_by_task() -> None:
+    sizes = {p["name"]: p["settings"]["guidance"] for p in PRESETS if p["sampler"] == "dps"}
+    assert sizes == {
+        "linear": 0.1,
+        "super-resolution": 1.0,
+        "inpainting": 1.0,
+        "deblurring": 0.3,
+        "phase-retrieval": 0.4,
+        "nonlinear-deblurring": 0.1,
+        "hdr": 0.07,
+        "jpeg": 0.2,
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_a_name_alone_has_the_defaults_of_its_class(name: str) -> None:
+    assert make_sampler(name) == SAMPLERS[name]()
+    assert sampler_from_settings(name, {}) == SAMPLERS[name]()
+
+
+def test_presets_do_not_change_through_what_was_made_of_them() -> None:
+    make_sampler("mgps:ffhq", {"steps": 7, "optimiser.rate": 9, "gradient_steps.cleanest": [1, 1]})
+    list_presets()[0]["settings"].clear()
+    next(p for p in list_presets() if p["name"] == "ffhq")["settings"]["optimiser"]["rate"] = 5.0
+    assert make_sampler("mgps:ffhq") == PAPER["ffhq"]
+
+
+def test_override_changes_only_what_it_names() -> None:
+    changed = make_mgps("mgps:ffhq-latent", {"midpoint": 1, "optimiser": {"rate": 0.1}, "late_midpoint": "off"})
+    assert changed == dataclasses.replace(
+        PAPER["ffhq-latent"], midpoint=1.0, optimiser=Adam(rate=0.1), late_midpoint=None
+    )
+    assert isinstance(changed.midpoint, float)
+
+
+@pytest.mark.parametrize("spec", ["mgps", "mgps:ffhq"])
+def test_override_of_a_part_of_a_rule_keeps_the_rest(spec: str) -> None:
+    changed = make_mgps(spec, {"gradient_steps.default": 5, "gradient_steps.every": "off", "optimiser.beta_first": 0.5})
+    assert changed.gradient_steps == StepRule(default=5, cleanest=(20, 2), noisiest=(5, 20))
+    assert changed.optimiser == Adam(rate=0.03, beta_first=0.5)
+
+
+def test_overrides_apply_in_their_order() -> None:
+    changed = make_mgps("mgps", {"gradient_steps": 5, "gradient_steps.noisiest": [3, 9]})
+    assert changed.gradient_steps == StepRule(default=5, noisiest=(3, 9))
+    assert make_mgps("mgps", {"gradient_steps.noisiest": [3, 9], "gradient_steps": 5}).gradient_steps == StepRule(
+        default=5
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("adam", Adam(rate=0.03)), ("sgd", SGD(rate=0.03)), ("normalised-sgd", NormalisedSGD(rate=0.03))],
+)
+def test_rule_of_an_optimiser_is_changed_by_name(rule: str, expected: object) -> None:
+    assert make_mgps("mgps", {"optimiser.rule": rule}).optimiser == expected
+
+
+def test_settings_build_the_sampler() -> None:
+    assert sampler_from_settings("dps", {"steps": 10, "guidance": 1}) == DPS(steps=10, guidance=1.0)
+    assert sampler_from_settings("unconditional", {"eta": 0}) == Unconditional(eta=0.0)
+    assert sampler_from_settings(
+        "mgps", {"gradient_steps": {"default": 2, "cleanest": [20, 3]}, "recompute": True}
+    ) == (MGPS(gradient_steps=StepRule(default=2, cleanest=(20, 3)), recompute=True))
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "message"),
+    [
+        ("mpgs", {}, "unknown sampler 'mpgs'\nhint: did you mean 'mgps'.* known are dps"),
+        ("", {}, "unknown sampler ''"),
+        ("mgps:", {}, "no preset ''\nhint: known are ecg"),
+        ("mgps:fhq", {}, "no preset 'fhq'\nhint: did you mean 'ffhq'.* known are ecg"),
+        ("mgps:ffhq:x", {}, "no preset 'ffhq:x'"),
+        ("mgps", {"midpont": 0.5}, "mgps has no setting 'midpont'\nhint: did you mean 'midpoint'.* known are grad"),
+        ("mgps", {"needs": 1}, "mgps has no setting 'needs'"),
+        ("mgps", {"": 1}, "mgps has no setting ''"),
+        ("dps", {"optimiser.rate": 1}, "dps has no setting 'optimiser'"),
+        ("mgps", {"optimiser.lr": 1}, r"optimiser \(adam\) has no setting 'lr'"),
+        ("mgps", {"optimiser.rule": "adams"}, "unknown rule 'adams'\nhint: did you mean 'adam'"),
+        ("mgps", {"optimiser.rule": 3}, "unknown rule 3"),
+        ("mgps", {"optimiser": 0.1}, "mgps.optimiser must be a table such as"),
+        ("mgps", {"gradient_steps.evry": [2, 3]}, "gradient_steps has no setting 'evry'\nhint: did you mean 'every'"),
+        ("mgps", {"gradient_steps": 0}, "mgps.gradient_steps: .*at least 1"),
+        ("mgps", {"gradient_steps": True}, "gradient_steps must be an integer or a table, got True"),
+        ("mgps", {"gradient_steps": "off"}, "gradient_steps must be an integer or a table, got 'off'"),
+        ("mgps", {"gradient_steps.every": [2, 3, 4]}, r"every must be a list of 2, got \[2, 3, 4\]"),
+        ("mgps", {"gradient_steps.every": [2, 3.5]}, r"every\[1\] must be an integer, got 3.5"),
+        ("mgps", {"gradient_steps.every": 3}, 'every must be a list, got 3\nhint: "off" switches it off'),
+        ("mgps", {"midpoint": 0}, r"mgps: midpoint must be in \(0, 1\]"),
+        ("mgps", {"midpoint": "half"}, "mgps.midpoint must be a number, got 'half'"),
+        ("mgps", {"midpoint": True}, "mgps.midpoint must be a number, got True"),
+        ("mgps", {"midpoint": "off"}, "mgps.midpoint must be a number, got 'off'"),
+        ("mgps", {"midpoint.x": 1}, "mgps.midpoint must be a number, got {'x': 1}"),
+        ("mgps", {"optimiser.rate": float("nan")}, "rate must be a finite number, got nan"),
+        ("mgps", {"optimiser.rate": 10**400}, "rate must be a finite number"),
+        ("mgps", {"steps": 30.0}, "mgps.steps must be an integer, got 30.0"),
+        ("mgps", {"steps": False}, "mgps.steps must be an integer, got False"),
+        ("mgps", {"recompute": 1}, "mgps.recompute must be true or false, got 1"),
+    ],
+)
+def test_wrong_settings_are_named(spec: str, overrides: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_sampler(spec, overrides)
+
+
+def test_a_required_field_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="gradient_steps lacks the setting 'default'"):
+        sampler_from_settings("mgps", {"gradient_steps": {"every": [2, 3]}})
+    with pytest.raises(ConfigError, match=r"optimiser \(sgd\) lacks the setting 'rate'"):
+        sampler_from_settings("mgps", {"optimiser": {"rule": "sgd"}})
+    with pytest.raises(ConfigError, match="no rule is given"):
+        sampler_from_settings("mgps", {"optimiser": {"rate": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("midpoint=0.6", ("midpoint", 0.6)),
+        (" steps = 50 ", ("steps", 50)),
+        ("optimiser.rate=1e-1", ("optimiser.rate", 0.1)),
+        ("gradient_steps.cleanest=[20, 2]", ("gradient_steps.cleanest", [20, 2])),
+        ("optimiser={rule='sgd', rate=1.0}", ("optimiser", {"rule": "sgd", "rate": 1.0})),
+        ("recompute=true", ("recompute", True)),
+        ("warm_start=off", ("warm_start", "off")),
+        ("optimiser.rule=normalised-sgd", ("optimiser.rule", "normalised-sgd")),
+        ('optimiser.rule="a=b"', ("optimiser.rule", "a=b")),
+    ],
+)
+def test_override_is_read_as_toml(text: str, expected: tuple[str, object]) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "midpoint", "=3", "midpoint=", "a b=3", "a..b=1", ".a=1", "a=0,6", "a=[1", "a=1\nb=2", "[a]=1", "a=1 2"],
+)
+def test_what_is_no_override_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="cannot read .*\nhint: "):
+        parse_override(text)
+
+
+def test_overrides_of_a_command_line_make_a_sampler() -> None:
+    texts = ["steps=50", "midpoint=0.6", "optimiser.rate=0.1", "gradient_steps.default=5", "warm_start=off"]
+    sampler = make_sampler("mgps:ffhq", dict(map(parse_override, texts)))
+    rule = StepRule(default=5, cleanest=(20, 2), noisiest=(5, 20), every=(10, 20))
+    assert sampler == MGPS(
+        steps=50, midpoint=0.6, optimiser=Adam(rate=0.1), gradient_steps=rule, warm_start=None, late_midpoint=None
+    )
