@@ -44,7 +44,7 @@ def vjp(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Ten
 
 def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
     """`f(x)` and `df/dx tangent`, by forward-mode differentiation."""
-    value, derivative = torch.func.jvp(f, (x.detach(),), (tangent,))
+    value, derivative = torch.func.jvp(f, (x.detach(),), (tangent,))[:2]
     return value.detach(), derivative.detach()
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ShapeError
-from midguide.likelihoods import Likelihood, observe
+from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
 from midguide.operators.base import Operator
+from midguide.operators.mask import Mask
 from midguide.schedules import Schedule
 
 
@@ -45,6 +46,12 @@ class Problem:
     ) -> Problem:
         """The problem of recovering `truth`, shape (N, *event), from `A(truth) + sigma_y z`."""
         return cls(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
+
+    @classmethod
+    def unobserved(cls, denoiser: Denoiser) -> Problem:
+        """The problem of an observation that says nothing (a mask hides every entry): its posterior is the prior."""
+        nothing = Mask(torch.zeros(denoiser.event_shape, dtype=torch.bool))
+        return cls(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.event_shape), sigma_y=1.0))
 
     @property
     def schedule(self) -> Schedule:

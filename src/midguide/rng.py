@@ -29,7 +29,7 @@ def global_seed(seed: int) -> Iterator[None]:
     For code that cannot be given a generator: the initial weights of torch's layers.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -65,7 +65,7 @@ def prior(tmp_path_factory) -> Path:
     config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
     path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
     with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         save_prior(path, UNet(config).state_dict(), PriorSpec(network=config, event_shape=(3, SIZE, SIZE)))
     return path
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from midguide import __version__
 from midguide.cli import demo, output
-from midguide.cli.sample import unobserved
 from midguide.denoisers.builtin import load_prior
 from midguide.operators.registry import OPERATORS
+from midguide.problem import Problem
 from midguide.samplers.registry import SAMPLERS
 from midguide.samples import Samples
 
@@ -37,7 +37,7 @@ def test_sample_writes_a_grid_and_the_samples(cli, prior):
 
 
 def test_unobserved_problem_has_the_same_likelihood_everywhere(prior):
-    problem = unobserved(load_prior(prior))
+    problem = Problem.unobserved(load_prior(prior))
     x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert float(problem.likelihood.log_prob(x)) == float(problem.likelihood.log_prob(5 * x)) == 0.0
 

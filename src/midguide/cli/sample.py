@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from midguide.cli import options, output
 from midguide.errors import ConfigError
-
-if TYPE_CHECKING:
-    from midguide.denoisers.base import Denoiser
-    from midguide.problem import Problem
 
 
 def sample(
@@ -41,13 +37,14 @@ def sample(
     from midguide.data.images import save_png
     from midguide.denoisers.builtin import load_prior
     from midguide.plots.grid import grid
+    from midguide.problem import Problem
     from midguide.samplers.unconditional import Unconditional
 
     denoiser = load_prior(prior)
     sampler = Unconditional(eta=eta) if steps is None else Unconditional(steps=steps, eta=eta)
     labels = {"sampler": "unconditional", "prior": output.prior_label(prior)}
     run = runs.Run(
-        problem=unobserved(denoiser), sampler=sampler, n=n, seed=seed, out=folder, labels=labels, chunk=chunk
+        problem=Problem.unobserved(denoiser), sampler=sampler, n=n, seed=seed, out=folder, labels=labels, chunk=chunk
     )
     result = runs.draw(run)
 
@@ -72,19 +69,3 @@ def sample(
             numbers=("value",),
         )
     output.note(f"\npicture: {summary['files']['grid']}")
-
-
-def unobserved(denoiser: Denoiser) -> Problem:
-    """The problem with an observation that says nothing: a mask that hides every entry.
-
-    Its likelihood is the same for all x, so the posterior is the prior exactly; no noise level has to be made up to
-    be large enough.
-    """
-    import torch
-
-    from midguide.likelihoods import GaussianLikelihood
-    from midguide.operators.mask import Mask
-    from midguide.problem import Problem
-
-    nothing = Mask(torch.zeros(denoiser.event_shape[-2:], dtype=torch.bool))
-    return Problem(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.event_shape), sigma_y=1.0))

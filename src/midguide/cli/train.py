@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from midguide.training.config import TrainingConfig
 
+GRID_SIZE, GRID_STEPS = 24, 200
+
 
 def train(
     context: typer.Context,
@@ -57,12 +59,34 @@ def train(
         words += [] if held_out is None else ["--held-out", held_out.name]
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
         paths = export_prior(recipe, network.cpu(), kept, folder, command=shlex.join(words), log=log)
+        paths = (*paths, *_pictures(*paths))
     except KeyboardInterrupt:
         if checkpoint.exists():
             raise Interrupted(f"repeat the same command to go on from {checkpoint}") from None
         raise
     for path in paths:
         print(path)
+
+
+def _pictures(prior: Path, card: Path) -> tuple[Path, Path]:
+    """A grid of unconditional samples and the curves of the training, beside the prior's file."""
+    from midguide.data.images import save_png
+    from midguide.denoisers.builtin import load_prior
+    from midguide.files import replacing
+    from midguide.plots.grid import grid
+    from midguide.plots.training import training_curves
+    from midguide.problem import Problem
+    from midguide.samplers.unconditional import Unconditional
+    from midguide.sampling import sample as draw
+
+    denoiser = load_prior(prior)
+    samples = draw(Unconditional(steps=GRID_STEPS), Problem.unobserved(denoiser), GRID_SIZE).draws[0]
+    low, high = denoiser.value_range or (-1.0, 1.0)
+    pictures = prior.with_suffix(".png"), prior.with_name(f"{prior.stem}-curves.png")
+    save_png(pictures[0], grid(samples.clamp(low, high), background=high), (low, high))
+    with replacing(pictures[1]) as temporary:
+        training_curves(json.loads(card.read_text("utf-8"))).savefig(temporary, dpi=100, format="png")
+    return pictures
 
 
 def _split(images: Tensor, held_out: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,7 @@ class NetworkDenoiser(Denoiser):
         ShapeError: at the first call, if the output does not have the declared shape.
 
     Example:
+        >>> from midguide.schedules import DiscreteVP
         >>> denoiser = NetworkDenoiser(lambda x, t: 0 * x, DiscreteVP.linear(), "eps", (3, 8, 8))
         >>> denoiser(torch.ones(2, 3, 8, 8), 500).shape
         torch.Size([2, 3, 8, 8])
@@ -68,12 +69,13 @@ class NetworkDenoiser(Denoiser):
     ) -> None:
         if prediction not in PREDICTIONS:
             raise ConfigError(f"unknown prediction {prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
-        layout = {"memory_format": torch.channels_last} if channels_last else {}
+        self.layout = torch.channels_last if channels_last else torch.preserve_format
         if isinstance(network, nn.Module):
-            network = frozen(network).to(dtype=dtype, **layout)
+            network = frozen(network).to(device=None, dtype=dtype)
+            network.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.event_shape, self.value_range, self.name = tuple(event_shape), value_range, name
-        self.learned_variance, self.dtype, self.layout = learned_variance, dtype, layout
+        self.learned_variance, self.dtype = learned_variance, dtype
         self.label = label or schedule.label
         self._convert = PREDICTIONS[prediction]
         self.provenance: dict[str, Any] = {}
@@ -84,7 +86,7 @@ class NetworkDenoiser(Denoiser):
                 f"the prior {self.name} takes samples of shape {self.event_shape}, got {tuple(x.shape[1:])}"
             )
         label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=x.device)
-        out = self.network(x.to(dtype=self.dtype or x.dtype, **self.layout), label)
+        out = self.network(x.to(self.dtype or x.dtype, memory_format=self.layout), label)
         if self.learned_variance:
             out = out.chunk(2, dim=1)[0]
         if out.shape != x.shape:

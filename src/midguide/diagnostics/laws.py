@@ -94,8 +94,8 @@ class _Affine:
 
     def __init__(self, problem: Problem) -> None:
         prior, likelihood = problem.denoiser, problem.likelihood
-        gaussian = isinstance(prior, Gaussian) and isinstance(likelihood, GaussianLikelihood)
-        if not gaussian or not isinstance(likelihood.operator, LinearOperator) or problem.observations != 1:
+        linear = isinstance(likelihood.operator, LinearOperator) and problem.observations == 1
+        if not (isinstance(prior, Gaussian) and isinstance(likelihood, GaussianLikelihood) and linear):
             raise UnsupportedProblem(
                 "the exact law is known for a Gaussian prior, a linear operator, Gaussian noise and one observation",
                 hint="use problem.select(torch.tensor([i])) for observation i",

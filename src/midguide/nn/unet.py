@@ -63,13 +63,14 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.layers = nn.Sequential(nn.Linear(2 * self.half, width), nn.SiLU(), nn.Linear(width, width))
+        self.pairs = channels // 2
+        self.layers = nn.Sequential(nn.Linear(2 * self.pairs, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        rates = torch.arange(self.half, dtype=torch.float32, device=t.device) / self.half
+        rates = torch.arange(self.pairs, dtype=torch.float32, device=t.device) / self.pairs
         angles = t.float()[:, None] * torch.exp(-math.log(10_000.0) * rates)[None]  # float32 also in a bfloat16 network
-        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.layers[0].weight.dtype))
+        features = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.layers(features.to(next(self.layers.parameters()).dtype))
 
 
 class ResidualBlock(nn.Module):
@@ -179,9 +180,11 @@ class UNet(nn.Module):
         return self.fold(self.head(F.silu(self.head_norm(h))))
 
 
-def _apply(layers: nn.ModuleList, h: Tensor, embedding: Tensor) -> Tensor:
-    h = layers[0](h, embedding)
-    return layers[1](h) if len(layers) > 1 else h
+def _apply(layers: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    """A residual block, and the attention that may follow it."""
+    block, *attention = layers.children()
+    h = block(h, embedding)
+    return attention[0](h) if attention else h
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:

@@ -104,7 +104,8 @@ class _Run:
     def __init__(self, config: TrainingConfig, device: str) -> None:
         self.config, self.device, self.step = config, device, 0
         with global_seed(config.seed):
-            self.network = UNet(config.network).to(device, memory_format=torch.channels_last)
+            self.network = UNet(config.network).to(device)
+        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
