@@ -147,7 +147,7 @@ def mixture_rows(problems: int = 20, n: int = 2000) -> None:
         print(f"mixture problem {seed} done", file=sys.stderr)
     print("## The 25-component mixture (Table 1 of the MGPS paper), dx = 20, dy = 1\n")
     print(
-        f"Sliced Wasserstein of order 1, 100 slices, {n} samples, {problems} problems (`mixture_problem(20, seed)`).\n"
+        f"Sliced Wasserstein of order 1, 100 slices, {n} samples each; `mixture_problem(20, seed)`, {problems} seeds.\n"
     )
     reference = {
         "exact against exact (floor)": "0.16 ± 0.04",

@@ -75,13 +75,11 @@ def main() -> None:
 
     print("# Box inpainting of held-out faces\n")
     print(f"Written by `python benchmarks/face_box.py test.zip --sampler {options.sampler} --steps {options.steps}`.")
+    print(f"{len(truth)} faces that the prior {options.prior} has not seen (the first of the test split),")
     print(
-        f"{len(truth)} faces that the prior {options.prior} has not seen (the first of the test split), {options.samples}"
+        f"{options.samples} samples each, box of 38x38 of 64x64 hidden, sigma_y = 0.05 in [-1, 1], seed 0. PSNR inside"
     )
-    print(
-        "samples each, box of 38x38 of 64x64 hidden, sigma_y = 0.05 in [-1, 1], seed 0. PSNR inside the box, data range"
-    )
-    print("[-1, 1]; intervals are 95 % over faces.\n")
+    print("the box, data range [-1, 1]; intervals are 95 % over faces.\n")
     print("| fill | PSNR inside the box (dB) | posterior mean better by (dB, paired) |")
     print("|---|---|---|")
     print(f"| posterior mean of {options.samples} samples | {interval(ours)} | |")
@@ -91,9 +89,7 @@ def main() -> None:
     for name, values in rows.items():
         print(f"| {name} | {interval(values)} | {interval(ours - values)} |")
     print()
-    print(
-        "- Rank correlation, over the pixels of the box, of the samples' standard deviation with the error of their mean:"
-    )
+    print("- Rank correlation, over the pixels of the box, of the samples' spread with the error of their mean:")
     print(f"  {interval(correlation)}.")
     print(f"- Chi-square per measured value of a sample: {interval(chi_square)} (n = {len(chi_square)} samples).")
     inner, outer = (float(std[where].square().mean().sqrt()) for where in (hidden, ~hidden))

@@ -66,7 +66,7 @@ def mgps(rate: float, warm: float | None, midpoint: float, late: float | None, *
     )
 
 
-# The table of section 4 of spec/algorithms.md: released configurations of Janati et al. 2025, read off their files.
+# The table of section 4 of spec/algorithms.md: released configurations of Moufad et al. 2025, read off their files.
 PAPER = {
     "ffhq": mgps(0.03, 0.7, 0.5, None, cleanest=(20, 2), noisiest=(5, 20), every=(10, 20), default=2),
     "ffhq-latent": mgps(0.03, 0.7, 0.5, 1.0, cleanest=(10, 2), noisiest=(5, 20), every=(10, 10), default=5),

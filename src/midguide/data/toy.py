@@ -3,7 +3,7 @@
 Every random piece comes from its own stream of the seed, so that the same seed gives the same prior whatever is
 measured of it.
 
-References: Moufad et al. 2024 (MGPS), Example 3.2 and Appendix B.2; Section 4, Table 1.
+References: Moufad et al. 2025 (MGPS), Example 3.2 and Appendix B.2; Section 4, Table 1.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ For `x_0 ~ N(m, C)` and `x_t = alpha x_0 + sigma z`
 which in the eigenbasis `C = V diag(l) V^T` is entry by entry `g V^T x + h V^T m`, with `g = alpha l / s`,
 `h = sigma^2 / s` and `s = alpha^2 l + sigma^2`. The two terms never cancel, and a singular C needs no special case.
 
-References: Bishop 2006, Eq. (2.116); Moufad et al. 2024 (MGPS), Example 3.2 and Appendix B.1.
+References: Bishop 2006, Eq. (2.116); Moufad et al. 2025 (MGPS), Example 3.2 and Appendix B.1.
 """
 
 from __future__ import annotations

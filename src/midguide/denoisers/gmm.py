@@ -8,7 +8,7 @@ with `D_k` the Gaussian denoiser of component k. The squared distances inside `w
 They are differences of numbers of the size `||m||^2 / s`, thousands for the mixture of the MGPS paper, which float32
 holds to 1e-3 only: responsibilities are computed in float64, and everything else in the dtype of the input.
 
-References: Moufad et al. 2024 (MGPS), Section 4 and Table 1; Cardoso et al. 2024 for the mixture and its posterior.
+References: Moufad et al. 2025 (MGPS), Section 4 and Table 1; Cardoso et al. 2024 for the mixture and its posterior.
 """
 
 from __future__ import annotations
