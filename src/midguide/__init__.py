@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from midguide.optim import Adam
     from midguide.problem import Problem
     from midguide.rules import StepRule
+    from midguide.samplers.ddnm import DDNM, DDNMPlus
+    from midguide.samplers.ddrm import DDRM
+    from midguide.samplers.diffpir import DiffPIR
     from midguide.samplers.dps import DPS
     from midguide.samplers.mgps import MGPS
+    from midguide.samplers.pgdm import PGDM
+    from midguide.samplers.red_diff import REDDiff
     from midguide.samplers.unconditional import Unconditional
     from midguide.samples import Samples
     from midguide.sampling import sample
@@ -45,8 +50,12 @@ __all__ = [
     "CheckpointError",
     "CircularBlur",
     "ConfigError",
+    "DDNM",
+    "DDNMPlus",
+    "DDRM",
     "DPS",
     "DataError",
+    "DiffPIR",
     "DiscreteVP",
     "EDM",
     "Gaussian",
@@ -59,8 +68,10 @@ __all__ = [
     "MidguideError",
     "NetworkDenoiser",
     "NumericalError",
+    "PGDM",
     "PoissonLikelihood",
     "Problem",
+    "REDDiff",
     "RectifiedFlow",
     "ReflectBlur",
     "Samples",
@@ -83,8 +94,12 @@ _HOME = {
     "CheckpointError": "midguide.errors",
     "CircularBlur": "midguide.operators.blur",
     "ConfigError": "midguide.errors",
+    "DDNM": "midguide.samplers.ddnm",
+    "DDNMPlus": "midguide.samplers.ddnm",
+    "DDRM": "midguide.samplers.ddrm",
     "DPS": "midguide.samplers.dps",
     "DataError": "midguide.errors",
+    "DiffPIR": "midguide.samplers.diffpir",
     "DiscreteVP": "midguide.schedules",
     "EDM": "midguide.schedules",
     "Gaussian": "midguide.denoisers.gaussian",
@@ -97,8 +112,10 @@ _HOME = {
     "MidguideError": "midguide.errors",
     "NetworkDenoiser": "midguide.denoisers.network",
     "NumericalError": "midguide.errors",
+    "PGDM": "midguide.samplers.pgdm",
     "PoissonLikelihood": "midguide.likelihoods",
     "Problem": "midguide.problem",
+    "REDDiff": "midguide.samplers.red_diff",
     "RectifiedFlow": "midguide.schedules",
     "ReflectBlur": "midguide.operators.blur",
     "Samples": "midguide.samples",

@@ -121,3 +121,101 @@ def warm_fit(p, x_l, x0, l, count, rate, rng):
 
     start, std = p.ddpm(x0, x_l, l, 1)
     return fit(potential, start, std, x_l / np.sqrt(forward), np.sqrt((1 - forward) / forward), count, rate, rng)[0]
+
+
+def pgdm(p, steps, n, rng):
+    times = levels(p.T, steps)
+    x = rng.standard_normal((n, len(p.m)))
+    for t, s in zip(times, times[1:], strict=False):
+        a_t, a_s = p.alpha_squared[t], p.alpha_squared[s]
+        x0 = p.denoise(x, t)
+        weight = np.linalg.inv(p.A @ p.A.T + p.sigma_y**2 / (1 - a_t) * np.eye(len(p.A)))
+        guidance = (p.y - x0 @ p.A.T) @ weight @ p.A @ p.jacobian(t)
+        mean, std = p.ddpm(x0, x, t, s)
+        x = mean + std * rng.standard_normal(x.shape) + np.sqrt(a_t * a_s) * guidance
+    return p.denoise(x, times[-1])
+
+
+def spectrum(p):
+    """V (rows), singular values padded with zeros, and measured coefficients (U^T y) / s."""
+    U, s, Vt = np.linalg.svd(p.A)
+    s_all, y = np.zeros(len(p.m)), np.zeros(len(p.m))
+    s_all[: len(s)] = s
+    y[: len(s)] = (U.T @ p.y)[: len(s)] / s
+    return Vt, s_all, y
+
+
+def ddnm_plus(p, steps, eta, n, rng):
+    times = levels(p.T, steps)
+    Vt, sv, y = spectrum(p)
+    x = rng.standard_normal((n, len(p.m)))
+    for t, s in zip(times, times[1:], strict=False):
+        a, sg = np.sqrt(p.alpha_squared[s]), np.sqrt(1 - p.alpha_squared[s])
+        x0 = p.denoise(x, t)
+        eps = (x - np.sqrt(p.alpha_squared[t]) * x0) / np.sqrt(1 - p.alpha_squared[t])
+        x0, eps, z = x0 @ Vt.T, eps @ Vt.T, rng.standard_normal(x.shape)
+        out = np.empty_like(x)
+        for j, s_j in enumerate(sv):
+            if s_j == 0:
+                out[:, j] = a * x0[:, j] + sg * (eta * z[:, j] + np.sqrt(1 - eta**2) * eps[:, j])
+            elif sg >= a * p.sigma_y / s_j:
+                out[:, j] = a * y[j] + np.sqrt(sg**2 - (a * p.sigma_y / s_j) ** 2) * z[:, j]
+            else:
+                weight = s_j * sg * np.sqrt(1 - eta**2) / (a * p.sigma_y)
+                out[:, j] = a * (x0[:, j] + weight * (y[j] - x0[:, j])) + sg * eta * z[:, j]
+        x = out @ Vt
+    return p.denoise(x, times[-1])
+
+
+def ddrm(p, steps, eta, eta_b, n, rng):
+    times = levels(p.T, steps)
+    Vt, sv, y = spectrum(p)
+    ratio = np.sqrt(1 / p.alpha_squared - 1)
+    z = rng.standard_normal((n, len(p.m)))
+    seen = np.where(sv > 0, p.sigma_y / np.where(sv > 0, sv, 1), np.inf) <= ratio[times[0]]
+    c = p.sigma_y / np.where(sv > 0, sv, 1)
+    bar = np.where(seen, y + np.sqrt(np.maximum(ratio[times[0]] ** 2 - c**2, 0)) * z, ratio[times[0]] * z)
+    for t, s in zip(times, times[1:], strict=False):
+        x0 = p.denoise(np.sqrt(p.alpha_squared[t]) * bar @ Vt, t) @ Vt.T
+        z, out, sg = rng.standard_normal(bar.shape), np.empty_like(bar), ratio[s]
+        for j, s_j in enumerate(sv):
+            if s_j == 0:
+                eps = (bar[:, j] - x0[:, j]) / ratio[t]
+                out[:, j] = x0[:, j] + np.sqrt(1 - eta**2) * sg * eps + eta * sg * z[:, j]
+            elif sg < p.sigma_y / s_j:
+                pull = np.sqrt(1 - eta**2) * sg * (y[j] - x0[:, j]) * s_j / p.sigma_y
+                out[:, j] = x0[:, j] + pull + eta * sg * z[:, j]
+            else:
+                std = np.sqrt(sg**2 - (eta_b * p.sigma_y / s_j) ** 2)
+                out[:, j] = (1 - eta_b) * x0[:, j] + eta_b * y[j] + std * z[:, j]
+        bar = out
+    return p.denoise(np.sqrt(p.alpha_squared[times[-1]]) * bar @ Vt, times[-1])
+
+
+def diffpir(p, steps, strength, share, n, rng):
+    times = levels(p.T, steps)
+    x = rng.standard_normal((n, len(p.m)))
+    for t, s in zip(times, times[1:], strict=False):
+        a_t, a_s = p.alpha_squared[t], p.alpha_squared[s]
+        rho = strength * p.sigma_y**2 * a_t / (1 - a_t)
+        inverse = np.linalg.inv(p.A.T @ p.A + rho * np.eye(len(p.m)))
+        x0 = (p.y @ p.A + rho * p.denoise(x, t)) @ inverse
+        eps = (x - np.sqrt(a_t) * x0) / np.sqrt(1 - a_t)
+        z = rng.standard_normal(x.shape)
+        x = np.sqrt(a_s) * x0 + np.sqrt(1 - a_s) * (np.sqrt(1 - share) * eps + np.sqrt(share) * z)
+    return p.denoise(x, times[-1])
+
+
+def red_diff(p, steps, weight, rate, n, rng):
+    times = levels(p.T, steps)
+    mu = np.tile(np.linalg.pinv(p.A) @ p.y, (n, 1))
+    first, second = np.zeros_like(mu), np.zeros_like(mu)
+    for k, t in enumerate(times[:-1], start=1):
+        a_t = p.alpha_squared[t]
+        z = rng.standard_normal(mu.shape)
+        x = np.sqrt(a_t) * mu + np.sqrt(1 - a_t) * z
+        eps = (x - np.sqrt(a_t) * p.denoise(x, t)) / np.sqrt(1 - a_t)
+        g = (mu @ p.A.T - p.y) @ p.A / len(p.y) + weight * np.sqrt(1 / a_t - 1) / mu.shape[1] * (eps - z)
+        first, second = 0.9 * first + 0.1 * g, 0.99 * second + 0.01 * g**2
+        mu = mu - rate * first / (1 - 0.9**k) / (np.sqrt(second / (1 - 0.99**k)) + 1e-8)
+    return mu

@@ -1,11 +1,11 @@
 """Every sampler against linear-Gaussian problems, where its law or its posterior is known.
 
-The statistic of the two-sided tests is T = d^T S^{-1} d, with d the difference of the means of the features (x, and the
-products x_i x_j) and S its covariance. For draws of the same law it is chi-square with as many degrees of freedom as
-features. The false-alarm rate of each such test is 1e-4 (seeds are fixed, so a passing test stays passing).
+The samplers are compared with a second implementation in plain NumPy (reference.py), written from the papers'
+pseudo-code. Seeds are fixed; each test states the probability at which it would fail for a right sampler.
 """
 
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,18 @@ import torch
 from scipy import stats
 
 from midguide.data.toy import random_gaussian_problem
+from midguide.denoisers.gaussian import Gaussian
 from midguide.diagnostics.accuracy import gaussian_accuracy
 from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
 from midguide.optim import Adam
 from midguide.rules import StepRule
+from midguide.samplers.ddnm import DDNMPlus
+from midguide.samplers.ddrm import DDRM
+from midguide.samplers.diffpir import DiffPIR
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
+from midguide.samplers.pgdm import PGDM
+from midguide.samplers.red_diff import REDDiff
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
 from midguide.schedules import DiscreteVP
@@ -28,11 +34,46 @@ sys.path.insert(0, str(Path(__file__).parent))
 import reference
 
 FALSE_ALARM = 1e-4
+N = 4000
 FEW = StepRule(default=2, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20))  # the paper's rule for mixtures
+
+
+def mgps(midpoint, warm=None):
+    sampler = MGPS(steps=50, midpoint=midpoint, warm_start=warm, gradient_steps=FEW, optimiser=Adam(rate=0.1))
+
+    def simulate(p, rng):
+        return reference.mgps(p, 50, midpoint, lambda i: FEW.at(i, 50), 0.1, N, rng, warm and 1000 * warm)
+
+    return sampler, simulate
+
+
+CASES = {
+    "unconditional": (Unconditional(steps=60), lambda p, rng: reference.unconditional(p, 60, N, rng)),
+    "mgps 0.5": mgps(0.5),
+    "mgps 0.75": mgps(0.75),
+    "mgps 1": mgps(1.0),
+    "mgps 0.5, warm start": mgps(0.5, 0.7),
+    "mgps 0.75, long warm start": mgps(0.75, 0.4),
+    "dps": (DPS(steps=100, guidance=0.1), lambda p, rng: reference.dps(p, 100, 0.1, N, rng)),
+    "pgdm": (PGDM(steps=60), lambda p, rng: reference.pgdm(p, 60, N, rng)),
+    "ddnm-plus": (DDNMPlus(steps=60), lambda p, rng: reference.ddnm_plus(p, 60, 0.85, N, rng)),
+    "ddrm": (DDRM(steps=60), lambda p, rng: reference.ddrm(p, 60, 0.85, 1.0, N, rng)),
+    "ddrm, eta_measured 0.7": (
+        DDRM(steps=60, eta=0.5, eta_measured=0.7),
+        lambda p, rng: reference.ddrm(p, 60, 0.5, 0.7, N, rng),
+    ),
+    "diffpir": (DiffPIR(steps=60, share=0.3), lambda p, rng: reference.diffpir(p, 60, 1.0, 0.3, N, rng)),
+    "red-diff": (REDDiff(steps=60), lambda p, rng: reference.red_diff(p, 60, 0.25, 0.1, N, rng)),
+}
 
 
 def toy(dimension, measurements, seed=0, sigma_y=0.3):
     return random_gaussian_problem(dimension, measurements, seed, sigma_y, dtype=torch.float64)
+
+
+def prior_and_posterior(problem):
+    assert isinstance(problem.denoiser, Gaussian)
+    return problem.denoiser, problem.denoiser.posterior(problem.likelihood)
 
 
 def dense(problem):
@@ -42,32 +83,52 @@ def dense(problem):
     return reference.LinearGaussian(mean, covariance, A, likelihood.y[0].numpy(), likelihood.sigma_y)
 
 
+def draw(sampler, problem, n=N):
+    return sample(sampler, problem, n, stream_size=n).draws[0]
+
+
 def features(x):
-    x = np.asarray(x, dtype=float)
+    """x and the products x_i x_j: everything that means and covariances are made of."""
     upper = np.triu_indices(x.shape[1])
     return np.concatenate([x, (x[:, :, None] * x[:, None, :])[:, upper[0], upper[1]]], axis=1)
 
 
-def p_value_same_law(a, b):
-    a, b = features(a), features(b)
+def p_value_same_moments(a, b):
+    """Of T = d^T S^{-1} d, with d the difference of the mean features; chi-square if the laws are one."""
+    a, b = features(np.asarray(a)), features(np.asarray(b))
     gap = a.mean(0) - b.mean(0)
     spread = np.cov(a.T) / len(a) + np.cov(b.T) / len(b)
     return stats.chi2.sf(gap @ np.linalg.solve(spread, gap), len(gap))
 
 
 def p_value_of_law(draws, law):
-    x = np.asarray(draws, dtype=float)
+    """Of n |m|^2 + n/2 ||S - I||_F^2, whitened mean and covariance; chi-square if the law is right and n large."""
     root = np.linalg.inv(np.linalg.cholesky(law.covariance.numpy()))
-    white = (x - law.mean.numpy()) @ root.T
+    white = (draws.numpy() - law.mean.numpy()) @ root.T
     n, d = white.shape
     gap = np.cov(white.T, bias=True).reshape(d, d) - np.eye(d)
-    # means: n |m|^2 ~ chi2_d; covariance: n/2 ||S - I||_F^2 ~ chi2_{d (d+1) / 2}, as n grows
     statistic = n * (white.mean(0) ** 2).sum() + n / 2 * (gap**2).sum()
     return stats.chi2.sf(statistic, d + d * (d + 1) / 2)
 
 
-def draw(sampler, problem, n=4000, seed=0):
-    return sample(sampler, problem, n, seed=seed, stream_size=n).draws[0]
+def rows(x, problem, blocks=10):
+    """The accuracy row (relative W2, mean error, covariance ratio, coverages) of each block of the draws."""
+    prior, posterior = prior_and_posterior(problem)
+    return np.array([astuple(gaussian_accuracy(block, posterior, prior)) for block in x.chunk(blocks)])
+
+
+@pytest.mark.parametrize("dimension", [2, 6])
+@pytest.mark.parametrize("name", CASES)
+def test_sampler_has_the_law_of_its_pseudo_code(name, dimension):
+    """Means and covariances by the chi-square test; the accuracy row, hence the coverage of its intervals, by Welch's
+    test on ten blocks. Bonferroni over the five columns; 1e-4 for each kind of test."""
+    problem = toy(dimension, dimension // 2)
+    sampler, simulate = CASES[name]
+    ours = draw(sampler, problem)
+    theirs = simulate(dense(problem), np.random.default_rng(1))
+    assert p_value_same_moments(ours, theirs) > FALSE_ALARM
+    p_values = stats.ttest_ind(rows(ours, problem), rows(torch.from_numpy(theirs), problem), equal_var=False).pvalue
+    assert p_values.min() > FALSE_ALARM / 5
 
 
 @pytest.mark.parametrize("dimension", [2, 5, 16])
@@ -85,26 +146,9 @@ def test_unconditional_law_tends_to_the_prior_at_first_order(eta):
     order, a few per cent at 250 to 500 steps."""
     problem = toy(4, 1)
     problem.denoiser.schedule = DiscreteVP(DiscreteVP.linear(8000, 1e-4 / 8, 0.04 / 8).alphas_cumprod, floor=1e-10)
-    prior = Law.of(problem.denoiser)
+    prior = Law.of(prior_and_posterior(problem)[0])
     coarse, finer = (unconditional_law(Unconditional(steps=n, eta=eta), problem).w2(prior) for n in (250, 500))
     assert 0.85 < np.log2(coarse / finer) < 1.15
-
-
-@pytest.mark.parametrize("dimension", [2, 6])
-def test_dps_has_the_law_of_its_pseudo_code(dimension):
-    problem = toy(dimension, dimension // 2)
-    expected = reference.dps(dense(problem), 100, 0.1, 4000, np.random.default_rng(1))
-    assert p_value_same_law(draw(DPS(steps=100, guidance=0.1), problem), expected) > FALSE_ALARM
-
-
-@pytest.mark.parametrize("dimension", [2, 6])
-@pytest.mark.parametrize(("midpoint", "warm"), [(0.5, None), (0.75, None), (1.0, None), (0.5, 0.7), (0.75, 0.4)])
-def test_mgps_with_few_gradient_steps_has_the_law_of_its_pseudo_code(dimension, midpoint, warm):
-    problem = toy(dimension, dimension // 2)
-    sampler = MGPS(steps=50, midpoint=midpoint, warm_start=warm, gradient_steps=FEW, optimiser=Adam(rate=0.1))
-    rule, warm_from = (lambda i: FEW.at(i, 50)), warm and 1000 * warm
-    expected = reference.mgps(dense(problem), 50, midpoint, rule, 0.1, 4000, np.random.default_rng(1), warm_from)
-    assert p_value_same_law(draw(sampler, problem), expected) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("midpoint", [0.5, 0.75])
@@ -116,24 +160,24 @@ def test_mgps_tends_to_the_closed_form_recursion_as_gradient_steps_grow(midpoint
         steps=40, midpoint=midpoint, warm_start=None, gradient_steps=StepRule(default=200), optimiser=Adam(rate=0.01)
     )
     x = draw(sampler, problem, n=2000)
-    law = mgps_law(sampler, problem)
-    empirical = Law(x.mean(0), torch.cov(x.T))
-    posterior = Law.of(problem.denoiser.posterior(problem.likelihood))
-    assert empirical.w2(law) < 0.04 * Law.of(problem.denoiser).w2(posterior)
+    law, empirical = mgps_law(sampler, problem), Law(x.mean(0), torch.cov(x.T))
+    prior, posterior = (Law.of(gaussian) for gaussian in prior_and_posterior(problem))
+    assert empirical.w2(law) < 0.04 * prior.w2(posterior)
     assert empirical.w2(law) < empirical.w2(posterior)
 
 
 @pytest.mark.parametrize("warm_start", [None, 0.7])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_mgps_beats_the_prior_and_is_near_the_posterior(seed, warm_start):
-    """A sanity row, two-sided: far better than ignoring y, neither collapsed nor over-dispersed."""
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mgps_is_near_the_posterior_where_the_unconditional_row_is_not(seed, warm_start):
+    """Two-sided: far better than ignoring y, neither collapsed nor over-dispersed. The closed-form law at this midpoint
+    has a relative W2 of 0.05 to 0.1 and covariance ratios of 0.9 to 1; the bands leave room for 20 gradient steps."""
     problem = toy(4, 2, seed=seed)
-    prior = problem.denoiser
+    prior, posterior = prior_and_posterior(problem)
     sampler = MGPS(
         steps=100, midpoint=0.6, warm_start=warm_start, gradient_steps=StepRule(default=20), optimiser=Adam(rate=0.05)
     )
-    row = gaussian_accuracy(draw(sampler, problem), prior.posterior(problem.likelihood), prior)
-    nothing = gaussian_accuracy(draw(Unconditional(steps=100), problem), prior.posterior(problem.likelihood), prior)
+    row = gaussian_accuracy(draw(sampler, problem), posterior, prior)
+    nothing = gaussian_accuracy(draw(Unconditional(steps=100), problem), posterior, prior)
     assert nothing.relative_w2 > 0.8
     assert row.relative_w2 < 0.25
     assert 0.6 < row.covariance_ratio < 1.4

@@ -12,8 +12,14 @@ from midguide.cli import output
 
 KINDS = {"Operator": "any", "LinearOperator": "linear", "SVDOperator": "with SVD"}
 COSTS = {
+    "ddnm": "steps forwards",
+    "ddnm-plus": "steps forwards",
+    "ddrm": "steps forwards",
+    "diffpir": "steps forwards",
     "dps": "steps forwards, steps - 1 vjps",
     "mgps": "steps + G forwards (+ 2 G while warm) and G vjps, G gradient steps",
+    "pgdm": "steps forwards, steps - 1 vjps",
+    "red-diff": "steps - 1 forwards",
     "unconditional": "steps forwards",
 }
 """What one sample costs, in network calls; the long form stands in the docstrings of the samplers."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from midguide.errors import UnsupportedProblem
+from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.likelihoods import GaussianLikelihood, Likelihood
 from midguide.operators.base import LinearOperator, Operator, SVDOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
@@ -20,11 +23,13 @@ class Needs:
 
     Args:
         operator: the least class of operator it can use.
+        likelihood: the class of likelihood it is made for.
         gradients: whether it differentiates through the network.
         couples_samples: whether the samples of one observation must stay together in a batch.
     """
 
     operator: type[Operator] = Operator
+    likelihood: type[Likelihood] = Likelihood
     gradients: bool = False
     couples_samples: bool = False
 
@@ -79,19 +84,78 @@ def initial_noise(problem: Problem, t: Time, rng: Rng) -> Tensor:
     return problem.schedule.level(t).sigma * rng.normal(problem.zeros())
 
 
+def check_share(name: str, value: float) -> None:
+    """Refuse a share that is not in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} must be in [0, 1], got {value}")
+
+
+def linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
+    """Operator and observations of a problem that must be linear."""
+    operator = problem.likelihood.operator
+    if not isinstance(operator, LinearOperator):
+        raise UnsupportedProblem(f"{type(operator).__name__} is not linear")
+    return operator, problem.likelihood.y
+
+
+def linear_gaussian(problem: Problem) -> tuple[LinearOperator, Tensor, float]:
+    """Operator, observations and noise level of a problem that must be linear with Gaussian noise."""
+    likelihood = problem.likelihood
+    if not isinstance(likelihood, GaussianLikelihood):
+        raise UnsupportedProblem(f"{type(likelihood).__name__} is not Gaussian")
+    return *linear(problem), likelihood.sigma_y
+
+
+class Spectral(NamedTuple):
+    """A linear-Gaussian problem in the basis V of its operator `A = U diag(s) V^T`, coefficients of shape (B, n).
+
+    Args:
+        y: measured coefficients `(U^T y)_j / s_j`, zero on the null space.
+        noise: their noise levels `sigma_y / s_j`, infinite on the null space.
+        seen: which singular values are not zero.
+        vt: `V^T x`, (B, *event) -> (B, n).
+        v: `V c`, called as `v(c, like)` with `like` of the shape of the result.
+    """
+
+    y: Tensor
+    noise: Tensor
+    seen: Tensor
+    vt: Callable[[Tensor], Tensor]
+    v: Callable[[Tensor, Tensor], Tensor]
+
+
+def spectral_gaussian(problem: Problem) -> Spectral:
+    """The spectral form of a problem whose operator must have an SVD and whose noise must be Gaussian."""
+    operator, y, sigma_y = linear_gaussian(problem)
+    if not isinstance(operator, SVDOperator):
+        raise UnsupportedProblem(f"{type(operator).__name__} has no SVD")
+    values = operator.singular_values(problem.zeros())
+    seen = values > values.amax(dim=-1, keepdim=True) * torch.finfo(values.dtype).eps * 100
+    inverse = torch.where(seen, 1 / values, 0.0)
+    noise = torch.where(seen, sigma_y * inverse, torch.inf)
+    return Spectral(inverse * operator.ut(y), noise, seen, operator.vt, operator.v)
+
+
 _KINDS = {Operator: "any operator", LinearOperator: "a linear operator", SVDOperator: "an operator with an SVD"}
 
 
-def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type]) -> None:
+def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type[Sampler]]) -> None:
     """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers of `others` that can."""
-    operator = problem.likelihood.operator
-    if isinstance(operator, sampler.needs.operator):
+    operator, likelihood = problem.likelihood.operator, problem.likelihood
+
+    def accepts(needs: Needs) -> bool:
+        return isinstance(operator, needs.operator) and isinstance(likelihood, needs.likelihood)
+
+    if accepts(sampler.needs):
         return
-    able = sorted(name for name, other in others.items() if isinstance(operator, other.needs.operator))
+    able = sorted(name for name, other in others.items() if accepts(other.needs))
+    missing = (
+        f"{_KINDS[sampler.needs.operator]}, {type(operator).__name__} is {_KINDS[_kind(operator)]}"
+        if not isinstance(operator, sampler.needs.operator)
+        else f"a {sampler.needs.likelihood.__name__}, this is a {type(likelihood).__name__}"
+    )
     raise UnsupportedProblem(
-        f"{type(sampler).__name__} needs {_KINDS[sampler.needs.operator]}, "
-        f"{type(operator).__name__} is {_KINDS[_kind(operator)]}",
-        hint=f"samplers that accept it: {', '.join(able)}",
+        f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
     )
 
 

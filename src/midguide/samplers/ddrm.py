@@ -1,0 +1,94 @@
+"""Denoising diffusion restoration models (DDRM).
+
+Paper: Kawar, Elad, Ermon, Song 2022, "Denoising Diffusion Restoration Models", NeurIPS,
+https://arxiv.org/abs/2201.11793. Implemented: Eq. (7) and (8), with the separate `eta` of the two kinds of measured
+directions and of the null space.
+
+Differences from the paper: any schedule, through `x_t / alpha_t`, in which the noise is `sigma_t / alpha_t`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from midguide.likelihoods import GaussianLikelihood
+from midguide.operators.base import SVDOperator
+from midguide.problem import Problem
+from midguide.rng import Rng
+from midguide.samplers.base import Calls, Needs, Step, check_share, spectral_gaussian
+from midguide.schedules import Time, check_steps
+
+
+class DDRMState(NamedTuple):
+    """`x_t`: shape (B, *event)."""
+
+    x_t: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDRM:
+    """A diffusion of its own for each singular direction, conditioned on the measured coefficient.
+
+    With `sigma = sigma_s / alpha_s`, `c = sigma_y / s_j` and `y_j = (U^T y)_j / s_j`, the coefficients of
+    `x_s / alpha_s` are drawn from normals:
+
+    - null space: mean `x0_j + sqrt(1 - eta^2) sigma eps_j`, std `eta sigma`;
+    - `sigma < c`: mean `x0_j + sqrt(1 - eta^2) sigma (y_j - x0_j) / c`, std `eta sigma`;
+    - `sigma >= c`: mean `(1 - eta_measured) x0_j + eta_measured y_j`, variance `sigma^2 - (eta_measured c)^2`.
+
+    Cost: `steps` forwards, no vjp.
+
+    Args:
+        steps: noise levels visited.
+        eta: share of fresh noise where nothing, or too little, is measured (eta of the paper), in [0, 1].
+        eta_measured: weight of the measured coefficient (eta_b of the paper), in [0, 1].
+    """
+
+    needs: ClassVar[Needs] = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
+
+    steps: int = 200
+    eta: float = 0.85
+    eta_measured: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_share("eta", self.eta)
+        check_share("eta_measured", self.eta_measured)
+
+    def times(self, problem: Problem) -> list[Time]:
+        return problem.schedule.times(self.steps)
+
+    def calls(self, problem: Problem) -> Calls:
+        return Calls(forwards=self.steps, vjps=0)
+
+    def init(self, problem: Problem, rng: Rng) -> DDRMState:
+        spectrum, zeros = spectral_gaussian(problem), problem.zeros()
+        level = problem.schedule.level(self.times(problem)[0])
+        z = spectrum.vt(rng.normal(zeros))
+        known = spectrum.seen & (level.ratio >= spectrum.noise)
+        around_y = spectrum.y + (level.ratio**2 - spectrum.noise**2).clamp_min(0).sqrt() * z
+        return DDRMState(level.alpha * spectrum.v(torch.where(known, around_y, level.ratio * z), zeros))
+
+    def step(self, problem: Problem, state: DDRMState, t: Time, s: Time, rng: Rng) -> Step:
+        x_t = state.x_t
+        spectrum = spectral_gaussian(problem)
+        level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
+        x0 = spectrum.vt(problem.denoiser(x_t, t))
+        eps = (spectrum.vt(x_t) / level_t.alpha - x0) / level_t.ratio
+        z = spectrum.vt(rng.normal(x_t))
+        sigma, c, y = level_s.ratio, spectrum.noise, spectrum.y
+        kept, eta_b = math.sqrt(1 - self.eta**2), self.eta_measured
+
+        null_space = x0 + kept * sigma * eps + self.eta * sigma * z
+        barely = x0 + kept * sigma * (y - x0) / c + self.eta * sigma * z
+        well = (1 - eta_b) * x0 + eta_b * y + (sigma**2 - (eta_b * c) ** 2).clamp_min(0).sqrt() * z
+        coefficients = torch.where(spectrum.seen, torch.where(sigma >= c, well, barely), null_space)
+        return Step(DDRMState(level_s.alpha * spectrum.v(coefficients, x_t)), {})
+
+    def finish(self, problem: Problem, state: DDRMState, t: Time) -> Tensor:
+        return problem.denoiser(state.x_t, t)

@@ -1,0 +1,103 @@
+"""Regularisation by denoising diffusion (RED-diff).
+
+Paper: Mardani, Song, Kautz, Vahdat 2024, "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
+ICLR, https://arxiv.org/abs/2305.04391. Implemented: Algorithm 1 with the authors' weighting by the inverse signal-to-
+noise ratio, descending times and Adam.
+
+Differences from the paper:
+- the data term and the regulariser are means over their own numbers of entries, as in the authors' code, so that their
+  balance depends on how much is measured;
+- one fresh noise per sample and step.
+
+It is a point estimate: its samples differ by their optimisation noise only, which says nothing about the posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from midguide import autodiff, kernels
+from midguide.errors import ConfigError
+from midguide.linalg import inner
+from midguide.operators.base import LinearOperator
+from midguide.optim import Adam, AdamState
+from midguide.problem import Problem
+from midguide.rng import Rng
+from midguide.samplers.base import Calls, Needs, Step
+from midguide.schedules import Time, check_steps
+
+
+class REDDiffState(NamedTuple):
+    """The estimate `mu`, shape (B, *event), and Adam's moments and count."""
+
+    mu: Tensor
+    first: Tensor
+    second: Tensor
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class REDDiff:
+    """Gradient descent on the data misfit and a regulariser whose gradient is the denoiser's residual.
+
+    One step: `x_t = alpha_t mu + sigma_t z`, then Adam on
+    `mean (y - A mu)^2 / 2 + weight (sigma_t / alpha_t) mean(stopgrad(eps(x_t, t) - z) mu)`.
+
+    Cost: `steps - 1` forwards, no vjp.
+
+    Args:
+        steps: noise levels visited, one optimiser step between two of them.
+        weight: weight of the regulariser (lambda of the paper).
+        rate: learning rate of Adam, whose decays are 0.9 and 0.99.
+    """
+
+    needs: ClassVar[Needs] = Needs()
+
+    steps: int = 1000
+    weight: float = 0.25
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        if not self.weight >= 0.0:
+            raise ConfigError(f"weight must not be negative, got {self.weight}")
+        if not self.rate > 0.0:
+            raise ConfigError(f"rate must be positive, got {self.rate}")
+
+    @property
+    def _adam(self) -> Adam:
+        return Adam(rate=self.rate, beta_second=0.99)
+
+    def times(self, problem: Problem) -> list[Time]:
+        return problem.schedule.times(self.steps)
+
+    def calls(self, problem: Problem) -> Calls:
+        return Calls(forwards=self.steps - 1, vjps=0)
+
+    def init(self, problem: Problem, rng: Rng) -> REDDiffState:
+        operator, y = problem.likelihood.operator, problem.likelihood.y
+        linear = isinstance(operator, LinearOperator)
+        mu = operator.pinv(y) if linear else rng.normal(problem.zeros())
+        moments = self._adam.init(mu)
+        return REDDiffState(mu, moments.first, moments.second, moments.count)
+
+    def step(self, problem: Problem, state: REDDiffState, t: Time, s: Time, rng: Rng) -> Step:
+        level, mu = problem.schedule.level(t), state.mu
+        z = rng.normal(mu)
+        x_t = level.alpha * mu + level.sigma * z
+        eps = kernels.eps_from_x0(x_t, problem.denoiser(x_t, t), level)
+
+        def misfit(x: Tensor) -> tuple[Tensor, Tensor]:
+            r = problem.likelihood.difference(x)
+            return 0.5 * inner(r, r) / r[0].numel(), r
+
+        value, gradient, _ = autodiff.value_and_grad(misfit, mu)
+        gradient = gradient + self.weight * level.ratio / mu[0].numel() * (eps - z)
+        moments, update = self._adam.update(AdamState(state.count, state.first, state.second), gradient)
+        return Step(REDDiffState(mu + update, moments.first, moments.second, moments.count), {"misfit": value})
+
+    def finish(self, problem: Problem, state: REDDiffState, t: Time) -> Tensor:
+        return state.mu

@@ -1,0 +1,152 @@
+"""Random streams, derivatives, optimisers, rules, files and records."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from midguide import autodiff
+from midguide.errors import ConfigError, DataError, ShapeError
+from midguide.files import replacing, replacing_folder
+from midguide.optim import SGD, Adam, NormalisedSGD
+from midguide.record import describe, fingerprint
+from midguide.rng import Rng, global_seed, stream_seed
+from midguide.rules import StepRule
+from midguide.schedules import DiscreteVP
+
+
+def test_a_row_is_drawn_from_its_own_stream():
+    together = Rng([(0, 0, j) for j in range(4)]).normal(torch.zeros(4, 5))
+    alone = Rng([(0, 0, 2)]).normal(torch.zeros(1, 5))
+    assert torch.equal(together[2], alone[0])
+
+
+def test_streams_are_standard_normal_and_uncorrelated():
+    """200 streams of 500 draws: Kolmogorov-Smirnov, and the largest of 19,900 correlations, each at 1e-4."""
+    x = Rng([(7, i, 0) for i in range(200)]).normal(torch.zeros(200, 500, dtype=torch.float64)).numpy()
+    assert stats.kstest(x.ravel(), "norm").pvalue > 1e-4
+    correlations = np.corrcoef(x)[np.triu_indices(200, 1)]
+    assert np.abs(correlations).max() < stats.norm.isf(1e-4 / len(correlations) / 2) / math.sqrt(500)
+
+
+def test_streams_go_on_from_their_state():
+    rng = Rng([(1, "a"), (1, "b")], size=2)
+    rng.normal(torch.zeros(4, 3))
+    state, want = rng.state(), rng.normal(torch.zeros(4, 3))
+    fresh = Rng([(1, "a"), (1, "b")], size=2)
+    fresh.set_state(state)
+    assert torch.equal(fresh.normal(torch.zeros(4, 3)), want)
+
+
+def test_seed_zero_is_a_seed_and_addresses_differ():
+    assert len({stream_seed(0, 0, 1), stream_seed(0, 1, 0), stream_seed(1, 0, 0), stream_seed(0, "0", 1)}) == 4
+
+
+def test_streams_refuse_another_number_of_rows():
+    with pytest.raises(ShapeError, match="serve 2 rows, the tensor has 3"):
+        Rng([(0,), (1,)]).normal(torch.zeros(3, 1))
+
+
+def test_global_seed_puts_the_state_back():
+    before = torch.get_rng_state()
+    with global_seed(3):
+        first = torch.rand(1)
+    with global_seed(3):
+        assert torch.equal(torch.rand(1), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_value_and_grad_is_row_by_row_and_leaves_its_input():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    value, gradient, extra = autodiff.value_and_grad(lambda u: (u.square().sum(1), 3 * u), x)
+    assert torch.equal(value, torch.tensor([5.0, 25.0]))
+    assert torch.equal(gradient, 2 * x)
+    assert torch.equal(extra, 3 * x)
+    assert not any(t.requires_grad for t in (x, value, gradient, extra))
+
+
+def test_vjp_and_jvp_are_transposed():
+    matrix = torch.linspace(-1, 1, 6).reshape(2, 3)
+    x, tangent, vector = torch.ones(1, 3), torch.tensor([[1.0, -1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+
+    def f(u):
+        return (u @ matrix.T).sin()
+
+    out, pullback = autodiff.vjp(f, x)
+    same, pushed = autodiff.jvp(f, x, tangent)
+    assert torch.allclose(out, same)
+    assert torch.allclose((pushed * vector).sum(), (tangent * pullback(vector)).sum())
+
+
+def test_adam_takes_the_steps_of_torch():
+    rule, x = Adam(rate=0.1, beta_second=0.99), torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
+    theirs = torch.nn.Parameter(x.clone())
+    optimiser = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))
+    state = rule.init(x)
+    for _ in range(20):
+        state, update = rule.update(state, x.pow(3) - 0.3)
+        x = x + update
+        theirs.grad = theirs.detach().pow(3) - 0.3
+        optimiser.step()
+    assert torch.allclose(x, theirs.detach(), rtol=0, atol=1e-12)
+
+
+def test_normalised_descent_steps_have_the_length_of_the_rate_in_every_row():
+    gradient = torch.tensor([[3.0, 4.0], [0.0, 1e-3], [0.0, 0.0]])
+    _, update = NormalisedSGD(rate=0.5).update(NormalisedSGD(rate=0.5).init(gradient), gradient)
+    assert torch.allclose(update.norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
+
+
+def test_gradient_descent_goes_down():
+    gradient = torch.tensor([[2.0]])
+    assert SGD(rate=0.5).update(SGD(rate=0.5).init(gradient), gradient)[1].item() == -1.0
+
+
+@pytest.mark.parametrize("rule", [Adam, SGD, NormalisedSGD])
+def test_a_learning_rate_is_positive(rule):
+    with pytest.raises(ConfigError, match="must be positive"):
+        rule(rate=0.0)
+
+
+def test_first_matching_rule_wins():
+    rule = StepRule(default=1, cleanest=(2, 5), noisiest=(3, 7), every=(4, 9))
+    assert [rule.at(position, 12) for position in range(12, 0, -1)] == [7, 7, 7, 1, 9, 1, 1, 1, 9, 1, 5, 5]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"default": 0}, {"default": 1, "every": (0, 2)}, {"default": 1, "cleanest": (1,)}]
+)
+def test_impossible_rules_are_refused(settings):
+    with pytest.raises(ConfigError):
+        StepRule(**settings)
+
+
+def test_files_appear_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "a" / "file.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_folders_appear_complete_or_not_at_all(tmp_path):
+    with pytest.raises(DataError, match="No space left"), replacing_folder(tmp_path / "out") as temporary:  # noqa: PT012
+        (temporary / "one").write_text("1")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+    with replacing_folder(tmp_path / "out") as temporary:
+        (temporary / "one").write_text("1")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one"]
+
+
+def test_a_record_changes_with_whatever_a_result_depends_on():
+    one, same = (describe({"rule": StepRule(default=2), "y": torch.arange(3.0)}) for _ in range(2))
+    other = describe({"rule": StepRule(default=2), "y": torch.tensor([0.0, 1.0, 2.5])})
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    assert one["rule"] == {"type": "StepRule", "default": 2, "cleanest": None, "noisiest": None, "every": None}
+    assert describe(DiscreteVP.linear())["alphas_cumprod"]["length"] == 1000

@@ -1,0 +1,79 @@
+"""Likelihoods: values, batches, hidden entries, bad input."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from midguide.errors import ConfigError, ShapeError
+from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
+from midguide.operators import Identity, Mask, Matrix, half_mask, random_mask
+
+
+def test_gaussian_log_prob_is_that_of_independent_normals_up_to_a_constant():
+    y, x = torch.tensor([[0.3, -0.2]], dtype=torch.float64), torch.tensor([[0.1, 0.4]], dtype=torch.float64)
+    likelihood = GaussianLikelihood(Identity(), y, 0.5)
+    constant = 2 * math.log(0.5 * math.sqrt(2 * math.pi))
+    want = stats.norm.logpdf(y.numpy(), x.numpy(), 0.5).sum()
+    assert float(likelihood.log_prob(x)) - constant == pytest.approx(want)
+
+
+def test_poisson_log_prob_is_that_of_counts_up_to_a_constant():
+    y, x = torch.tensor([[3.0, 0.0, 7.0]], dtype=torch.float64), torch.tensor([[0.1, -1.0, 0.8]], dtype=torch.float64)
+    likelihood = PoissonLikelihood(Identity(), y, rate=10.0)
+    rates = (10 * (x + 1) / 2).clamp_min(1e-3)
+    want = stats.poisson.logpmf(y.numpy(), rates.numpy()).sum() + sum(math.lgamma(k + 1) for k in (3, 0, 7))
+    assert float(likelihood.log_prob(x)) == pytest.approx(want)
+
+
+def test_values_are_per_row_and_rows_may_repeat():
+    y = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    likelihood = GaussianLikelihood(Identity(), y, 1.0).select(torch.tensor([1, 1, 0]))
+    assert torch.equal(likelihood.log_prob(torch.zeros(3, 2)), torch.tensor([-6.5, -6.5, -0.5]))
+
+
+def test_hidden_entries_do_not_count_whatever_stands_in_them():
+    mask = half_mask(4, 4)
+    y = torch.full((1, 1, 4, 4), 0.5)
+    y[..., 2:] = math.nan
+    for likelihood in (GaussianLikelihood(mask, y, 0.1), PoissonLikelihood(mask, y, rate=2.0)):
+        assert int(likelihood.measured_values()[0]) == 8
+        assert bool(torch.isfinite(likelihood.log_prob(torch.zeros(1, 1, 4, 4))).all())
+        far = torch.zeros(1, 1, 4, 4)
+        far[..., 2:] = 100.0
+        assert torch.equal(likelihood.chi_square(far), likelihood.chi_square(torch.zeros(1, 1, 4, 4)))
+
+
+def test_noise_of_an_observation_does_not_depend_on_the_others():
+    x = torch.zeros(3, 4)
+    assert torch.equal(observe(Identity(), x, 0.1).y[1:2], observe(Identity(), x, 0.1).select(torch.tensor([1])).y)
+    assert not torch.equal(observe(Identity(), x, 0.1).y, observe(Identity(), x, 0.1, seed=1).y)
+
+
+def test_a_mask_for_each_observation_needs_as_many_observations():
+    masks = random_mask((4, 4), 0.5, seed=0, count=2)
+    with pytest.raises(ShapeError, match="2 observations of its own, y has 3"):
+        GaussianLikelihood(masks, torch.zeros(3, 1, 4, 4), 0.1)
+    assert isinstance(masks, Mask)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
+def test_sigma_is_positive_and_finite(sigma):
+    with pytest.raises(ConfigError, match="sigma_y must be positive"):
+        GaussianLikelihood(Identity(), torch.zeros(1, 2), sigma)
+
+
+def test_impossible_observations_are_refused():
+    with pytest.raises(ShapeError, match="NaN"):
+        GaussianLikelihood(Identity(), torch.tensor([[math.nan]]), 1.0)
+    with pytest.raises(ShapeError, match="negative"):
+        PoissonLikelihood(Identity(), torch.tensor([[-1.0]]), rate=1.0)
+    with pytest.raises(ConfigError, match="rate"):
+        PoissonLikelihood(Identity(), torch.tensor([[1.0]]), rate=0.0)
+
+
+def test_dps_surrogate_of_poisson_noise_is_weighted_by_the_counts():
+    likelihood = PoissonLikelihood(Matrix.create(torch.eye(2), (2,)), torch.tensor([[8.0, 2.0]]), rate=4.0)
+    x = torch.tensor([[1.0, 0.0]])
+    assert torch.allclose(likelihood.difference(x), torch.tensor([[(8 - 4) / 4.0, 0.0]]))
