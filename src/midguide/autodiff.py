@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 def value_and_grad(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,8 +45,9 @@ def vjp(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Ten
 
 def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
     """`f(x)` and `df/dx tangent`, by forward-mode differentiation."""
-    value, derivative = torch.func.jvp(f, (x.detach(),), (tangent,))[:2]
-    return value.detach(), derivative.detach()
+    with forward_ad.dual_level():
+        value, derivative = forward_ad.unpack_dual(f(forward_ad.make_dual(x.detach(), tangent)))
+    return value.detach(), torch.zeros_like(value) if derivative is None else derivative.detach()
 
 
 def frozen(module: nn.Module) -> nn.Module:

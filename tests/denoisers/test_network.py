@@ -63,13 +63,12 @@ def test_predictions_give_the_same_posterior_samples():
     exact = random_gaussian(4, 0, dtype=torch.float64)
     operator = Matrix.create(torch.eye(4, dtype=torch.float64)[:2], (4,))
     truth, rule = exact.sample(1), StepRule(default=2)
-    sampler = MGPS(steps=20, midpoint=1.0, gradient_steps=rule)  # midpoints on the times that the wrapping knows
+    sampler = MGPS(steps=20, midpoint=1.0, warm_start=None, gradient_steps=rule)  # at times that the wrapping knows
     draws = []
     for kind in ("eps", "v", "x0", "flow"):
         denoiser = as_prediction(exact, exact.schedule, kind)
         problem = Problem.simulate(denoiser, operator, truth, sigma_y=0.1)
-        draws.append(sample(MGPS(steps=20, midpoint=1.0, warm_start=None, gradient_steps=rule), problem, 2).draws)
-    assert sampler.midpoint == 1.0
+        draws.append(sample(sampler, problem, 2).draws)
     for other in draws[1:]:
         assert torch.allclose(other, draws[0], rtol=0, atol=1e-8)
 
@@ -91,15 +90,18 @@ def test_bfloat16_network_keeps_the_state_in_float32_and_errs_by_its_rounding():
     assert float((half - full).norm() / full.norm()) < 0.05
 
 
-def test_learned_variance_is_dropped_where_declared_and_refused_where_not():
+def test_learned_variance_is_dropped_or_kept_where_declared_and_refused_where_not():
     def network(x, label):
         return torch.cat([x, 7 * x], dim=1)
 
     kept = NetworkDenoiser(network, DiscreteVP.linear(), "x0", (3, 4, 4), learned_variance=True)
     x = torch.ones(1, 3, 4, 4)
     assert torch.equal(kept(x, 10), x)
+    assert torch.equal(kept.with_variance(x, 10)[1], 7 * x)
     with pytest.raises(ShapeError, match="learned_variance"):
         NetworkDenoiser(network, DiscreteVP.linear(), "x0", (3, 4, 4))(x, 10)
+    with pytest.raises(ConfigError, match="no learned variance"):
+        NetworkDenoiser(network, DiscreteVP.linear(), "x0", (3, 4, 4)).with_variance(x, 10)
 
 
 def test_the_network_is_told_its_own_index_or_what_the_user_says():

@@ -26,7 +26,7 @@ def test_equals_the_value_of_pot_on_the_same_slices(order):
 
 
 def test_shifted_cloud_is_away_by_the_mean_length_of_the_projected_shift():
-    """E|u_1| over the sphere in 5 dimensions is Gamma(5/2) / (sqrt(pi) Gamma(3)) = 0.375; 4,000 slices: 1 %, 3 sigma."""
+    """E|u_1| on the sphere in 5 dimensions is Gamma(5/2) / (sqrt(pi) Gamma(3)) = 0.375; 4,000 slices: 1 %."""
     a, _ = clouds()
     shifted = a + torch.tensor([2.0, 0, 0, 0, 0])
     assert sliced_wasserstein(a, shifted, slices=4000) == pytest.approx(2 * 0.375, rel=0.05)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from midguide.denoisers.builtin import load_prior
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.unet import UNetConfig
 from midguide.schedules import DiscreteVP
@@ -28,18 +29,18 @@ def ramps(count=64):
     return (127 + slope + offset).clamp(0, 255).expand(count, 3, 8, 8).to(torch.uint8)
 
 
-def test_training_lowers_the_held_out_error_at_every_level(tmp_path):
-    config, images = recipe(), ramps()
-    held_out = ramps(16).float() / 127.5 - 1
-    network = train(config, images, tmp_path)
-    path, card = export_prior(config, network, ramps(16), tmp_path, command="none", log=[])
-    from midguide.denoisers.builtin import load_prior
-
-    rows = denoising_curve(load_prior(path), held_out)
-    assert all(row["relative_error"] < 1.0 for row in rows[:10])
-    stored = json.loads(card.read_text())
-    assert stored["parameters"] == sum(p.numel() for p in network.parameters())
-    assert stored["denoising_curve"] == rows
+def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
+    """Sixty steps, at the noise levels that most draws fall on."""
+    images, curves = ramps(), []
+    for steps in (1, 60):
+        config = recipe(steps=steps)
+        network = train(config, images, tmp_path / str(steps))
+        path, card = export_prior(config, network, ramps(16), tmp_path / str(steps), command="none", log=[])
+        stored = json.loads(card.read_text())
+        assert stored["parameters"] == sum(p.numel() for p in network.parameters())
+        assert stored["denoising_curve"] == denoising_curve(load_prior(path), ramps(16).float() / 127.5 - 1)
+        curves.append([row["relative_error"] for row in stored["denoising_curve"] if 100 <= row["time"] <= 500])
+    assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
 
 
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):

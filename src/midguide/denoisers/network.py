@@ -36,7 +36,7 @@ class NetworkDenoiser(Denoiser):
         prediction: `eps`, `v`, `x0` or `flow`.
         event_shape: shape of one sample, channels first.
         value_range: range of clean data that it was trained on.
-        learned_variance: the output has twice the channels and the second half, a variance, is dropped.
+        learned_variance: the output has twice the channels; the second half is dropped, but see `with_variance`.
         label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         channels_last: keep images and weights in that memory layout, faster for convolutions.
@@ -81,20 +81,37 @@ class NetworkDenoiser(Denoiser):
         self.provenance: dict[str, Any] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self._predict(x, t)[0]
+
+    def with_variance(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """`D(x, t)` and the network's second half, shapes of x: where the reverse variance lies between its bounds.
+
+        With u in [-1, 1] the log-variance is `(1 + u)/2 log beta_t + (1 - u)/2 log beta~_t` (Nichol and Dhariwal 2021,
+        Eq. 15). The samplers of this package use the exact bridge instead.
+
+        Raises:
+            ConfigError: the network was not declared to have a learned variance.
+        """
+        if not self.learned_variance:
+            raise ConfigError(f"the prior {self.name} has no learned variance", hint="declare learned_variance=True")
+        x0, variance = self._predict(x, t)
+        return x0, variance.to(x.dtype)
+
+    def _predict(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """`D(x, t)`, and the channels of the output beyond those of x."""
         if x.shape[1:] != self.event_shape:
-            raise ShapeError(
-                f"the prior {self.name} takes samples of shape {self.event_shape}, got {tuple(x.shape[1:])}"
-            )
+            given = tuple(x.shape[1:])
+            raise ShapeError(f"the prior {self.name} takes samples of shape {self.event_shape}, got {given}")
         label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=x.device)
         out = self.network(x.to(self.dtype or x.dtype, memory_format=self.layout), label)
-        if self.learned_variance:
-            out = out.chunk(2, dim=1)[0]
-        if out.shape != x.shape:
+        expected = (len(x), (1 + self.learned_variance) * x.shape[1], *x.shape[2:])
+        if out.shape != expected:
             raise ShapeError(
-                f"the network returns {tuple(out.shape)} for {tuple(x.shape)}",
+                f"the network returns {tuple(out.shape)} for {tuple(x.shape)}, expected {expected}",
                 hint="twice the channels means learned_variance=True",
             )
-        return self._convert(x, out.to(x.dtype), self.schedule.level(t))
+        prediction, rest = out[:, : x.shape[1]], out[:, x.shape[1] :]
+        return self._convert(x, prediction.to(x.dtype), self.schedule.level(t)), rest
 
     def record(self) -> dict[str, Any]:
         """Name, conventions and, for priors from files, their digest."""
