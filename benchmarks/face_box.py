@@ -46,9 +46,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--bfloat16", action="store_true", help="run the network in bfloat16")
     options = parser.parse_args()
 
-    prior = load_prior(options.prior)
+    dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+    prior = load_prior(options.prior, dtype=dtype)
     truth = load_image_set(options.data)[: options.images].float() / 127.5 - 1
     operator = make_operator("box-inpainting", prior.event_shape)
     problem = Problem.simulate(prior, operator, truth, sigma_y=0.05, seed=0)
@@ -57,7 +59,7 @@ def main() -> None:
         sampler,
         problem,
         options.samples,
-        chunk=2 * options.samples,
+        chunk=10 * options.samples,
         observers=[Progress()],
         checkpoint="face-box.progress",
     )
@@ -74,7 +76,8 @@ def main() -> None:
     correlation = torch.tensor([rank_correlation(s[where], e[where]) for s, e, where in pairs])
 
     print("# Box inpainting of held-out faces\n")
-    print(f"Written by `python benchmarks/face_box.py test.zip --sampler {options.sampler} --steps {options.steps}`.")
+    words = f"--sampler {options.sampler} --steps {options.steps}" + " --bfloat16" * options.bfloat16
+    print(f"Written by `python benchmarks/face_box.py test.zip {words}`.")
     print(f"{len(truth)} faces that the prior {options.prior} has not seen (the first of the test split),")
     print(
         f"{options.samples} samples each, box of 38x38 of 64x64 hidden, sigma_y = 0.05 in [-1, 1], seed 0. PSNR inside"

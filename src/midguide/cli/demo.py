@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from midguide.cli.runs import Run
     from midguide.samples import Samples
 
-PRIOR, OPERATOR, SAMPLER, SIGMA, SEED = "faces-64", "box-inpainting", "mgps", 0.05, 0
-STEPS = 200
-"""Noise levels of MGPS: about a minute and a half on one CPU core for four samples."""
+PRIOR, OPERATOR, SAMPLER, SIGMA, SEED = "faces-64", "box-inpainting", "mgps:faces-64", 0.05, 0
+STEPS = 100
+"""Noise levels of MGPS."""
 
 
 def demo(
@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Hide the middle of a portrait and draw what it may look like.
 
-    Takes one to two minutes on two CPU cores.
+    Takes about a minute on two CPU cores.
     """
     output.check_counts(samples=samples)
     folder = output.out_folder(out or Path("midguide-demo"))

@@ -30,9 +30,11 @@ def denoising_curve(denoiser: Denoiser, images: Tensor, *, seed: int = 0) -> lis
 
     Returns:
         One row per time: `time`, `noise_to_signal` (sigma/alpha) and `relative_error`, the mean squared error of
-        `D(x_t, t)` over the variance of the images about their mean: 1 means that nothing was recovered.
+        `D(x_t, t)` over the variance of the images about their mean image (a single one: about its own mean): 1
+        means that nothing was recovered.
     """
-    spread = (images - images.mean(dim=0)).square().mean()
+    centre = images.mean(dim=0) if len(images) > 1 else images.mean()
+    spread = (images - centre).square().mean()
     rows = []
     for t in CURVE_TIMES:
         level = denoiser.schedule.level(t)
