@@ -101,10 +101,8 @@ def parse_study(plain: dict[str, Any]) -> Study:
     head = dataclass_from_settings(Head, table_of(plain, "study"), "[study]")
     problems = [parse_problem(table, i) for i, table in enumerate(tables_of(plain, "problems"))]
     samplers = [row for i, table in enumerate(tables_of(plain, "samplers")) for row in parse_samplers(table, i)]
-    overrides = [
-        parse_override_table(table, i)
-        for i, table in enumerate((tables_of(plain, "overrides") if "overrides" in plain else []))
-    ]
+    changes = tables_of(plain, "overrides") if "overrides" in plain else []
+    overrides = [parse_override_table(table, i) for i, table in enumerate(changes)]
     for what, rows in (("problems", problems), ("samplers", samplers)):
         labels = [row.label for row in rows]
         if len(set(labels)) < len(labels):
