@@ -21,23 +21,25 @@ from midguide.studies.sources import FIXED
 from midguide.studies.spec import Study
 from midguide.studies.store import Store
 
+# Every aggregate is ordered: sums in another order differ in the last digit, and equal results must give equal reports.
 _PER_PROBLEM = """
 CREATE TEMP TABLE per_problem AS
 SELECT min(c.place) AS place, c.problem, c.prior, c.sampler, c.preset, r.metric, c.problem_seed,
-       avg(r.value) AS value, count(*) FILTER (r.value IS NULL) AS failures,
-       avg(r.network_forwards) AS forwards, avg(r.network_vjps) AS vjps, avg(r.seconds) AS seconds
+       avg(r.value ORDER BY c.place) AS value, count(*) FILTER (r.value IS NULL) AS failures,
+       avg(r.network_forwards ORDER BY c.place) AS forwards, avg(r.network_vjps ORDER BY c.place) AS vjps,
+       avg(r.seconds ORDER BY c.place) AS seconds
 FROM read_parquet(?) r JOIN cells c USING (address)
 GROUP BY ALL
 """
 _ROWS = """
 SELECT min(place), problem, any_value(prior), sampler, any_value(preset), metric,
-       avg(value), stddev_samp(value), count(value), sum(failures)::BIGINT,
-       avg(forwards), avg(vjps), avg(seconds)
+       avg(value ORDER BY place), stddev_samp(value ORDER BY place), count(value), sum(failures)::BIGINT,
+       avg(forwards ORDER BY place), avg(vjps ORDER BY place), avg(seconds ORDER BY place)
 FROM per_problem GROUP BY problem, sampler, metric ORDER BY min(place)
 """
 _PAIRS = """
 SELECT min(b.place), b.problem, b.sampler, b.metric,
-       avg(b.value - a.value), stddev_samp(b.value - a.value), count(*)
+       avg(b.value - a.value ORDER BY b.place), stddev_samp(b.value - a.value ORDER BY b.place), count(*)
 FROM per_problem b JOIN per_problem a USING (problem, metric, problem_seed)
 WHERE a.sampler = ? AND b.sampler <> a.sampler AND a.value IS NOT NULL AND b.value IS NOT NULL
 GROUP BY b.problem, b.sampler, b.metric ORDER BY min(b.place)
