@@ -147,9 +147,9 @@ def start(study, *argv, cwd):
     return subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def slow(study: Path) -> None:
+def slow(study: Path, count: int) -> None:
     """More and longer units, so that a signal finds some of them unfinished: some 50 ms each."""
-    text = study.read_text().replace("count = 3", "count = 30").replace("steps = 4", "steps = 300")
+    text = study.read_text().replace("count = 3", f"count = {count}").replace("steps = 4", "steps = 300")
     study.write_text(text)
 
 
@@ -165,10 +165,10 @@ def wait_for(condition, process) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "kills"), [("1", 2), ("2", 2), pytest.param("2", 10, marks=pytest.mark.slow, id="2-10")]
+    ("workers", "kills", "count"), [("1", 2, 8), ("2", 1, 8), pytest.param("2", 10, 30, marks=pytest.mark.slow)]
 )
-def test_killed_study_goes_on_with_the_same_rows(cli, study, tmp_path, workers, kills):
-    slow(study)
+def test_killed_study_goes_on_with_the_same_rows(cli, study, tmp_path, workers, kills, count):
+    slow(study, count)
     cli("study", "run", study, "--out", "whole")
     before = 0
     for _ in range(kills):
@@ -190,7 +190,7 @@ def test_killed_study_goes_on_with_the_same_rows(cli, study, tmp_path, workers, 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_interrupt_exits_with_130_and_says_how_to_go_on(study, tmp_path, workers):
-    slow(study)
+    slow(study, 30)
     process = start(study, "--out", "out", "--workers", workers, cwd=tmp_path)
     wait_for(lambda: len(units(tmp_path / "out")) > 0, process)
     os.kill(process.pid, signal.SIGINT)

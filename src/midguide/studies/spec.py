@@ -61,7 +61,7 @@ class Study:
 
     Args:
         head: the table `[study]`.
-        units: all cells, in the order of the file: problems, then samplers, then seeds.
+        units: all cells, problem by problem and seed by seed, the samplers in the order of the file.
         plain: the file as plain values, with the changes of the command line.
     """
 
@@ -112,7 +112,10 @@ def parse_study(plain: dict[str, Any]) -> Study:
         if not any(matches(match, problem.label, sampler.label) for problem, sampler in cells):
             known = f"problems {[p.label for p in problems]}, samplers {[s.label for s in samplers]}"
             raise ConfigError(f"[[overrides]] number {i + 1} matches no cell", hint=f"labels are: {known}")
-    units = [unit for p in problems for s in samplers for unit in _units(head, p, s, overrides)]
+    units: list[Unit] = []
+    for problem in problems:  # all samplers on one problem before the next, so that unfinished results compare
+        cells = [_units(head, problem, sampler, overrides) for sampler in samplers]
+        units += [unit for row in zip(*cells, strict=True) for unit in row]
     return Study(head=head, units=tuple(units), plain=plain)
 
 
