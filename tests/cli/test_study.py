@@ -121,6 +121,7 @@ def test_kept_draws_are_measured_again_without_sampling(cli, study, monkeypatch)
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        ((), ("missing command",)),
         (("run", "nowhere.toml"), ("nowhere.toml",)),
         (("run", "study.toml", "--workers", 0), ("--workers", "at least 1")),
         (("run", "study.toml", "--set", "sampels=3"), ("study.toml", "sampels", "samples")),

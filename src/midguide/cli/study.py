@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A key of [study], problems.KEY or samplers.KEY; repeat for more."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A key of the table study, problems.KEY or samplers.KEY; repeatable."
+    ),
 ]
 
 
 def build() -> typer.Typer:
     """The group of commands."""
-    app = typer.Typer(help="Run a grid of problems and samplers, resumable; report it.", no_args_is_help=True)
+    app = typer.Typer(help="Run a grid of problems and samplers, resumable; report it.")
     app.command("run")(run)
     app.command("status")(status)
     app.command("report")(report)
