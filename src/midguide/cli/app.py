@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from midguide import __version__
-from midguide.cli import demo, failures, output, reconstruct, sample, train
+from midguide.cli import demo, failures, output, reconstruct, sample, study, train
 from midguide.cli import list as listing
 from midguide.errors import MidguideError
 
@@ -60,6 +60,7 @@ def build() -> typer.Typer:
     app.command("list")(listing.list_names)
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
+    app.add_typer(study.build(), name="study")
     return app
 
 

@@ -130,6 +130,16 @@ class GaussianMixture(Denoiser):
             draws[rows] = self._means[k] + noise[rows] @ factor.mT
         return draws.reshape(n, *self.event_shape).to(self._dtype)
 
+    def most_probable(self, x: Tensor) -> Tensor:
+        """The component most probable to have drawn each row, (B, *event) -> (B,), integers below `components`.
+
+        Raises:
+            NumericalError: a covariance is singular, so that components have no density.
+        """
+        if not bool((self._values > 0).all()):
+            raise NumericalError("a mixture with a singular covariance has no density")
+        return self._logits(self._rotate(x.reshape(len(x), self.dimension).double()), CLEAN).argmax(1)
+
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
         """Mean, shape of one event, and covariance over the flattened event, shape (d, d), of the mixture; float64."""
         mean = self.weights @ self._means

@@ -1,9 +1,11 @@
-"""Distances between two clouds of samples."""
+"""Distances between two clouds of samples, and of a cloud from a mixture or from given moments."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import ConfigError, ShapeError
 from midguide.rng import Rng
 
@@ -36,3 +38,40 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, order: int = 1, slices: int = 10
     directions = (directions / directions.norm(dim=1, keepdim=True)).T
     gaps = ((a @ directions).sort(dim=0).values - (b @ directions).sort(dim=0).values).abs()
     return float(gaps.pow(order).mean() ** (1 / order))
+
+
+def mode_weight_tv(draws: Tensor, mixture: GaussianMixture) -> float:
+    """Total variation between the shares of draws in each mode and the weights of a mixture, in [0, 1].
+
+    Each draw counts for its most probable component: `1/2 sum_k |share_k - weight_k|`. Components that overlap
+    exchange draws, so that the exact mixture itself does not score zero: compare with the row of exact draws.
+
+    Args:
+        draws: shape (n, *event).
+        mixture: the mixture that the draws should have.
+    """
+    shares = torch.bincount(mixture.most_probable(draws), minlength=mixture.components).double() / len(draws)
+    return float(0.5 * (shares.cpu() - mixture.weights).abs().sum())
+
+
+def coverage(draws: Tensor, reference: Tensor, level: float) -> float:
+    """Share of a reference cloud inside the central interval of the draws, entry by entry, averaged; `level` is right.
+
+    Args:
+        draws: shape (n, *event).
+        reference: draws of the exact posterior, shape (m, *event).
+        level: probability of the interval, in (0, 1).
+    """
+    x, exact = draws.double().flatten(1), reference.double().flatten(1)
+    lower, upper = torch.quantile(x, x.new_tensor([0.5 - level / 2, 0.5 + level / 2]), dim=0)
+    return float(((exact >= lower) & (exact <= upper)).double().mean())
+
+
+def mean_error(mean: Tensor, target_mean: Tensor, target_covariance: Tensor) -> float:
+    """Distance of two means, shape (d,), over the root of the target's total variance."""
+    return float((mean - target_mean).norm() / target_covariance.trace().sqrt())
+
+
+def covariance_error(covariance: Tensor, target_covariance: Tensor) -> float:
+    """Frobenius distance of two covariances, shape (d, d), over the norm of the target's."""
+    return float((covariance - target_covariance).norm() / target_covariance.norm())

@@ -28,6 +28,8 @@ from midguide.samplers.registry import SAMPLERS
 
 OPTIMISERS: dict[str, type] = {"adam": Adam, "normalised-sgd": NormalisedSGD, "sgd": SGD}
 
+T = typing.TypeVar("T")
+
 _OFF = ("off", "none")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -122,6 +124,20 @@ def list_presets() -> list[dict[str, Any]]:
         for sampler in sorted(SAMPLERS)
         for name, preset in sorted(_presets(sampler).items())
     ]
+
+
+def dataclass_from_settings(cls: type[T], settings: Mapping[str, object], where: str) -> T:
+    """A dataclass of plain fields from plain values; `where` names it in messages.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type or out of range.
+    """
+    return _build(cls, settings, where)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The hint for an unknown name: the nearest one that is known, and all of them."""
+    return _suggest(name, known)
 
 
 def _sampler_class(name: str) -> Any:

@@ -1,0 +1,158 @@
+"""`midguide study`: run a grid of problems and samplers, see how far it is, report what it found."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from midguide.cli import output
+from midguide.cli.failures import Interrupted
+from midguide.errors import DataError
+
+if TYPE_CHECKING:
+    from midguide.studies.spec import Study
+    from midguide.studies.store import Store
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A key of the table study, problems.KEY or samplers.KEY; repeatable."
+    ),
+]
+
+
+def build() -> typer.Typer:
+    """The group of commands."""
+    app = typer.Typer(help="Run a grid of problems and samplers, resumable; report it.")
+    app.command("run")(run)
+    app.command("status")(status)
+    app.command("report")(report)
+    return app
+
+
+def run(
+    context: typer.Context,
+    file: File,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes, with one thread each.")] = 1,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Run at most so many units.")] = None,
+    settings: Set = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Measure stored draws again, without sampling (needs keep_samples).")
+    ] = False,
+) -> None:
+    """Run what is missing of a study; the same command goes on after an interrupt.
+
+    Prints the folder of the results.
+    """
+    output.check_counts(workers=workers, limit=limit)
+    folder = output.out_folder(out) if out else None
+    output.use_threads(context)
+    from midguide.studies.execute import run_units, units_to_run
+    from midguide.studies.expected import load_expected
+    from midguide.studies.presets import parse_override
+    from midguide.studies.spec import load_study
+    from midguide.studies.store import Store
+
+    study = load_study(file, [parse_override(text) for text in settings or ()])
+    folder = folder or output.out_folder(output.default_folder("study", study.head.name))
+    expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)
+    store = Store.create(folder, study.plain, expected)
+    progress = store.progress(study.units)
+    for unit in progress.damaged:
+        output.note(f"damaged, to be made anew: {store.path(unit)}")
+    units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit)
+    output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
+    started = time.monotonic()
+    try:
+        with _watched(len(units)) as on_unit:
+            failed = run_units(study, store, units, workers=workers, on_unit=on_unit)
+    except KeyboardInterrupt:
+        raise Interrupted("repeat the same command to go on") from None
+    output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
+    print(folder)
+
+
+def status(
+    place: Annotated[Path, typer.Argument(metavar="OUT|FILE", help="A folder of results, or a study's file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """How many units of a study are done, failed, missing or damaged."""
+    study, store = _opened(place)
+    progress = store.progress(study.units)
+    counts: dict[str, Any] = {name: len(units) for name, units in vars(progress).items()}
+    if as_json:
+        output.print_json({"study": study.head.name, "folder": store.folder, **counts})
+        return
+    output.print_table(("units", "count"), [(name, str(count)) for name, count in counts.items()], numbers=("count",))
+    for unit in progress.damaged:
+        output.note(f"damaged: {store.path(unit)}")
+
+
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+    as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figure, on stdout.")] = False,
+) -> None:
+    """The results of a study as Markdown, or in another form: means, intervals, failures, costs."""
+    if as_json + as_csv + as_html > 1:
+        raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
+    study, store = _opened(out)
+    from midguide.studies import report as reports
+
+    found = reports.make_report(study, store)
+    if as_json:
+        output.print_json(reports.as_dicts(found))
+    elif as_csv:
+        print(reports.as_csv(found), end="")
+    elif as_html:
+        from midguide.studies.html import as_html as page
+
+        print(page(found), end="")
+    else:
+        print(reports.as_markdown(found), end="")
+
+
+def _opened(place: Path) -> tuple[Study, Store]:
+    """The study and the results of a folder, or of the default folder of a study's file."""
+    from midguide.studies.spec import load_study, parse_study
+    from midguide.studies.store import Store
+
+    if place.is_file():
+        place = output.default_folder("study", load_study(place).head.name)
+    store = Store.open(place)
+    return parse_study(store.plain), store
+
+
+@contextmanager
+def _watched(total: int) -> Iterator[Any]:
+    """A callback for finished units: a progress bar where stderr is a terminal, and a line for each failure."""
+    if not sys.stderr.isatty():
+        yield lambda unit, failures, left: _complain(unit, failures)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("units"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task("units", total=total, left="")
+
+        def on_unit(unit: Any, failures: list[str], left: float) -> None:
+            bar.update(task, advance=1, left=f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+            _complain(unit, failures)
+
+        yield on_unit
+
+
+def _complain(unit: Any, failures: list[str]) -> None:
+    for reason in failures:
+        output.note(f"failed: {unit.sampler_label} on {unit.problem_label}, problem {unit.problem_seed}: {reason}")

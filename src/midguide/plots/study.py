@@ -1,0 +1,60 @@
+"""The figure of a study: means with intervals, by sampler, or over a setting that the study varies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+
+class Mark(NamedTuple):
+    """A mean with half of its interval (None: unknown), and the expected value where there is one."""
+
+    label: str
+    mean: float
+    ci95: float | None
+    expected: float | None = None
+
+
+class Point(NamedTuple):
+    """A mean with half of its interval at a value of the varied setting, on the line of this name."""
+
+    line: str
+    x: float
+    mean: float
+    ci95: float | None
+
+
+def bars(axes: Axes, marks: Sequence[Mark], title: str) -> Axes:
+    """One line per sampler from top to bottom; hollow diamonds are expected values."""
+    places = range(len(marks))
+    errors = [mark.ci95 or 0.0 for mark in marks]
+    axes.errorbar([mark.mean for mark in marks], list(places), xerr=errors, fmt="o", color="C0", capsize=3)
+    known = [(mark.expected, place) for mark, place in zip(marks, places, strict=True) if mark.expected is not None]
+    if known:
+        x, y = zip(*known, strict=True)
+        axes.plot(x, y, "D", markerfacecolor="none", color="C1", label="expected")
+        axes.legend(fontsize=8)
+    axes.set_yticks(list(places), [mark.label for mark in marks], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_title(title, fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
+    return axes
+
+
+def curves(axes: Axes, points: Sequence[Point], title: str, xlabel: str) -> Axes:
+    """One curve per line over the varied setting."""
+    for line in dict.fromkeys(point.line for point in points):
+        own = sorted(point for point in points if point.line == line)
+        errors = [point.ci95 or 0.0 for point in own]
+        axes.errorbar(
+            [p.x for p in own], [p.mean for p in own], yerr=errors, marker="o", markersize=3, capsize=2, label=line
+        )
+    axes.set_xlabel(xlabel)
+    axes.set_ylim(bottom=0)
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return axes

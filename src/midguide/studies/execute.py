@@ -1,0 +1,69 @@
+"""Running a study: what is missing goes to a runner, what comes back goes to the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from midguide.studies.runner import Runner, local_runner
+from midguide.studies.spec import Study
+from midguide.studies.store import Progress, Store
+from midguide.studies.units import Unit
+
+
+def units_to_run(
+    progress: Progress, store: Store, *, retry: bool = False, rescore: bool = False, limit: int | None = None
+) -> list[Unit]:
+    """The units of which there is no result, and on request others.
+
+    Args:
+        progress: what is there.
+        store: where it is.
+        retry: also those that failed.
+        rescore: also those that are done and whose draws are stored, which are measured again without sampling.
+        limit: at most so many.
+    """
+    units = [*progress.damaged, *progress.missing]
+    units += progress.failed if retry else []
+    units += [unit for unit in progress.done if (store.samples / unit.draws_address).exists()] if rescore else []
+    return units[:limit]
+
+
+def run_units(
+    study: Study,
+    store: Store,
+    units: list[Unit],
+    *,
+    workers: int = 1,
+    runner: Runner | None = None,
+    on_unit: Callable[[Unit, list[str], float], None] = lambda unit, failures, seconds: None,
+) -> int:
+    """Run units and store their rows as they come.
+
+    Args:
+        study: its `keep_samples` says whether draws are stored.
+        store: where the rows go.
+        units: what to run.
+        workers: processes, where no runner is given.
+        runner: another engine.
+        on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
+            far.
+
+    Returns:
+        How many of them failed.
+    """
+    kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
+    runner = runner or local_runner(workers, kept)
+    failed, started = 0, time.monotonic()
+    try:
+        for unit in units:
+            runner.submit(unit)
+        for done, (unit, rows) in enumerate(runner.collect(), start=1):
+            store.write(unit, rows)
+            reasons = sorted({row["failure"] for row in rows if row["failure"]})
+            failed += bool(reasons)
+            on_unit(unit, reasons, (time.monotonic() - started) / done * (len(units) - done))
+    finally:
+        runner.close()
+    return failed

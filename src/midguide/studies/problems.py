@@ -1,0 +1,96 @@
+"""Kinds of problems that a study can name. A new kind is a frozen dataclass of its settings and one line in `KINDS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from midguide.data.toy import mixture_problem, random_gaussian_problem
+from midguide.denoisers.gaussian import Gaussian
+from midguide.denoisers.gmm import GaussianMixture
+from midguide.errors import UnsupportedProblem
+from midguide.problem import Problem
+
+
+class ProblemKind(Protocol):
+    """The settings of a family of problems of one observation each, addressed by a seed."""
+
+    @property
+    def prior(self) -> str:
+        """The prior as tables name it."""
+        ...
+
+    def prior_digest(self) -> str:
+        """What identifies the prior besides settings, seed and package version: the SHA-256 of a network's file."""
+        ...
+
+    def build(self, seed: int) -> Problem:
+        """The problem of this seed, with one observation."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureProblem:
+    """`mixture_problem`: one number measured of 25 Gaussians.
+
+    Args:
+        dimension: entries of one event.
+        sigma_y: standard deviation of the noise.
+    """
+
+    dimension: int
+    sigma_y: float = 0.05
+
+    @property
+    def prior(self) -> str:
+        return "mixture25"
+
+    def prior_digest(self) -> str:
+        """Empty: the prior follows from the settings and the seed."""
+        return ""
+
+    def build(self, seed: int) -> Problem:
+        return mixture_problem(self.dimension, seed, self.sigma_y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianProblem:
+    """`random_gaussian_problem`, in float64: a matrix of standard normal entries applied to a random Gaussian.
+
+    Args:
+        dimension: entries of one event.
+        measurements: entries of y, at most `dimension`.
+        sigma_y: standard deviation of the noise.
+    """
+
+    dimension: int
+    measurements: int
+    sigma_y: float
+
+    @property
+    def prior(self) -> str:
+        return "gaussian"
+
+    def prior_digest(self) -> str:
+        """Empty: the prior follows from the settings and the seed."""
+        return ""
+
+    def build(self, seed: int) -> Problem:
+        return random_gaussian_problem(self.dimension, self.measurements, seed, self.sigma_y, dtype=torch.float64)
+
+
+KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "mixture": MixtureProblem}
+
+
+def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:
+    """The prior of a problem whose posterior is known exactly.
+
+    Raises:
+        UnsupportedProblem: it is a network.
+    """
+    prior = problem.denoiser
+    if not isinstance(prior, Gaussian | GaussianMixture):
+        raise UnsupportedProblem(f"{type(prior).__name__} has no exact posterior")
+    return prior

@@ -1,0 +1,269 @@
+"""What a study found: rows over problems with intervals, costs, failures and the expected numbers beside them.
+
+A row's mean and interval are over problems (the seeds of one problem are averaged first); the interval is Student's.
+`n` counts the problems with a value, `failures` the units without one: neither is ever dropped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from midguide.errors import DataError
+from midguide.studies.sources import FIXED
+from midguide.studies.spec import Study
+from midguide.studies.store import Store
+
+# Every aggregate is ordered: sums in another order differ in the last digit, and equal results must give equal reports.
+_PER_PROBLEM = """
+CREATE TEMP TABLE per_problem AS
+SELECT min(c.place) AS place, c.problem, c.prior, c.sampler, c.preset, r.metric, c.problem_seed,
+       avg(r.value ORDER BY c.place) AS value, count(*) FILTER (r.value IS NULL) AS failures,
+       avg(r.network_forwards ORDER BY c.place) AS forwards, avg(r.network_vjps ORDER BY c.place) AS vjps,
+       avg(r.seconds ORDER BY c.place) AS seconds
+FROM read_parquet(?) r JOIN cells c USING (address)
+GROUP BY ALL
+"""
+_ROWS = """
+SELECT min(place), problem, any_value(prior), sampler, any_value(preset), metric,
+       avg(value ORDER BY place), stddev_samp(value ORDER BY place), count(value), sum(failures)::BIGINT,
+       avg(forwards ORDER BY place), avg(vjps ORDER BY place), avg(seconds ORDER BY place)
+FROM per_problem GROUP BY problem, sampler, metric ORDER BY min(place)
+"""
+_PAIRS = """
+SELECT min(b.place), b.problem, b.sampler, b.metric,
+       avg(b.value - a.value ORDER BY b.place), stddev_samp(b.value - a.value ORDER BY b.place), count(*)
+FROM per_problem b JOIN per_problem a USING (problem, metric, problem_seed)
+WHERE a.sampler = ? AND b.sampler <> a.sampler AND a.value IS NOT NULL AND b.value IS NOT NULL
+GROUP BY b.problem, b.sampler, b.metric ORDER BY min(b.place)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report; None where a number is not known. Network calls are per sample, seconds per unit."""
+
+    problem: str
+    prior: str
+    sampler: str
+    preset: str | None
+    metric: str
+    mean: float | None
+    ci95: float | None
+    n: int
+    failures: int
+    network_forwards: float | None
+    network_vjps: float | None
+    seconds: float | None
+    expected: float | None
+
+
+KEYS = tuple(field.name for field in fields(Row))
+
+
+class Difference(NamedTuple):
+    """The mean over problems of (sampler - baseline), with its interval; None for a single problem."""
+
+    problem: str
+    sampler: str
+    metric: str
+    mean: float
+    ci95: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study's results as far as they are there.
+
+    Args:
+        title: the study's title, or its name.
+        rows: one per problem, sampler and metric, in the order of the study's file.
+        baseline: the first sampler of the file that samples.
+        differences: of the other samplers from it, paired by problem.
+        sources: where the expected numbers come from.
+        swept: by sampler, the settings that the study varies, with their values.
+        missing: units that are not there yet.
+    """
+
+    title: str
+    rows: list[Row]
+    baseline: str
+    differences: list[Difference]
+    sources: list[str]
+    swept: dict[str, dict[str, float]]
+    missing: int
+
+    @property
+    def problems(self) -> list[str]:
+        """The problems' labels in their order."""
+        return list(dict.fromkeys(row.problem for row in self.rows))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics' names in their order."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def cell(self, problem: str, metric: str) -> list[Row]:
+        """The rows of one problem and metric: one per sampler."""
+        return [row for row in self.rows if (row.problem, row.metric) == (problem, metric)]
+
+
+def make_report(study: Study, store: Store) -> Report:
+    """Aggregate what is stored of a study.
+
+    Raises:
+        DataError: nothing is there yet.
+    """
+    progress = store.progress(study.units)
+    stored = [*progress.done, *progress.failed]
+    if not stored:
+        raise DataError(f"{store.folder} has no results yet", hint="run the study first")
+    known = {(e.problem, e.sampler, e.metric): e for e in store.expected}
+    baseline = next((u.sampler_label for u in study.units if u.spec not in FIXED), study.units[0].sampler_label)
+    with duckdb.connect() as database:
+        database.register("cells", _cells(study, {unit.address for unit in stored}))
+        paths = [str(store.path(unit)) for unit in stored]
+        database.execute(_PER_PROBLEM, [paths])
+        found = [_row(values, known) for values in database.execute(_ROWS).fetchall()]
+        pairs = [_difference(values) for values in database.execute(_PAIRS, [baseline]).fetchall()]
+    used = {known[key].source for row in found if (key := (row.problem, row.sampler, row.metric)) in known}
+    order = {metric: i for i, metric in enumerate(study.head.metrics)}
+    return Report(
+        title=study.head.title or study.head.name,
+        rows=sorted(found, key=lambda row: order[row.metric]),
+        baseline=baseline,
+        differences=sorted(pairs, key=lambda pair: order[pair.metric]),
+        sources=sorted(used),
+        swept={unit.sampler_label: dict(unit.swept) for unit in study.units},
+        missing=len(progress.missing) + len(progress.damaged),
+    )
+
+
+def interval(deviation: float | None, n: int) -> float | None:
+    """Half the width of the 95 % interval of a mean of n values with this standard deviation; None below two."""
+    return None if deviation is None or n < 2 else student(n - 1) * deviation / math.sqrt(n)
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: exact to 3 digits for 1 and 2, by Cornish-Fisher to 0.4 % above.
+
+    References: Abramowitz and Stegun 1964, 26.7.5.
+    """
+    if freedom <= 2:
+        return (12.706, 4.303)[freedom - 1]
+    z = 1.959964
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def as_dicts(report: Report) -> list[dict[str, Any]]:
+    """The rows as JSON objects with the keys of `Row`."""
+    return [vars(row) for row in report.rows]
+
+
+def as_csv(report: Report) -> str:
+    """The rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, KEYS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(as_dicts(report))
+    return text.getvalue()
+
+
+def tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Every table of the report: heading, column names, and cells as text."""
+    made = []
+    for metric in report.metrics:
+        for problem in report.problems:
+            if rows := report.cell(problem, metric):
+                made.append((f"{metric}, {problem}", HEADER, [_cells_of(row) for row in rows]))
+    if report.differences:
+        header = ["problem", "sampler", "metric", "difference", "n"]
+        cells = [[d.problem, d.sampler, d.metric, plus_minus(d.mean, d.ci95), str(d.n)] for d in report.differences]
+        made.append((f"Difference from {report.baseline}, paired by problem", header, cells))
+    return made
+
+
+HEADER = ["sampler", "mean ± 95 %", "expected", "n", "failures", "forwards", "vjps", "seconds"]
+
+
+def as_markdown(report: Report) -> str:
+    """The report as Markdown."""
+    lines = [f"# {report.title}", ""]
+    if report.missing:
+        lines += [f"Not complete: {report.missing} units are missing.", ""]
+    for heading, header, cells in tables(report):
+        lines += [f"## {heading}", ""]
+        lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *cells)]
+        lines.append("")
+    lines += [f"{NOTE}", "", *(f"Expected: {source}." for source in report.sources)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+NOTE = (
+    "Means are over problems, with the 95 % interval of Student's t; n problems have a value; failures are units "
+    "without one. Network calls are per sample, seconds per unit."
+)
+
+
+def plus_minus(mean: float | None, ci95: float | None) -> str:
+    """`1.23 ± 0.45`, to the same decimals."""
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" if ci95 is None else f"{mean:.3f} ± {ci95:.3f}"
+
+
+def _cells(study: Study, addresses: set[str]) -> pa.Table:
+    """Names of the stored cells, one line per unit; units of equal address have a line each."""
+    lines = []
+    for place, unit in enumerate(study.units):
+        if unit.address in addresses:
+            line = {"address": unit.address, "problem": unit.problem_label, "prior": unit.problem.prior}
+            line |= {"sampler": unit.sampler_label, "preset": unit.preset, "problem_seed": unit.problem_seed}
+            lines.append({**line, "place": place})
+    schema = {name: pa.string() for name in ("address", "problem", "prior", "sampler", "preset")}
+    return pa.Table.from_pylist(lines, schema=pa.schema(schema | {"problem_seed": pa.int64(), "place": pa.int64()}))
+
+
+def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:
+    _, problem, prior, sampler, preset, metric, mean, deviation, n, failures, forwards, vjps, seconds = values
+    expected = known.get((problem, sampler, metric))
+    return Row(
+        problem=problem,
+        prior=prior,
+        sampler=sampler,
+        preset=preset,
+        metric=metric,
+        mean=mean,
+        ci95=interval(deviation, n),
+        n=n,
+        failures=failures,
+        network_forwards=forwards,
+        network_vjps=vjps,
+        seconds=seconds,
+        expected=None if expected is None else expected.value,
+    )
+
+
+def _difference(values: Sequence[Any]) -> Difference:
+    _, problem, sampler, metric, mean, deviation, n = values
+    return Difference(problem, sampler, metric, mean, interval(deviation, n), n)
+
+
+def _cells_of(row: Row) -> list[str]:
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else f"{value:{form}}"
+
+    calls = [number(row.network_forwards, ".0f"), number(row.network_vjps, ".0f"), number(row.seconds, ".2f")]
+    expected = number(row.expected, "g")
+    return [row.sampler, plus_minus(row.mean, row.ci95), expected, str(row.n), str(row.failures), *calls]

@@ -1,0 +1,143 @@
+"""Where the draws of a study's cell come from: a sampler, the exact posterior, the prior, or a sampler's exact law."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from midguide.denoisers.gaussian import Gaussian
+from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
+from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.problem import Problem
+from midguide.rng import stream_seed
+from midguide.samplers.base import Sampler, check_needs
+from midguide.samplers.mgps import MGPS
+from midguide.samplers.registry import SAMPLERS
+from midguide.samplers.unconditional import Unconditional
+from midguide.samples import Cost, Samples
+from midguide.sampling import sample
+from midguide.studies.problems import exact_prior
+
+LAW = ("law_mean", "law_covariance")
+"""Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
+
+
+class Source(Protocol):
+    """Gives draws for a problem; a frozen dataclass, since its fields are part of a unit's address."""
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a problem that the source cannot handle, before anything is drawn."""
+        ...
+
+    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+        """`n` draws of the one observation of a problem, and their cost."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws of a sampler, all from one random stream."""
+
+    sampler: Sampler
+
+    def check(self, problem: Problem) -> None:
+        check_needs(self.sampler, problem, SAMPLERS)
+
+    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+        return sample(self.sampler, problem, n, seed=seed, stream_size=n)
+
+
+@dataclass(frozen=True)
+class ExactPosterior:
+    """Draws of the posterior itself: the floor of every metric."""
+
+    def check(self, problem: Problem) -> None:
+        exact_prior(problem)
+
+    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+        posterior = exact_prior(problem).posterior(problem.likelihood)
+        return _without_network(lambda: posterior.sample(n, seed=stream_seed(seed, "exact")))
+
+
+@dataclass(frozen=True)
+class PriorDraws:
+    """Draws of the prior, which ignore the observation."""
+
+    def check(self, problem: Problem) -> None:
+        exact_prior(problem)
+
+    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+        prior = exact_prior(problem)
+        return _without_network(lambda: prior.sample(n, seed=stream_seed(seed, "from the prior")))
+
+
+LAWS: dict[tuple[type, bool], Callable[..., Law]] = {
+    (MGPS, False): partial(mgps_law, mean_field=False),
+    (MGPS, True): partial(mgps_law, mean_field=True),
+    (Unconditional, False): unconditional_law,
+}
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The law that a sampler's draws have on a Gaussian problem, in closed form, and draws of it.
+
+    Args:
+        sampler: MGPS or the unconditional sampler.
+        mean_field: for MGPS: the fits have independent coordinates, as in the sampler, or are exact.
+    """
+
+    sampler: Sampler
+    mean_field: bool
+
+    def check(self, problem: Problem) -> None:
+        if (type(self.sampler), self.mean_field) not in LAWS:
+            raise UnsupportedProblem(f"no such law is known for {type(self.sampler).__name__}")
+        if not isinstance(problem.denoiser, Gaussian):
+            raise UnsupportedProblem("laws in closed form are those of Gaussian problems")
+
+    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+        started = time.monotonic()
+        law = LAWS[type(self.sampler), self.mean_field](self.sampler, problem)
+        cost = Cost(0.0, 0.0, time.monotonic() - started, 0.0)
+        shaped = law.mean.reshape(problem.event_shape)
+        draws = Gaussian(shaped, law.covariance).sample(n, seed=stream_seed(seed, "law"))
+        return Samples(draws[None], cost, {}, dict(zip(LAW, (law.mean, law.covariance), strict=True)))
+
+
+FIXED: dict[str, Source] = {"exact": ExactPosterior(), "prior": PriorDraws()}
+"""Specs that name no sampler."""
+
+OF_A_SAMPLER: dict[str, Callable[[Sampler], Source]] = {
+    "samples": Sampled,
+    "law": partial(ClosedForm, mean_field=False),
+    "law-mean-field": partial(ClosedForm, mean_field=True),
+}
+"""What to take of a sampler: its samples, or its law with exact or with independent fits."""
+
+
+def law_of(samples: Samples) -> tuple[Tensor, Tensor] | None:
+    """Mean and covariance that draws are known to have, if they are."""
+    if not set(LAW) <= set(samples.tensors):
+        return None
+    return samples.tensors[LAW[0]], samples.tensors[LAW[1]]
+
+
+def fixed(spec: str, settings: dict[str, object]) -> Source:
+    """The source of a spec in `FIXED`, which has no settings."""
+    if settings:
+        raise ConfigError(f"{spec!r} has no settings, got {', '.join(settings)}", hint="remove them")
+    return FIXED[spec]
+
+
+def _without_network(draw: Callable[[], Tensor]) -> Samples:
+    started = time.monotonic()
+    with torch.no_grad():
+        draws = draw()
+    return Samples(draws[None], Cost(0.0, 0.0, time.monotonic() - started, 0.0), {})

@@ -1,0 +1,171 @@
+"""A study from its TOML file: a grid of problems and samplers, with overrides, expanded to units.
+
+    [study]
+    name = "example"
+    samples = 2000                                  # draws per cell
+    metrics = ["sliced_wasserstein_1[slices=100]"]
+
+    [[problems]]
+    kind = "mixture"                                # a name in `problems.KINDS`; other keys are its settings
+    label = "dx = 20"
+    dimension = 20
+    seeds = { first = 0, count = 10 }               # or a list
+
+    [[samplers]]
+    spec = "mgps:mixture"                           # a sampler, a preset, "exact" or "prior"
+    settings = { steps = 100 }
+    sweep = { midpoint = [0.5, 1.0] }               # one sampler for each combination
+
+    [[overrides]]                                   # for the cells that these labels name; "*" and "?" match any text
+    problem = "dx = 20"
+    sampler = "mgps*"
+    settings = { steps = 300 }
+
+Every key must be known, every override must match a cell, and every sampler must accept its problems: otherwise the
+study is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from midguide.errors import ConfigError, MidguideError
+from midguide.metrics.registry import METRICS
+from midguide.studies.presets import dataclass_from_settings, suggestion
+from midguide.studies.sources import FIXED
+from midguide.studies.tables import (
+    Head,
+    Match,
+    ProblemRow,
+    SamplerRow,
+    matches,
+    parse_override_table,
+    parse_problem,
+    parse_samplers,
+    table_of,
+    tables_of,
+)
+from midguide.studies.units import Unit
+
+TABLES = ("study", "problems", "samplers", "overrides")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study that is complete and checked.
+
+    Args:
+        head: the table `[study]`.
+        units: all cells, problem by problem and seed by seed, the samplers in the order of the file.
+        plain: the file as plain values, with the changes of the command line.
+    """
+
+    head: Head
+    units: tuple[Unit, ...]
+    plain: dict[str, Any]
+
+
+def load_study(path: str | Path, changes: Sequence[tuple[str, object]] = ()) -> Study:
+    """Read and check a study's file.
+
+    Args:
+        path: a TOML file.
+        changes: keys and values that replace those of the file: a key of `[study]`, or `problems.KEY` or
+            `samplers.KEY` for every table that has that setting.
+
+    Raises:
+        ConfigError: the file is no study; names the file, the key and a hint.
+        UnsupportedProblem: a sampler or a metric cannot handle one of the problems.
+    """
+    try:
+        plain = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read {path}: {reason}", hint="give the TOML file of a study") from error
+    try:
+        return parse_study(_changed(plain, changes))
+    except MidguideError as error:
+        raise type(error)(f"{path}: {error.message}", hint=error.hint or "see the examples in experiments/") from error
+
+
+def parse_study(plain: dict[str, Any]) -> Study:
+    """The study that plain values describe; see `load_study`."""
+    for key in plain:
+        if key not in TABLES:
+            raise ConfigError(f"unknown table [{key}]", hint=suggestion(key, TABLES))
+    head = dataclass_from_settings(Head, table_of(plain, "study"), "[study]")
+    problems = [parse_problem(table, i) for i, table in enumerate(tables_of(plain, "problems"))]
+    samplers = [row for i, table in enumerate(tables_of(plain, "samplers")) for row in parse_samplers(table, i)]
+    changes = tables_of(plain, "overrides") if "overrides" in plain else []
+    overrides = [parse_override_table(table, i) for i, table in enumerate(changes)]
+    for what, rows in (("problems", problems), ("samplers", samplers)):
+        labels = [row.label for row in rows]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"[[{what}]] has a label twice: {sorted(labels)}", hint="give each its own label")
+    for i, (match, _) in enumerate(overrides):
+        cells = product(problems, samplers)
+        if not any(matches(match, problem.label, sampler.label) for problem, sampler in cells):
+            known = f"problems {[p.label for p in problems]}, samplers {[s.label for s in samplers]}"
+            raise ConfigError(f"[[overrides]] number {i + 1} matches no cell", hint=f"labels are: {known}")
+    units: list[Unit] = []
+    for problem in problems:  # all samplers on one problem before the next, so that unfinished results compare
+        cells = [_units(head, problem, sampler, overrides) for sampler in samplers]
+        units += [unit for row in zip(*cells, strict=True) for unit in row]
+    return Study(head=head, units=tuple(units), plain=plain)
+
+
+def _units(
+    head: Head, problem: ProblemRow, sampler: SamplerRow, overrides: list[tuple[Match, dict[str, object]]]
+) -> list[Unit]:
+    """The units of one cell, after a check that sampler and metrics can handle the problem."""
+    settings, n = dict[str, object](), head.samples
+    for match, changed in overrides:
+        if matches(match, problem.label, sampler.label):
+            settings |= changed
+            n = match.samples or n
+    where = f"sampler {sampler.label!r} on problem {problem.label!r}"
+    try:
+        source = sampler.make(settings)
+        first = problem.kind.build(problem.seeds[0])
+        source.check(first)
+        for name in head.metrics:
+            where = f"metric {name!r} on problem {problem.label!r}"
+            METRICS[name].check(first)
+    except MidguideError as error:
+        raise type(error)(f"{where}: {error.message}", hint=error.hint) from error
+    return [
+        Unit(
+            problem_label=problem.label,
+            problem=problem.kind,
+            problem_seed=problem_seed,
+            sampler_label=sampler.label,
+            spec=sampler.table.spec,
+            source=source,
+            swept=sampler.swept,
+            seed=seed,
+            n=n,
+            metrics=head.metrics,
+        )
+        for problem_seed, seed in product(problem.seeds, head.seeds)
+    ]
+
+
+def _changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:
+    """The file's values with those of the command line, in place."""
+    for key, value in changes:
+        table, _, rest = key.partition(".")
+        if table == "problems" and rest:
+            for row in tables_of(plain, "problems"):
+                row[rest] = value
+        elif table == "samplers" and rest:
+            rows = [row for row in tables_of(plain, "samplers") if row.get("spec") not in FIXED]
+            for row in rows:
+                row["settings"] = {**table_of(row, "settings"), rest: value}
+        else:
+            plain["study"] = {**table_of(plain, "study"), key: value}
+    return plain

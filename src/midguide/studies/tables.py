@@ -1,0 +1,167 @@
+"""The tables of a study's TOML file: each checked on its own; `spec` puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import product
+from typing import Any
+
+from midguide.errors import ConfigError
+from midguide.metrics.registry import METRICS
+from midguide.studies.presets import dataclass_from_settings, make_sampler, suggestion
+from midguide.studies.problems import KINDS, ProblemKind
+from midguide.studies.sources import FIXED, OF_A_SAMPLER, Source, fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The table `[study]`.
+
+    Args:
+        name: what results belong to.
+        samples: draws per cell.
+        metrics: names in `metrics.registry.METRICS`.
+        title: what the report is headed by.
+        seeds: seeds of the draws; one unit each.
+        keep_samples: store the draws, so that they can be measured again.
+        expected: the experiment in `expected/*.csv` whose numbers stand beside ours; `name` by default.
+    """
+
+    name: str
+    samples: int
+    metrics: tuple[str, ...]
+    title: str = ""
+    seeds: tuple[int, ...] = (0,)
+    keep_samples: bool = False
+    expected: str = ""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ConfigError(f"samples must be at least 2, got {self.samples}")
+        if not self.metrics or not self.seeds:
+            raise ConfigError("metrics and seeds must not be empty")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ConfigError(f"unknown metric {name!r}", hint=suggestion(name, METRICS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemRow:
+    """A table `[[problems]]`: a kind with settings, and the seeds that make it several problems."""
+
+    label: str
+    kind: ProblemKind
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerTable:
+    """A table `[[samplers]]` without its settings: `spec`, `label` (the spec by default), `source` (what to take)."""
+
+    spec: str
+    label: str = ""
+    source: str = "samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerRow:
+    """One sampler of the grid: a table, with one combination of its sweep."""
+
+    table: SamplerTable
+    label: str
+    settings: dict[str, object]
+    swept: tuple[tuple[str, float], ...] = ()
+
+    def make(self, settings: Mapping[str, object]) -> Source:
+        """The source with further settings on top."""
+        spec, merged = self.table.spec, {**self.settings, **settings}
+        if spec in FIXED:
+            return fixed(spec, merged)
+        if self.table.source not in OF_A_SAMPLER:
+            raise ConfigError(f"unknown source {self.table.source!r}", hint=suggestion(self.table.source, OF_A_SAMPLER))
+        return OF_A_SAMPLER[self.table.source](make_sampler(spec, merged))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """A table `[[overrides]]` without its settings: patterns for labels, and the number of draws where it differs."""
+
+    problem: str = "*"
+    sampler: str = "*"
+    samples: int | None = None
+
+
+def parse_problem(table: Mapping[str, Any], index: int) -> ProblemRow:
+    """The row of the table `[[problems]]` at this index."""
+    where = f"[[problems]] number {index + 1}"
+    settings = dict(table)
+    kind, label, seeds = (settings.pop(key, None) for key in ("kind", "label", "seeds"))
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: unknown kind {kind!r}", hint=suggestion(str(kind), KINDS))
+    if label is not None and not isinstance(label, str):
+        raise ConfigError(f"{where}: label must be text, got {label!r}")
+    made = dataclass_from_settings(KINDS[kind], settings, f"{where} ({kind})")
+    return ProblemRow(label=label or kind, kind=made, seeds=_seeds(seeds, where))
+
+
+def _seeds(given: Any, where: str) -> tuple[int, ...]:
+    if isinstance(given, Mapping) and set(given) == {"first", "count"}:
+        first, count = given["first"], given["count"]
+        given = list(range(first, first + count)) if type(first) is type(count) is int else None
+    if not isinstance(given, list) or not given or not all(type(seed) is int for seed in given):
+        raise ConfigError(f"{where}: seeds must be a list of integers", hint="or { first = 0, count = 10 }")
+    if len(set(given)) < len(given):
+        raise ConfigError(f"{where}: a seed occurs twice in {given}")
+    return tuple(given)
+
+
+def parse_samplers(table: Mapping[str, Any], index: int) -> list[SamplerRow]:
+    """The rows of the table `[[samplers]]` at this index: one for each combination of its sweep."""
+    where = f"[[samplers]] number {index + 1}"
+    head = {key: value for key, value in table.items() if key not in ("settings", "sweep")}
+    parsed = dataclass_from_settings(SamplerTable, head, where)
+    label, settings, sweep = parsed.label or parsed.spec, table_of(table, "settings"), table_of(table, "sweep")
+    for key, values in sweep.items():
+        numbers = isinstance(values, list) and values and all(type(value) in (int, float) for value in values)
+        if not numbers:
+            raise ConfigError(f"{where}: sweep.{key} must be a list of numbers, got {values!r}")
+    rows = []
+    for values in product(*sweep.values()):
+        swept = tuple(zip(sweep, values, strict=True))
+        words = ", ".join(f"{key} {value:g}" for key, value in swept)
+        name = f"{label}, {words}" if words else label
+        rows.append(SamplerRow(table=parsed, label=name, settings={**settings, **dict(swept)}, swept=swept))
+    return rows
+
+
+def parse_override_table(table: Mapping[str, Any], index: int) -> tuple[Match, dict[str, object]]:
+    """Which cells the table `[[overrides]]` at this index is for, and their settings."""
+    where = f"[[overrides]] number {index + 1}"
+    match = dataclass_from_settings(Match, {k: v for k, v in table.items() if k != "settings"}, where)
+    settings = table_of(table, "settings")
+    if match.samples is None and not settings:
+        raise ConfigError(f"{where} changes nothing", hint="give it settings or samples")
+    return match, settings
+
+
+def matches(match: Match, problem: str, sampler: str) -> bool:
+    """Whether an override is for the cell of these labels."""
+    return fnmatchcase(problem, match.problem) and fnmatchcase(sampler, match.sampler)
+
+
+def table_of(plain: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A copy of the table at `key`, empty where there is none."""
+    value = plain.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be a table, got {value!r}")
+    return dict(value)
+
+
+def tables_of(plain: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The tables of the list at `key`, of which there must be one."""
+    value = plain.get(key)
+    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
+        raise ConfigError(f"there is no [[{key}]]", hint=f"a study has at least one table [[{key}]]")
+    return value

@@ -1,0 +1,201 @@
+"""`midguide study`: runs that go on after a kill, reports, and mistakes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from midguide.samplers.ddrm import DDRM
+
+KEYS = "problem prior sampler preset metric mean ci95 n failures network_forwards network_vjps seconds expected".split()
+STUDY = """
+[study]
+name = "tiny"
+samples = 16
+metrics = ["sliced_wasserstein_1[slices=100]"]
+
+[[problems]]
+kind = "mixture"
+label = "dx = 2"
+dimension = 2
+seeds = { first = 0, count = 3 }
+
+[[samplers]]
+spec = "exact"
+
+[[samplers]]
+spec = "ddrm:paper"
+label = "DDRM"
+settings = { steps = 4 }
+"""
+SW = "sliced_wasserstein_1[slices=100]"
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """A study of 6 units with one expected number."""
+    (tmp_path / "study.toml").write_text(STUDY)
+    (tmp_path / "expected").mkdir()
+    header = "experiment,problem,sampler,metric,value,ci95,source\n"
+    (tmp_path / "expected" / "tiny.csv").write_text(f"{header}tiny,dx = 2,DDRM,{SW},4.5,,a paper\n")
+    return tmp_path / "study.toml"
+
+
+def test_run_status_and_report_belong_together(cli, study):
+    result = cli("study", "run", study)
+    assert result.code == 0
+    folder = result.out.strip()
+    assert folder.endswith("midguide-out/study-tiny")
+    assert cli("study", "status", study, "--json").json["done"] == 6
+    assert "done" in cli("study", "status", folder).out
+    rows = cli("study", "report", folder, "--json").json
+    assert [list(row) for row in rows] == [KEYS] * 2
+    assert [row["expected"] for row in rows] == [None, 4.5]
+    assert [row["preset"] for row in rows] == [None, "paper"]
+    assert "± 95 %" in cli("study", "report", folder).out
+    assert len(list(csv.DictReader(io.StringIO(cli("study", "report", folder, "--csv").out)))) == 2
+    assert "data:image/png;base64," in cli("study", "report", folder, "--html").out
+
+
+def test_limit_and_second_run_do_what_is_missing_only(cli, study):
+    assert "4 units to run" in cli("study", "run", study, "--out", "out", "--limit", 4).err
+    assert "2 units to run, 4 done" in cli("study", "run", study, "--out", "out").err
+    assert "0 units to run, 6 done" in cli("study", "run", study, "--out", "out").err
+
+
+def test_setting_of_the_command_line_makes_other_units(cli, study):
+    cli("study", "run", study, "--out", "out")
+    result = cli("study", "run", study, "--out", "out", "--set", "samplers.steps=5", "--set", "problems.seeds=[0]")
+    assert "1 units to run, 1 done" in result.err
+    rows = cli("study", "report", "out", "--json").json
+    assert [row["network_forwards"] for row in rows] == [0, 5]
+
+
+def test_damaged_unit_is_named_and_made_anew(cli, study, tmp_path):
+    cli("study", "run", study, "--out", "out")
+    file = sorted((tmp_path / "out" / "units").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-20])
+    assert cli("study", "status", "out", "--json").json["damaged"] == 1
+    result = cli("study", "run", study, "--out", "out")
+    assert file.name in result.err
+    assert "1 units to run, 5 done" in result.err
+
+
+def test_failing_unit_is_reported_and_counted(cli, study, monkeypatch):
+    def fail(*arguments):
+        raise ArithmeticError("no such number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DDRM, "step", fail)
+        result = cli("study", "run", study, "--out", "out")
+    assert result.code == 0
+    assert result.err.count("failed: DDRM on dx = 2") == 3
+    rows = cli("study", "report", "out", "--json").json
+    assert [(row["n"], row["failures"], row["mean"] is None) for row in rows] == [(3, 0, False), (0, 3, True)]
+    assert "0 units to run" in cli("study", "run", study, "--out", "out").err
+    assert "3 units to run" in cli("study", "run", study, "--out", "out", "--retry-failed").err
+    assert cli("study", "report", "out", "--json").json[1]["failures"] == 0
+
+
+def test_kept_draws_are_measured_again_without_sampling(cli, study, monkeypatch):
+    cli("study", "run", study, "--out", "out", "--set", "keep_samples=true")
+
+    def sampling(*arguments):
+        raise AssertionError("sampling has started")
+
+    monkeypatch.setattr(DDRM, "step", sampling)
+    assert "6 units to run" in cli("study", "run", study, "--out", "out", "--rescore").err
+    result = cli("study", "run", study, "--out", "out", "--set", 'metrics=["mean_error", "gaussian_w2"]')
+    assert "6 units to run, 0 done" in result.err
+    assert {row["metric"] for row in cli("study", "report", "out", "--json").json} == {"mean_error", "gaussian_w2"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ((), ("missing command",)),
+        (("run", "nowhere.toml"), ("nowhere.toml",)),
+        (("run", "study.toml", "--workers", 0), ("--workers", "at least 1")),
+        (("run", "study.toml", "--set", "sampels=3"), ("study.toml", "sampels", "samples")),
+        (("run", "study.toml", "--set", "samplers.stepz=3"), ("stepz", "steps")),
+        (("run", "study.toml", "--set", "samples"), ("key=value",)),
+        (("status", "nowhere"), ("nowhere", "no results of a study")),
+        (("report", "expected"), ("no results of a study",)),
+        (("report", "nowhere", "--json", "--csv"), ("exclude",)),
+    ],
+)
+def test_mistakes_are_refused_in_one_line(cli, study, argv, words):
+    cli("study", *argv).assert_mistake(*words)
+
+
+def test_results_of_another_study_are_not_mixed_in(cli, study, tmp_path):
+    cli("study", "run", study, "--out", "out")
+    cli("study", "run", study, "--out", "out", "--set", "name=other").assert_mistake("'tiny'", "--out")
+    cli("study", "run", study, "--out", "expected").assert_mistake("no results of a study")
+    assert [path.name for path in (tmp_path / "expected").iterdir()] == ["tiny.csv"]
+
+
+def start(study, *argv, cwd):
+    words = [sys.executable, "-m", "midguide", "study", "run", str(study), *argv]
+    return subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def slow(study: Path, count: int) -> None:
+    """More and longer units, so that a signal finds some of them unfinished: some 50 ms each."""
+    text = study.read_text().replace("count = 3", f"count = {count}").replace("steps = 4", "steps = 300")
+    study.write_text(text)
+
+
+def units(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "units").glob("[!.]*.parquet")}
+
+
+def wait_for(condition, process) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("workers", "kills", "count"), [("1", 2, 8), ("2", 1, 8), pytest.param("2", 10, 30, marks=pytest.mark.slow)]
+)
+def test_killed_study_goes_on_with_the_same_rows(cli, study, tmp_path, workers, kills, count):
+    slow(study, count)
+    cli("study", "run", study, "--out", "whole")
+    before = 0
+    for _ in range(kills):
+        process = start(study, "--out", "out", "--workers", workers, cwd=tmp_path)
+        wait_for(lambda before=before: len(units(tmp_path / "out")) > before, process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        before = len(units(tmp_path / "out"))
+    assert cli("study", "status", "out", "--json").json["damaged"] == 0
+    assert f"{before} done" in cli("study", "run", study, "--out", "out").err
+    assert units(tmp_path / "out") == units(tmp_path / "whole")
+    reports = [cli("study", "report", folder, "--json").json for folder in ("out", "whole")]
+    for report in reports:
+        for row in report:
+            del row["seconds"]
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_interrupt_exits_with_130_and_says_how_to_go_on(study, tmp_path, workers):
+    slow(study, 30)
+    process = start(study, "--out", "out", "--workers", workers, cwd=tmp_path)
+    wait_for(lambda: len(units(tmp_path / "out")) > 0, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "interrupted; repeat the same command to go on"
+    assert "Traceback" not in err

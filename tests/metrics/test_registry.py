@@ -1,0 +1,114 @@
+"""Every registered metric on exact draws and on wrong ones, and against oracles."""
+
+from dataclasses import replace
+
+import numpy as np
+import ot
+import pytest
+import torch
+
+from midguide.data.toy import mixture_problem, random_gaussian_problem
+from midguide.denoisers.gmm import GaussianMixture
+from midguide.errors import UnsupportedProblem
+from midguide.metrics.distribution import covariance_error, coverage, mean_error, mode_weight_tv
+from midguide.metrics.registry import METRICS, Answer, Target
+
+# What exact draws score, with room for about 5 standard deviations at 2,000 draws; "wrong" draws are off by more.
+EXACT = {
+    "c2st[mlp=64,folds=4]": (0.46, 0.54),
+    "chi_square": (0.8, 1.2),
+    "covariance_error": (0.0, 0.1),
+    "coverage[level=0.5]": (0.46, 0.54),
+    "coverage[level=0.9]": (0.87, 0.93),
+    "gaussian_w2": (0.0, 0.2),
+    "mean_error": (0.0, 0.08),
+    "sliced_wasserstein_1[slices=100]": (0.0, 0.15),
+    "sliced_wasserstein_2[slices=100]": (0.0, 0.15),
+    "variance_ratio": (0.9, 1.1),
+}
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    problem = random_gaussian_problem(4, 2, 0, 0.3, dtype=torch.float64)
+    posterior = problem.denoiser.posterior(problem.likelihood)
+    return Target(problem, posterior, posterior.sample(2000, seed=1))
+
+
+@pytest.mark.parametrize("name", sorted(EXACT))
+def test_exact_draws_are_near_the_ideal_and_wrong_ones_are_not(gaussian, name):
+    low, high = EXACT[name]
+    right = METRICS[name].compute(Answer(gaussian.posterior.sample(2000, seed=2)), gaussian)
+    wrong = METRICS[name].compute(Answer(2 * gaussian.posterior.sample(2000, seed=2) + 2), gaussian)
+    assert low <= right <= high
+    assert not low <= wrong <= high
+
+
+def test_every_metric_is_tested():
+    assert set(METRICS) == {*EXACT, "mode_weight_tv", "truth_rmse"}
+
+
+def test_known_moments_are_used_instead_of_those_of_the_draws(gaussian):
+    answer = Answer(torch.zeros(2, 4, dtype=torch.float64), gaussian.moments)
+    assert METRICS["gaussian_w2"].compute(answer, gaussian) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_gaussian_w2_is_that_of_pot(gaussian):
+    draws = gaussian.posterior.sample(500, seed=3) * 1.5
+    (mean, covariance), cloud = gaussian.moments, draws.numpy()
+    want = ot.gaussian.bures_wasserstein_distance(cloud.mean(0), mean.numpy(), np.cov(cloud.T), covariance.numpy())
+    assert METRICS["gaussian_w2"].compute(Answer(draws), gaussian) == pytest.approx(float(want), rel=1e-6)
+
+
+def mixture():
+    return GaussianMixture(torch.tensor([0.7, 0.2, 0.1]), torch.tensor([[-20.0, 0], [20.0, 0], [0, 40.0]]), 1.0)
+
+
+def test_mode_weight_tv_is_that_of_the_shares():
+    """Modes 20 standard deviations apart: 5, 3 and 2 of ten draws against 0.7, 0.2, 0.1 differ by 0.2."""
+    draws = torch.tensor([[-20.0, 0.5]] * 5 + [[21.0, 0]] * 3 + [[0, 39.0]] * 2)
+    assert mode_weight_tv(draws, mixture()) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_mode_weight_tv_of_exact_draws_falls_with_their_number():
+    """E|share - w| is below sqrt(w (1 - w) / n): at n = 20,000 the sum is below 0.005; of one mode only it is 0.3."""
+    assert mode_weight_tv(mixture().sample(20000), mixture()) < 0.01
+    assert mode_weight_tv(torch.tensor([[-20.0, 0.0]]).expand(50, 2), mixture()) == pytest.approx(0.3, abs=1e-6)
+
+
+@pytest.mark.parametrize("covariances", [1.0, torch.tensor([1.0, 4.0, 9.0]), torch.tensor([[1.0, 2], [3, 1], [1, 1]])])
+def test_most_probable_component_has_the_largest_weighted_density(covariances):
+    means, weights = torch.tensor([[-2.0, 0], [2.0, 0], [0, 3.0]]), torch.tensor([0.7, 0.2, 0.1])
+    whole = GaussianMixture(weights, means, covariances)
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 2))) * 4
+    per_component = []
+    for k in range(3):
+        own = covariances if isinstance(covariances, float) else covariances[k : k + 1]
+        part = GaussianMixture(torch.ones(1), means[k : k + 1], own)
+        per_component.append(part.log_prob(x) + weights[k].double().log())
+    assert torch.equal(whole.most_probable(x), torch.stack(per_component).argmax(0))
+
+
+def test_coverage_counts_the_reference_inside_the_interval():
+    draws, reference = torch.linspace(-1, 1, 1001)[:, None], torch.linspace(-2, 2, 1001)[:, None]
+    assert coverage(draws, reference, 0.9) == pytest.approx(0.45, abs=0.002)
+
+
+def test_errors_of_moments_are_relative():
+    eye = torch.eye(4, dtype=torch.float64)
+    assert mean_error(torch.ones(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), eye) == 1.0
+    assert covariance_error(3 * eye, eye) == 2.0
+
+
+def test_truth_is_measured_where_it_is_known():
+    problem = mixture_problem(2, 0)
+    assert problem.truth is not None
+    answer = Answer(problem.truth.expand(5, 2) + 1.0)
+    assert METRICS["truth_rmse"].compute(answer, Target(problem)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_problems_that_lack_what_a_metric_needs_are_refused(gaussian):
+    with pytest.raises(UnsupportedProblem, match="truth"):
+        METRICS["truth_rmse"].check(replace(gaussian.problem, truth=None))
+    with pytest.raises(UnsupportedProblem, match="GaussianMixture"):
+        METRICS["mode_weight_tv"].check(gaussian.problem)

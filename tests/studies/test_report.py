@@ -1,0 +1,141 @@
+"""Reports: the numbers of the rows, their intervals, and what stands beside them."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from midguide.errors import DataError
+from midguide.studies import report as reports
+from midguide.studies.execute import run_units
+from midguide.studies.expected import Expected, load_expected
+from midguide.studies.html import as_html
+from midguide.studies.spec import load_study
+from midguide.studies.store import Store
+
+SW = "sliced_wasserstein_1[slices=100]"
+
+
+@pytest.fixture
+def study(tiny):
+    return load_study(tiny, [("problems.seeds", [0, 1, 2])])
+
+
+@pytest.fixture
+def store(study, tmp_path):
+    expected = [Expected("tiny", "dx = 2", "DDRM", SW, 4.5, 0.5, "a paper")]
+    return Store.create(tmp_path / "out", study.plain, expected)
+
+
+@pytest.fixture
+def report(study, store):
+    run_units(study, store, list(study.units))
+    return reports.make_report(study, store)
+
+
+def per_problem(study, store, sampler):
+    return np.array([store.read(u)[0]["value"] for u in study.units if u.sampler_label == sampler])
+
+
+def test_row_has_the_mean_and_the_interval_over_problems(study, store, report):
+    values = per_problem(study, store, "DDRM")
+    row = next(r for r in report.rows if (r.sampler, r.metric) == ("DDRM", SW))
+    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    assert row.mean == pytest.approx(values.mean())
+    assert row.ci95 == pytest.approx(half, rel=0.02)  # the expansion of the quantile
+    assert (row.n, row.failures, row.network_forwards, row.network_vjps) == (3, 0, 5, 0)
+    assert (row.preset, row.prior, row.expected) == ("paper", "mixture25", 4.5)
+
+
+def test_difference_is_paired_by_problem_with_the_first_sampler(study, store, report):
+    gaps = per_problem(study, store, "DPS") - per_problem(study, store, "DDRM")
+    found = next(d for d in report.differences if (d.sampler, d.metric) == ("DPS", SW))
+    assert report.baseline == "DDRM"
+    assert found.mean == pytest.approx(gaps.mean())
+    assert found.ci95 == pytest.approx(stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / np.sqrt(3), rel=0.02)
+
+
+def test_seeds_of_one_problem_are_averaged_before_the_interval(tiny, tmp_path):
+    study = load_study(tiny, [("seeds", [0, 1])])
+    store = Store.create(tmp_path / "out", study.plain, [])
+    run_units(study, store, list(study.units))
+    assert {row.n for row in reports.make_report(study, store).rows} == {2}
+
+
+def test_quantile_is_that_of_student_within_two_percent():
+    for freedom in range(1, 60):
+        assert reports.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.02)
+
+
+def test_order_is_that_of_the_file(study, report):
+    assert report.metrics == list(study.head.metrics)
+    assert [row.sampler for row in report.cell("dx = 2", SW)] == ["exact", "DDRM", "DPS"]
+
+
+def test_csv_has_the_keys_and_the_rows(report):
+    lines = list(csv.DictReader(io.StringIO(reports.as_csv(report))))
+    assert list(lines[0]) == list(reports.KEYS)
+    assert float(lines[1]["mean"]) == report.rows[1].mean
+
+
+def test_markdown_shows_value_expected_source_and_what_is_missing(study, store):
+    run_units(study, store, list(study.units[:4]))
+    text = reports.as_markdown(reports.make_report(study, store))
+    assert "5 units are missing" in text
+    assert "| 4.5 |" in text
+    assert "a paper" in text
+
+
+def test_html_holds_its_figure_and_refers_to_nothing_else(report):
+    page = as_html(report)
+    (image,) = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    assert base64.b64decode(image).startswith(b"\x89PNG")
+    assert "http" not in page
+
+
+def test_varied_setting_is_drawn_as_a_curve(tmp_path, tiny):
+    tiny.write_text(
+        tiny.read_text() + '[[samplers]]\nspec = "mgps"\nsweep = { steps = [3, 4], midpoint = [0.5, 1.0] }\n'
+    )
+    study = load_study(tiny, [("metrics", [SW])])
+    store = Store.create(tmp_path / "out", study.plain, [])
+    run_units(study, store, list(study.units))
+    from midguide.studies.html import figure
+
+    axes = figure(reports.make_report(study, store)).axes[0]
+    assert axes.get_xlabel() == "steps"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mgps, midpoint 0.5", "mgps, midpoint 1"]
+
+
+def test_study_without_results_has_no_report(study, store):
+    with pytest.raises(DataError, match="no results yet"):
+        reports.make_report(study, store)
+
+
+def test_expected_numbers_with_other_columns_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("experiment,value\ngmm,1\n")
+    with pytest.raises(DataError, match="columns"):
+        load_expected(tmp_path, "gmm")
+
+
+def test_closed_form_law_is_measured_by_its_moments_not_by_its_draws(tmp_path):
+    """10 steps of MGPS on a Gaussian: the W2 of the law, whatever the number of draws."""
+    path = tmp_path / "law.toml"
+    path.write_text(
+        '[study]\nname = "law"\nsamples = 2\nmetrics = ["gaussian_w2"]\n'
+        '[[problems]]\nkind = "gaussian"\ndimension = 4\nmeasurements = 2\nsigma_y = 0.3\nseeds = [0]\n'
+        '[[samplers]]\nspec = "mgps"\nsource = "law"\nsettings = { steps = 10 }\n'
+    )
+    found = []
+    for n in (2, 50):
+        study = load_study(path, [("samples", n)])
+        store = Store.create(tmp_path / f"out{n}", study.plain, [])
+        run_units(study, store, list(study.units))
+        found.append(reports.make_report(study, store).rows[0].mean)
+    assert found[0] == found[1]

@@ -1,0 +1,126 @@
+"""Studies expand to addressed units, and what is wrong with a file is named before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
+from midguide.samplers.ddrm import DDRM
+from midguide.studies.sources import FIXED, Sampled
+from midguide.studies.spec import load_study
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
+
+
+def addresses(path, *changes):
+    return {unit.address for unit in load_study(path, changes).units}
+
+
+def test_grid_is_problems_times_samplers_times_seeds(tiny):
+    study = load_study(tiny, [("seeds", [0, 1, 2])])
+    assert len(study.units) == len({unit.address for unit in study.units}) == 2 * 3 * 3
+
+
+def test_address_changes_with_everything_that_a_number_depends_on(tiny):
+    before = addresses(tiny)
+    changes = [("samples", 8), ("seeds", [5]), ("metrics", ["mean_error"]), ("problems.dimension", 3)]
+    changes += [("problems.sigma_y", 0.1), ("problems.seeds", [7, 8])]
+    for change in changes:
+        assert not before & addresses(tiny, change), change
+    assert len(before & addresses(tiny, ("samplers.steps", 6))) == 2  # those of "exact"
+
+
+def test_address_does_not_depend_on_names(tiny):
+    before = addresses(tiny)
+    tiny.write_text(tiny.read_text().replace('label = "DDRM"', 'label = "another"').replace('"tiny"', '"other"'))
+    assert addresses(tiny) == before
+
+
+def test_units_that_differ_in_metrics_share_their_draws(tiny):
+    one, other = load_study(tiny).units, load_study(tiny, [("metrics", ["mean_error"])]).units
+    assert [u.draws_address for u in one] == [u.draws_address for u in other]
+
+
+def test_override_changes_the_cells_that_its_labels_name_and_no_others(tiny):
+    tiny.write_text(tiny.read_text() + '[[overrides]]\nsampler = "DD*"\nsamples = 4\nsettings = { steps = 9 }\n')
+    for unit in load_study(tiny).units:
+        assert unit.n == (4 if unit.sampler_label == "DDRM" else 16)
+        if isinstance(unit.source, Sampled):
+            assert unit.source.sampler.steps == (9 if isinstance(unit.source.sampler, DDRM) else 5)
+
+
+def test_sweep_makes_one_sampler_for_each_combination(tiny):
+    tiny.write_text(
+        tiny.read_text() + '[[samplers]]\nspec = "mgps"\nsweep = { midpoint = [0.5, 1.0], steps = [4, 5] }\n'
+    )
+    swept = {unit.sampler_label: dict(unit.swept) for unit in load_study(tiny).units if unit.swept}
+    assert len(swept) == 4
+    assert swept["mgps, midpoint 0.5, steps 4"] == {"midpoint": 0.5, "steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("[stuff]\na = 1\n", ("stuff", "overrides")),
+        ('[[overrides]]\nsampler = "nothing"\nsamples = 4\n', ("matches no cell", "DDRM")),
+        ('[[overrides]]\nsampler = "DDRM"\n', ("changes nothing",)),
+        ('[[overrides]]\nsampler = "exact"\nsettings = { steps = 3 }\n', ("exact", "no settings")),
+        ('[[overrides]]\nsampler = "DDRM"\nsettings = { stepz = 3 }\n', ("stepz", "steps")),
+        ('[[overrides]]\nsamplerz = "DDRM"\nsamples = 3\n', ("samplerz", "sampler")),
+        ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean 'mgps'")),
+        ('[[samplers]]\nspec = "mgps"\nsource = "lwa"\n', ("lwa", "law")),
+        ('[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 7 }\n', ("midpoint", "7")),
+        ('[[samplers]]\nspec = "mgps"\nsweep = { midpoint = 0.5 }\n', ("sweep.midpoint", "list")),
+        ('[[samplers]]\nspec = "ddrm"\nlabel = "DDRM"\n', ("label twice",)),
+        ('[[problems]]\nkind = "mixtur"\nseeds = [0]\n', ("mixtur", "did you mean 'mixture'")),
+        ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimenson = 3\n', ("dimenson", "dimension")),
+        ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimension = 0\n', ("dimension", "at least 1")),
+        ('[[problems]]\nkind = "mixture"\nseeds = 3\ndimension = 2\n', ("seeds must be a list", "count")),
+    ],
+)
+def test_file_with_a_mistake_is_refused_by_name_and_with_a_hint(tiny, added, words):
+    tiny.write_text(tiny.read_text() + added)
+    with pytest.raises(MidguideError) as caught:
+        load_study(tiny)
+    assert str(tiny) in caught.value.message
+    assert caught.value.hint
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("metrics", ["sliced_wasserstein_1"]), ("did you mean", "[slices=100]")),
+        (("metrics", []), ("empty",)),
+        (("samples", 1), ("samples",)),
+        (("sampels", 10), ("sampels", "samples")),
+    ],
+)
+def test_key_of_the_study_with_a_mistake_is_refused(tiny, change, words):
+    with pytest.raises(ConfigError) as caught:
+        load_study(tiny, [change])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_metric_that_does_not_fit_a_problem_is_refused_before_anything_runs(tiny):
+    table = '[[problems]]\nkind = "gaussian"\nseeds = [0]\ndimension = 3\nmeasurements = 1\nsigma_y = 0.1\n'
+    tiny.write_text(tiny.read_text() + table)
+    with pytest.raises(UnsupportedProblem, match=r"mode_weight_tv.*GaussianMixture"):
+        load_study(tiny)
+
+
+def test_law_of_a_mixture_is_refused(tiny):
+    tiny.write_text(tiny.read_text() + '[[samplers]]\nspec = "mgps"\nsource = "law"\n')
+    with pytest.raises(UnsupportedProblem, match="Gaussian problems"):
+        load_study(tiny)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_are_complete_and_have_their_floor(path):
+    study = load_study(path)
+    assert study.head.name == path.stem
+    assert any(unit.spec in FIXED for unit in study.units) or path.stem == "gaussian-midpoint"

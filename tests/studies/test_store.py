@@ -1,0 +1,87 @@
+"""Units on disk: complete or absent, damage is seen, foreign folders are left alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from midguide.errors import DataError
+from midguide.studies.execute import run_units, units_to_run
+from midguide.studies.spec import load_study
+from midguide.studies.store import Store
+
+
+@pytest.fixture
+def study(tiny):
+    return load_study(tiny)
+
+
+@pytest.fixture
+def store(study, tmp_path):
+    """The results of the study, complete."""
+    store = Store.create(tmp_path / "out", study.plain, [])
+    run_units(study, store, list(study.units))
+    return store
+
+
+def test_rows_are_read_as_they_were_written_with_their_configuration(study, store):
+    unit = study.units[-1]
+    rows = store.read(unit)
+    assert [row["metric"] for row in rows] == list(unit.metrics)
+    assert all(row["network_forwards"] == 5 for row in rows)
+    assert json.loads(rows[0]["configuration"]) == unit.configuration
+
+
+def test_running_again_does_what_is_missing_only(study, store):
+    assert units_to_run(store.progress(study.units), store) == []
+    gone = study.units[3]
+    store.path(gone).unlink()
+    assert units_to_run(store.progress(study.units), store) == [gone]
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    return content[:60] + bytes([content[60] ^ 1]) + content[61:]
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: b"", lambda c: b"text" * 50, flip_a_bit])
+def test_damaged_file_is_seen_named_and_made_anew(study, store, damage):
+    unit = study.units[1]
+    before = store.read(unit)
+    store.path(unit).write_bytes(damage(store.path(unit).read_bytes()))
+    with pytest.raises(DataError, match=unit.address):
+        store.read(unit)
+    progress = store.progress(study.units)
+    assert progress.damaged == [unit]
+    run_units(study, store, units_to_run(progress, store))
+    assert [row["value"] for row in store.read(unit)] == [row["value"] for row in before]
+
+
+def test_file_under_the_name_of_another_unit_is_damage(study, store):
+    store.path(study.units[0]).write_bytes(store.path(study.units[1]).read_bytes())
+    assert store.progress(study.units).damaged == [study.units[0]]
+
+
+def test_folder_of_another_study_is_refused_and_untouched(study, store, tiny):
+    other = load_study(tiny, [("name", "another")])
+    before = (store.folder / "study.json").read_bytes()
+    with pytest.raises(DataError, match="'tiny'"):
+        Store.create(store.folder, other.plain, [])
+    assert (store.folder / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not json", "[]", '{"midguide-study": 99}'])
+def test_folder_that_holds_no_study_is_refused_and_untouched(study, tmp_path, content):
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    if content is not None:
+        (folder / "study.json").write_text(content)
+    with pytest.raises(DataError, match="no results of a study"):
+        Store.create(folder, study.plain, [])
+    assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_empty_folder_is_accepted(study, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert Store.create(tmp_path / "empty", study.plain, []).progress(study.units).missing == list(study.units)
