@@ -65,7 +65,12 @@ def test_train_writes_a_prior_that_sample_takes_and_goes_on_where_it_stopped(cli
     (tmp_path / "recipe.toml").write_text(recipe.format(2))
     result = cli("train", "recipe.toml", "--data", "images", "--out", "trained")
     assert result.code == 0
-    assert [Path(line).name for line in result.out.split()] == ["ramps.safetensors", "ramps.json"]
+    assert [Path(line).name for line in result.out.split()] == [
+        "ramps.safetensors",
+        "ramps.json",
+        "ramps.png",
+        "ramps-curves.png",
+    ]
 
     (tmp_path / "recipe.toml").write_text(recipe.format(3))
     assert cli("train", "recipe.toml", "--data", "images", "--out", "trained").code == 0
