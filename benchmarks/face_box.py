@@ -70,6 +70,7 @@ def main() -> None:
     fills = {"mean colour": mean_fill(y, ~hidden), "harmonic (Laplace)": harmonic_fill(y, ~hidden)}
     ours = psnr_where(mean, truth, hidden)
     chi_square = problem.expand(options.samples).likelihood.chi_square(drawn.draws.flatten(0, 1))
+    chi_square = chi_square.reshape(len(truth), -1).mean(1)
     error, spread = (mean - truth).abs().mean(1), std.mean(1)
     inside = hidden[:, 0]
     pairs = zip(spread, error, inside, strict=True)
@@ -94,13 +95,13 @@ def main() -> None:
     print()
     print("- Rank correlation, over the pixels of the box, of the samples' spread with the error of their mean:")
     print(f"  {interval(correlation)}.")
-    print(f"- Chi-square per measured value of a sample: {interval(chi_square)} (n = {len(chi_square)} samples).")
+    print(f"- Chi-square per measured value of a sample: {interval(chi_square)}.")
     inner, outer = (float(std[where].square().mean().sqrt()) for where in (hidden, ~hidden))
     print(f"- Standard deviation of the samples: {inner:.3f} inside the box, {outer:.3f} outside.")
     cost = drawn.cost
     print(
         f"- Cost per sample: {cost.network_forwards:.0f} network forwards, {cost.network_vjps:.0f} vjps; "
-        f"{cost.seconds:.0f} seconds for all {len(chi_square)} samples on {torch.get_num_threads()} CPU threads."
+        f"{cost.seconds:.0f} seconds for all {len(truth) * options.samples} samples on {torch.get_num_threads()} CPU threads."
     )
 
 

@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Hide the middle of a portrait and draw what it may look like.
 
-    Takes about a minute on two CPU cores.
+    Takes half a minute on two CPU cores.
     """
     output.check_counts(samples=samples)
     folder = output.out_folder(out or Path("midguide-demo"))
