@@ -101,7 +101,8 @@ def main() -> None:
     cost = drawn.cost
     print(
         f"- Cost per sample: {cost.network_forwards:.0f} network forwards, {cost.network_vjps:.0f} vjps; "
-        f"{cost.seconds:.0f} seconds for all {len(truth) * options.samples} samples on {torch.get_num_threads()} CPU threads."
+        f"{cost.seconds:.0f} seconds for all {len(truth) * options.samples} samples on {torch.get_num_threads()} CPU "
+        "threads."
     )
 
 

@@ -240,7 +240,7 @@ class Reindexed:
     `x_t / alpha_t` is the same variable in both. Where `inner` is continuous, nothing is restricted but the ends.
 
     Args:
-        outer: the schedule that samplers see; must be continuous (it defines `level` between its own usable times).
+        outer: the schedule that samplers see. If it is discrete too, only the levels that both have are usable.
         inner: the schedule the network was trained on.
     """
 
@@ -252,11 +252,13 @@ class Reindexed:
         trained = _trained_ratios(self.inner)
         if trained is None:
             return None
-        low, high = _ends(self.outer)  # beyond them, `time_at` would return an end, which is no trained level
-        times = {self.outer.time_at(ratio) for ratio in trained if low <= ratio <= high}
-        if not times:
-            raise ConfigError("the two schedules have no noise level in common")
-        return sorted(times)
+        times = {self.outer.time_at(ratio): ratio for ratio in trained}
+        # beyond its ends, and between its levels if it is discrete, `outer` has only neighbours of a trained level
+        same = [t for t, ratio in times.items() if math.isclose(self.outer.level(t).ratio, ratio, rel_tol=1e-6)]
+        if not same:
+            hint = "a network with discrete levels can be re-expressed on a continuous schedule"
+            raise ConfigError("the two schedules have no noise level in common", hint=hint)
+        return sorted(same)
 
     @property
     def noisiest(self) -> Time:

@@ -117,7 +117,7 @@ def rows(x, problem, blocks=10):
     return np.array([astuple(gaussian_accuracy(block, posterior, prior)) for block in x.chunk(blocks)])
 
 
-@pytest.mark.parametrize("dimension", [2, 6])
+@pytest.mark.parametrize("dimension", [2, 6, 16])
 @pytest.mark.parametrize("name", CASES)
 def test_sampler_has_the_law_of_its_pseudo_code(name, dimension):
     """Means and covariances by the chi-square test; the accuracy row, hence the coverage of its intervals, by Welch's
