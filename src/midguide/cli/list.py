@@ -17,7 +17,7 @@ COSTS = {
     "ddrm": "steps forwards",
     "diffpir": "steps forwards",
     "dps": "steps forwards, steps - 1 vjps",
-    "mgps": "steps + G forwards (+ 2 G while warm) and G vjps, G gradient steps",
+    "mgps": "steps + G forwards (a further G in warm steps) and G vjps, for G gradient steps",
     "pgdm": "steps forwards, steps - 1 vjps",
     "red-diff": "steps - 1 forwards",
     "unconditional": "steps forwards",
