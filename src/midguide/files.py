@@ -57,6 +57,19 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def append(path: Path, text: str) -> None:
+    """Add `text` to the end of a file.
+
+    Raises:
+        DataError: the file is not writable, or the disk is full.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
 def _unwritten(path: Path, error: Exception) -> DataError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return DataError(f"cannot write {path}: {reason}", hint="check the folder and free space")

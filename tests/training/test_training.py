@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from midguide.denoisers.builtin import load_prior
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.nn.unet import UNetConfig
 from midguide.schedules import DiscreteVP
 from midguide.training.config import CardConfig, TrainingConfig, load_training_config
@@ -55,6 +55,20 @@ def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     resumed, straight = train(config, images, tmp_path / "a"), train(config, images, tmp_path / "b")
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
+    train(recipe(steps=20), ramps(), tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(DataError, match="No space left"):
+        train(recipe(steps=40), ramps(), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "log.jsonl"]
 
 
 def test_training_leaves_the_global_random_state_alone(tmp_path):

@@ -7,6 +7,7 @@ log-normal in `sigma/alpha` mixed with a uniform part, so that few steps are spe
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from midguide.errors import CheckpointError
-from midguide.files import replacing
+from midguide.files import append, replacing
 from midguide.nn.unet import UNet
 from midguide.rng import global_seed
 from midguide.schedules import DiscreteVP
@@ -91,8 +92,7 @@ def train(
             run.save(checkpoint)
             rate = (run.step - first) / (time.monotonic() - started)
             row = {"step": run.step, "loss": sum(losses) / len(losses), "steps_per_second": round(rate, 3)}
-            with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
+            append(out / "log.jsonl", json.dumps(row) + "\n")
             losses = []
     run.network.load_state_dict(run.average)
     return run.network.eval()
@@ -148,8 +148,10 @@ class _Run:
         parts = {"network": self.network, "optimiser": self.optimiser}
         state = {name: part.state_dict() for name, part in parts.items()}
         state |= {"average": self.average, "generator": self.generator.get_state(), "step": self.step}
+        buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError like any other
+        torch.save(state, buffer)
         with replacing(path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
     def load(self, path: Path) -> None:
         try:
