@@ -125,8 +125,8 @@ class SVDOperator(LinearOperator):
 
     def prox(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         values = self.singular_values(x)
-        correction = self.vt(self.adjoint(y - self(x))) / (values**2 + weight)
-        return x + self.v(correction, x)
+        # A^T r = V s U^T r would leave rounding errors on the null space, which a small weight makes large
+        return x + self.v(values / (values**2 + weight) * self.ut(y - self(x)), x)
 
     @staticmethod
     def _inverse(values: Tensor) -> Tensor:
