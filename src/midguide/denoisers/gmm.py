@@ -147,7 +147,8 @@ class GaussianMixture(Denoiser):
         if not bool((self._values > 0).all()):
             raise NumericalError("a mixture with a singular covariance has no density")
         exact = self._rotate(x.reshape(len(x), self.dimension).double())
-        log_density = torch.logsumexp(self._logits(CLEAN, x.device).at(exact), 1) - 0.5 * self.dimension * math.log(2 * math.pi)
+        log_density = torch.logsumexp(self._logits(CLEAN, x.device).at(exact), 1)
+        log_density = log_density - 0.5 * self.dimension * math.log(2 * math.pi)
         if len(self._values) == 1:  # the term that `_logits` leaves out
             log_density = log_density - 0.5 * (exact.square() / self._values.to(x.device)).sum(1)
         return log_density.to(x.dtype)
