@@ -27,6 +27,8 @@ from midguide.rng import Rng
 
 CODE_CHANNELS = 512
 KERNELS = 8
+SHARPNESS = 3.0
+"""Size of the scores for a code of unit size: at 3 a few of the kernels make most of the mixture."""
 
 
 class BlurModel(Protocol):
@@ -85,8 +87,8 @@ class ShakenCamera(nn.Module):
     `G(x, k) = r(sum_m w_m (K_m * r^-1(x)))`: pixel values become light by the inverse of the sRGB response r; the light
     is blurred by eight fixed kernels of camera shake, from sharp to a wide one, mixed with weights w_m that vary
     smoothly over the image; and the sum becomes pixel values again. Unlike a blur of the pixel values, highlights
-    bleed far into the dark. Each corner of the image has weights of its own, the softmax of eight numbers of unit
-    scale, each the sum of 64 channels of the code over its root; in between, those numbers are interpolated.
+    bleed far into the dark. Each corner of the image has weights of its own, the softmax of eight scores, each the sum
+    of 64 channels of the code, scaled to three times the code's own size; in between, scores are interpolated.
 
     Args:
         kernels: K_m, shape (8, k, k), each of sum one.
@@ -113,7 +115,7 @@ class ShakenCamera(nn.Module):
         return CODE_CHANNELS, 2, 2
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:
-        scores = code.unflatten(1, (KERNELS, -1)).sum(2) / math.sqrt(CODE_CHANNELS / KERNELS)
+        scores = SHARPNESS * code.unflatten(1, (KERNELS, -1)).sum(2) / math.sqrt(CODE_CHANNELS / KERNELS)
         weights = F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=True).softmax(1)
         light = srgb_to_light(image)
         blurred = sum(
