@@ -23,7 +23,7 @@ class Recorded(Protocol):
 
 
 def describe(value: Any) -> Any:
-    """`value` as JSON: dataclasses by type and fields, tensors by shape and digest, modules and long tuples by digest."""
+    """`value` as JSON: dataclasses by type and fields; tensors, modules and long tuples by digest."""
     match value:
         case None | bool() | int() | float() | str():
             return value

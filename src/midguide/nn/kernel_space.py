@@ -65,8 +65,7 @@ class CodedUNet(nn.Module):
         levels = list(zip(widths, widths[1:], strict=False))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in levels)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * b, a, 4, stride=2, padding=1, bias=level == 0)
-            for level, (a, b) in enumerate(levels)
+            nn.ConvTranspose2d(2 * b, a, 4, stride=2, padding=1, bias=level == 0) for level, (a, b) in enumerate(levels)
         )
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -139,7 +138,7 @@ class KernelSpaceNetwork(nn.Module):
             image: in [0, 1], shape (B, 3, H, W).
             code: shape (B, 8 * channels, H / 128, W / 128).
         """
-        dtype = self.features[0].weight.dtype
+        dtype = next(self.parameters()).dtype
         correction = self.correction(self.unet(self.features(image.to(dtype)), code.to(dtype)))
         return image + correction.to(image.dtype)
 

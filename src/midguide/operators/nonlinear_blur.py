@@ -85,10 +85,11 @@ class ShakenCamera(nn.Module):
     """A camera that shakes differently in each part of the image, and whose pixels store light nonlinearly.
 
     `G(x, k) = r(sum_m w_m (K_m * r^-1(x)))`: pixel values become light by the inverse of the sRGB response r; the light
-    is blurred by eight fixed kernels of camera shake, from sharp to a wide one, mixed with weights w_m that vary
-    smoothly over the image; and the sum becomes pixel values again. Unlike a blur of the pixel values, highlights
-    bleed far into the dark. Each corner of the image has weights of its own, the softmax of eight scores, each the sum
-    of 64 channels of the code, scaled to three times the code's own size; in between, scores are interpolated.
+    is blurred by eight fixed kernels of camera shake, the first sharp, the last 61 pixels wide in 256, mixed with
+    weights w_m that vary smoothly over the image; and the sum becomes pixel values again. Unlike a blur of the pixel
+    values, highlights bleed far into the dark. Each corner of the image has weights of its own, the softmax of eight
+    scores, each the sum of 64 channels of the code, scaled to three times the code's own size; in between, scores are
+    interpolated.
 
     Args:
         kernels: K_m, shape (8, k, k), each of sum one.
@@ -107,7 +108,7 @@ class ShakenCamera(nn.Module):
         kernels = torch.zeros(KERNELS, sides[-1], sides[-1], dtype=torch.float64)
         for m, side in enumerate(sides):
             margin, size = (sides[-1] - max(side, 1)) // 2, max(side, 1)
-            kernel = motion_kernel(size, m / (KERNELS - 1), Rng([("shaken camera", m)]))
+            kernel = motion_kernel(size, 0.5, Rng([("shaken camera", m)]))
             kernels[m, margin : margin + size, margin : margin + size] = kernel
         return cls(kernels)
 
@@ -118,9 +119,7 @@ class ShakenCamera(nn.Module):
         scores = SHARPNESS * code.unflatten(1, (KERNELS, -1)).sum(2) / math.sqrt(CODE_CHANNELS / KERNELS)
         weights = F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=True).softmax(1)
         light = srgb_to_light(image)
-        blurred = sum(
-            weights[:, m, None] * ReflectBlur(self.kernels[m])(light) for m in range(KERNELS)
-        )
+        blurred = sum(weights[:, m, None] * ReflectBlur(self.kernels[m])(light) for m in range(KERNELS))
         return light_to_srgb(torch.as_tensor(blurred))
 
 
