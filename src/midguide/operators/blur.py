@@ -179,9 +179,9 @@ def motion_blur(
 ) -> ReflectBlur:
     """Blur by camera shake, reflect padding; `size` is the kernel's side in a 256x256 image and scales as `std` does.
 
-    Sides are rounded to odd numbers. Such blurs nearly erase some patterns: where the pseudo-inverse is asked for without
-    regard to the noise, conjugate gradients stop before it is reached. Kernel i comes from the stream (seed, "motion-blur", i); `count` is how many
-    observations get a kernel of their own, None for one kernel that serves all.
+    Sides are rounded to odd numbers. Such blurs nearly erase some patterns: where the pseudo-inverse is asked for
+    without regard to the noise, conjugate gradients stop before it is reached. Kernel i comes from the stream
+    (seed, "motion-blur", i); `count` is how many observations get a kernel of their own, None for one that serves all.
     """
     side = 2 * round((scaled(size, min(image_size(event_shape))) - 1) / 2) + 1
     kernels = [motion_kernel(side, intensity, rng) for rng in observation_streams(seed, "motion-blur", count)]
