@@ -116,7 +116,7 @@ def test_the_contract_holds_in_single_precision(name: str) -> None:
 def test_a_blur_too_strong_to_invert_by_iteration_satisfies_the_rest() -> None:
     kernel = gaussian_kernel(1.5)
     check_operator(ReflectBlur(torch.outer(kernel, kernel)), (1, 16, 16), pinv_tolerance=math.inf)
-    check_operator(make_operator("motion-blur", (2, 32, 40), count=3), (2, 32, 40), pinv_tolerance=math.inf)
+    check_operator(make_operator("motion-blur", (1, 32, 40), count=2), (1, 32, 40), pinv_tolerance=math.inf)
 
 
 @dataclass(frozen=True, eq=False)
