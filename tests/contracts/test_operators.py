@@ -30,6 +30,7 @@ from midguide.operators import (
     ReflectBlur,
     SeparableBlur,
     SubsampledHadamard,
+    SVDOperator,
     bicubic_downsampling,
     compose,
     gaussian_kernel,
@@ -52,6 +53,15 @@ def mild_kernels(*shape: int) -> Tensor:
     return kernels
 
 
+def needed_settings(name: str, shape: tuple[int, ...], folder: Path) -> dict[str, Any]:
+    """Settings without which an operator cannot be made."""
+    if name != "mask-file":
+        return {}
+    grey = np.random.default_rng(0).choice([0, 255], size=shape[1:]).astype(np.uint8)
+    Image.fromarray(grey).save(folder / "mask.png")
+    return {"path": str(folder / "mask.png")}
+
+
 REFUSED = {
     "compressed-sensing": [(3, 24, 16)],  # no power of two of pixels
     "jpeg": [(5, 16, 32)],  # neither grey nor RGB
@@ -64,11 +74,7 @@ PINV_TOLERANCES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_registered_operators_satisfy_the_contract(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
-    settings: dict[str, Any] = {}
-    if name == "mask-file":
-        settings["path"] = str(tmp_path / "mask.png")
-        grey = np.random.default_rng(0).choice([0, 255], size=shape[1:]).astype(np.uint8)
-        Image.fromarray(grey).save(tmp_path / "mask.png")
+    settings = needed_settings(name, shape, tmp_path)
     if shape in REFUSED.get(name, []):
         with pytest.raises(ShapeError):
             make_operator(name, shape, **settings)
@@ -146,6 +152,20 @@ def test_the_contract_holds_in_single_precision(name: str) -> None:
 def test_a_blur_too_strong_to_invert_by_iteration_satisfies_the_rest() -> None:
     kernel = gaussian_kernel(1.5)
     check_operator(ReflectBlur(torch.outer(kernel, kernel)), (1, 16, 16), pinv_tolerance=math.inf)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_work_on_the_device_that_they_are_moved_to(name: str, tmp_path: Path) -> None:
+    """On torch's device without storage, which refuses to mix with another as an accelerator does."""
+    shape = (3, 16, 16)
+    operator = make_operator(name, shape, **needed_settings(name, shape, tmp_path)).to("meta")
+    x = torch.empty(2, *shape, device="meta")
+    y = operator(x)
+    assert y.is_meta
+    assert operator.measured(y).is_meta
+    if isinstance(operator, SVDOperator):
+        assert operator.pinv(y).is_meta
+        assert operator.v(operator.vt(x), x).is_meta
 
 
 @dataclass(frozen=True, eq=False)

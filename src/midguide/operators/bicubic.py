@@ -14,9 +14,9 @@ from midguide.operators.separable import Separable
 def bicubic_downsampling(height: int, width: int, factor: int) -> Separable:
     """Shrink by bicubic interpolation against aliasing, as Pillow does and MATLAB's `imresize` but for the edge.
 
-    Output i is the mean of the pixels with weights `k((j + 1/2) / f - (i + 1/2))`, k the cubic kernel of Keys with
-    a = -1/2, which reaches over `4 f` pixels. At the edge the pixels that exist share the weight (Pillow; MATLAB mirrors
-    the image instead).
+    Output i is the mean of the pixels j with weights `k((j + 1/2) / f - (i + 1/2))`, k the cubic kernel of Keys with
+    a = -1/2, which reaches over `4 f` pixels. At the edge the pixels that exist share the weight, as in Pillow; MATLAB
+    mirrors the image instead.
 
     Args:
         height: rows of the images, a multiple of the factor.

@@ -49,7 +49,7 @@ def walsh_hadamard(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SubsampledHadamard(SVDOperator):
-    """`y = R H D x` for vectors, shape (B, n) -> (B, m): signs D, the Hadamard transform H, and the rows R that are kept.
+    """`y = R H D x` for vectors, shape (B, n) -> (B, m): signs D, the Hadamard transform H, and the rows R to keep.
 
     Rows are orthonormal: the singular values are one where a row is kept, else zero, and `V = D H`.
 

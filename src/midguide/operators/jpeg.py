@@ -5,10 +5,13 @@ colours of JFIF (ITU-T T.871). Entropy coding loses nothing and is left out.
 
 Differences from an encoder and decoder such as libjpeg:
 - rounding has a gradient unless `rounding="exact"`;
-- numbers stay real: libjpeg also rounds colours, pixels and, within its transforms, intermediate results;
-- decoded values outside [-1, 1] are kept, so that decoding again changes nothing; `compose(HighDynamicRange(1.0), JPEG())`
-  clips them as a decoder does;
-- chroma is enlarged by replication; libjpeg's triangle filter is `upsampling="triangle"`.
+- numbers stay real: libjpeg also rounds colours, pixels and, within its transforms, intermediate results, which lets
+  a coefficient near the middle between two steps go the other way. With exact rounding and the triangle filter, a
+  portrait differs from libjpeg's by 0.3 (quality 2) to 1.2 of 255 levels on average;
+- decoded values outside [-1, 1] are kept, so that decoding again changes nothing; a decoder clips them, as
+  `compose(HighDynamicRange(1.0), JPEG())` does;
+- chroma is enlarged by replication, which adds 2.4 levels (root mean square) to that portrait at quality 2, where
+  compression itself costs 26; libjpeg's triangle filter is `upsampling="triangle"`.
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ OPERATORS: dict[str, OperatorEntry] = {
         separable_blur.gaussian_blur_separable, "Gaussian blur, zero padding, small singular values cut", True, True
     ),
     "half-mask": OperatorEntry(mask.half_inpainting, "one half of the image is hidden", True, True),
-    "high-dynamic-range": OperatorEntry(
-        high_dynamic_range.high_dynamic_range, "multiplied and clipped", False, False
-    ),
+    "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", False, False),
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", True, True),
     "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", False, False),
     "mask-file": OperatorEntry(mask.file_inpainting, "an image file says what is measured (white)", True, True),

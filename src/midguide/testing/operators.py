@@ -30,9 +30,9 @@ def check_operator(
     """Check everything that an operator promises, on random inputs in [-1, 1].
 
     Every operator: finite, keeps the dtype and its input, rows independent of their batch, hidden entries zero. With a
-    pseudo-inverse: `h(h^+(h(x))) = h(x)`. A linear one: linearity, `<A x, y> = <x, A^T y>`, the four identities of Moore
-    and Penrose, optimality of the proximal step, derivative = adjoint. With an SVD: V orthogonal, `U^T A x = s V^T x`,
-    agreement with conjugate gradients.
+    pseudo-inverse: `h(h^+(h(x))) = h(x)`. A linear one: linearity, `<A x, y> = <x, A^T y>`, the four identities of
+    Moore and Penrose, optimality of the proximal step, derivative = adjoint. With an SVD: V orthogonal,
+    `U^T A x = s V^T x`, agreement with conjugate gradients.
 
     Args:
         operator: what to check.
@@ -122,9 +122,7 @@ def _check_pseudo_inverse(operator: LinearOperator, x: Tensor, y: Tensor, tolera
     _check_rows(operator, "A^+ y", lambda op, v: op.pinv(v), y, tolerance=tolerance)
 
 
-def _check_right_inverse(
-    operator: PseudoInvertibleOperator, y: Tensor, shape: torch.Size, tolerance: float
-) -> None:
+def _check_right_inverse(operator: PseudoInvertibleOperator, y: Tensor, shape: torch.Size, tolerance: float) -> None:
     """`h(h^+(y)) = y` for measurements y of inputs of this shape."""
     solution = operator.pinv(y)
     require(solution.shape == shape, operator, f"h^+(y) has shape {tuple(solution.shape)}, x {tuple(shape)}")
