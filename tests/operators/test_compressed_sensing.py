@@ -84,7 +84,7 @@ def test_seed_decides_what_is_drawn_and_the_global_generator_is_left_alone(kind:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"power of two of pixels, got 384\nhint: crop or resize.*gaussian"):
         make_operator("compressed-sensing", (3, 24, 16))
-    with pytest.raises(ShapeError, match=r"16,384 pixels .* 4 GB.*\nhint: kind='hadamard'"):
+    with pytest.raises(ShapeError, match=r"16,384 pixels .* 5 GB.*\nhint: kind='hadamard'"):
         make_operator("compressed-sensing", (3, 128, 128), kind="gaussian")
     with pytest.raises(ConfigError, match=r"unknown kind 'x'\nhint: one of gaussian, hadamard"):
         make_operator("compressed-sensing", (3, 8, 8), kind="x")

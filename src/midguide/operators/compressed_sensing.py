@@ -18,7 +18,7 @@ from midguide.operators.base import SVDOperator, image_size
 from midguide.operators.matrix import Matrix
 from midguide.rng import Rng
 
-# Pixels of one channel. In float64, half of 64x64 takes 0.3 GB and ten seconds of one core; 128x128 would take 4 GB.
+# Pixels of one channel. In float64, half of 64x64 takes 0.3 GB and ten seconds of a free core; 128x128 would take 5 GB.
 LARGEST_DENSE = 64 * 64
 
 
@@ -151,7 +151,7 @@ def gaussian_rows(n: int, count: int, seed: int) -> Matrix:
     """
     if n > LARGEST_DENSE:
         raise ShapeError(
-            f"a dense matrix for {n:,} pixels with its decomposition would take {8e-9 * n * (n + 2 * count):.0f} GB, "
+            f"a dense matrix for {n:,} pixels with its decomposition would take {8e-9 * n * (n + 3 * count):.0f} GB, "
             f"at most {LARGEST_DENSE:,} pixels are taken",
             hint="kind='hadamard' stores no matrix",
         )

@@ -25,6 +25,8 @@ from midguide.operators import (
     jpeg,
     mask,
     matrix,
+    nonlinear_blur,
+    phase_retrieval,
     separable_blur,
     super_resolution,
 )
@@ -61,7 +63,7 @@ OPERATORS: dict[str, OperatorEntry] = {
     "compressed-sensing": OperatorEntry(
         compressed_sensing.compressed_sensing, "random combinations of the pixels", True, True
     ),
-    "gaussian-blur": OperatorEntry(blur.gaussian_blur, "Gaussian blur, reflect padding", True, False),
+    "gaussian-blur": OperatorEntry(separable_blur.gaussian_blur, "Gaussian blur, reflect padding", True, True),
     "gaussian-blur-circular": OperatorEntry(blur.gaussian_blur_circular, "Gaussian blur, wraps around", True, True),
     "gaussian-blur-separable": OperatorEntry(
         separable_blur.gaussian_blur_separable, "Gaussian blur, zero padding, small singular values cut", True, True
@@ -71,6 +73,13 @@ OPERATORS: dict[str, OperatorEntry] = {
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", True, True),
     "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", False, False),
     "mask-file": OperatorEntry(mask.file_inpainting, "an image file says what is measured (white)", True, True),
+    "motion-blur": OperatorEntry(blur.motion_blur, "blur by camera shake, reflect padding", True, False),
+    "nonlinear-blur": OperatorEntry(
+        nonlinear_blur.nonlinear_blur, "blur in kernel space, or by a camera that shakes in linear light", False, False
+    ),
+    "phase-retrieval": OperatorEntry(
+        phase_retrieval.phase_retrieval, "modulus of the Fourier transform of the padded image", False, False
+    ),
     "random-inpainting": OperatorEntry(mask.random_inpainting, "a random fraction of pixels is measured", True, True),
     "super-resolution": OperatorEntry(super_resolution.super_resolution, "means of square blocks", True, True),
 }
@@ -109,6 +118,8 @@ PRESETS: dict[str, OperatorPreset] = {
     "jpeg:paper": OperatorPreset(
         {"quality": 2, "tables": "unclamped", "subsampling": "4:2:0"}, f"{_PAPER}: quality 2, tables as in its code"
     ),
+    "motion-blur:paper": OperatorPreset({"size": 61.0, "intensity": 0.5}, f"{_PAPER}: 61x61 pixels of 256"),
+    "phase-retrieval:paper": OperatorPreset({"oversampling": 2.0}, f"{_PAPER}: 256 pixels become 384"),
     "super-resolution:x16": OperatorPreset({"factor": 16}, f"{_PAPER}: super-resolution x16"),
     "super-resolution:x4": OperatorPreset({"factor": 4}, f"{_PAPER}: super-resolution x4"),
 }
