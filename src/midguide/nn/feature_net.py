@@ -111,5 +111,5 @@ def load_feature_net(path: str | Path) -> tuple[FeatureNet, str]:
         sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as a feature network: {reason}", hint="is it complete?") from error
+        raise CheckpointError(f"{path} is no readable feature network: {reason}", hint="is it complete?") from error
     return network.eval(), sha256
