@@ -63,13 +63,14 @@ def run(
     output.use_threads(context)
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
-    from midguide.studies.execute import run_units, units_to_run
+    from midguide.studies.execute import check_weights, run_units, units_to_run
     from midguide.studies.expected import load_expected
     from midguide.studies.presets import parse_override
     from midguide.studies.spec import load_study
     from midguide.studies.store import Store
 
     study = load_study(file, [parse_override(text) for text in settings or ()])
+    check_weights(study.head.metrics)
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)
     store = Store.create(folder, study.plain, expected)

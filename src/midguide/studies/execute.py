@@ -33,7 +33,7 @@ def units_to_run(
 
 
 def check_weights(metrics: Iterable[str]) -> None:
-    """Refuse to start where a metric's weights are missing or damaged.
+    """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
 
     Raises:
         CheckpointError: names the metric and the file.
@@ -68,7 +68,6 @@ def run_units(
     Returns:
         How many of them failed.
     """
-    check_weights(study.head.metrics)
     kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
     runner = runner or local_runner(workers, kept)
     failed, started = 0, time.monotonic()
