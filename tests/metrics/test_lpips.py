@@ -4,12 +4,14 @@ Published weights are not part of the package. With MIDGUIDE_WEIGHTS naming a fo
 squeezenet11-caffe-lpips-v0.1.safetensors the tests that need it run; otherwise they say why they do not.
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from midguide.errors import CheckpointError, NumericalError, ShapeError
-from midguide.metrics.lpips import PUBLISHED, assembled, load_lpips
+from midguide.metrics.lpips import PUBLISHED, Published, assembled, load_lpips
 from midguide.metrics.weights import read_weights, weights_folder
 from midguide.nn.perceptual_features import BODIES
 
@@ -50,7 +52,7 @@ def convolution(x, weight, bias, stride=1, padding=0):
 
 def pooled(x):
     """Maxima of 3x3 at stride 2; windows that overlap the lower right edge are cut."""
-    rows, columns = (range(0, max(side - 2, 1) + (side - 3) % 2 * (side > 3), 2) for side in x.shape[1:])
+    rows, columns = (range(0, 2 * math.ceil((side - 3) / 2) + 1, 2) for side in x.shape[1:])
     return np.stack([[x[:, i : i + 3, j : j + 3].max((1, 2)) for j in columns] for i in rows]).transpose(2, 0, 1)
 
 
@@ -174,7 +176,7 @@ def test_damaged_unsafe_and_foreign_files_are_refused(tmp_path, monkeypatch):
     torch.save({}, tmp_path / "alexnet-owt-7be5be79.pth")
     with pytest.raises(CheckpointError, match="is not the published file"):
         load_lpips("alexnet")
-    monkeypatch.setitem(PUBLISHED, "test", type(PUBLISHED["alexnet"])("alexnet", (("other.pth", ""),)))
+    monkeypatch.setitem(PUBLISHED, "test", Published("alexnet", (("other.pth", ""),)))
     torch.save(random_weights("squeezenet1.1"), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="do not fit LPIPS"):
         load_lpips("test")
