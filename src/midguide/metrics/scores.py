@@ -70,7 +70,7 @@ def truth_coverage(draws: Tensor, truth: Tensor, level: float) -> Tensor:
     By ranks: among n + 1 exchangeable values the rank r of the truth is uniform on 0..n, so that `k <= r <= n - k` has
     the probability `1 - 2 k / (n + 1)`. With `k + f = (1 - level) (n + 1) / 2`, k an integer and f below 1, the
     intervals of k and k + 1 are weighted by 1 - f and f, which gives `level` exactly for any n. (Empirical quantiles
-    would cover less: 74 % instead of 90 % for 10 draws.) Few draws say little: with fewer than `2 / (1 - level) - 1`
+    cover less: about 75 % instead of 90 % for 10 draws.) Few draws say little: with fewer than `2 / (1 - level) - 1`
     of them, the wider of the two intervals is the whole line. Draws that equal the truth count as half below it.
 
     Args:
