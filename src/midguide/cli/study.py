@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from midguide.studies.spec import Study
     from midguide.studies.store import Store
 
+WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
 Set = Annotated[
     list[str] | None,
@@ -45,6 +47,9 @@ def run(
     settings: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
+    ] = None,
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Measure stored draws again, without sampling (needs keep_samples).")
     ] = False,
@@ -56,13 +61,16 @@ def run(
     output.check_counts(workers=workers, limit=limit)
     folder = output.out_folder(out) if out else None
     output.use_threads(context)
-    from midguide.studies.execute import run_units, units_to_run
+    if weights is not None:
+        os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
+    from midguide.studies.execute import check_weights, run_units, units_to_run
     from midguide.studies.expected import load_expected
     from midguide.studies.presets import parse_override
     from midguide.studies.spec import load_study
     from midguide.studies.store import Store
 
     study = load_study(file, [parse_override(text) for text in settings or ()])
+    check_weights(study.head.metrics)
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)
     store = Store.create(folder, study.plain, expected)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from midguide.errors import CheckpointError
+from midguide.metrics.registry import METRICS
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
 from midguide.studies.store import Progress, Store
@@ -28,6 +30,19 @@ def units_to_run(
     units += progress.failed if retry else []
     units += [unit for unit in progress.done if (store.samples / unit.draws_address).exists()] if rescore else []
     return units[:limit]
+
+
+def check_weights(metrics: Iterable[str]) -> None:
+    """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
+
+    Raises:
+        CheckpointError: names the metric and the file.
+    """
+    for name in metrics:
+        try:
+            METRICS[name].ready()
+        except CheckpointError as error:
+            raise CheckpointError(f"metric {name!r}: {error.message}", hint=error.hint) from error
 
 
 def run_units(

@@ -135,7 +135,7 @@ def _units(
         source.check(first)
         for name in head.metrics:
             where = f"metric {name!r} on problem {problem.label!r}"
-            METRICS[name].check(first)
+            METRICS[name].check(first, n)
     except MidguideError as error:
         raise type(error)(f"{where}: {error.message}", hint=error.hint) from error
     return [

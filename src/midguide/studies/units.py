@@ -96,7 +96,7 @@ def run_unit(unit: Unit, kept: Path | None = None) -> list[dict[str, Any]]:
         return [{**base, "metric": name, "value": None, "failure": _reason(error)} for name in unit.metrics]
     costs = asdict(samples.cost)
     base |= {name: costs[name] for name in COST}
-    return [{**base, "metric": name, **_measured(name, answer, target)} for name in unit.metrics]
+    return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
 
 
 COST = ("network_forwards", "network_vjps", "seconds", "peak_memory_mib")
@@ -120,6 +120,11 @@ def _target(unit: Unit, problem: Any) -> Target:
         return Target(problem)
     posterior = exact_prior(problem).posterior(problem.likelihood)
     return Target(problem, posterior, posterior.sample(unit.n, seed=stream_seed(unit.problem_seed, "reference")))
+
+
+def _recorded(unit: Unit, name: str) -> dict[str, Any]:
+    """The name of a metric, and what its number depends on, weights included."""
+    return {"metric": name, "configuration": unit.configuration | METRICS[name].record()}
 
 
 def _measured(name: str, answer: Answer, target: Target) -> dict[str, Any]:
