@@ -54,9 +54,13 @@ class Sampled:
         check_needs(self.sampler, problem, SAMPLERS)
 
     def draw(self, problem: Problem, n: int, seed: int) -> Samples:
-        most = max(CHUNK_VALUES // math.prod(problem.event_shape), 1)
-        rows = max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
+        rows = self.chunk(problem, n)
         return sample(self.sampler, problem, n, seed=seed, stream_size=rows, chunk=rows)
+
+    def chunk(self, problem: Problem, n: int) -> int:
+        """How many of `n` samples are drawn together: the greatest divisor of n with at most `CHUNK_VALUES` values."""
+        most = max(CHUNK_VALUES // math.prod(problem.event_shape), 1)
+        return max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
 
 
 @dataclass(frozen=True)
