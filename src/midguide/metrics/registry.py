@@ -166,3 +166,6 @@ METRICS: dict[str, Metric] = {
     "variance_ratio": Metric(compute=_variance_ratio),
 }
 """`name` or `name[protocol]` -> metric. All need one observation."""
+
+SET_METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {}
+"""`name[protocol]` -> a number about many draws together, of (draws, truths), shapes (n, *event) and (m, *event)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
 from midguide.studies.store import Progress, Store
-from midguide.studies.units import Unit
+from midguide.studies.units import Unit, batches
 
 
 def units_to_run(
@@ -36,16 +36,18 @@ def run_units(
     units: list[Unit],
     *,
     workers: int = 1,
+    device: str = "cpu",
     runner: Runner | None = None,
     on_unit: Callable[[Unit, list[str], float], None] = lambda unit, failures, seconds: None,
 ) -> int:
     """Run units and store their rows as they come.
 
     Args:
-        study: its `keep_samples` says whether draws are stored.
+        study: its `keep_samples` says whether draws are stored, its `batch` how many units are drawn together.
         store: where the rows go.
         units: what to run.
         workers: processes, where no runner is given.
+        device: where networks compute, where no runner is given.
         runner: another engine.
         on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
             far.
@@ -54,11 +56,11 @@ def run_units(
         How many of them failed.
     """
     kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
-    runner = runner or local_runner(workers, kept)
+    runner = runner or local_runner(workers, kept, device)
     failed, started = 0, time.monotonic()
     try:
-        for unit in units:
-            runner.submit(unit)
+        for batch in batches(units, study.head.batch):
+            runner.submit(batch)
         for done, (unit, rows) in enumerate(runner.collect(), start=1):
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})

@@ -205,6 +205,10 @@ def _value(kind: Any, value: object, where: str) -> Any:
         if value not in typing.get_args(kind):
             raise _mismatch(where, f"one of {', '.join(map(repr, typing.get_args(kind)))}", value)
         return value
+    if typing.get_origin(kind) in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise _mismatch(where, "a table", value)
+        return dict(value)
     if typing.get_origin(kind) is tuple:
         return _tuple(typing.get_args(kind), value, where)
     if kind is StepRule and isinstance(value, int) and not isinstance(value, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -12,10 +12,14 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
 from midguide.problem import Problem
+from midguide.studies.images import ImageProblem
 
 
 class ProblemKind(Protocol):
     """The settings of a family of problems of one observation each, addressed by a seed."""
+
+    stacks: ClassVar[bool]
+    """Whether the problems of all seeds share prior, operator and noise model, and can be sampled as one."""
 
     @property
     def prior(self) -> str:
@@ -24,6 +28,10 @@ class ProblemKind(Protocol):
 
     def prior_digest(self) -> str:
         """What identifies the prior besides settings, seed and package version: the SHA-256 of a network's file."""
+        ...
+
+    def data_digest(self, seed: int) -> str:
+        """What identifies the data of this seed likewise; empty where they follow from the rest."""
         ...
 
     def build(self, seed: int) -> Problem:
@@ -40,6 +48,8 @@ class MixtureProblem:
         sigma_y: standard deviation of the noise.
     """
 
+    stacks: ClassVar[bool] = False
+
     dimension: int
     sigma_y: float = 0.05
 
@@ -49,6 +59,10 @@ class MixtureProblem:
 
     def prior_digest(self) -> str:
         """Empty: the prior follows from the settings and the seed."""
+        return ""
+
+    def data_digest(self, seed: int) -> str:
+        """Empty: so do the data."""
         return ""
 
     def build(self, seed: int) -> Problem:
@@ -65,6 +79,8 @@ class GaussianProblem:
         sigma_y: standard deviation of the noise.
     """
 
+    stacks: ClassVar[bool] = False
+
     dimension: int
     measurements: int
     sigma_y: float
@@ -77,11 +93,15 @@ class GaussianProblem:
         """Empty: the prior follows from the settings and the seed."""
         return ""
 
+    def data_digest(self, seed: int) -> str:
+        """Empty: so do the data."""
+        return ""
+
     def build(self, seed: int) -> Problem:
         return random_gaussian_problem(self.dimension, self.measurements, seed, self.sigma_y, dtype=torch.float64)
 
 
-KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "mixture": MixtureProblem}
+KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "images": ImageProblem, "mixture": MixtureProblem}
 
 
 def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:

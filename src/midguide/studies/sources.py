@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -28,6 +28,10 @@ LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
 
 
+MOST_STREAMS = 64
+"""Streams of their own cost milliseconds per sample: nothing beside images, too much for thousands of tiny samples."""
+
+
 class Source(Protocol):
     """Gives draws for a problem; a frozen dataclass, since its fields are part of a unit's address."""
 
@@ -35,22 +39,22 @@ class Source(Protocol):
         """Refuse a problem that the source cannot handle, before anything is drawn."""
         ...
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
-        """`n` draws of the one observation of a problem, and their cost."""
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        """`n` draws of each observation of a problem, from random streams of `seeds`, one each, and their cost."""
         ...
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws of a sampler, all from one random stream."""
+    """Draws of a sampler; more than `MOST_STREAMS` of an observation share one random stream."""
 
     sampler: Sampler
 
     def check(self, problem: Problem) -> None:
         check_needs(self.sampler, problem, SAMPLERS)
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
-        return sample(self.sampler, problem, n, seed=seed, stream_size=n)
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=1 if n <= MOST_STREAMS else n)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class ExactPosterior:
     def check(self, problem: Problem) -> None:
         exact_prior(problem)
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
         posterior = exact_prior(problem).posterior(problem.likelihood)
         return _without_network(lambda: posterior.sample(n, seed=stream_seed(seed, "exact")))
 
@@ -72,7 +77,8 @@ class PriorDraws:
     def check(self, problem: Problem) -> None:
         exact_prior(problem)
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
         prior = exact_prior(problem)
         return _without_network(lambda: prior.sample(n, seed=stream_seed(seed, "from the prior")))
 
@@ -102,7 +108,8 @@ class ClosedForm:
         if not isinstance(problem.denoiser, Gaussian):
             raise UnsupportedProblem("laws in closed form are those of Gaussian problems")
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
         started = time.monotonic()
         law = LAWS[type(self.sampler), self.mean_field](self.sampler, problem)
         cost = Cost(0.0, 0.0, time.monotonic() - started, 0.0)
