@@ -133,7 +133,7 @@ def test_operator_that_the_sampler_cannot_use(refused, monkeypatch):
         needs: ClassVar[Needs] = Needs(operator=SVDOperator)
 
     monkeypatch.setitem(SAMPLERS, "svd-only", NeedsSVD)
-    refused("--sampler", "svd-only", operator="gaussian-blur", says=("NeedsSVD", "SVD", "mgps"))
+    refused("--sampler", "svd-only", operator="motion-blur", says=("NeedsSVD", "SVD", "mgps"))
 
 
 def test_measured_needs_measurements_of_the_shape_of_the_image(refused):

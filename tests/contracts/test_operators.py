@@ -23,6 +23,7 @@ from midguide.operators import (
     Mask,
     Matrix,
     Operator,
+    PhaseRetrieval,
     ReflectBlur,
     SeparableBlur,
     compose,
@@ -82,6 +83,12 @@ API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
     "circular blur per observation": (lambda: CircularBlur(mild_kernels(3, 5, 3), per_observation=True), (2, 8, 9)),
     "reflect blur, odd sizes": (lambda: ReflectBlur(mild_kernels(5, 4)), (2, 9, 7)),
     "reflect blur per observation": (lambda: ReflectBlur(mild_kernels(3, 3, 3), per_observation=True), (2, 8, 9)),
+    "reflect blur with its decomposition": (
+        lambda: SeparableBlur.reflected(gaussian_kernel(0.7), gaussian_kernel(0.4), 6, 9),
+        (2, 6, 9),
+    ),
+    "nonlinear blur per observation": (lambda: make_operator("nonlinear-blur", (2, 33, 40), count=3), (2, 33, 40)),
+    "phase retrieval, odd sizes": (lambda: PhaseRetrieval((2, 1)), (2, 7, 9)),
     "separable blur": (lambda: SeparableBlur.create(gaussian_kernel(0.7), gaussian_kernel(0.4), 6, 9), (2, 6, 9)),
     "mask after blur": (lambda: compose(Mask(draw(8, 8) > 0.3), ReflectBlur(mild_kernels(3, 3))), (2, 8, 8)),
     "block mean after blur after mask": (
@@ -97,7 +104,11 @@ def test_operators_of_the_api_satisfy_the_contract(name: str) -> None:
     check_operator(make(), shape)
 
 
-@pytest.mark.parametrize("name", ["box-inpainting", "super-resolution", "gaussian-blur", "gaussian-blur-separable"])
+SINGLE = ["box-inpainting", "super-resolution", "gaussian-blur", "gaussian-blur-separable"]
+SINGLE += ["motion-blur", "nonlinear-blur", "phase-retrieval"]
+
+
+@pytest.mark.parametrize("name", SINGLE)
 def test_the_contract_holds_in_single_precision(name: str) -> None:
     check_operator(make_operator(name, (3, 16, 16)), (3, 16, 16), dtype=torch.float32)
 
@@ -105,6 +116,7 @@ def test_the_contract_holds_in_single_precision(name: str) -> None:
 def test_a_blur_too_strong_to_invert_by_iteration_satisfies_the_rest() -> None:
     kernel = gaussian_kernel(1.5)
     check_operator(ReflectBlur(torch.outer(kernel, kernel)), (1, 16, 16), pinv_tolerance=math.inf)
+    check_operator(make_operator("motion-blur", (1, 32, 40), count=2), (1, 32, 40), pinv_tolerance=math.inf)
 
 
 @dataclass(frozen=True, eq=False)

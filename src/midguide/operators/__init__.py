@@ -3,8 +3,12 @@
 from midguide.operators.base import LinearOperator, Operator, SVDOperator
 from midguide.operators.blur import CircularBlur, ReflectBlur, gaussian_kernel
 from midguide.operators.compose import Compose, LinearCompose, compose
+from midguide.operators.deepinv import from_deepinv
 from midguide.operators.mask import Mask, box_mask, half_mask, mask_from_file, random_mask
 from midguide.operators.matrix import Identity, Matrix
+from midguide.operators.motion_kernel import motion_kernel
+from midguide.operators.nonlinear_blur import NonlinearBlur
+from midguide.operators.phase_retrieval import PhaseRetrieval
 from midguide.operators.registry import OPERATORS, OperatorEntry, make_operator
 from midguide.operators.separable_blur import SeparableBlur
 from midguide.operators.super_resolution import BlockMean
@@ -19,16 +23,20 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Matrix",
+    "NonlinearBlur",
     "Operator",
     "OperatorEntry",
+    "PhaseRetrieval",
     "ReflectBlur",
     "SVDOperator",
     "SeparableBlur",
     "box_mask",
     "compose",
+    "from_deepinv",
     "gaussian_kernel",
     "half_mask",
     "make_operator",
     "mask_from_file",
+    "motion_kernel",
     "random_mask",
 ]

@@ -16,7 +16,7 @@ from typing import get_args
 import torch
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators import blur, mask, matrix, separable_blur, super_resolution
+from midguide.operators import blur, mask, matrix, nonlinear_blur, phase_retrieval, separable_blur, super_resolution
 from midguide.operators.base import Operator
 
 
@@ -45,7 +45,7 @@ class OperatorEntry:
 
 OPERATORS: dict[str, OperatorEntry] = {
     "box-inpainting": OperatorEntry(mask.box_inpainting, "a box is hidden", True, True),
-    "gaussian-blur": OperatorEntry(blur.gaussian_blur, "Gaussian blur, reflect padding", True, False),
+    "gaussian-blur": OperatorEntry(separable_blur.gaussian_blur, "Gaussian blur, reflect padding", True, True),
     "gaussian-blur-circular": OperatorEntry(blur.gaussian_blur_circular, "Gaussian blur, wraps around", True, True),
     "gaussian-blur-separable": OperatorEntry(
         separable_blur.gaussian_blur_separable, "Gaussian blur, zero padding, small singular values cut", True, True
@@ -53,6 +53,13 @@ OPERATORS: dict[str, OperatorEntry] = {
     "half-mask": OperatorEntry(mask.half_inpainting, "one half of the image is hidden", True, True),
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", True, True),
     "mask-file": OperatorEntry(mask.file_inpainting, "an image file says what is measured (white)", True, True),
+    "motion-blur": OperatorEntry(blur.motion_blur, "blur by camera shake, reflect padding", True, False),
+    "nonlinear-blur": OperatorEntry(
+        nonlinear_blur.nonlinear_blur, "blur in kernel space, or by a camera that shakes in linear light", False, False
+    ),
+    "phase-retrieval": OperatorEntry(
+        phase_retrieval.phase_retrieval, "modulus of the Fourier transform of the padded image", False, False
+    ),
     "random-inpainting": OperatorEntry(mask.random_inpainting, "a random fraction of pixels is measured", True, True),
     "super-resolution": OperatorEntry(super_resolution.super_resolution, "means of square blocks", True, True),
 }

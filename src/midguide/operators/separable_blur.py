@@ -1,4 +1,4 @@
-"""Separable blur with zeros beyond the border, which has a singular value decomposition made of two small ones."""
+"""Separable blurs, which have a singular value decomposition made of two small ones, whatever their border."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from midguide.errors import ShapeError
 from midguide.operators.base import SVDOperator, image_size
-from midguide.operators.blur import scaled_gaussian
+from midguide.operators.blur import ReflectBlur, scaled_gaussian
 from midguide.operators.matrix import Matrix
 
 
 @dataclass(frozen=True, eq=False)
 class SeparableBlur(SVDOperator):
-    """`Y = A_y X A_x^T` for each channel; build it with `SeparableBlur.create`, which sees zeros beyond the border.
+    """`Y = A_y X A_x^T` for each channel; build it with `SeparableBlur.create`, which sees zeros beyond the border,
+    or with `SeparableBlur.reflected`, which mirrors the image there.
 
     The decomposition is the Kronecker product of those of A_y and A_x: each singular value is a product.
 
@@ -52,6 +53,14 @@ class SeparableBlur(SVDOperator):
             Matrix.create(_toeplitz(kernel_x, width), (width,), cut=cut),
         )
 
+    @classmethod
+    def reflected(cls, kernel_y: Tensor, kernel_x: Tensor, height: int, width: int) -> Self:
+        """The `ReflectBlur` with the kernel `outer(kernel_y, kernel_x)`; arguments as in `create`."""
+        return cls(
+            Matrix.create(_mirrored(kernel_y, height), (height,)),
+            Matrix.create(_mirrored(kernel_x, width), (width,)),
+        )
+
     def __call__(self, x: Tensor) -> Tensor:
         return self._both(x, self.vertical.matrix, self.horizontal.matrix)
 
@@ -80,6 +89,18 @@ class SeparableBlur(SVDOperator):
         return vertical.to(x) @ x @ horizontal.to(x).mT
 
 
+def gaussian_blur(
+    event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
+) -> SeparableBlur:
+    """Gaussian blur, reflect padding; `std` is that of a 256x256 image and scales with the image's shorter side.
+
+    Its decomposition is exact, down to the smallest singular values: where the noise is not accounted for, as in the
+    pseudo-inverse, take `gaussian-blur-separable`, which cuts them.
+    """
+    kernel = scaled_gaussian(event_shape, std, truncate)
+    return SeparableBlur.reflected(kernel, kernel, *image_size(event_shape))
+
+
 def gaussian_blur_separable(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0, cut: float = 0.03
 ) -> SeparableBlur:
@@ -96,3 +117,9 @@ def _toeplitz(kernel: Tensor, size: int) -> Tensor:
     offset = index[:, None] - index[None] + len(kernel) // 2
     inside = (offset >= 0) & (offset < len(kernel))
     return torch.where(inside, kernel.double()[offset.clamp(0, len(kernel) - 1)], 0.0)
+
+
+def _mirrored(kernel: Tensor, size: int) -> Tensor:
+    """The matrix of a 1-D convolution that mirrors the signal at its borders, shape (size, size)."""
+    basis = torch.eye(size, dtype=torch.float64)[..., None]
+    return ReflectBlur(kernel.double()[:, None])(basis)[..., 0].mT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from midguide.denoisers.gaussian import Gaussian
+from midguide.denoisers.gmm import GaussianMixture
 from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.problem import Problem
@@ -27,9 +29,8 @@ from midguide.studies.problems import exact_prior
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
 
-
-MOST_STREAMS = 64
-"""Streams of their own cost milliseconds per sample: nothing beside images, too much for thousands of tiny samples."""
+CHUNK_VALUES = 2**17
+"""Values of the state that a sampler works on at a time: half a megabyte in float32."""
 
 
 class Source(Protocol):
@@ -46,7 +47,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws of a sampler; more than `MOST_STREAMS` of an observation share one random stream."""
+    """Draws of a sampler.
+
+    Of a network each draw has its random stream, and all are drawn at once. Of a prior in closed form, thousands of
+    tiny draws, they come in chunks that a processor's cache can hold, each from one stream: a stream costs milliseconds.
+    """
 
     sampler: Sampler
 
@@ -54,7 +59,11 @@ class Sampled:
         check_needs(self.sampler, problem, SAMPLERS)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
-        return sample(self.sampler, problem, n, seed=seeds, stream_size=1 if n <= MOST_STREAMS else n)
+        if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
+            return sample(self.sampler, problem, n, seed=seeds)
+        most = max(CHUNK_VALUES // math.prod(problem.event_shape), 1)
+        rows = max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=rows)
 
 
 @dataclass(frozen=True)
