@@ -63,7 +63,16 @@ class Operator(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearOperator(Operator):
+class PseudoInvertibleOperator(Operator):
+    """An operator with a pseudo-inverse, `h(h^+(h(x))) = h(x)`; it need not be linear."""
+
+    @abstractmethod
+    def pinv(self, y: Tensor) -> Tensor:
+        """`h^+(y)`, shape (B, *measurement) -> (B, *event)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator(PseudoInvertibleOperator):
     """A linear operator `A`; pseudo-inverse and proximal step are conjugate gradients by default."""
 
     @abstractmethod
