@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from midguide.studies.spec import Study
     from midguide.studies.store import Store
 
+WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
 Set = Annotated[
     list[str] | None,
@@ -47,6 +49,9 @@ def run(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
+    ] = None,
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Measure stored draws again, without sampling (needs keep_samples).")
     ] = False,
@@ -59,17 +64,18 @@ def run(
     folder = output.out_folder(out) if out else None
     output.use_threads(context)
     output.check_device(device)
-    from midguide.studies.execute import run_units, units_to_run
+    if weights is not None:
+        os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
+    from midguide.studies.execute import check_device, check_weights, run_units, units_to_run
     from midguide.studies.expected import load_expected
     from midguide.studies.presets import parse_override
     from midguide.studies.spec import load_study
     from midguide.studies.store import Store
 
     study = load_study(file, [parse_override(text) for text in settings or ()])
+    check_weights(study)
+    check_device(study, device)
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
-    if device != "cpu":
-        for unit in {unit.problem_label: unit for unit in study.units}.values():
-            unit.problem.build(unit.problem_seed).to(device)  # refuses a prior that cannot leave the CPU
     expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)

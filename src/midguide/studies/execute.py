@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from midguide.errors import CheckpointError, ShapeError
+from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
 from midguide.studies.store import Progress, Store
@@ -28,6 +30,38 @@ def units_to_run(
     units += progress.failed if retry else []
     units += [unit for unit in progress.done if (store.samples / unit.draws_address).exists()] if rescore else []
     return units[:limit]
+
+
+def check_weights(study: Study) -> None:
+    """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
+
+    Raises:
+        CheckpointError: names the metric and the file.
+        ShapeError: names a metric of sets that does not take such images.
+    """
+    shapes = {unit.problem.build(unit.problem_seed).event_shape for unit in _first_of_each_problem(study)}
+    for name in study.metrics:
+        try:
+            if name in METRICS:
+                METRICS[name].ready()
+            for shape in shapes if name in SET_METRICS else ():
+                SET_METRICS[name].check(shape)
+        except (CheckpointError, ShapeError) as error:
+            raise type(error)(f"metric {name!r}: {error.message}", hint=error.hint) from error
+
+
+def check_device(study: Study, device: str) -> None:
+    """Refuse to start where a prior of the study cannot leave the CPU.
+
+    Raises:
+        UnsupportedProblem: names the prior.
+    """
+    for unit in _first_of_each_problem(study) if device != "cpu" else ():
+        unit.problem.build(unit.problem_seed).to(device)
+
+
+def _first_of_each_problem(study: Study) -> list[Unit]:
+    return list({unit.problem_label: unit for unit in reversed(study.units)}.values())
 
 
 def run_units(

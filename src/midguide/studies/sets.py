@@ -58,7 +58,8 @@ def measure_sets(study: Study, store: Store) -> tuple[list[SetValue], list[str]]
 
 def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
     """The value that is stored for these draws, or else computed and stored."""
-    place = store.folder / "sets" / f"{fingerprint([metric, [unit.draws_address for unit in units]])}.json"
+    depends = [metric, SET_METRICS[metric].record(), [unit.draws_address for unit in units]]
+    place = store.folder / "sets" / f"{fingerprint(depends)}.json"
     try:
         return float(json.loads(place.read_text(encoding="utf-8"))["value"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -77,4 +78,5 @@ def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
         found.setdefault(unit.problem_seed, []).append(samples)
     draws = torch.cat([samples.draws[0] for group in found.values() for samples in group])
     truths = torch.cat([group[0].tensors["truth"] for group in found.values()])
-    return float(SET_METRICS[metric](draws, truths))
+    problem = units[0].problem.build(units[0].problem_seed)
+    return SET_METRICS[metric](draws, truths, problem.denoiser.value_range or (-1.0, 1.0))

@@ -49,8 +49,8 @@ class Source(Protocol):
 class Sampled:
     """Draws of a sampler.
 
-    Of a network each draw has its random stream, and all are drawn at once. Of a prior in closed form, thousands of
-    tiny draws, they come in chunks that a processor's cache can hold, each from one stream: a stream costs milliseconds.
+    With a network each draw has its random stream, and all are drawn at once. With a prior in closed form, where draws
+    are tiny and come in thousands, chunks that a processor's cache can hold have one stream each.
     """
 
     sampler: Sampler

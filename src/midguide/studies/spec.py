@@ -169,7 +169,7 @@ def _units(
             problem.kind.data_digest(seed)  # that there is such data
         for name in metrics:
             where = f"metric {name!r} on problem {problem.label!r}"
-            METRICS[name].check(first)
+            METRICS[name].check(first, n)
     except MidguideError as error:
         raise type(error)(f"{where}: {error.message}", hint=error.hint) from error
     return [

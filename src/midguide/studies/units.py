@@ -157,8 +157,8 @@ def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
     except FAILURES as error:
         return failed(unit, error)
     costs = asdict(samples.cost)
-    base = {"address": unit.address, "configuration": unit.configuration, **{name: costs[name] for name in COST}}
-    return [{**base, "metric": name, **_measured(name, answer, target)} for name in unit.metrics]
+    base = {"address": unit.address, **{name: costs[name] for name in COST}}
+    return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
 
 
 def _target(unit: Unit, problem: Problem) -> Target:
@@ -166,6 +166,11 @@ def _target(unit: Unit, problem: Problem) -> Target:
         return Target(problem)
     posterior = exact_prior(problem).posterior(problem.likelihood)
     return Target(problem, posterior, posterior.sample(unit.n, seed=stream_seed(unit.problem_seed, "reference")))
+
+
+def _recorded(unit: Unit, name: str) -> dict[str, Any]:
+    """The name of a metric, and what its number depends on, weights included."""
+    return {"metric": name, "configuration": unit.configuration | METRICS[name].record()}
 
 
 def _measured(name: str, answer: Answer, target: Target) -> dict[str, Any]:
