@@ -39,7 +39,7 @@ def check_weights(study: Study) -> None:
         CheckpointError: names the metric and the file.
         ShapeError: names a metric of sets that does not take such images.
     """
-    shapes = {unit.problem.build(unit.problem_seed).event_shape for unit in _first_of_each_problem(study)}
+    shapes = {unit.problem.probe(unit.problem_seed).event_shape for unit in _first_of_each_problem(study)}
     for name in study.metrics:
         try:
             if name in METRICS:
@@ -57,7 +57,7 @@ def check_device(study: Study, device: str) -> None:
         UnsupportedProblem: names the prior.
     """
     for unit in _first_of_each_problem(study) if device != "cpu" else ():
-        unit.problem.build(unit.problem_seed).to(device)
+        unit.problem.probe(unit.problem_seed).to(device)
 
 
 def _first_of_each_problem(study: Study) -> list[Unit]:

@@ -96,8 +96,16 @@ class ImageProblem:
         Raises:
             DataError: there is no such image, or it does not fit the prior.
         """
+        return self._observed(_drawn(self.prior, seed) if self.data == PRIOR else self._loaded(seed), seed)
+
+    def probe(self, seed: int) -> Problem:
+        """The problem of one image; where that would have to be drawn first, of an image of zeros."""
+        if self.data != PRIOR:
+            return self.build(seed)
+        return self._observed(torch.zeros(1, *_prior(self.prior, self.dtype).event_shape), seed)
+
+    def _observed(self, truth: Tensor, seed: int) -> Problem:
         operator, _ = self._operator()
-        truth = _drawn(self.prior, seed) if self.data == PRIOR else self._from_pixels(self._pixels(seed))
         if self.rate is None:
             likelihood = observe(operator, truth, self.sigma_y, seed=seed)
         else:
@@ -117,10 +125,11 @@ class ImageProblem:
             raise DataError(f"{self.data} has no image {seed}", hint=f"the seeds of its images are {last}")
         return images[seed]
 
-    def _from_pixels(self, pixels: Tensor) -> Tensor:
+    def _loaded(self, seed: int) -> Tensor:
+        """The image in the value range and with the channels of the prior, shape (1, C, H, W)."""
         denoiser = _prior(self.prior, self.dtype)
         low, high = denoiser.value_range or (-1.0, 1.0)
-        values = pixels.float() / 255
+        values = self._pixels(seed).float() / 255
         if denoiser.event_shape[0] == 1:
             values = torch.einsum("chw,c->hw", values, values.new_tensor(_LUMA))[None]
         return (low + (high - low) * values)[None]

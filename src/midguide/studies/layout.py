@@ -31,8 +31,7 @@ NOTE = (
 def tables(report: Report) -> list[Table]:
     """Every table of the report."""
     if len(report.problems) > 2:
-        made = [table for metric in report.metrics for table in (_grid(report, metric), *_expected(report, metric))]
-        made.append(_costs(report))
+        made = [*(_grid(report, metric) for metric in report.metrics), _costs(report), *_expected(report)]
     else:
         made = [
             Table(f"{metric}, {problem}", HEADER, [_line(row) for row in rows])
@@ -96,23 +95,21 @@ def _entry(report: Report, row: Row | None, problem: str, sampler: str) -> str:
     return f"{value} ({row.failures} failed)" if row.failures else value
 
 
-def _expected(report: Report, metric: str) -> list[Table]:
-    """The numbers of others for metrics of this name, each protocol and source in a table of its own.
+def _expected(report: Report) -> list[Table]:
+    """The numbers of others, each metric and source in a table of its own, whose heading names both.
 
-    They stand beside ours whatever their protocol, which the heading states: only equal ones are comparable.
+    They need not be of our protocol or prior: a number of equal protocol also stands in `Row.expected`.
     """
-    family = metric.partition("[")[0]
-    found = [e for e in report.expected if e.metric.partition("[")[0] == family]
     made = []
-    for name, source in dict.fromkeys((e.metric, e.source) for e in found):
-        values = {(e.problem, e.sampler): e for e in found if (e.metric, e.source) == (name, source)}
+    for metric, source in dict.fromkeys((e.metric, e.source) for e in report.expected):
+        values = {(e.problem, e.sampler): e for e in report.expected if (e.metric, e.source) == (metric, source)}
         cells = [
             [p, *(plus_minus(e.value, e.ci95) if (e := values.get((p, s))) else "-" for s in report.samplers)]
             for p in report.problems
             if any((p, s) in values for s in report.samplers)
         ]
         if cells:
-            made.append(Table(f"{name}: {source}", ["problem", *report.samplers], cells))
+            made.append(Table(f"Not ours: {metric}. {source}", ["problem", *report.samplers], cells))
     return made
 
 

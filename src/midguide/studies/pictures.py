@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from midguide.plots.measurement import picture_of_measurement
 from midguide.plots.reconstructions import Reconstructed, reconstructions
+from midguide.problem import Problem
 from midguide.studies.spec import Study
 from midguide.studies.store import Store
 from midguide.studies.units import Unit, stored
@@ -30,22 +32,22 @@ def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
     for label, by_image in units.items():
         groups = list(by_image.values())[:images]
         some = next(iter(groups[0].values()))
-        if len(some.problem.build(some.problem_seed).event_shape) != 3:
+        probe = some.problem.probe(some.problem_seed)
+        if len(probe.event_shape) != 3:
             continue
-        shown = [image for group in groups if (image := _reconstructed(group, store)) is not None]
+        shown = [image for group in groups if (image := _reconstructed(group, probe, store)) is not None]
         if shown:
-            value_range = some.problem.build(some.problem_seed).denoiser.value_range or (-1.0, 1.0)
+            value_range = probe.denoiser.value_range or (-1.0, 1.0)
             made[label] = reconstructions(shown, value_range=value_range, title=label)
     return made
 
 
-def _reconstructed(units: dict[str, Unit], store: Store) -> Reconstructed | None:
+def _reconstructed(units: dict[str, Unit], probe: Problem, store: Store) -> Reconstructed | None:
     """One image with the draws of its units; None where none is stored."""
     found = {label: stored(unit, store.samples) for label, unit in units.items()}
-    if not any(found.values()):
+    known = next((samples.tensors for samples in found.values() if samples is not None), None)
+    if known is None:
         return None
-    some = next(iter(units.values()))
-    problem = some.problem.build(some.problem_seed)
-    truth = None if problem.truth is None else problem.truth[0]
+    problem = replace(probe, likelihood=replace(probe.likelihood, y=known["y"]))
     draws = {label: None if samples is None else samples.draws[0] for label, samples in found.items()}
-    return Reconstructed(truth, picture_of_measurement(problem), draws)
+    return Reconstructed(known["truth"][0] if "truth" in known else None, picture_of_measurement(problem), draws)

@@ -38,6 +38,10 @@ class ProblemKind(Protocol):
         """The problem of this seed, with one observation."""
         ...
 
+    def probe(self, seed: int) -> Problem:
+        """A problem with the prior, operator and noise model of `build`, whose values do not matter: for checks."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureProblem:
@@ -67,6 +71,9 @@ class MixtureProblem:
 
     def build(self, seed: int) -> Problem:
         return mixture_problem(self.dimension, seed, self.sigma_y)
+
+    def probe(self, seed: int) -> Problem:
+        return self.build(seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,9 @@ class GaussianProblem:
 
     def build(self, seed: int) -> Problem:
         return random_gaussian_problem(self.dimension, self.measurements, seed, self.sigma_y, dtype=torch.float64)
+
+    def probe(self, seed: int) -> Problem:
+        return self.build(seed)
 
 
 KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "images": ImageProblem, "mixture": MixtureProblem}

@@ -163,7 +163,7 @@ def _units(
     where = f"sampler {sampler.label!r} on problem {problem.label!r}"
     try:
         source = sampler.make(settings, preset)
-        first = problem.kind.build(problem.seeds[0])
+        first = problem.kind.probe(problem.seeds[0])
         source.check(first)
         for seed in problem.seeds:
             problem.kind.data_digest(seed)  # that there is such data
@@ -192,7 +192,7 @@ def _units(
 def _refusal(problem: ProblemRow, sampler: SamplerRow) -> str:
     """Why a sampler cannot handle a problem; empty where it could."""
     try:
-        sampler.make({}).check(problem.kind.build(problem.seeds[0]))
+        sampler.make({}).check(problem.kind.probe(problem.seeds[0]))
     except UnsupportedProblem as error:
         return error.message
     return ""
@@ -204,7 +204,7 @@ def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
         for key, names in (("data", BUILT_IN), ("prior", ())):
             value = row.get(key)
             if isinstance(value, str) and value not in names and (key == "data" or value.endswith(".safetensors")):
-                row[key] = str(Path(value).resolve())
+                row[key] = str(Path(value).expanduser().resolve())
     return plain
 
 
