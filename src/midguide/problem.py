@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -53,6 +54,26 @@ class Problem:
         nothing = Mask(torch.zeros(denoiser.event_shape, dtype=torch.bool))
         return cls(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.event_shape), sigma_y=1.0))
 
+    @classmethod
+    def stack(cls, problems: Sequence[Problem]) -> Problem:
+        """The observations of problems that share prior, operator and noise model, as one problem.
+
+        Raises:
+            ShapeError: they do not share them.
+        """
+        first = problems[0]
+
+        def shared(problem: Problem) -> tuple[object, ...]:
+            likelihood = problem.likelihood
+            settings = {name: value for name, value in vars(likelihood).items() if name != "y"}
+            return id(problem.denoiser), type(likelihood), settings, problem.truth is None
+
+        if any(shared(problem) != shared(first) for problem in problems):
+            raise ShapeError("only problems that share prior, operator and noise model can be stacked")
+        y = torch.cat([problem.likelihood.y for problem in problems])
+        truths = [problem.truth for problem in problems if problem.truth is not None]
+        return cls(first.denoiser, replace(first.likelihood, y=y), torch.cat(truths) if truths else None)
+
     @property
     def schedule(self) -> Schedule:
         """The schedule of the prior."""
@@ -76,6 +97,15 @@ class Problem:
         """The problem whose row b asks for observation `rows[b]`; rows may repeat."""
         truth = None if self.truth is None else self.truth[rows]
         return replace(self, likelihood=self.likelihood.select(rows), truth=truth)
+
+    def to(self, device: str) -> Self:
+        """The same problem on a device, whose denoiser has its weights moved there.
+
+        Raises:
+            UnsupportedProblem: the prior cannot leave the CPU.
+        """
+        truth = None if self.truth is None else self.truth.to(device)
+        return replace(self, denoiser=self.denoiser.to(device), likelihood=self.likelihood.to(device), truth=truth)
 
     def expand(self, n: int) -> Self:
         """`n` consecutive rows for each observation."""
