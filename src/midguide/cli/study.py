@@ -45,6 +45,10 @@ def run(
     file: File,
     workers: Annotated[int, typer.Option(metavar="N", help="Processes, with one thread each.")] = 1,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Run at most so many units.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PROBLEM/SAMPLER", help="Run these cells now; labels with * and ?; repeatable."),
+    ] = None,
     settings: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
@@ -81,7 +85,7 @@ def run(
     progress = store.progress(study.units)
     for unit in progress.damaged:
         output.note(f"damaged, to be made anew: {store.path(unit)}")
-    units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit)
+    units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:

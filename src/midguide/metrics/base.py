@@ -78,7 +78,7 @@ class Metric:
         prior: the class of prior that it is made for.
         image: the least height and width of the images that it needs; 0 where events may be anything.
         channels: of these images, None for any.
-        draws: the least number of draws.
+        draws: the least number of draws; two where it needs the exact posterior.
         files: reads the weights that it needs and gives the SHA-256 of each file; None where it needs none.
     """
 
@@ -101,8 +101,9 @@ class Metric:
         Raises:
             UnsupportedProblem: says what is missing.
         """
-        if n is not None and n < self.draws:
-            raise UnsupportedProblem(f"it needs at least {self.draws} draws, there are {n}", hint="raise samples")
+        least = max(self.draws, 2 if self.exact else 1)
+        if n is not None and n < least:
+            raise UnsupportedProblem(f"it needs at least {least} draws, there are {n}", hint="raise samples")
         if self.image:
             self._check_image(problem)
         if self.truth and problem.truth is None:

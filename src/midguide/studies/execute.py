@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from midguide.errors import CheckpointError, ShapeError
+from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
@@ -15,7 +16,13 @@ from midguide.studies.units import Unit, batches
 
 
 def units_to_run(
-    progress: Progress, store: Store, *, retry: bool = False, rescore: bool = False, limit: int | None = None
+    progress: Progress,
+    store: Store,
+    *,
+    retry: bool = False,
+    rescore: bool = False,
+    limit: int | None = None,
+    only: Sequence[str] = (),
 ) -> list[Unit]:
     """The units of which there is no result, and on request others.
 
@@ -25,11 +32,25 @@ def units_to_run(
         retry: also those that failed.
         rescore: also those that are done and whose draws are stored, which are measured again without sampling.
         limit: at most so many.
+        only: patterns "PROBLEM/SAMPLER" of labels, with * and ? for any text: the units that match one of them.
+
+    Raises:
+        ConfigError: a pattern matches no cell of the study.
     """
+    for pattern in only:
+        if not any(_is_of(unit, pattern) for units in vars(progress).values() for unit in units):
+            raise ConfigError(
+                f"--only {pattern} matches no cell", hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'"
+            )
     units = [*progress.damaged, *progress.missing]
     units += progress.failed if retry else []
     units += [unit for unit in progress.done if (store.samples / unit.draws_address).exists()] if rescore else []
-    return units[:limit]
+    return [unit for unit in units if not only or any(_is_of(unit, pattern) for pattern in only)][:limit]
+
+
+def _is_of(unit: Unit, pattern: str) -> bool:
+    """Whether a unit belongs to a cell that the pattern "PROBLEM/SAMPLER" names."""
+    return fnmatch.fnmatchcase(f"{unit.problem_label}/{unit.sampler_label}", pattern)
 
 
 def check_weights(study: Study) -> None:

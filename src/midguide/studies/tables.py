@@ -43,8 +43,8 @@ class Head:
     expected: str = ""
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ConfigError(f"samples must be at least 2, got {self.samples}")
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if not self.metrics or not self.seeds:
             raise ConfigError("metrics and seeds must not be empty")
         if self.batch < 1:
