@@ -19,7 +19,9 @@ COSTS = {
     "dps": "steps forwards, steps - 1 vjps",
     "mgps": "steps + G forwards (a further G in warm steps) and G vjps, for G gradient steps",
     "pgdm": "steps forwards, steps - 1 vjps",
+    "psld": "steps forwards, steps - 1 vjps, each with a decoding and an encoding",
     "red-diff": "steps - 1 forwards",
+    "resample": "steps forwards, a third as many vjps, and decodings in which the data are fitted",
     "unconditional": "steps forwards",
 }
 """What one sample costs, in network calls; the long form stands in the docstrings of the samplers."""

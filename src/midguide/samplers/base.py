@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from midguide.denoisers.base import Autoencoder
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood
 from midguide.operators.base import LinearOperator, Operator, SVDOperator
@@ -26,12 +27,14 @@ class Needs:
         likelihood: the class of likelihood it is made for.
         gradients: whether it differentiates through the network.
         couples_samples: whether the samples of one observation must stay together in a batch.
+        autoencoder: whether it works on latents, with encoder and decoder; `operator` is then that on signals.
     """
 
     operator: type[Operator] = Operator
     likelihood: type[Likelihood] = Likelihood
     gradients: bool = False
     couples_samples: bool = False
+    autoencoder: bool = False
 
 
 class Step(NamedTuple):
@@ -106,6 +109,21 @@ def linear_gaussian(problem: Problem) -> tuple[LinearOperator, Tensor, float]:
     return *linear(problem), likelihood.sigma_y
 
 
+def autoencoder(problem: Problem) -> Autoencoder:
+    """The autoencoder of a problem that must have a prior of latents."""
+    if problem.autoencoder is None:
+        raise UnsupportedProblem(f"{type(problem.denoiser).__name__} has no autoencoder")
+    return problem.autoencoder
+
+
+def signal_linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
+    """Operator on signals, which must be linear, and observations."""
+    likelihood = problem.signal_likelihood
+    if not isinstance(likelihood.operator, LinearOperator):
+        raise UnsupportedProblem(f"{type(likelihood.operator).__name__} is not linear")
+    return likelihood.operator, likelihood.y
+
+
 class Spectral(NamedTuple):
     """A linear-Gaussian problem in the basis V of its operator `A = U diag(s) V^T`, coefficients of shape (B, n).
 
@@ -141,22 +159,26 @@ _KINDS = {Operator: "any operator", LinearOperator: "a linear operator", SVDOper
 
 def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type[Sampler]]) -> None:
     """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers of `others` that can."""
-    operator, likelihood = problem.likelihood.operator, problem.likelihood
+    problem = problem.to_latent()
+    missing = _lacking(sampler.needs, problem)
+    if missing:
+        able = sorted(name for name, other in others.items() if not _lacking(other.needs, problem))
+        raise UnsupportedProblem(
+            f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
+        )
 
-    def accepts(needs: Needs) -> bool:
-        return isinstance(operator, needs.operator) and isinstance(likelihood, needs.likelihood)
 
-    if accepts(sampler.needs):
-        return
-    able = sorted(name for name, other in others.items() if accepts(other.needs))
-    missing = (
-        f"{_KINDS[sampler.needs.operator]}, {type(operator).__name__} is {_KINDS[_kind(operator)]}"
-        if not isinstance(operator, sampler.needs.operator)
-        else f"a {sampler.needs.likelihood.__name__}, this is a {type(likelihood).__name__}"
-    )
-    raise UnsupportedProblem(
-        f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
-    )
+def _lacking(needs: Needs, problem: Problem) -> str:
+    """Which of the `needs` a problem does not meet, in words; empty if it meets all."""
+    if needs.autoencoder and problem.autoencoder is None:
+        return f"a prior of latents, {type(problem.denoiser).__name__} is none"
+    likelihood = problem.signal_likelihood if needs.autoencoder else problem.likelihood
+    if not isinstance(likelihood.operator, needs.operator):
+        operator = likelihood.operator
+        return f"{_KINDS[needs.operator]}, {type(operator).__name__} is {_KINDS[_kind(operator)]}"
+    if not isinstance(likelihood, needs.likelihood):
+        return f"a {needs.likelihood.__name__}, this is a {type(likelihood).__name__}"
+    return ""
 
 
 def _kind(operator: Operator) -> type[Operator]:

@@ -1,0 +1,167 @@
+"""Priors over the latents of an autoencoder, and operators seen through its decoder.
+
+Samplers work on latents as on any other signal: `Problem.to_latent` puts the decoder before the operator, which makes
+it nonlinear, and `sample` decodes the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from midguide.denoisers.base import Autoencoder, Denoiser
+from midguide.errors import ConfigError, ShapeError
+from midguide.operators.base import Operator
+from midguide.record import describe
+from midguide.schedules import Time
+
+
+class LatentPrior(Denoiser):
+    """A denoiser of latents, with the autoencoder that they belong to.
+
+    Args:
+        denoiser: the prior of the latents.
+        autoencoder: turns its samples into signals.
+
+    Raises:
+        ShapeError: the latents of one are not those of the other.
+
+    References: Rombach, Blattmann, Lorenz, Esser, Ommer 2022, "High-Resolution Image Synthesis with Latent Diffusion
+    Models", CVPR, https://arxiv.org/abs/2112.10752.
+    """
+
+    def __init__(self, denoiser: Denoiser, autoencoder: Autoencoder) -> None:
+        if denoiser.event_shape != autoencoder.latent_shape:
+            raise ShapeError(
+                f"the prior has samples of shape {denoiser.event_shape}, the autoencoder latents of shape "
+                f"{autoencoder.latent_shape}",
+                hint="take the autoencoder that the prior was trained with",
+            )
+        self.denoiser, self.autoencoder = denoiser, autoencoder
+        self.schedule, self.event_shape, self.value_range = denoiser.schedule, denoiser.event_shape, None
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self.denoiser(x, t)
+
+    def record(self) -> dict[str, Any]:
+        """The records of both parts."""
+        parts = {"denoiser": describe(self.denoiser), "autoencoder": describe(self.autoencoder)}
+        return {"type": "LatentPrior", **parts}
+
+
+class NetworkAutoencoder:
+    """An autoencoder made of two networks, whose latents are scaled to unit variance: `z = scale (e(x) - shift)`.
+
+    Both networks see at most `rows` rows at once. Where a derivative is wanted, what happens inside is computed again
+    for each piece on the way back (activation checkpointing), so that memory grows with `rows` and not with the batch.
+
+    Args:
+        encoder: signals to latents before scaling, (B, *event) -> (B, *latent). Parameters must be frozen.
+        decoder: its counterpart, (B, *latent) -> (B, *event).
+        event_shape: shape of one signal.
+        latent_shape: shape of one latent.
+        value_range: range of signals.
+        scale: one over the standard deviation of `e(x)`; positive.
+        shift: mean of `e(x)`.
+        rows: most rows in a network at once.
+        name: what to call it in records.
+
+    Raises:
+        ConfigError: `scale` or `rows` is not positive.
+        ShapeError: when called, if what goes in or comes out does not have the declared shape.
+
+    Example:
+        >>> twice = NetworkAutoencoder(lambda x: x / 2, lambda z: 2 * z, (3, 4, 4), (3, 4, 4), scale=4.0)
+        >>> float(twice.decode(twice.encode(torch.full((1, 3, 4, 4), 0.5))).mean())
+        0.5
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[Tensor], Tensor],
+        decoder: Callable[[Tensor], Tensor],
+        event_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...],
+        *,
+        value_range: tuple[float, float] | None = (-1.0, 1.0),
+        scale: float = 1.0,
+        shift: float = 0.0,
+        rows: int = 16,
+        name: str = "custom",
+    ) -> None:
+        if not scale > 0.0 or rows < 1:
+            raise ConfigError(f"scale and rows must be positive, got {scale} and {rows}")
+        self.encoder, self.decoder = encoder, decoder
+        self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
+        self.value_range, self.scale, self.shift, self.rows, self.name = value_range, scale, shift, rows, name
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The scaled latent of each signal, shape (B, *event) -> (B, *latent)."""
+        raw = self._by_rows("encoder", self.encoder, x, self.event_shape, self.latent_shape)
+        return self.scale * (raw - self.shift)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The signal of each latent, shape (B, *latent) -> (B, *event); not clamped to the value range."""
+        raw = z / self.scale + self.shift
+        return self._by_rows("decoder", self.decoder, raw, self.latent_shape, self.event_shape)
+
+    def record(self) -> dict[str, Any]:
+        """Name, shapes and scaling."""
+        shapes = {"event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
+        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, "scale": self.scale, "shift": self.shift}
+
+    def _by_rows(
+        self,
+        what: str,
+        network: Callable[[Tensor], Tensor],
+        x: Tensor,
+        inner: tuple[int, ...],
+        outer: tuple[int, ...],
+    ) -> Tensor:
+        _check_shape(f"the {what} of {self.name} takes", x, inner)
+        pieces = []
+        for piece in x.split(self.rows):
+            if torch.is_grad_enabled() and piece.requires_grad:
+                # networks draw no random numbers in evaluation mode, so none need to be repeated
+                out = checkpoint(network, piece, use_reentrant=False, preserve_rng_state=False)
+            else:
+                out = network(piece)
+            _check_shape(f"the {what} of {self.name} gives", out, outer)
+            pieces.append(out)
+        return torch.cat(pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded(Operator):
+    """`y = A(Dec(z))`: what the instrument measures of a signal, as a function of its latent.
+
+    Args:
+        operator: the instrument, A.
+        autoencoder: its decoder is Dec.
+    """
+
+    operator: Operator
+    autoencoder: Autoencoder
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.operator(self.autoencoder.decode(x))
+
+    def measured(self, y: Tensor) -> Tensor:
+        return self.operator.measured(y)
+
+    @property
+    def observations(self) -> int | None:
+        return self.operator.observations
+
+    def select(self, rows: Tensor) -> Self:
+        return replace(self, operator=self.operator.select(rows))
+
+
+def _check_shape(what: str, value: Tensor, expected: tuple[int, ...]) -> None:
+    if value.shape[1:] != expected:
+        raise ShapeError(f"{what} rows of shape {expected}, got {tuple(value.shape[1:])}")
