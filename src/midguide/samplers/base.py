@@ -162,7 +162,7 @@ def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type[Sampl
     problem = problem.to_latent()
     missing = _lacking(sampler.needs, problem)
     if missing:
-        able = sorted(name for name, other in others.items() if not _lacking(other.needs, problem))
+        able = sorted(name for name, other in others.items() if not _lacking(other().needs, problem))
         raise UnsupportedProblem(
             f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
         )

@@ -1,12 +1,12 @@
 """ReSample: latents by hard data consistency and stochastic resampling.
 
 Paper: Song, Kwon, Zhang, Hu, Qu, Shen 2024, "Solving Inverse Problems with Latent Diffusion Models via Hard Data
-Consistency", ICLR, https://arxiv.org/abs/2307.08123. Implemented: Algorithm 1 with the resampling of its Eq. (14) and,
-from the authors' code, the guided steps of the noisiest third and where data consistency is enforced: in pixel space in
-the middle third, in latent space in the cleanest.
+Consistency", ICLR, https://arxiv.org/abs/2307.08123. Implemented: Algorithm 1 with the resampling of Proposition 1
+and, from the authors' code, the guided steps of the noisiest third and where data consistency is enforced: over signals
+in the middle third, over latents in the cleanest.
 
 Differences from the paper:
-- at most 200 iterations of each optimisation instead of 500 (latent) and 2000 (pixel);
+- at most 200 iterations of each optimisation instead of 500 (latents) and 2000 (pixels);
 - each sample stops on its own once its mean squared misfit is below `sigma_y^2`, where the authors' code has 1e-6 of
   the whole batch's; the guidance takes the norm of each sample's own residual;
 - no optimisation after the last step: the result is `D(z_t, t)` at the cleanest time visited.
