@@ -88,7 +88,9 @@ class Problem:
     def signal_likelihood(self) -> Likelihood:
         """The likelihood of signals, without the decoder that `to_latent` puts before the operator."""
         operator = self.likelihood.operator
-        return replace(self.likelihood, operator=operator.operator) if isinstance(operator, Decoded) else self.likelihood
+        return (
+            replace(self.likelihood, operator=operator.operator) if isinstance(operator, Decoded) else self.likelihood
+        )
 
     @property
     def schedule(self) -> Schedule:

@@ -44,14 +44,15 @@ class LatentPrior(Denoiser):
             )
         self.denoiser, self.autoencoder = denoiser, autoencoder
         self.schedule, self.event_shape, self.value_range = denoiser.schedule, denoiser.event_shape, None
+        self.provenance: dict[str, Any] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self.denoiser(x, t)
 
     def record(self) -> dict[str, Any]:
-        """The records of both parts."""
+        """The records of both parts and, for priors from files, the digest of the file."""
         parts = {"denoiser": describe(self.denoiser), "autoencoder": describe(self.autoencoder)}
-        return {"type": "LatentPrior", **parts}
+        return {"type": "LatentPrior", **parts, **self.provenance}
 
 
 class NetworkAutoencoder:
@@ -99,6 +100,7 @@ class NetworkAutoencoder:
         self.encoder, self.decoder = encoder, decoder
         self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
         self.value_range, self.scale, self.shift, self.rows, self.name = value_range, scale, shift, rows, name
+        self.provenance: dict[str, Any] = {}
 
     def encode(self, x: Tensor) -> Tensor:
         """The scaled latent of each signal, shape (B, *event) -> (B, *latent)."""
@@ -111,9 +113,10 @@ class NetworkAutoencoder:
         return self._by_rows("decoder", self.decoder, raw, self.latent_shape, self.event_shape)
 
     def record(self) -> dict[str, Any]:
-        """Name, shapes and scaling."""
+        """Name, shapes, scaling and, for those from files, the digest of the weights."""
         shapes = {"event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
-        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, "scale": self.scale, "shift": self.shift}
+        scaling = {"scale": self.scale, "shift": self.shift}
+        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, **scaling, **self.provenance}
 
     def _by_rows(
         self,

@@ -46,9 +46,10 @@ class ReSampleState(NamedTuple):
 class ReSample:
     """Ancestral sampling of latents, every now and then with a prediction that was made to agree with the data.
 
-    In the noisiest third: `z_s ~ q(z_s | z_0 = D(z_t, t), z_t) - guidance alpha_t^2 grad_{z_t} ||y - A(Dec(D(z_t, t)))||`.
-    Later, without guidance, but every `every`-th draw z' is replaced. The data misfit is minimised from `z0 = D(z_t, t)`,
-    over signals from `Dec(z0)`, and encoded, or over latents, and the result `z0'` is noised again near z':
+    With `z0 = D(z_t, t)`, in the noisiest third:
+    `z_s ~ q(z_s | z_0 = z0, z_t) - guidance alpha_t^2 grad_{z_t} ||y - A(Dec(z0))||`.
+    Later without guidance, but every `every`-th draw z' is replaced. The data misfit is minimised from z0, over signals
+    from `Dec(z0)`, and encoded, or over latents, and the result `z0'` is noised again near z':
     `z_s ~ N((v alpha_s z0' + sigma_s^2 z') / (v + sigma_s^2), v sigma_s^2 / (v + sigma_s^2) I)`, with v the variance of
     `q(z_s | z_0, z_t)` times `spread`.
 
