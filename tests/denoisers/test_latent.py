@@ -91,7 +91,7 @@ def test_the_record_names_the_autoencoder_and_the_instrument():
     record = sample(Unconditional(steps=2), problem(), 1).record
     operator = record["likelihood"]["operator"]
     assert operator["operator"] == {"type": "BlockMean", "factor": 2}
-    assert operator["autoencoder"]["scale"] == record["prior"]["autoencoder"]["scale"] == 1.5
+    assert operator["autoencoder"]["scale"] == record["prior"]["autoencoder"]["scale"] == [1.5]
 
 
 def test_unobserved_latents_are_drawn_and_shown_as_signals():
@@ -128,7 +128,7 @@ def test_pieces_change_neither_values_nor_derivatives(rows):
 
     def value_and_derivative(coder, decode):
         leaf = z.clone().requires_grad_()
-        out = decode(leaf / coder.scale + coder.shift) if decode is coder.decoder else decode(leaf)
+        out = decode((leaf / coder.scale + coder.shift).float()) if decode is coder.decoder else decode(leaf)
         return out, *torch.autograd.grad(out.square().sum(), leaf)
 
     coder = autoencoder(rows=rows)
@@ -144,6 +144,9 @@ def test_scaled_latents_are_what_encode_gives_and_decode_takes():
     z = plain.encode(x)
     assert torch.allclose(scaled.encode(x), 4 * (z - 0.5))
     assert torch.allclose(scaled.decode(4 * (z - 0.5)), plain.decode(z), atol=1e-6)
+    by_channel = autoencoder(scale=(4.0, 1.0), shift=(0.5, 0.0))
+    assert torch.equal(by_channel.encode(x)[:, :1], scaled.encode(x)[:, :1])
+    assert torch.equal(by_channel.encode(x)[:, 1:], z[:, 1:])
 
 
 def test_samplers_of_latents_refuse_priors_of_signals():

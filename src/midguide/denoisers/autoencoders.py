@@ -35,16 +35,16 @@ class AutoencoderSpec:
     Args:
         network: its shape.
         event_shape: shape of one image, (C, H, W).
-        scale: one over the standard deviation of its latents.
-        shift: their mean.
+        scale: one over the standard deviation of each channel of its latents.
+        shift: mean of each channel.
         value_range: range of images.
         name: what to call it in records.
     """
 
     network: AutoencoderConfig
     event_shape: tuple[int, ...]
-    scale: float
-    shift: float = 0.0
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
     value_range: tuple[float, float] = (-1.0, 1.0)
     name: str = "autoencoder"
 
@@ -57,7 +57,7 @@ class AutoencoderSpec:
     def from_fields(cls, stored: Mapping[str, Any]) -> AutoencoderSpec:
         """From the JSON object that `dataclasses.asdict` gave."""
         network = AutoencoderConfig(**stored["network"])
-        tuples = {name: tuple(stored[name]) for name in ("event_shape", "value_range")}
+        tuples = {name: tuple(stored[name]) for name in ("event_shape", "value_range", "scale", "shift")}
         return cls(**{**stored, "network": network, **tuples})
 
 

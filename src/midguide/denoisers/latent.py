@@ -6,7 +6,7 @@ it nonlinear, and `sample` decodes the draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -67,8 +67,8 @@ class NetworkAutoencoder:
         event_shape: shape of one signal.
         latent_shape: shape of one latent.
         value_range: range of signals.
-        scale: one over the standard deviation of `e(x)`; positive.
-        shift: mean of `e(x)`.
+        scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
+        shift: mean of `e(x)`, likewise.
         rows: most rows in a network at once.
         name: what to call it in records.
 
@@ -90,32 +90,33 @@ class NetworkAutoencoder:
         latent_shape: tuple[int, ...],
         *,
         value_range: tuple[float, float] | None = (-1.0, 1.0),
-        scale: float = 1.0,
-        shift: float = 0.0,
+        scale: float | Sequence[float] = 1.0,
+        shift: float | Sequence[float] = 0.0,
         rows: int = 16,
         name: str = "custom",
     ) -> None:
-        if not scale > 0.0 or rows < 1:
+        self.scale, self.shift = _per_channel(scale, latent_shape), _per_channel(shift, latent_shape)
+        if not bool((self.scale > 0).all()) or rows < 1:
             raise ConfigError(f"scale and rows must be positive, got {scale} and {rows}")
         self.encoder, self.decoder = encoder, decoder
         self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
-        self.value_range, self.scale, self.shift, self.rows, self.name = value_range, scale, shift, rows, name
+        self.value_range, self.rows, self.name = value_range, rows, name
         self.provenance: dict[str, Any] = {}
 
     def encode(self, x: Tensor) -> Tensor:
         """The scaled latent of each signal, shape (B, *event) -> (B, *latent)."""
         raw = self._by_rows("encoder", self.encoder, x, self.event_shape, self.latent_shape)
-        return self.scale * (raw - self.shift)
+        return self.scale.to(raw) * (raw - self.shift.to(raw))
 
     def decode(self, z: Tensor) -> Tensor:
         """The signal of each latent, shape (B, *latent) -> (B, *event); not clamped to the value range."""
-        raw = z / self.scale + self.shift
+        raw = z / self.scale.to(z) + self.shift.to(z)
         return self._by_rows("decoder", self.decoder, raw, self.latent_shape, self.event_shape)
 
     def record(self) -> dict[str, Any]:
         """Name, shapes, scaling and, for those from files, the digest of the weights."""
         shapes = {"event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
-        scaling = {"scale": self.scale, "shift": self.shift}
+        scaling = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
         return {"type": "NetworkAutoencoder", "name": self.name, **shapes, **scaling, **self.provenance}
 
     def _by_rows(
@@ -163,6 +164,11 @@ class Decoded(Operator):
 
     def select(self, rows: Tensor) -> Self:
         return replace(self, operator=self.operator.select(rows))
+
+
+def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...]) -> Tensor:
+    """One value, or one for each channel, so that it broadcasts over a latent; float64."""
+    return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (len(latent_shape) - 1))
 
 
 def _check_shape(what: str, value: Tensor, expected: tuple[int, ...]) -> None:

@@ -69,7 +69,7 @@ def train_autoencoder(
 def describe_autoencoder(
     config: AutoencoderTrainingConfig, network: AutoencoderNetwork, images: Images, *, most: int = 4096
 ) -> AutoencoderSpec:
-    """How to use a trained network: shapes, and the scale that gives the latents of `images` unit variance.
+    """How to use a trained network: shapes, and the scale that gives each channel of the latents of `images` unit variance.
 
     Args:
         config: the recipe.
@@ -83,7 +83,7 @@ def describe_autoencoder(
     return AutoencoderSpec(
         network=config.network,
         event_shape=tuple(some.shape[1:]),
-        scale=1 / float(latents.std()),
-        shift=float(latents.mean()),
+        scale=tuple((1 / latents.std(dim=(0, 2, 3))).tolist()),
+        shift=tuple(latents.mean(dim=(0, 2, 3)).tolist()),
         name=config.name,
     )

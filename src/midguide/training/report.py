@@ -145,8 +145,8 @@ def export_autoencoder(
     save_autoencoder(path, network.state_dict(), spec)
     facts = {
         "latent_shape": list(spec.latent_shape),
-        "scale": spec.scale,
-        "shift": spec.shift,
+        "scale": list(spec.scale),
+        "shift": list(spec.shift),
         "parameters": sum(value.numel() for value in network.parameters()),
         "held_out_images": len(held_out.pixels),
         "reconstruction": reconstruction(load_autoencoder(path), held_out.events()),
