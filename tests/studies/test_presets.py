@@ -97,6 +97,23 @@ def test_dps_presets_are_the_step_sizes_by_task() -> None:
     }
 
 
+def test_latent_presets_are_the_weights_by_task() -> None:
+    weights = {p["name"]: (p["settings"]["guidance"], p["settings"]["gluing"]) for p in PRESETS if p["sampler"] == "psld"}
+    assert weights == {"linear": (0.1, 0.1), "super-resolution": (0.9, 0.1)}
+    spreads = {p["name"]: p["settings"]["spread"] for p in PRESETS if p["sampler"] == "resample"}
+    assert spreads == {
+        "default": 40,
+        "super-resolution-4": 80,
+        "super-resolution-16": 90,
+        "half-mask": 60,
+        "top-mask": 70,
+        "box-inpainting": 80,
+        "gaussian-deblurring": 60,
+        "motion-deblurring": 80,
+        "nonlinear": 70,
+    }
+
+
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_a_name_alone_has_the_defaults_of_its_class(name: str) -> None:
     assert make_sampler(name) == SAMPLERS[name]()
