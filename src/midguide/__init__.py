@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
     from midguide.operators.blur import CircularBlur, ReflectBlur
     from midguide.operators.compose import compose
+    from midguide.operators.deepinv import from_deepinv
     from midguide.operators.mask import Mask
     from midguide.operators.matrix import Identity, Matrix
+    from midguide.operators.nonlinear_blur import NonlinearBlur
+    from midguide.operators.phase_retrieval import PhaseRetrieval
     from midguide.operators.registry import make_operator
     from midguide.operators.separable_blur import SeparableBlur
     from midguide.operators.super_resolution import BlockMean
@@ -72,9 +75,11 @@ __all__ = [
     "MidguideError",
     "NetworkAutoencoder",
     "NetworkDenoiser",
+    "NonlinearBlur",
     "NumericalError",
     "PGDM",
     "PSLD",
+    "PhaseRetrieval",
     "PoissonLikelihood",
     "Problem",
     "REDDiff",
@@ -89,6 +94,7 @@ __all__ = [
     "UnsupportedProblem",
     "__version__",
     "compose",
+    "from_deepinv",
     "load_prior",
     "make_operator",
     "observe",
@@ -120,9 +126,11 @@ _HOME = {
     "MidguideError": "midguide.errors",
     "NetworkAutoencoder": "midguide.denoisers.latent",
     "NetworkDenoiser": "midguide.denoisers.network",
+    "NonlinearBlur": "midguide.operators.nonlinear_blur",
     "NumericalError": "midguide.errors",
     "PGDM": "midguide.samplers.pgdm",
     "PSLD": "midguide.samplers.psld",
+    "PhaseRetrieval": "midguide.operators.phase_retrieval",
     "PoissonLikelihood": "midguide.likelihoods",
     "Problem": "midguide.problem",
     "REDDiff": "midguide.samplers.red_diff",
@@ -136,6 +144,7 @@ _HOME = {
     "Unconditional": "midguide.samplers.unconditional",
     "UnsupportedProblem": "midguide.errors",
     "compose": "midguide.operators.compose",
+    "from_deepinv": "midguide.operators.deepinv",
     "load_prior": "midguide.denoisers.builtin",
     "make_operator": "midguide.operators.registry",
     "observe": "midguide.likelihoods",
