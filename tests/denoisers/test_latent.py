@@ -159,11 +159,11 @@ def test_samplers_of_latents_refuse_priors_of_signals():
 
 
 def test_samplers_that_need_more_of_the_operator_say_so_on_latents():
-    with pytest.raises(UnsupportedProblem, match="needs an operator with an SVD, Decoded is any operator") as caught:
+    with pytest.raises(UnsupportedProblem, match="needs an operator with an SVD, Decoded is nonlinear") as caught:
         sample(DDRM(steps=4), problem())
     assert {"mgps", "psld", "resample"} <= set(caught.value.hint.replace(",", "").split())
     nonlinear = Compose(BlockMean(2), Decoded(BlockMean(1), NetworkAutoencoder(torch.sin, torch.sin, *2 * [(1, 8, 8)])))
-    with pytest.raises(UnsupportedProblem, match="PSLD needs a linear operator, Compose is any operator"):
+    with pytest.raises(UnsupportedProblem, match="PSLD needs a linear operator, Compose is nonlinear"):
         sample(PSLD(steps=4), problem(nonlinear))
     assert bool(torch.isfinite(sample(ReSample(steps=4), problem(nonlinear)).draws).all())
 

@@ -13,7 +13,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,14 +23,18 @@ from midguide.likelihoods import GaussianLikelihood
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, autoencoder, initial_noise, signal_linear
+from midguide.samplers.base import (
+    Calls,
+    Needs,
+    NoisyState,
+    Step,
+    autoencoder,
+    finish_denoised,
+    schedule_times,
+    signal_linear,
+    start_from_noise,
+)
 from midguide.schedules import CLEAN, Time, check_steps
-
-
-class PSLDState(NamedTuple):
-    """`x_t`: the noisy latent, shape (B, *event)."""
-
-    x_t: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +66,14 @@ class PSLD:
             if not getattr(self, name) >= 0.0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    init = start_from_noise
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps, vjps=self.steps - 1)
 
-    def init(self, problem: Problem, rng: Rng) -> PSLDState:
-        return PSLDState(initial_noise(problem, self.times(problem)[0], rng))
-
-    def step(self, problem: Problem, state: PSLDState, t: Time, s: Time, rng: Rng) -> Step:
+    def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         z_t = state.x_t
         coder, (operator, y) = autoencoder(problem), signal_linear(problem)
         measured = operator.adjoint(y)
@@ -86,10 +88,7 @@ class PSLD:
         value, gradient, z0 = autodiff.value_and_grad(energy, z_t)
         move = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
         z_s = move.mean(z0, z_t) + move.std * rng.normal(z_t) - gradient
-        return Step(PSLDState(z_s), {"energy": value})
-
-    def finish(self, problem: Problem, state: PSLDState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
+        return Step(NoisyState(z_s), {"energy": value})
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -28,7 +28,15 @@ from midguide.linalg import per_row
 from midguide.optim import Adam
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, autoencoder, initial_noise
+from midguide.samplers.base import (
+    Calls,
+    Needs,
+    Step,
+    autoencoder,
+    finish_denoised,
+    initial_noise,
+    schedule_times,
+)
 from midguide.schedules import CLEAN, Time, check_steps
 
 WEIGHT_DECAY = 0.01
@@ -84,8 +92,8 @@ class ReSample:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps, vjps=sum(self._is_guided(p) for p in range(self.steps, 1, -1)))
@@ -117,9 +125,6 @@ class ReSample:
             mean = (v * level_s.alpha * z0 + noise * z_s) / (v + noise)
             z_s = mean + math.sqrt(v * noise / (v + noise)) * rng.normal(z_t)
         return Step(ReSampleState(z_s, state.position - 1), {})
-
-    def finish(self, problem: Problem, state: ReSampleState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
 
     def _is_guided(self, position: int) -> bool:
         """Whether the step from `position` to the next belongs to the noisiest third."""

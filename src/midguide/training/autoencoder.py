@@ -69,7 +69,7 @@ def train_autoencoder(
 def describe_autoencoder(
     config: AutoencoderTrainingConfig, network: AutoencoderNetwork, images: Images, *, most: int = 4096
 ) -> AutoencoderSpec:
-    """How to use a trained network: shapes, and the scale that gives each channel of the latents of `images` unit variance.
+    """How to use a trained network: shapes, and the scaling that gives each channel of its latents unit variance.
 
     Args:
         config: the recipe.
