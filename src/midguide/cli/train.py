@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from midguide.denoisers.latent import NetworkAutoencoder
+    from midguide.nn.autoencoder import AutoencoderNetwork
     from midguide.training.config import AutoencoderTrainingConfig, LoopConfig, TrainingConfig
     from midguide.training.sources import Images
 
@@ -154,7 +155,8 @@ class _AutoencoderJob:
         from midguide.training.report import Origin, export_autoencoder
 
         origin = Origin(command=command, log=log)
-        paths = export_autoencoder(self.recipe, network, images, kept, folder, origin=origin)
+        coder = cast("AutoencoderNetwork", network)
+        paths = export_autoencoder(self.recipe, coder, images, kept, folder, origin=origin)
         return (*paths, _reconstructions(paths[0], kept))
 
 

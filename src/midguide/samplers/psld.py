@@ -13,7 +13,6 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -52,9 +51,7 @@ class PSLD:
         gluing: weight of the gap (gamma of the paper).
     """
 
-    needs: ClassVar[Needs] = Needs(
-        operator=LinearOperator, likelihood=GaussianLikelihood, gradients=True, autoencoder=True
-    )
+    needs = Needs(operator=LinearOperator, likelihood=GaussianLikelihood, gradients=True, autoencoder=True)
 
     steps: int = 1000
     guidance: float = 0.1

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class ReSample:
         latent_rate: over latents.
     """
 
-    needs: ClassVar[Needs] = Needs(gradients=True, autoencoder=True)
+    needs = Needs(gradients=True, autoencoder=True)
 
     steps: int = 500
     guidance: float = 0.5
