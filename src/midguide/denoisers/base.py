@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -30,6 +30,10 @@ class Autoencoder(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """The signal of each latent, shape (B, *latent) -> (B, *event); differentiable in z."""
+        ...
+
+    def to(self, device: str) -> Self:
+        """This autoencoder, computing on `device` from now on."""
         ...
 
 
