@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from midguide.cli.compatibility import page
+from midguide.denoisers.base import Denoiser
 from midguide.denoisers.gaussian import Gaussian
+from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, observe_counts
 from midguide.operators import OPERATORS, Identity, Operator, make_operator
@@ -22,6 +24,14 @@ SHAPE = (3, 16, 16)
 PRIOR = Gaussian(torch.zeros(SHAPE), 0.25)
 TRUTH = PRIOR.sample(1, seed=3).clamp(-1, 1)
 DOCS = Path(__file__).parents[2] / "docs"
+
+
+def prior_for(sampler: str) -> Denoiser:
+    """A prior that the sampler takes: of signals, or of latents that are signals in halves."""
+    if not SAMPLERS[sampler]().needs.autoencoder:
+        return PRIOR
+    coder = NetworkAutoencoder(lambda x: x[..., ::2], lambda z: z.repeat_interleave(2, -1), SHAPE, (3, 16, 8))
+    return LatentPrior(Gaussian(torch.zeros(3, 16, 8), 0.25), coder)
 
 
 def build(name: str, folder: Path) -> Operator:
@@ -49,13 +59,15 @@ def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_sampler_takes_an_operator_or_says_what_it_needs(operator: str, sampler: str, tmp_path: Path) -> None:
-    problem = Problem.simulate(PRIOR, build(operator, tmp_path), TRUTH, sigma_y=0.05)
+    problem = Problem.simulate(prior_for(sampler), build(operator, tmp_path), TRUTH, sigma_y=0.05)
     runs_or_is_refused(SAMPLERS[sampler](steps=3), problem)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_takes_photon_counts_or_says_what_it_needs(sampler: str) -> None:
-    runs_or_is_refused(SAMPLERS[sampler](steps=3), Problem(PRIOR, observe_counts(Identity(), TRUTH, rate=20.0)))
+    runs_or_is_refused(
+        SAMPLERS[sampler](steps=3), Problem(prior_for(sampler), observe_counts(Identity(), TRUTH, rate=20.0))
+    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -72,7 +84,7 @@ def test_zero_noise_is_refused_in_one_line_before_any_sampler_divides_by_it(samp
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_noise_as_small_as_the_hint_proposes_is_no_trouble(sampler: str) -> None:
-    problem = Problem.simulate(PRIOR, make_operator("half-mask", SHAPE), TRUTH, sigma_y=1e-3)
+    problem = Problem.simulate(prior_for(sampler), make_operator("half-mask", SHAPE), TRUTH, sigma_y=1e-3)
     runs_or_is_refused(SAMPLERS[sampler](steps=3), problem)
 
 

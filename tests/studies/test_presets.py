@@ -103,6 +103,26 @@ def test_dps_presets_are_the_step_sizes_by_task() -> None:
     }
 
 
+def test_latent_presets_are_the_weights_by_task() -> None:
+    settings = {p["name"]: p["settings"] for p in PRESETS if p["sampler"] == "psld"}
+    weights = {name: (own["guidance"], own["gluing"]) for name, own in settings.items()}
+    assert weights == {"linear": (0.1, 0.1), "super-resolution": (0.9, 0.1)}
+    assert {p["name"]: p["settings"]["spread"] for p in PRESETS if p["sampler"] == "resample"} == {
+        "linear": 40,
+        "super-resolution-x4": 80,
+        "super-resolution-x16": 90,
+        "box-inpainting": 80,
+        "half-mask": 60,
+        "half-mask-top": 70,
+        "gaussian-blur": 60,
+        "motion-blur": 80,
+        "jpeg": 70,
+        "phase-retrieval": 70,
+        "nonlinear-blur": 70,
+        "high-dynamic-range": 70,
+    }
+
+
 def test_diffpir_presets_are_the_shares_of_noise_by_task() -> None:
     presets = {p["name"]: p["settings"] for p in PRESETS if p["sampler"] == "diffpir"}
     assert {name: settings["share"] for name, settings in presets.items()} == {

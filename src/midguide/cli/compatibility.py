@@ -29,6 +29,9 @@ A composition is linear if all its parts are, and has no SVD then. Noise, for an
 
 {noise}
 
+With a prior of latents the decoder stands before the operator, which makes it nonlinear; samplers that need a prior
+of latents see the operator itself.
+
 What the samplers need:
 
 {needs}
@@ -44,8 +47,17 @@ def page() -> str:
         operators=_matrix("operator", operators, lambda operator: (operator, GaussianLikelihood)),
         noise=_matrix("noise", noises, lambda noise: (Identity, noise)),
         needs=_table(
-            ["sampler", "operator", "noise", "derivative of the network"],
-            [[name, REQUIRED[n.operator], REQUIRED[n.likelihood], "yes" if n.gradients else "no"] for name, n in needs],
+            ["sampler", "operator", "noise", "derivative of the network", "prior"],
+            [
+                [
+                    name,
+                    REQUIRED[n.operator],
+                    REQUIRED[n.likelihood],
+                    "yes" if n.gradients else "no",
+                    "of latents" if n.autoencoder else "any",
+                ]
+                for name, n in needs
+            ],
         ),
     )
 

@@ -43,6 +43,7 @@ def _samplers() -> list[dict[str, Any]]:
         calls = sampler.calls(problem)
         row = {"name": name, "summary": _first_line(cls), "operator": REQUIRED[sampler.needs.operator]}
         row |= {"noise": REQUIRED[sampler.needs.likelihood], "gradients": sampler.needs.gradients}
+        row["latents"] = sampler.needs.autoencoder
         rows.append(row | {"steps": sampler.steps, "forwards": calls.forwards, "vjps": calls.vjps})
     return rows
 

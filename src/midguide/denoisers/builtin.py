@@ -1,7 +1,8 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape. A card beside it (`NAME.json`) tells where it comes from.
+prediction, schedule, value range, event shape and, for a prior of latents, its autoencoder, whose weights are in the
+same file. A card beside it (`NAME.json`) tells where it comes from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
+from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
 from midguide.errors import CheckpointError, ConfigError
 from midguide.files import replacing
@@ -39,17 +42,19 @@ class PriorSpec:
 
     Args:
         network: shape of the U-Net.
-        event_shape: shape of one sample, (C, H, W).
+        event_shape: shape of one sample, (C, H, W); of a latent, for a prior of latents.
         prediction: `eps`, `v` or `x0`.
         schedule: `vp-linear`, `vp-cosine` or `vp-scaled-linear`, each with 1000 times.
-        value_range: range of clean data.
+        value_range: range of clean data, or None where unbounded.
+        autoencoder: that of the latents, for a prior of latents.
     """
 
     network: UNetConfig
     event_shape: tuple[int, ...]
     prediction: str = "v"
     schedule: str = "vp-linear"
-    value_range: tuple[float, float] = (-1.0, 1.0)
+    value_range: tuple[float, float] | None = (-1.0, 1.0)
+    autoencoder: AutoencoderSpec | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.prediction not in PREDICTIONS:
@@ -69,8 +74,18 @@ class PriorSpec:
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
         network = UNetConfig(**stored.pop("network"))
-        event_shape, value_range = tuple(stored.pop("event_shape")), tuple(stored.pop("value_range"))
-        return cls(network=network, event_shape=event_shape, value_range=value_range, **stored)
+        event_shape, limits, inner = (
+            stored.pop("event_shape"),
+            stored.pop("value_range"),
+            stored.pop("autoencoder", None),
+        )
+        return cls(
+            network=network,
+            event_shape=tuple(event_shape),
+            value_range=None if limits is None else tuple(limits),
+            autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
+            **stored,
+        )
 
 
 def save_prior(
@@ -82,12 +97,14 @@ def save_prior(
         save_file(tensors, temporary, metadata={"midguide": spec.to_json()})
 
 
-def load_prior(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> NetworkDenoiser:
-    """A shipped prior by name, or a prior's file by path.
+def load_prior(
+    name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> NetworkDenoiser | LatentPrior:
+    """A shipped prior by name, or a prior's file by path; with its autoencoder, for a prior of latents.
 
     Args:
         name_or_path: a name of `list_priors`, or the path of a `.safetensors` file that `save_prior` wrote.
-        dtype: dtype the network computes in.
+        dtype: dtype the network computes in; an autoencoder computes in that of its input.
         device: where its weights live.
 
     Raises:
@@ -118,6 +135,7 @@ def load_prior(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
         )
     with torch.device("meta"):  # draws no initial weights
         network = UNet(spec.network)
+    weights, coder_weights = split(weights)
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -133,7 +151,12 @@ def load_prior(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
         name=card["name"] if card else path.stem,
     )
     denoiser.provenance = {"sha256": sha256, "schedule": spec.schedule}
-    return denoiser
+    if spec.autoencoder is None:
+        return denoiser
+    coder = build_autoencoder(spec.autoencoder, coder_weights, where=path, device=device)
+    prior = LatentPrior(denoiser, coder)
+    prior.provenance = denoiser.provenance
+    return prior
 
 
 def list_priors() -> list[dict[str, Any]]:

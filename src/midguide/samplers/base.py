@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from midguide.denoisers.base import Autoencoder
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
@@ -26,12 +27,14 @@ class Needs:
         likelihood: the class of likelihood it is made for.
         gradients: whether it differentiates through the network.
         couples_samples: whether the samples of one observation must stay together in a batch.
+        autoencoder: whether it works on latents, with encoder and decoder; `operator` is then that on signals.
     """
 
     operator: type[Operator] = Operator
     likelihood: type[Likelihood] = Likelihood
     gradients: bool = False
     couples_samples: bool = False
+    autoencoder: bool = False
 
 
 class Step(NamedTuple):
@@ -132,6 +135,21 @@ def gaussian(problem: Problem) -> GaussianLikelihood:
     return problem.likelihood
 
 
+def autoencoder(problem: Problem) -> Autoencoder:
+    """The autoencoder of a problem that must have a prior of latents."""
+    if problem.autoencoder is None:
+        raise UnsupportedProblem(f"{type(problem.denoiser).__name__} has no autoencoder")
+    return problem.autoencoder
+
+
+def signal_linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
+    """Operator on signals, which must be linear, and observations."""
+    likelihood = problem.signal_likelihood
+    if not isinstance(likelihood.operator, LinearOperator):
+        raise UnsupportedProblem(f"{type(likelihood.operator).__name__} is not linear")
+    return likelihood.operator, likelihood.y
+
+
 class Spectral(NamedTuple):
     """A linear-Gaussian problem in the basis V of its operator `A = U diag(s) V^T`, coefficients of shape (B, n).
 
@@ -195,13 +213,25 @@ def lacking(needs: Needs, operator: type[Operator], likelihood: type[Likelihood]
 
 def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type[Sampler]]) -> None:
     """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers of `others` that can."""
-    operator, likelihood = type(problem.likelihood.operator), type(problem.likelihood)
-    missing = lacking(sampler.needs, operator, likelihood)
+    problem = problem.to_latent()
+    missing = _missing(sampler.needs, problem)
     if missing is None:
         return
-    able = sorted(name for name, other in others.items() if lacking(other().needs, operator, likelihood) is None)
-    wrong_operator = not issubclass(operator, sampler.needs.operator)
-    given = f"{operator.__name__} is {kind(operator)}" if wrong_operator else f"this is a {likelihood.__name__}"
+    able = sorted(name for name, other in others.items() if _missing(other().needs, problem) is None)
     raise UnsupportedProblem(
-        f"{type(sampler).__name__} needs {missing}, {given}", hint=f"samplers that accept it: {', '.join(able)}"
+        f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
     )
+
+
+def _missing(needs: Needs, problem: Problem) -> str | None:
+    """Which of the `needs` a problem does not meet and what it has instead, in words; None if it meets all."""
+    if needs.autoencoder and problem.autoencoder is None:
+        return f"a prior of latents, {type(problem.denoiser).__name__} is none"
+    given = problem.signal_likelihood if needs.autoencoder else problem.likelihood
+    operator, likelihood = type(given.operator), type(given)
+    missing = lacking(needs, operator, likelihood)
+    if missing is None:
+        return None
+    if not issubclass(operator, needs.operator):
+        return f"{missing}, {operator.__name__} is {kind(operator)}"
+    return f"{missing}, this is a {likelihood.__name__}"
