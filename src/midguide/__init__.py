@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from midguide.denoisers.builtin import load_prior
     from midguide.denoisers.gaussian import Gaussian
     from midguide.denoisers.gmm import GaussianMixture
+    from midguide.denoisers.loading import load_prior
     from midguide.denoisers.network import NetworkDenoiser
     from midguide.errors import (
         CheckpointError,
@@ -125,7 +125,7 @@ _HOME = {
     "Unconditional": "midguide.samplers.unconditional",
     "UnsupportedProblem": "midguide.errors",
     "compose": "midguide.operators.compose",
-    "load_prior": "midguide.denoisers.builtin",
+    "load_prior": "midguide.denoisers.loading",
     "make_operator": "midguide.operators.registry",
     "observe": "midguide.likelihoods",
     "sample": "midguide.sampling",

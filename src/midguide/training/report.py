@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from midguide.denoisers.base import Denoiser
-from midguide.denoisers.builtin import PriorSpec, load_prior, save_prior
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.denoisers.loading import load_prior
 from midguide.files import replacing
 from midguide.rng import Rng
 from midguide.training.config import TrainingConfig

@@ -1,0 +1,170 @@
+"""Pipelines of the diffusers library: a folder that `save_pretrained` wrote, or a repository id.
+
+Pixel models only (UNet2DModel): DDPM, DDIM, PNDM and other schedulers that carry `alphas_cumprod`, and flow matching.
+The library is needed for the network; the forward process is computed here, in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from midguide.denoisers.pretrained import Pretrained, sha256_of
+from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
+
+PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+BETA_SCHEDULES = {"linear": DiscreteVP.linear, "scaled_linear": DiscreteVP.scaled_linear}
+COSINE = "squaredcos_cap_v2"
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
+
+
+class SampleOf(nn.Module):
+    """A diffusers network as a function of x and times: its output's `sample` alone."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.unet(x, t, return_dict=False)[0]
+
+
+def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
+    """A pixel pipeline: `unet` and `scheduler` in folders of their own, or both in `folder` itself.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        name: what to call the prior; by default as the folder.
+
+    Raises:
+        ConfigError: no diffusers installed, or a pipeline of another kind.
+        CheckpointError: a file is missing, damaged, or wants to run code.
+    """
+    index = _json(folder / "model_index.json") if (folder / "model_index.json").exists() else {}
+    if latent := next((part for part in ("vqvae", "vae") if part in index), None):
+        raise ConfigError(
+            f"{folder} is a latent pipeline (it has {latent!r})", hint="latent priors are not loaded here"
+        )
+    places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
+    config = _json(places["unet"] / "config.json")
+    kind = config.get("_class_name", "of no class")
+    if kind != "UNet2DModel":
+        raise ConfigError(
+            f"{folder} holds a network {kind}, expected UNet2DModel",
+            hint="load it yourself, and pass the module with prediction, schedule and event_shape",
+        )
+    weights = next((places["unet"] / file for file in WEIGHTS if (places["unet"] / file).exists()), None)
+    if weights is None:
+        raise CheckpointError(f"{places['unet']} holds no weights", hint=f"expected {' or '.join(WEIGHTS)}")
+    schedule, prediction = read_scheduler(_json(places["scheduler"] / "scheduler_config.json"))
+    channels, size = config["in_channels"], config["sample_size"]
+    if size is None:
+        raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
+    height, width = (size, size) if isinstance(size, int) else size
+    return Pretrained(
+        network=SampleOf(_network(weights)),
+        schedule=schedule,
+        prediction=prediction,
+        event_shape=(channels, height, width),
+        learned_variance=config["out_channels"] == 2 * channels,
+        label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
+        name=name or folder.resolve().name,
+        provenance={"format": "diffusers", "sha256": sha256_of(weights)},
+    )
+
+
+def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
+    """The forward process and the prediction that a diffusers scheduler's configuration states.
+
+    Raises:
+        ConfigError: a process or a prediction that this package does not know.
+    """
+    kind = config.get("_class_name", "")
+    if "FlowMatch" in kind:
+        return RectifiedFlow(), "flow"
+    if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config:
+        raise ConfigError(
+            f"the scheduler {kind or 'of no class'} is not one whose networks are known",
+            hint="load the network yourself, and pass it with prediction, schedule and event_shape",
+        )
+    named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
+    if named not in PREDICTION_TYPES:
+        raise ConfigError(f"unknown prediction_type {named!r}", hint=f"known: {', '.join(PREDICTION_TYPES)}")
+    schedule = _discrete(config)
+    return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule, PREDICTION_TYPES[named]
+
+
+def fetch_repository(name: str) -> Path:
+    """The folder of a repository of the Hugging Face hub, downloaded if it is not in that library's cache.
+
+    Raises:
+        ConfigError: huggingface_hub is not installed.
+        DataError: no such repository, or no connection.
+    """
+    hub = _library("huggingface_hub")
+    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/") for file in WEIGHTS)]
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # of several libraries: connection, HTTP, cache
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"no prior, no file, and no repository {name!r} to download: {reason}",
+            hint="check the name and the network; a downloaded repository is loaded by the path of its folder",
+        ) from error
+
+
+def _discrete(config: dict[str, Any]) -> DiscreteVP:
+    steps, kind = config.get("num_train_timesteps", 1000), config["beta_schedule"]
+    if config.get("trained_betas") is not None:
+        products, product = [], 1.0
+        for beta in config["trained_betas"]:
+            product *= 1.0 - beta
+            products.append(product)
+        return DiscreteVP(tuple(products))
+    if kind == COSINE:
+        return DiscreteVP.cosine(steps)
+    if kind not in BETA_SCHEDULES:
+        raise ConfigError(
+            f"unknown beta_schedule {kind!r}", hint=f"known: {', '.join([*BETA_SCHEDULES, COSINE])}, and trained_betas"
+        )
+    return BETA_SCHEDULES[kind](steps, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+
+
+def _without_last_signal(schedule: DiscreteVP) -> DiscreteVP:
+    """Square roots of `alphas_cumprod` shifted and scaled so that the last is zero (Lin et al. 2024, Algorithm 1)."""
+    roots = [math.sqrt(value) for value in schedule.alphas_cumprod]
+    first, last = roots[0], roots[-1]
+    return DiscreteVP(tuple(((root - last) * first / (first - last)) ** 2 for root in roots))
+
+
+def _network(weights: Path) -> nn.Module:
+    diffusers = _library("diffusers")
+    try:
+        return diffusers.UNet2DModel.from_pretrained(
+            weights.parent, use_safetensors=weights.suffix == ".safetensors", local_files_only=True
+        )
+    except Exception as error:  # of diffusers, safetensors and torch
+        raise CheckpointError(
+            f"{weights} cannot be read: {str(error).strip().splitlines()[0]}", hint="is the file complete?"
+        ) from error
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{name} is not installed: {error}", hint="pip install 'midguide[hub]'") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", hint="is it a folder of diffusers?") from error
