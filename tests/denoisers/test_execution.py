@@ -36,7 +36,8 @@ def distance(got, want):
     return max(float((g - w).norm() / w.norm()) for g, w in zip(got, want, strict=True))
 
 
-# float32 sums in another order: some hundred times its 2^-24. bfloat16 and float16 have 8 and 11 bits, some layers deep.
+# float32 sums in another order: some hundred times its 2^-24. bfloat16 and float16 have 8 and 11 bits, and there are
+# some layers.
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
     [

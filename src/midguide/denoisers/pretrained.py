@@ -133,5 +133,5 @@ def _refused(path: Path, message: str) -> CheckpointError:
         )
     return CheckpointError(
         f"{path} is refused: it is damaged, or reading it would run code",
-        hint="is the file complete, and weights only?",
+        hint="is the file complete?",
     )

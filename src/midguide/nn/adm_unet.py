@@ -202,7 +202,7 @@ class ADMUNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None) -> Tensor:
-        features = sinusoids(t, self.config.channels).to(self.time_embed[0].weight.dtype)
+        features = sinusoids(t, self.config.channels).to(next(self.time_embed.parameters()).dtype)
         embedding = self.time_embed(features)
         if self.config.classes:
             if classes is None:
