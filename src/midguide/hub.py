@@ -169,15 +169,15 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
         os.replace(partial, path)
         _tag(partial).unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
+        error.close()
         _forget(partial)  # also where the server no longer has the bytes asked for
         raise DataError(
             f"{source} cannot be downloaded: {error.code} {error.reason}", hint="try again; or has it moved?"
         ) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        hint = (
-            f"try again to go on from {partial.stat().st_size:,} bytes" if partial.exists() else "is there a network?"
-        )
+        kept = partial.stat().st_size if partial.exists() else 0
+        hint = f"try again to go on from {kept:,} bytes" if kept else "is there a network?"
         raise DataError(f"{source} cannot be downloaded: {reason}", hint=hint) from error
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}", hint="check the folder and free space") from error

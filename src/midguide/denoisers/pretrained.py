@@ -72,7 +72,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends too early"
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "it ends too early"
         raise CheckpointError(f"{path} cannot be read: {reason}", hint="is the file complete?") from error
     weights = _unpacked(loaded)
     if not weights:
