@@ -64,16 +64,17 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
     if weights is None:
         raise CheckpointError(f"{places['unet']} holds no weights", hint=f"expected {' or '.join(WEIGHTS)}")
     schedule, prediction = read_scheduler(_json(places["scheduler"] / "scheduler_config.json"))
-    channels, size = config["in_channels"], config["sample_size"]
+    network = _network(weights)
+    channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
     if size is None:
         raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
     height, width = (size, size) if isinstance(size, int) else size
     return Pretrained(
-        network=SampleOf(_network(weights)),
+        network=SampleOf(network),
         schedule=schedule,
         prediction=prediction,
         event_shape=(channels, height, width),
-        learned_variance=config["out_channels"] == 2 * channels,
+        learned_variance=network.config.out_channels == 2 * channels,
         label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
         name=name or folder.resolve().name,
         provenance={"format": "diffusers", "sha256": sha256_of(weights)},
@@ -144,7 +145,7 @@ def _without_last_signal(schedule: DiscreteVP) -> DiscreteVP:
     return DiscreteVP(tuple(((root - last) * first / (first - last)) ** 2 for root in roots))
 
 
-def _network(weights: Path) -> nn.Module:
+def _network(weights: Path) -> Any:
     diffusers = _library("diffusers")
     try:
         return diffusers.UNet2DModel.from_pretrained(
