@@ -12,4 +12,6 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything that is
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")]
 Chunk = Annotated[int | None, typer.Option(metavar="N", help="Most samples in memory at once; does not change them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
-Prior = Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="A shipped prior, or a prior's .safetensors file.")]
+Prior = Annotated[
+    str, typer.Option(metavar="PRIOR", help="A name of `midguide list priors`, a file, a folder, or a repository id.")
+]
