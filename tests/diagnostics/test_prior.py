@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 
+from midguide.cli.check_prior import photographs
 from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
@@ -198,11 +199,15 @@ def test_a_network_that_returns_infinity_is_not_taken_for_a_good_one():
     assert [finding.kind for finding in report.findings] == ["untrained"]
 
 
-def test_the_shipped_prior_is_read_as_its_card_says_and_a_wrong_card_is_noticed():
+@pytest.mark.slow
+def test_the_shipped_prior_is_read_as_its_card_says_and_wrong_cards_are_noticed():
     """A real network, on the photographs that `midguide check-prior` takes by default."""
-    from midguide.cli.check_prior import photographs
-
     images = photographs((3, 64, 64), (-1.0, 1.0))
     assert check_prior(load_prior("faces-64"), images).findings == ()
     (finding,) = check_prior(load_prior("faces-64", prediction="eps"), images).findings
     assert finding.message == "errors fit a v-prediction, not eps"
+    (finding,) = check_prior(load_prior("faces-64", schedule="vp-cosine"), images).findings
+    assert "the schedule vp-linear" in finding.message
+    wrong = load_prior("faces-64", value_range=(0.0, 1.0))
+    (finding,) = check_prior(wrong, (images + 1) / 2).findings
+    assert finding.message == "errors fit data in [-1, 1], declared [0, 1]"
