@@ -164,6 +164,16 @@ def test_edm_network_told_sigma_in_place_of_its_logarithm_is_named():
     assert "ln(sigma) / 4" in finding.message
 
 
+def test_a_network_that_refuses_labels_that_it_does_not_know_is_checked_all_the_same():
+    exact = network(pictures(), LINEAR, "v")
+
+    def strict(x, t):
+        return exact(x, torch.arange(1000)[t.long()])  # an IndexError beyond 999
+
+    (finding,) = check_prior(declared(strict, LINEAR, "eps"), IMAGES).findings
+    assert "a v-prediction" in finding.message
+
+
 def test_dropout_left_on_is_named():
     exact = network(pictures(), LINEAR, "eps")
     generator = torch.Generator().manual_seed(0)

@@ -20,7 +20,7 @@ from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
 from midguide.errors import DataError, ShapeError
 from midguide.schedules import DiscreteVP, Schedule, Time
 
-THRESHOLD = 0.05  # natural logarithm of the ratio of errors, averaged over noise levels
+THRESHOLD = 0.03  # natural logarithm of the ratio of errors, averaged over noise levels and images
 OFFSET_THRESHOLD = 0.01  # the same at the cleanest times, where an offset of one index matters
 RATIOS = tuple(0.04 * 100 ** (i / 8) for i in range(9))  # of noise to the spread of the data: 0.04 to 4
 CLEANEST = 4  # times at which offsets are judged
@@ -127,11 +127,11 @@ def check_prior(denoiser: NetworkDenoiser, images: Tensor, *, seed: int = 0) -> 
             findings.append(Finding("random", message))
         declared = _Reading(kind="", message="", denoiser=denoiser)
         base = _errors(declared, images, RATIOS, seed)
-        errors = {other: _errors(other, images, RATIOS, seed) for other in _readings(denoiser)}
+        errors = {other: _tried(other, images, seed) for other in _readings(denoiser)}
         gains = {other: _gain(base, error) for other, error in errors.items()}
         best = max(gains, key=gains.__getitem__)
         fits_better = gains[best] > THRESHOLD
-        linear = [ratio**2 / (1 + ratio**2) for ratio in RATIOS]
+        linear = torch.tensor([ratio**2 / (1 + ratio**2) for ratio in RATIOS]).double()[:, None]
         if _gain(errors[best] if fits_better else base, linear) > THRESHOLD:
             message = "the network denoises worse than the linear estimator, under any reading: is it trained?"
             findings.append(Finding("untrained", message))
@@ -198,17 +198,26 @@ def _offset(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Finding | N
     return Finding("offset", message, math.exp(gains[best]))
 
 
-def _errors(reading: _Reading, images: Tensor, ratios: tuple[float, ...], seed: int) -> list[float]:
-    """Relative denoising error at each ratio of noise to spread; NaN at those that the schedule does not have."""
+def _errors(reading: _Reading, images: Tensor, ratios: tuple[float, ...], seed: int) -> Tensor:
+    """Relative denoising error, shape (ratios, images); NaN at ratios that the schedule does not have."""
     x0, found = reading.view(images), []
     for number, ratio in enumerate(ratios):
         t = _time(reading.denoiser.schedule, ratio * float(x0.std(correction=0)))
-        # the noise is seen as the data are, so that a reading that permutes entries permutes both
-        noise = (
-            reading.view(_noise(images, seed, number)) if reading.kind == "channels" else _noise(images, seed, number)
+        noise = _noise(images, seed, number)
+        # a reading that permutes entries permutes those of the noise as well
+        noise = reading.view(noise) if reading.kind == "channels" else noise
+        found.append(
+            _relative(reading.denoiser, x0, noise, t)[0] if t is not None else x0.new_full((len(x0),), math.nan)
         )
-        found.append(math.nan if t is None else _relative(reading.denoiser, x0, noise, t)[0])
-    return found
+    return torch.stack([row.double().cpu() for row in found])
+
+
+def _tried(reading: _Reading, images: Tensor, seed: int) -> Tensor:
+    """The errors of a reading, infinite where the network refuses what it is told under it."""
+    try:
+        return _errors(reading, images, RATIOS, seed)
+    except Exception:  # whatever a network of the user's raises for a label that it does not know
+        return torch.full((len(RATIOS), len(images)), torch.inf, dtype=torch.float64)
 
 
 def _levels(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Iterator[LevelError]:
@@ -218,25 +227,24 @@ def _levels(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Iterator[Le
         if t is not None:
             error, noise = _relative(denoiser, images, _noise(images, seed, number), t)
             actual = denoiser.schedule.level(t).ratio / spread
-            yield LevelError(t, actual, error, actual**2 / (1 + actual**2), noise)
+            yield LevelError(t, actual, float(error.mean()), actual**2 / (1 + actual**2), noise)
 
 
-def _relative(denoiser: NetworkDenoiser, x0: Tensor, noise: Tensor, t: Time) -> tuple[float, float]:
-    """Squared error over the variance of the data, and the mean square of the predicted noise."""
+def _relative(denoiser: NetworkDenoiser, x0: Tensor, noise: Tensor, t: Time) -> tuple[Tensor, float]:
+    """Squared error of each image over the variance of the data, shape (N,), and the mean square of the noise seen."""
     level = denoiser.schedule.level(t)
     x_t = level.alpha * x0 + level.sigma * noise
     denoised = denoiser(x_t, t).double()
     eps = (x_t.double() - level.alpha * denoised) / level.sigma
-    error = (denoised - x0).square().mean() / x0.double().var(correction=0)
-    return float(error.nan_to_num(torch.inf)), float(eps.square().mean())
+    error = (denoised - x0).square().flatten(1).mean(1) / x0.double().var(correction=0)
+    return error.nan_to_num(torch.inf), float(eps.square().mean())
 
 
-def _gain(base: list[float], other: list[float]) -> float:
+def _gain(base: Tensor, other: Tensor) -> float:
     """Mean logarithm of the ratio of errors; a level that one of them lacks counts as 0, no evidence."""
-    pairs = [(b, o) for b, o in zip(base, other, strict=True) if not (math.isnan(b) or math.isnan(o))]
-    floor = 1e-12  # an error of zero or infinity counts as a very small or large one
-    logs = [math.log(min(max(b, floor), 1 / floor)) - math.log(min(max(o, floor), 1 / floor)) for b, o in pairs]
-    return sum(logs) / len(base)
+    bound = 1e12  # an error of zero or infinity counts as a very small or large one
+    ratios = base.clamp(1 / bound, bound).log() - other.clamp(1 / bound, bound).log()
+    return float(ratios.nan_to_num(0.0).mean())
 
 
 def _time(schedule: Schedule, ratio: float) -> Time | None:
