@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
     from midguide.operators.blur import CircularBlur, ReflectBlur
     from midguide.operators.compose import compose
+    from midguide.operators.deepinv import from_deepinv
     from midguide.operators.mask import Mask
     from midguide.operators.matrix import Identity, Matrix
+    from midguide.operators.nonlinear_blur import NonlinearBlur
+    from midguide.operators.phase_retrieval import PhaseRetrieval
     from midguide.operators.registry import make_operator
     from midguide.operators.separable_blur import SeparableBlur
     from midguide.operators.super_resolution import BlockMean
@@ -67,8 +70,10 @@ __all__ = [
     "Matrix",
     "MidguideError",
     "NetworkDenoiser",
+    "NonlinearBlur",
     "NumericalError",
     "PGDM",
+    "PhaseRetrieval",
     "PoissonLikelihood",
     "Problem",
     "REDDiff",
@@ -82,6 +87,7 @@ __all__ = [
     "UnsupportedProblem",
     "__version__",
     "compose",
+    "from_deepinv",
     "load_prior",
     "make_operator",
     "observe",
@@ -111,8 +117,10 @@ _HOME = {
     "Matrix": "midguide.operators.matrix",
     "MidguideError": "midguide.errors",
     "NetworkDenoiser": "midguide.denoisers.network",
+    "NonlinearBlur": "midguide.operators.nonlinear_blur",
     "NumericalError": "midguide.errors",
     "PGDM": "midguide.samplers.pgdm",
+    "PhaseRetrieval": "midguide.operators.phase_retrieval",
     "PoissonLikelihood": "midguide.likelihoods",
     "Problem": "midguide.problem",
     "REDDiff": "midguide.samplers.red_diff",
@@ -126,6 +134,7 @@ _HOME = {
     "UnsupportedProblem": "midguide.errors",
     "compose": "midguide.operators.compose",
     "load_prior": "midguide.denoisers.loading",
+    "from_deepinv": "midguide.operators.deepinv",
     "make_operator": "midguide.operators.registry",
     "observe": "midguide.likelihoods",
     "sample": "midguide.sampling",

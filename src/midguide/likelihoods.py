@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from midguide import autodiff
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import Operator
+from midguide.operators.base import LinearOperator, Operator
 from midguide.rng import Rng
 
 
@@ -58,6 +60,10 @@ class Likelihood(ABC):
         """`log p(y_b | x_b)` up to a constant, shape (N, *event) -> (N,)."""
 
     @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """`grad_x log p(y_b | x_b)`, shape of x."""
+
+    @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
         """The standardised residual: standard normal per measured value if x is the truth, shape of y."""
 
@@ -88,6 +94,12 @@ class GaussianLikelihood(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return -0.5 * self.residual(x).square().flatten(1).sum(1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """`A^T (y - A x) / sigma_y^2` where A is linear."""
+        if isinstance(self.operator, LinearOperator):
+            return self.operator.adjoint(self.difference(x)) / self.sigma_y**2
+        return _differentiated(self.log_prob, x)
 
     def residual(self, x: Tensor) -> Tensor:
         return self.difference(x) / self.sigma_y
@@ -129,6 +141,9 @@ class PoissonLikelihood(Likelihood):
         expected = self.intensity(x)
         return (torch.special.xlogy(self.y, expected) - expected).flatten(1).sum(1)
 
+    def score(self, x: Tensor) -> Tensor:
+        return _differentiated(self.log_prob, x)
+
     def residual(self, x: Tensor) -> Tensor:
         expected = self.intensity(x)
         return (self.y - expected) / expected.clamp_min(self.floor).sqrt()
@@ -136,6 +151,11 @@ class PoissonLikelihood(Likelihood):
     def difference(self, x: Tensor) -> Tensor:
         """`(y - lambda) / sqrt(2 y)`: the Gaussian surrogate of DPS (Chung et al. 2023, Eq. 20)."""
         return (self.y - self.intensity(x)) / (2 * self.y).clamp_min(1.0).sqrt()
+
+
+def _differentiated(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of a log density by automatic differentiation, shape of x."""
+    return autodiff.value_and_grad(lambda u: (log_prob(u), u), x)[1]
 
 
 def check_sigma(sigma_y: float) -> None:

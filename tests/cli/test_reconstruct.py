@@ -82,7 +82,14 @@ def test_measured_image_has_no_truth_and_no_scores(reconstruct):
 
 
 def test_other_operators_write_a_panel(reconstruct):
-    for operator in ("super-resolution", "random-inpainting", "identity"):
+    for operator in (
+        "super-resolution:x16",
+        "random-inpainting",
+        "identity",
+        "jpeg",
+        "compressed-sensing",
+        "colorization",
+    ):
         assert reconstruct(operator=operator).code == 0
         with Image.open("out/panel.png") as picture:
             assert picture.width > 1000

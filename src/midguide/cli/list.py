@@ -81,12 +81,17 @@ def _priors() -> list[dict[str, Any]]:
 
 
 def _presets() -> list[dict[str, Any]]:
+    from midguide.operators.registry import PRESETS
     from midguide.studies.presets import list_presets
 
-    return [
+    samplers = [
         {"name": f"{preset['sampler']}:{preset['name']}", "source": preset["source"], "settings": preset["settings"]}
         for preset in list_presets()
     ]
+    operators = [
+        {"name": name, "source": preset.source, "settings": dict(preset.settings)} for name, preset in PRESETS.items()
+    ]
+    return samplers + operators
 
 
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {

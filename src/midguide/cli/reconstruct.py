@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def reconstruct(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The true image; or with --measured its measurement.")],
-    operator: Annotated[str, typer.Option(metavar="NAME", help="What the instrument does: `midguide list operators`.")],
+    operator: Annotated[
+        str, typer.Option(metavar="NAME[:PRESET]", help="What the instrument does: `midguide list operators`.")
+    ],
     prior: options.Prior = "faces-64",
     sampler: Annotated[
         str, typer.Option(metavar="NAME[:PRESET]", help="The method: `midguide list samplers`.")

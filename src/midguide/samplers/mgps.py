@@ -162,8 +162,7 @@ class MGPS:
         forward = kernels.transition(level_1, level_l)
 
         def potential(x_1: Tensor) -> tuple[Tensor, Tensor]:
-            _, gradient, _ = autodiff.value_and_grad(lambda x: (-problem.likelihood.log_prob(x), x), x_1)
-            return gradient - problem.denoiser.score(x_1, schedule.cleanest), x_1
+            return -problem.likelihood.score(x_1) - problem.denoiser.score(x_1, schedule.cleanest), x_1
 
         # log q(x_l | x_1), as a function of x_1, is that of a Gaussian with this mean and standard deviation
         transition = Gaussian(x_l / forward.scale, math.sqrt(forward.variance) / forward.scale)
@@ -172,13 +171,14 @@ class MGPS:
 
     def _midpoint_potential(self, problem: Problem, l: Time) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Gradient of `-log p(y | D(x, l))` and the prediction `D(x, l)`; at the cleanest level D is the identity."""
-        identity = l == problem.schedule.cleanest
+        if l == problem.schedule.cleanest:
+            return lambda x: (-problem.likelihood.score(x), x)
 
-        def energy(x: Tensor) -> tuple[Tensor, Tensor]:
-            x0_hat = x if identity else problem.denoiser(x, l)
-            return -problem.likelihood.log_prob(x0_hat), x0_hat
+        def potential(x: Tensor) -> tuple[Tensor, Tensor]:
+            x0_hat, pullback = autodiff.vjp(lambda x_l: problem.denoiser(x_l, l), x)
+            return pullback(-problem.likelihood.score(x0_hat)), x0_hat
 
-        return lambda x: autodiff.value_and_grad(energy, x)[1:]
+        return potential
 
     def _draw_fitted(
         self,
@@ -194,10 +194,12 @@ class MGPS:
         mu_state, rho_state = self.optimiser.init(mu), self.optimiser.init(rho)
         prediction = mu
         for _ in range(count):
-            noise = rho.exp() * rng.normal(mu)
+            std = rho.exp()
+            noise = std * rng.normal(mu)
             gradient, prediction = potential(mu + noise)
-            mu_state, mu_update = self.optimiser.update(mu_state, gradient + precision * (mu - prior.mean))
-            rho_state, rho_update = self.optimiser.update(rho_state, gradient * noise + precision * (2 * rho).exp() - 1)
+            kl_mu, kl_rho = precision * (mu - prior.mean), precision * std.square() - 1
+            mu_state, mu_update = self.optimiser.update(mu_state, kl_mu.add_(gradient))
+            rho_state, rho_update = self.optimiser.update(rho_state, kl_rho.addcmul_(gradient, noise))
             mu, rho = mu + mu_update, rho + rho_update
         return mu + rho.exp() * rng.normal(mu), prediction
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from midguide.studies.problems import exact_prior
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
 
+CHUNK_VALUES = 2**17
+"""Values of the state that a sampler works on at a time: half a megabyte in float32."""
+
 
 class Source(Protocol):
     """Gives draws for a problem; a frozen dataclass, since its fields are part of a unit's address."""
@@ -42,7 +46,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws of a sampler, all from one random stream."""
+    """Draws of a sampler, in chunks that a processor's cache can hold, each from one random stream."""
 
     sampler: Sampler
 
@@ -50,7 +54,13 @@ class Sampled:
         check_needs(self.sampler, problem, SAMPLERS)
 
     def draw(self, problem: Problem, n: int, seed: int) -> Samples:
-        return sample(self.sampler, problem, n, seed=seed, stream_size=n)
+        rows = self.chunk(problem, n)
+        return sample(self.sampler, problem, n, seed=seed, stream_size=rows, chunk=rows)
+
+    def chunk(self, problem: Problem, n: int) -> int:
+        """How many of `n` samples are drawn together: the greatest divisor of n with at most `CHUNK_VALUES` values."""
+        most = max(CHUNK_VALUES // math.prod(problem.event_shape), 1)
+        return max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
 
 
 @dataclass(frozen=True)
