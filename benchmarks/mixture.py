@@ -88,17 +88,13 @@ def main() -> None:
         problem = mixture_problem(dimension, 0)
         forward, with_vjp, plain = denoiser_times(problem, SAMPLES)
         print(f"## dx = {dimension}\n")
-        print(
-            f"Denoiser: forward {forward * 1e3:.2f} ms, with vjp {with_vjp * 1e3:.2f} ms; product, softmax and product"
-        )
+        print(f"Denoiser: forward {forward * 1e3:.2f} ms, with vjp {with_vjp * 1e3:.2f} ms; product, softmax and product")
         print(f"alone {plain * 1e3:.2f} ms: ratio {forward / plain:.2f}.\n")
         print("| sampler | forwards | vjps | seconds | calls | ratio |\n|---|---|---|---|---|---|")
         for spec in SPECS:
             print(sampler_row(spec, problem), flush=True)
             print(f"{spec} in {dimension} dimensions done", file=sys.stderr)
-        print(
-            f"\nThe MGPS authors' code took {REFERENCE[dimension]:g} s for the same problem with a closed-form denoiser,"
-        )
+        print(f"\nThe MGPS authors' code took {REFERENCE[dimension]:g} s for the same problem with a closed-form denoiser,")
         print("on one core of a machine where the product takes 20 to 30 ms.\n")
 
 

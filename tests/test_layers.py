@@ -22,8 +22,8 @@ LAYERS = [
     {"problem"},
     {"samplers"},
     {"samples", "sampling", "observers"},
-    {"metrics", "diagnostics", "plots", "data", "training", "testing"},
-    {"studies"},
+    {"metrics", "diagnostics", "plots", "data", "testing"},
+    {"studies", "training"},
     {"cli"},
     {"__main__"},
 ]

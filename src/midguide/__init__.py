@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from midguide.denoisers.gaussian import Gaussian
     from midguide.denoisers.gmm import GaussianMixture
+    from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
     from midguide.denoisers.loading import load_prior
     from midguide.denoisers.network import NetworkDenoiser
     from midguide.errors import (
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from midguide.samplers.dps import DPS
     from midguide.samplers.mgps import MGPS
     from midguide.samplers.pgdm import PGDM
+    from midguide.samplers.psld import PSLD
     from midguide.samplers.red_diff import REDDiff
+    from midguide.samplers.resample import ReSample
     from midguide.samplers.unconditional import Unconditional
     from midguide.samples import Samples
     from midguide.sampling import sample
@@ -65,18 +68,22 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianMixture",
     "Identity",
+    "LatentPrior",
     "MGPS",
     "Mask",
     "Matrix",
     "MidguideError",
+    "NetworkAutoencoder",
     "NetworkDenoiser",
     "NonlinearBlur",
     "NumericalError",
     "PGDM",
+    "PSLD",
     "PhaseRetrieval",
     "PoissonLikelihood",
     "Problem",
     "REDDiff",
+    "ReSample",
     "RectifiedFlow",
     "ReflectBlur",
     "Samples",
@@ -112,18 +119,22 @@ _HOME = {
     "GaussianLikelihood": "midguide.likelihoods",
     "GaussianMixture": "midguide.denoisers.gmm",
     "Identity": "midguide.operators.matrix",
+    "LatentPrior": "midguide.denoisers.latent",
     "MGPS": "midguide.samplers.mgps",
     "Mask": "midguide.operators.mask",
     "Matrix": "midguide.operators.matrix",
     "MidguideError": "midguide.errors",
+    "NetworkAutoencoder": "midguide.denoisers.latent",
     "NetworkDenoiser": "midguide.denoisers.network",
     "NonlinearBlur": "midguide.operators.nonlinear_blur",
     "NumericalError": "midguide.errors",
     "PGDM": "midguide.samplers.pgdm",
+    "PSLD": "midguide.samplers.psld",
     "PhaseRetrieval": "midguide.operators.phase_retrieval",
     "PoissonLikelihood": "midguide.likelihoods",
     "Problem": "midguide.problem",
     "REDDiff": "midguide.samplers.red_diff",
+    "ReSample": "midguide.samplers.resample",
     "RectifiedFlow": "midguide.schedules",
     "ReflectBlur": "midguide.operators.blur",
     "Samples": "midguide.samples",

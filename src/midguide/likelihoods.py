@@ -180,3 +180,18 @@ def observe(operator: Operator, x: Tensor, sigma_y: float, *, seed: int = 0) -> 
     clean = operator(x)
     noise = Rng([(seed, "noise", i) for i in range(len(x))]).normal(clean)
     return GaussianLikelihood(operator, clean + sigma_y * noise, sigma_y)
+
+
+def observe_counts(operator: Operator, x: Tensor, rate: float, *, seed: int = 0) -> PoissonLikelihood:
+    """Simulate `y ~ Poisson(rate (A(x) + 1) / 2)`, the counts of observation i from the stream (seed, "noise", i).
+
+    Args:
+        operator: the instrument, with values in [-1, 1]; smaller ones count as the floor of the likelihood.
+        x: true signals, shape (N, *event).
+        rate: expected counts at value 1.
+        seed: seed of the noise.
+    """
+    clean = operator(x)
+    expected = PoissonLikelihood(operator, torch.zeros_like(clean), rate).intensity(x)
+    counts = Rng([(seed, "noise", i) for i in range(len(x))]).poisson(expected)
+    return PoissonLikelihood(operator, counts, rate)

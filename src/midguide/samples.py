@@ -39,10 +39,11 @@ class Samples:
     """Posterior draws of every observation.
 
     Args:
-        draws: shape (observation, sample, *event), in the value range of the prior.
+        draws: shape (observation, sample, *signal), in the value range of signals.
         cost: network calls, seconds, memory.
         record: the resolved configuration: sampler, problem, seed, versions.
-        tensors: further tensors to keep with the draws, by name: the observations, the truth where known.
+        tensors: further tensors to keep with the draws, by name: the observations `y`, the `truth` where known, the
+            `latents` of the draws where the prior is one of latents.
     """
 
     draws: Tensor

@@ -49,6 +49,8 @@ def sample(
     Sample j of observation i depends on the problem, the sampler and the random stream (seed, i, j) only: neither `n`
     nor `chunk` nor the other observations change it, up to the rounding of the network's batched arithmetic.
 
+    A problem whose prior is one of latents is sampled as `problem.to_latent()`; the draws are decoded.
+
     Args:
         sampler: the method and its hyper-parameters.
         problem: prior and observations, N of them.
@@ -63,7 +65,8 @@ def sample(
         checkpoint_seconds: time between two writes of the checkpoint (an interrupt writes one, too).
 
     Returns:
-        Samples with draws of shape (observation, sample, *event).
+        Samples with draws of shape (observation, sample, *signal); for a prior of latents these are in `tensors`, by
+        the name `latents`, shape (observation, sample, *event).
 
     Raises:
         UnsupportedProblem: the sampler cannot handle the operator.
@@ -78,6 +81,7 @@ def sample(
         >>> sample(MGPS(steps=20), problem, n=4).draws.shape
         torch.Size([1, 4, 2])
     """
+    problem = problem.to_latent()
     check_needs(sampler, problem, SAMPLERS)
     rows = _Rows(problem.observations, n, stream_size, chunk)
     record = _record(sampler, problem, n, seed, stream_size)
@@ -115,11 +119,21 @@ def sample(
             raise
         keep()
 
-    draws = torch.cat(progress.draws).reshape(problem.observations, n, *problem.event_shape)
+    draws, latents = _signals(problem, progress.draws, n)
     seconds, size = progress.seconds + time.monotonic() - started, problem.observations * n
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, _peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
-    return Samples(draws, cost, record, {"y": problem.likelihood.y, **known})
+    return Samples(draws, cost, record, {"y": problem.likelihood.y, **latents, **known})
+
+
+def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
+    drawn = torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape)
+    if problem.autoencoder is None:
+        return drawn, {}
+    with torch.no_grad():
+        decoded = torch.cat([problem.autoencoder.decode(block) for block in blocks])
+    return decoded.reshape(problem.observations, n, *problem.signal_shape), {"latents": drawn}
 
 
 class CountedDenoiser(Denoiser):

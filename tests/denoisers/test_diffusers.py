@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from midguide.denoisers.diffusers import fetch_repository, read_scheduler
+from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.operators.mask import Mask
+from midguide.problem import Problem
+from midguide.rules import StepRule
+from midguide.samplers.mgps import MGPS
+from midguide.sampling import sample
 from midguide.schedules import DiscreteVP, RectifiedFlow
 from midguide.testing import check_denoiser
 
@@ -142,6 +148,51 @@ def test_a_flow_network_is_told_a_thousand_times_t(diffusers, unet, tmp_path):
     assert torch.allclose(prior(X, 0.3), X - 0.3 * velocity, atol=1e-5)
 
 
+def autoencoder(diffusers, kind, **settings):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(1)
+        network = getattr(diffusers, kind)(
+            block_out_channels=(32, 32),
+            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+            latent_channels=3,
+            **settings,
+        )
+    return network.eval()
+
+
+def test_a_latent_pipeline_with_a_vq_autoencoder_reconstructs(diffusers, unet, tmp_path):
+    coder = autoencoder(diffusers, "VQModel", num_vq_embeddings=64, scaling_factor=0.5)
+    scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195)
+    diffusers.LDMPipeline(coder, unet, scheduler).save_pretrained(tmp_path / "ldm")
+    prior = load_prior(tmp_path / "ldm")
+    assert isinstance(prior, LatentPrior)
+    assert (prior.event_shape, prior.signal_shape, prior.signal_range) == ((3, 8, 16), (3, 16, 32), (-1.0, 1.0))
+    assert prior.schedule == DiscreteVP.scaled_linear()
+    check_denoiser(prior)
+    with torch.no_grad():
+        assert torch.allclose(prior.autoencoder.decode(X), coder.decode(X / 0.5).sample, atol=1e-5)
+        image = torch.linspace(-1, 1, 3 * 16 * 32).reshape(1, 3, 16, 32)
+        assert torch.allclose(prior.autoencoder.encode(image), 0.5 * coder.encode(image).latents, atol=1e-5)
+    operator = Mask(torch.arange(3 * 16 * 32).reshape(3, 16, 32) % 2 == 0)
+    problem = Problem.simulate(prior, operator, image, sigma_y=0.1)
+    draws = sample(MGPS(steps=3, gradient_steps=StepRule(default=1), warm_start=None), problem.to_latent(), 1).draws
+    assert draws.shape == (1, 1, 3, 16, 32)
+
+
+def test_a_latent_pipeline_with_a_kl_autoencoder_is_scaled_and_shifted(diffusers, unet, tmp_path):
+    coder = autoencoder(diffusers, "AutoencoderKL", scaling_factor=0.7, shift_factor=0.2)
+    unet.save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    coder.save_pretrained(tmp_path / "vae")
+    prior = load_prior(tmp_path)
+    image = torch.linspace(-1, 1, 3 * 16 * 32).reshape(1, 3, 16, 32)
+    with torch.no_grad():
+        want = 0.7 * (coder.encode(image).latent_dist.mode() - 0.2)
+        assert torch.allclose(prior.autoencoder.encode(image), want, atol=1e-5)
+        assert torch.allclose(prior.autoencoder.decode(want), coder.decode(want / 0.7 + 0.2).sample, atol=1e-4)
+
+
 def test_damaged_and_foreign_folders_are_one_line(pipeline, tmp_path):
     def broken(name):
         return shutil.copytree(pipeline, tmp_path / name)
@@ -162,8 +213,10 @@ def test_damaged_and_foreign_folders_are_one_line(pipeline, tmp_path):
     )
     with pytest.raises(ConfigError, match="DiTTransformer2DModel, expected UNet2DModel"):
         load_prior(tmp_path / "other")
-    (broken("latent") / "model_index.json").write_text(json.dumps({"vqvae": ["diffusers", "VQModel"]}))
-    with pytest.raises(ConfigError, match="latent pipeline"):
+    other = broken("latent") / "vae"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
+    with pytest.raises(ConfigError, match="known autoencoders: VQModel, AutoencoderKL"):
         load_prior(tmp_path / "latent")
 
 

@@ -11,7 +11,8 @@ from midguide.nn.unet import UNetConfig
 from midguide.schedules import DiscreteVP
 from midguide.training.config import CardConfig, TrainingConfig, load_training_config
 from midguide.training.denoiser import TARGETS, LevelSampler, train
-from midguide.training.report import denoising_curve, export_prior
+from midguide.training.report import Origin, denoising_curve, export_prior
+from midguide.training.sources import Images
 
 NETWORK = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=2)
 
@@ -34,8 +35,9 @@ def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
     images, curves = ramps(), []
     for steps in (1, 60):
         config = recipe(steps=steps)
-        network = train(config, images, tmp_path / str(steps))
-        path, card = export_prior(config, network, ramps(16), tmp_path / str(steps), command="none", log=[])
+        network = train(config, Images(images), tmp_path / str(steps))
+        origin = Origin(command="none", log=[])
+        path, card = export_prior(config, network, Images(ramps(16)), tmp_path / str(steps), origin=origin)
         stored = json.loads(card.read_text())
         assert stored["parameters"] == sum(p.numel() for p in network.parameters())
         assert stored["denoising_curve"] == denoising_curve(load_prior(path), ramps(16).float() / 127.5 - 1)
@@ -51,14 +53,14 @@ def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, images, tmp_path / "a", on_step=stop)
-    resumed, straight = train(config, images, tmp_path / "a"), train(config, images, tmp_path / "b")
+        train(config, Images(images), tmp_path / "a", on_step=stop)
+    resumed, straight = train(config, Images(images), tmp_path / "a"), train(config, Images(images), tmp_path / "b")
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
-    train(recipe(steps=20), ramps(), tmp_path)
+    train(recipe(steps=20), Images(ramps()), tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
     def full(*arguments):
@@ -66,22 +68,22 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(DataError, match="No space left"):
-        train(recipe(steps=40), ramps(), tmp_path)
+        train(recipe(steps=40), Images(ramps()), tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "log.jsonl"]
 
 
 def test_training_leaves_the_global_random_state_alone(tmp_path):
     before = torch.get_rng_state()
-    train(recipe(steps=2), ramps(), tmp_path)
+    train(recipe(steps=2), Images(ramps()), tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    train(recipe(steps=2), ramps(), tmp_path)
+    train(recipe(steps=2), Images(ramps()), tmp_path)
     wider = TrainingConfig(network=UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=(), patch=2), steps=4)
     with pytest.raises(CheckpointError, match="does not fit this training"):
-        train(wider, ramps(), tmp_path)
+        train(wider, Images(ramps()), tmp_path)
 
 
 def test_noise_levels_follow_their_density():

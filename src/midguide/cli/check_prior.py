@@ -47,13 +47,12 @@ def check_prior(
     from midguide.diagnostics import prior as diagnostics
 
     denoiser = load_prior(prior, prediction=prediction, schedule=schedule)
-    value_range = denoiser.value_range or (-1.0, 1.0)
+    shape, value_range = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
     if images:
-        loaded = [load_image(path, denoiser.event_shape, value_range=value_range, resize=True) for path in images]
-        data = torch.cat(loaded)
+        data = torch.cat([load_image(path, shape, value_range=value_range, resize=True) for path in images])
     else:
-        data = photographs(denoiser.event_shape, value_range)
-    report = diagnostics.check_prior(denoiser, data, seed=seed)
+        data = photographs(shape, value_range)
+    report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed)
     if as_json:
         output.print_json(_as_json(prior, report, len(data)))
     else:

@@ -10,20 +10,6 @@ import typer
 
 from midguide.cli import output
 
-KINDS = {"Operator": "any", "LinearOperator": "linear", "SVDOperator": "with SVD"}
-COSTS = {
-    "ddnm": "steps forwards",
-    "ddnm-plus": "steps forwards",
-    "ddrm": "steps forwards",
-    "diffpir": "steps forwards",
-    "dps": "steps forwards, steps - 1 vjps",
-    "mgps": "steps + G forwards (a further G in warm steps) and G vjps, for G gradient steps",
-    "pgdm": "steps forwards, steps - 1 vjps",
-    "red-diff": "steps - 1 forwards",
-    "unconditional": "steps forwards",
-}
-"""What one sample costs, in network calls; the long form stands in the docstrings of the samplers."""
-
 
 def list_names(
     what: Annotated[str, typer.Argument(metavar="{samplers|operators|priors|presets}", help="What to list.")],
@@ -43,29 +29,35 @@ def list_names(
 
 
 def _samplers() -> list[dict[str, Any]]:
+    import torch
+
+    from midguide.denoisers.gaussian import Gaussian
+    from midguide.problem import Problem
+    from midguide.samplers.base import REQUIRED
     from midguide.samplers.registry import SAMPLERS
 
-    return [
-        {
-            "name": name,
-            "summary": _first_line(sampler),
-            "operator": KINDS.get(sampler.needs.operator.__name__, sampler.needs.operator.__name__),
-            "gradients": sampler.needs.gradients,
-            "cost": COSTS.get(name),
-        }
-        for name, sampler in sorted(SAMPLERS.items())
-    ]
+    problem = Problem.unobserved(Gaussian(torch.zeros(1), 1.0))  # network calls depend on the prior's schedule only
+    rows = []
+    for name, cls in sorted(SAMPLERS.items()):
+        sampler = cls()
+        calls = sampler.calls(problem)
+        row = {"name": name, "summary": _first_line(cls), "operator": REQUIRED[sampler.needs.operator]}
+        row |= {"noise": REQUIRED[sampler.needs.likelihood], "gradients": sampler.needs.gradients}
+        row["latents"] = sampler.needs.autoencoder
+        rows.append(row | {"steps": sampler.steps, "forwards": calls.forwards, "vjps": calls.vjps})
+    return rows
 
 
 def _operators() -> list[dict[str, Any]]:
     from midguide.operators.registry import OPERATORS
+    from midguide.samplers.base import kind
 
     rows = []
     for name, entry in sorted(OPERATORS.items()):
         known = {key: None if p.default is p.empty else p.default for key, p in entry.settings.items()}
-        kind = "with SVD" if entry.svd else "linear" if entry.linear else "nonlinear"
         words = ", ".join(key if value is None else f"{key}={value}" for key, value in known.items())
-        rows.append({"name": name, "summary": entry.summary, "kind": kind, "settings": words, "defaults": known})
+        row = {"name": name, "summary": entry.summary, "kind": kind(entry.operator)}
+        rows.append(row | {"settings": words, "defaults": known})
     return rows
 
 

@@ -72,9 +72,9 @@ def reconstruct(
     method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))
     denoiser = load_prior(prior)
     own = dict(parse_override(text) for text in operator_settings or ())
-    instrument = make_operator(operator, denoiser.event_shape, seed=seed, **own)
+    instrument = make_operator(operator, denoiser.signal_shape, seed=seed, **own)
     pixels = load_image(
-        image, denoiser.event_shape, value_range=denoiser.value_range or (-1.0, 1.0), resize=resize, crop=box
+        image, denoiser.signal_shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box
     )
     problem = _problem(denoiser, instrument, pixels, sigma, seed, measured)
     run = runs.Run(

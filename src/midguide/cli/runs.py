@@ -65,7 +65,7 @@ class Run:
     @property
     def value_range(self) -> tuple[float, float]:
         """Values shown black and white, and the range of the metrics."""
-        return self.problem.denoiser.value_range or (-1.0, 1.0)
+        return self.problem.denoiser.signal_range or (-1.0, 1.0)
 
 
 def draw(run: Run) -> Samples:

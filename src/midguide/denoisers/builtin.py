@@ -1,7 +1,8 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape. A card beside it (`NAME.json`) tells where it comes from.
+prediction, schedule, value range, event shape and, for a prior of latents, its autoencoder, whose weights are in the
+same file. A card beside it (`NAME.json`) tells where it comes from.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.denoisers.network import PREDICTIONS
 from midguide.denoisers.pretrained import Pretrained, fit, read_weights, sha256_of
 from midguide.errors import CheckpointError, ConfigError
@@ -50,17 +52,19 @@ class PriorSpec:
     Args:
         network: shape of the network; its type says which body it is. With twice as many channels out as in, it
             also predicts a variance.
-        event_shape: shape of one sample, (C, H, W).
+        event_shape: shape of one sample, (C, H, W); of a latent, for a prior of latents.
         prediction: `eps`, `v`, `x0` or `flow`.
         schedule: one of `SCHEDULES`.
-        value_range: range of clean data.
+        value_range: range of clean data, or None where unbounded.
+        autoencoder: that of the latents, for a prior of latents.
     """
 
     network: UNetConfig | ADMConfig
     event_shape: tuple[int, ...]
     prediction: str = "v"
     schedule: str = "vp-linear"
-    value_range: tuple[float, float] = (-1.0, 1.0)
+    value_range: tuple[float, float] | None = (-1.0, 1.0)
+    autoencoder: AutoencoderSpec | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.prediction not in PREDICTIONS:
@@ -85,8 +89,14 @@ class PriorSpec:
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
         network = BODIES[stored.pop("body", "unet")][0](**stored.pop("network"))
-        event_shape, value_range = tuple(stored.pop("event_shape")), tuple(stored.pop("value_range"))
-        return cls(network=network, event_shape=event_shape, value_range=value_range, **stored)
+        limits, inner = stored.pop("value_range"), stored.pop("autoencoder", None)
+        return cls(
+            network=network,
+            event_shape=tuple(stored.pop("event_shape")),
+            value_range=None if limits is None else tuple(limits),
+            autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
+            **stored,
+        )
 
 
 def save_prior(
@@ -114,7 +124,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         raise CheckpointError(
             f"{path} cannot be read as a prior: {error}", hint="was it written by save_prior?"
         ) from error
-    weights = read_weights(path)
+    weights, coder_weights = split(read_weights(path))
     sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
         raise CheckpointError(
@@ -132,6 +142,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         learned_variance=spec.network.out_channels == 2 * spec.network.in_channels,
         name=card["name"] if card else path.stem,
         provenance={"sha256": sha256, "schedule": spec.schedule},
+        autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
     )
 
 

@@ -1,19 +1,23 @@
 """Pipelines of the diffusers library: a folder that `save_pretrained` wrote, or a repository id.
 
-Pixel models only (UNet2DModel): DDPM, DDIM, PNDM and other schedulers that carry `alphas_cumprod`, and flow matching.
-The library is needed for the network; the forward process is computed here, in float64.
+UNet2DModel with DDPM, DDIM, PNDM and other schedulers that have betas, or flow matching; over pixels, or over the
+latents of a VQModel or AutoencoderKL. The library is needed for the networks; the forward process is computed here, in
+float64.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from midguide.autodiff import frozen
+from midguide.denoisers.latent import NetworkAutoencoder
 from midguide.denoisers.pretrained import Pretrained, sha256_of
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
@@ -22,6 +26,12 @@ PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow
 BETA_SCHEDULES = {"linear": DiscreteVP.linear, "scaled_linear": DiscreteVP.scaled_linear}
 COSINE = "squaredcos_cap_v2"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+ENCODERS: dict[str, Callable[[Any], Tensor]] = {
+    "VQModel": lambda out: out.latents,
+    "AutoencoderKL": lambda out: out.latent_dist.mode(),
+}
+"""Autoencoders by class: the latent in what `encode` returns."""
+
 FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
 
 
@@ -37,7 +47,7 @@ class SampleOf(nn.Module):
 
 
 def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
-    """A pixel pipeline: `unet` and `scheduler` in folders of their own, or both in `folder` itself.
+    """A pipeline: `unet` and `scheduler` in folders of their own, or both in `folder` itself, and `vqvae` or `vae`.
 
     Args:
         folder: what `save_pretrained` wrote.
@@ -47,11 +57,6 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
         ConfigError: no diffusers installed, or a pipeline of another kind.
         CheckpointError: a file is missing, damaged, or wants to run code.
     """
-    index = _json(folder / "model_index.json") if (folder / "model_index.json").exists() else {}
-    if latent := next((part for part in ("vqvae", "vae") if part in index), None):
-        raise ConfigError(
-            f"{folder} is a latent pipeline (it has {latent!r})", hint="latent priors are not loaded here"
-        )
     places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
     config = _json(places["unet"] / "config.json")
     kind = config.get("_class_name", "of no class")
@@ -60,15 +65,14 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
             f"{folder} holds a network {kind}, expected UNet2DModel",
             hint="load it yourself, and pass the module with prediction, schedule and event_shape",
         )
-    weights = next((places["unet"] / file for file in WEIGHTS if (places["unet"] / file).exists()), None)
-    if weights is None:
-        raise CheckpointError(f"{places['unet']} holds no weights", hint=f"expected {' or '.join(WEIGHTS)}")
+    weights = _weights(places["unet"])
     schedule, prediction = read_scheduler(_json(places["scheduler"] / "scheduler_config.json"))
-    network = _network(weights)
+    network = _network(weights, kind)
     channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
     if size is None:
         raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
     height, width = (size, size) if isinstance(size, int) else size
+    coder = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
     return Pretrained(
         network=SampleOf(network),
         schedule=schedule,
@@ -77,8 +81,46 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
         learned_variance=network.config.out_channels == 2 * channels,
         label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
         name=name or folder.resolve().name,
+        value_range=(-1.0, 1.0) if coder is None else None,
         provenance={"format": "diffusers", "sha256": sha256_of(weights)},
+        autoencoder=None if coder is None else load_autoencoder(coder, (channels, height, width)),
     )
+
+
+def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAutoencoder:
+    """A VQModel or AutoencoderKL, with the scaling of latents that its configuration states.
+
+    Encoding takes the mean of a KL autoencoder's posterior, and what a VQ autoencoder has before quantisation; decoding
+    quantises, and lets derivatives pass the quantisation unchanged.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        latent_shape: shape of one latent, (C, H, W).
+
+    Raises:
+        ConfigError: an autoencoder of another kind.
+        CheckpointError: a file is missing, damaged, or wants to run code.
+    """
+    config = _json(folder / "config.json")
+    kind = config.get("_class_name", "of no class")
+    if kind not in ENCODERS:
+        raise ConfigError(f"{folder} holds a {kind}", hint=f"known autoencoders: {', '.join(ENCODERS)}")
+    weights = _weights(folder)
+    network = _network(weights, kind)
+    frozen(network)
+    factor = 2 ** (len(network.config.block_out_channels) - 1)
+    coder = NetworkAutoencoder(
+        lambda x: ENCODERS[kind](network.encode(x)),
+        lambda z: network.decode(z).sample,
+        (network.config.in_channels, *(factor * size for size in latent_shape[1:])),
+        latent_shape,
+        scale=network.config.scaling_factor,
+        shift=network.config.get("shift_factor") or 0.0,
+        network=network,
+        name=folder.name,
+    )
+    coder.provenance = {"format": "diffusers", "sha256": sha256_of(weights)}
+    return coder
 
 
 def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
@@ -110,7 +152,7 @@ def fetch_repository(name: str) -> Path:
         DataError: no such repository, or no connection.
     """
     hub = _library("huggingface_hub")
-    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/") for file in WEIGHTS)]
+    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in WEIGHTS)]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # of several libraries: connection, HTTP, cache
@@ -145,10 +187,18 @@ def _without_last_signal(schedule: DiscreteVP) -> DiscreteVP:
     return DiscreteVP(tuple(((root - last) * first / (first - last)) ** 2 for root in roots))
 
 
-def _network(weights: Path) -> Any:
+def _weights(folder: Path) -> Path:
+    """The file of weights in a folder, safetensors where there is one."""
+    found = next((folder / file for file in WEIGHTS if (folder / file).exists()), None)
+    if found is None:
+        raise CheckpointError(f"{folder} holds no weights", hint=f"expected {' or '.join(WEIGHTS)}")
+    return found
+
+
+def _network(weights: Path, kind: str) -> Any:
     diffusers = _library("diffusers")
     try:
-        return diffusers.UNet2DModel.from_pretrained(
+        return getattr(diffusers, kind).from_pretrained(
             weights.parent, use_safetensors=weights.suffix == ".safetensors", local_files_only=True
         )
     except Exception as error:  # of diffusers, safetensors and torch

@@ -62,7 +62,8 @@ def load_guided_diffusion(
     try:
         visible = visible_config(weights)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from None
+        card = "it has no midguide card, and " if path.suffix == ".safetensors" else ""
+        raise CheckpointError(f"{path} is no prior: {card}{error.message}", hint=error.hint) from None
     public = next((known for known in PUBLIC.values() if _differences(visible, known) == []), None)
     if config is None and public is None:
         raise ConfigError(

@@ -19,6 +19,7 @@ from midguide import hub
 from midguide.denoisers.builtin import SCHEDULES, list_priors, metadata, read_prior, shipped
 from midguide.denoisers.diffusers import fetch_repository, load_diffusers
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
+from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained
 from midguide.errors import CheckpointError, ConfigError
@@ -49,8 +50,8 @@ def load_prior(
     compile: bool = False,  # noqa: A002 (as in torch)
     checkpointing: bool = False,
     chunk: int | None = None,
-) -> NetworkDenoiser:
-    """A prior by name or path, or a network as a prior.
+) -> NetworkDenoiser | LatentPrior:
+    """A prior by name or path, or a network as a prior; with its autoencoder, for a prior of latents.
 
     The conventions of a file are those that it states or that its format has; what is given here takes their place.
     `midguide check-prior` measures whether they are right.
@@ -117,7 +118,11 @@ def load_prior(
         chunk=chunk,
     )
     denoiser.provenance = dict(found.provenance)
-    return denoiser
+    if found.autoencoder is None:
+        return denoiser
+    latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
+    latent.provenance = denoiser.provenance
+    return latent
 
 
 def _from_network(
@@ -176,7 +181,10 @@ def _from_card(card: hub.Card) -> Pretrained:
         return replace(load_diffusers(fetch_repository(card.source)), name=card.name)
     if card.format == "guided-diffusion":
         return replace(load_guided_diffusion(hub.fetch(card), config=PUBLIC[card.name]), name=card.name)
-    raise ConfigError(f"{card.name} is a latent prior, which cannot be loaded yet", hint=f"its home is {card.home}")
+    raise ConfigError(
+        f"{card.name} is a CompVis checkpoint, a format that cannot be loaded yet",
+        hint=f"convert it to a diffusers folder; its home is {card.home}",
+    )
 
 
 def _schedule(given: Schedule | str) -> Schedule:

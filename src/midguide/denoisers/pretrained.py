@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from midguide.denoisers.base import Autoencoder
 from midguide.errors import CheckpointError
 from midguide.schedules import Schedule, Time
 
@@ -38,6 +39,7 @@ class Pretrained:
         label: time to network input where it is not the schedule's own.
         name: what to call the prior in records.
         provenance: what the record says of its origin: sha256, format.
+        autoencoder: that of the latents, where the samples are latents.
     """
 
     network: nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -49,6 +51,7 @@ class Pretrained:
     label: Callable[[Time], float] | None = None
     name: str = "custom"
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    autoencoder: Autoencoder | None = None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from midguide.denoisers.base import Denoiser
 from midguide.denoisers.builtin import SCHEDULES
+from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
-from midguide.errors import DataError, ShapeError
+from midguide.errors import DataError, ShapeError, UnsupportedProblem
 from midguide.schedules import DiscreteVP, Schedule, Time
 
 THRESHOLD = 0.03  # natural logarithm of the ratio of errors, averaged over noise levels and images
@@ -140,6 +142,21 @@ def check_prior(denoiser: NetworkDenoiser, images: Tensor, *, seed: int = 0) -> 
         elif offset := _offset(denoiser, images, seed):
             findings.append(offset)
     return PriorReport(levels=levels, findings=tuple(findings), next_best=(best.kind, math.exp(-gains[best])))
+
+
+def network_and_data(prior: Denoiser, signals: Tensor) -> tuple[NetworkDenoiser, Tensor]:
+    """What `check_prior` takes: the network of a prior and, for a prior of latents, the latents of the signals.
+
+    Raises:
+        UnsupportedProblem: the prior is no network.
+    """
+    network, data = prior, signals
+    if isinstance(prior, LatentPrior) and (coder := prior.autoencoder) is not None:
+        with torch.no_grad():
+            network, data = prior.denoiser, coder.encode(signals)
+    if not isinstance(network, NetworkDenoiser):
+        raise UnsupportedProblem(f"only networks are checked, this prior is a {type(network).__name__}")
+    return network, data
 
 
 def _readings(denoiser: NetworkDenoiser) -> Iterator[_Reading]:

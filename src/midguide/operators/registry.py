@@ -11,7 +11,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import torch
 
@@ -48,6 +48,11 @@ class OperatorEntry:
     summary: str
     linear: bool
     svd: bool
+
+    @property
+    def operator(self) -> type[Operator]:
+        """The class of the operators that it makes."""
+        return get_type_hints(self.build)["return"]
 
     @property
     def settings(self) -> Mapping[str, inspect.Parameter]:

@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ from midguide.optim import Adam, Optimiser
 from midguide.problem import Problem
 from midguide.rng import Rng
 from midguide.rules import StepRule
-from midguide.samplers.base import Calls, Needs, Step, initial_noise
+from midguide.samplers.base import Calls, Needs, Step, finish_denoised, initial_noise, schedule_times
 from midguide.schedules import CLEAN, Time, check_steps
 
 
@@ -65,7 +65,7 @@ class MGPS:
         recompute: spend the paper's extra forward per step on `D(x_l, l)` instead of reusing a prediction.
     """
 
-    needs: ClassVar[Needs] = Needs(gradients=True)
+    needs = Needs(gradients=True)
 
     steps: int = 300
     midpoint: float = 0.5
@@ -89,8 +89,8 @@ class MGPS:
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be in [0, 1], got {value}", hint="a fraction of the noisiest time")
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         forwards, vjps, times = self.steps, 0, self.times(problem)
@@ -139,9 +139,6 @@ class MGPS:
         x_s = bridge.mean(pin, x_t) + bridge.std * rng.normal(x_t)
         info = {"chi_square": problem.likelihood.chi_square(x0_hat)}
         return Step(MGPSState(x_s, x0_hat, state.position - 1), info)
-
-    def finish(self, problem: Problem, state: MGPSState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
 
     def midpoint_time(self, problem: Problem, s: Time) -> Time:
         """The midpoint `l` of a step down to `s`: the usable time at the fraction `midpoint` of s, at most s."""
