@@ -58,6 +58,7 @@ def server(monkeypatch):
             """Nothing on stderr."""
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *arguments: None)  # of clients that hang up
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
