@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from midguide.denoisers.builtin import load_prior
     from midguide.denoisers.gaussian import Gaussian
     from midguide.denoisers.gmm import GaussianMixture
     from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
+    from midguide.denoisers.loading import load_prior
     from midguide.denoisers.network import NetworkDenoiser
     from midguide.errors import (
         CheckpointError,
@@ -144,8 +144,8 @@ _HOME = {
     "Unconditional": "midguide.samplers.unconditional",
     "UnsupportedProblem": "midguide.errors",
     "compose": "midguide.operators.compose",
+    "load_prior": "midguide.denoisers.loading",
     "from_deepinv": "midguide.operators.deepinv",
-    "load_prior": "midguide.denoisers.builtin",
     "make_operator": "midguide.operators.registry",
     "observe": "midguide.likelihoods",
     "sample": "midguide.sampling",

@@ -12,7 +12,7 @@ from PIL import Image
 from midguide import __version__
 from midguide.cli import demo, output
 from midguide.data.examples import portrait
-from midguide.denoisers.builtin import load_prior
+from midguide.denoisers.loading import load_prior
 from midguide.operators.registry import OPERATORS
 from midguide.problem import Problem
 from midguide.samplers.registry import SAMPLERS

@@ -9,7 +9,8 @@ from torch import nn
 
 from midguide.data.toy import random_gaussian
 from midguide.denoisers import builtin
-from midguide.denoisers.builtin import PriorSpec, list_priors, load_prior, save_prior
+from midguide.denoisers.builtin import PriorSpec, list_priors, save_prior
+from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.kernels import eps_from_x0
@@ -147,9 +148,9 @@ def test_damaged_foreign_and_executable_files_are_refused(prior_file, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(prior_file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cannot be read as a prior"):
         load_prior(tmp_path / "cut.safetensors")
-    (tmp_path / "model.pt").write_bytes(b"\x80\x04")
-    with pytest.raises(CheckpointError, match="can run code"):
-        load_prior(tmp_path / "model.pt")
+    (tmp_path / "notes.txt").write_text("no weights")
+    with pytest.raises(CheckpointError, match="no prior that can be read"):
+        load_prior(tmp_path / "notes.txt")
     other = PriorSpec(
         network=UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=()), event_shape=(3, 16, 16)
     )

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from midguide.denoisers.autoencoders import load_autoencoder, read_autoencoder
-from midguide.denoisers.builtin import load_prior
 from midguide.denoisers.latent import LatentPrior
+from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.autoencoder import AutoencoderConfig, AutoencoderNetwork
 from midguide.nn.unet import UNetConfig

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from midguide.denoisers.builtin import load_prior
+from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.nn.unet import UNetConfig
 from midguide.schedules import DiscreteVP

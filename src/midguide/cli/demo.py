@@ -33,7 +33,7 @@ def demo(
     output.use_threads(context)
     from midguide.cli import runs
     from midguide.data.examples import portrait
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.loading import load_prior
     from midguide.operators.registry import make_operator
     from midguide.problem import Problem
     from midguide.studies.presets import make_sampler

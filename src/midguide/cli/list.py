@@ -62,10 +62,14 @@ def _operators() -> list[dict[str, Any]]:
 
 
 def _priors() -> list[dict[str, Any]]:
-    from midguide.denoisers.builtin import list_priors
+    from dataclasses import asdict
 
-    keys = ("name", "description", "event_shape", "parameters", "licence", "sha256", "size")
-    return [{key: card.get(key) for key in keys} for card in list_priors()]
+    from midguide.denoisers.builtin import list_priors
+    from midguide.hub import CARDS
+
+    keys = ("name", "description", "event_shape", "parameters", "licence", "sha256", "size", "home")
+    cards = [{**card, "home": "shipped"} for card in list_priors()] + [asdict(card) for card in CARDS.values()]
+    return [{key: card.get(key) for key in keys} for card in cards]
 
 
 def _presets() -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout 
 Dtype = Annotated[
     str, typer.Option(metavar="TYPE", help="What the network computes in: float32, or bfloat16 (nearly twice as fast).")
 ]
-Prior = Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="A shipped prior, or a prior's .safetensors file.")]
+Prior = Annotated[
+    str, typer.Option(metavar="PRIOR", help="A name of `midguide list priors`, a file, a folder, or a repository id.")
+]
 
 DTYPES = ("float32", "bfloat16")
 

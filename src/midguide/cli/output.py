@@ -123,8 +123,9 @@ def check_device(device: str) -> None:
 
 
 def prior_label(prior: str) -> str:
-    """What to call a prior: its name, or the stem of its file."""
-    return Path(prior).stem if prior.endswith(".safetensors") else prior
+    """What to call a prior: its name, or the last part of its path, without the ending of a file of weights."""
+    path = Path(prior)
+    return path.stem if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin") else path.name
 
 
 def progress(description: str) -> list[Any]:

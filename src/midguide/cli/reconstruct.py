@@ -71,7 +71,7 @@ def reconstruct(
 
     from midguide.cli import runs
     from midguide.data.images import load_image
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.loading import load_prior
     from midguide.operators.registry import make_operator
     from midguide.studies.presets import make_sampler, parse_override
 

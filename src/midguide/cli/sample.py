@@ -39,7 +39,7 @@ def sample(
 
     from midguide.cli import runs
     from midguide.data.images import save_png
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.loading import load_prior
     from midguide.plots.grid import grid
     from midguide.problem import Problem
     from midguide.samplers.unconditional import Unconditional

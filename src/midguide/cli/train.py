@@ -163,7 +163,7 @@ class _AutoencoderJob:
 def _pictures(prior: Path, card: Path) -> tuple[Path, Path]:
     """A grid of unconditional samples and the curves of the training, beside the prior's file."""
     from midguide.data.images import save_png
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.loading import load_prior
     from midguide.files import replacing
     from midguide.plots.grid import grid
     from midguide.plots.training import training_curves

@@ -7,10 +7,8 @@ same file. A card beside it (`NAME.json`) tells where it comes from.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,21 +17,32 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
-from midguide.denoisers.latent import LatentPrior
-from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
+from midguide.denoisers.network import PREDICTIONS
+from midguide.denoisers.pretrained import Pretrained, fit, read_weights, sha256_of
 from midguide.errors import CheckpointError, ConfigError
 from midguide.files import replacing
+from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.nn.unet import UNet, UNetConfig
-from midguide.schedules import DiscreteVP
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, Schedule
 
 FORMAT = 1
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "vp-linear": DiscreteVP.linear,
     "vp-cosine": DiscreteVP.cosine,
     "vp-scaled-linear": DiscreteVP.scaled_linear,
+    "edm": EDM,
+    "flow": RectifiedFlow,
 }
+"""Forward processes by name, with their default constants; 1000 times where they are discrete."""
+
+BODIES: dict[str, tuple[type[Any], Callable[[Any], nn.Module]]] = {
+    "unet": (UNetConfig, UNet),
+    "adm": (ADMConfig, ADMUNet),
+}
+"""Network bodies by the name that files give them: configuration and class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +50,16 @@ class PriorSpec:
     """How to use a network as a prior.
 
     Args:
-        network: shape of the U-Net.
+        network: shape of the network; its type says which body it is. With twice as many channels out as in, it
+            also predicts a variance.
         event_shape: shape of one sample, (C, H, W); of a latent, for a prior of latents.
-        prediction: `eps`, `v` or `x0`.
-        schedule: `vp-linear`, `vp-cosine` or `vp-scaled-linear`, each with 1000 times.
+        prediction: `eps`, `v`, `x0` or `flow`.
+        schedule: one of `SCHEDULES`.
         value_range: range of clean data, or None where unbounded.
         autoencoder: that of the latents, for a prior of latents.
     """
 
-    network: UNetConfig
+    network: UNetConfig | ADMConfig
     event_shape: tuple[int, ...]
     prediction: str = "v"
     schedule: str = "vp-linear"
@@ -65,7 +75,12 @@ class PriorSpec:
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        return json.dumps({"format": FORMAT, "body": self.body, **asdict(self)})
+
+    @property
+    def body(self) -> str:
+        """Name of the network body."""
+        return next(name for name, (config, _) in BODIES.items() if isinstance(self.network, config))
 
     @classmethod
     def from_json(cls, text: str) -> PriorSpec:
@@ -73,15 +88,11 @@ class PriorSpec:
         stored = json.loads(text)
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
-        network = UNetConfig(**stored.pop("network"))
-        event_shape, limits, inner = (
-            stored.pop("event_shape"),
-            stored.pop("value_range"),
-            stored.pop("autoencoder", None),
-        )
+        network = BODIES[stored.pop("body", "unet")][0](**stored.pop("network"))
+        limits, inner = stored.pop("value_range"), stored.pop("autoencoder", None)
         return cls(
             network=network,
-            event_shape=tuple(event_shape),
+            event_shape=tuple(stored.pop("event_shape")),
             value_range=None if limits is None else tuple(limits),
             autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
             **stored,
@@ -97,66 +108,55 @@ def save_prior(
         save_file(tensors, temporary, metadata={"midguide": spec.to_json()})
 
 
-def load_prior(
-    name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> NetworkDenoiser | LatentPrior:
-    """A shipped prior by name, or a prior's file by path; with its autoencoder, for a prior of latents.
+def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrained:
+    """A prior from the file that `save_prior` wrote.
 
     Args:
-        name_or_path: a name of `list_priors`, or the path of a `.safetensors` file that `save_prior` wrote.
-        dtype: dtype the network computes in; an autoencoder computes in that of its input.
-        device: where its weights live.
+        path: a `.safetensors` file.
+        card: the card of a shipped prior; the file must have its sha256.
 
     Raises:
-        ConfigError: no such name and no such file.
         CheckpointError: the file is damaged, of another kind, or not the one that its card names.
     """
-    path, card = _locate(str(name_or_path))
-    if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{path} is no safetensors file; other formats can run code when they are read",
-            hint="train or export a prior with `midguide train`",
-        )
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if "midguide" not in metadata:
-                raise CheckpointError(
-                    f"{path} has no midguide card in its metadata", hint="was it written by save_prior?"
-                )
-            spec = PriorSpec.from_json(metadata["midguide"])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as a prior: {error}", hint="is the file complete?") from error
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        spec = PriorSpec.from_json(metadata(path)["midguide"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a prior: {error}", hint="was it written by save_prior?"
+        ) from error
+    weights, coder_weights = split(read_weights(path))
+    sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
         raise CheckpointError(
             f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
         )
     with torch.device("meta"):  # draws no initial weights
-        network = UNet(spec.network)
-    weights, coder_weights = split(weights)
-    try:
-        network.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit their network: {error}".splitlines()[0]) from error
-    denoiser = NetworkDenoiser(
-        network.to(device),
-        SCHEDULES[spec.schedule](),
-        spec.prediction,
-        spec.event_shape,
+        network = BODIES[spec.body][1](spec.network)
+    fit(network, weights, path, hint="was it written by another version of midguide?")
+    return Pretrained(
+        network=network,
+        schedule=SCHEDULES[spec.schedule](),
+        prediction=spec.prediction,
+        event_shape=spec.event_shape,
         value_range=spec.value_range,
-        dtype=dtype,
-        channels_last=True,
+        learned_variance=spec.network.out_channels == 2 * spec.network.in_channels,
         name=card["name"] if card else path.stem,
+        provenance={"sha256": sha256, "schedule": spec.schedule},
+        autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
     )
-    denoiser.provenance = {"sha256": sha256, "schedule": spec.schedule}
-    if spec.autoencoder is None:
-        return denoiser
-    coder = build_autoencoder(spec.autoencoder, coder_weights, where=path, device=device)
-    prior = LatentPrior(denoiser, coder)
-    prior.provenance = denoiser.provenance
-    return prior
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is damaged or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a prior: {error}", hint="is the file complete?") from error
 
 
 def list_priors() -> list[dict[str, Any]]:
@@ -165,16 +165,9 @@ def list_priors() -> list[dict[str, Any]]:
     return sorted(cards, key=lambda card: card["name"])
 
 
-def _locate(name: str) -> tuple[Path, dict[str, Any]]:
-    cards = {card["name"]: card for card in list_priors()}
-    if name in cards:
-        return _folder() / f"{name}.safetensors", cards[name]
-    path = Path(name)
-    if path.is_file():
-        return path, {}
-    close = difflib.get_close_matches(name, cards, n=1)
-    known = f"did you mean {close[0]}?" if close else f"shipped priors: {', '.join(cards)}; or give a file's path"
-    raise ConfigError(f"no prior and no file is called {name!r}", hint=known)
+def shipped(card: Mapping[str, Any]) -> Path:
+    """The file of a shipped prior."""
+    return _folder() / f"{card['name']}.safetensors"
 
 
 def _folder() -> Path:

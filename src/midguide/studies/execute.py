@@ -40,7 +40,8 @@ def units_to_run(
     for pattern in only:
         if not any(_is_of(unit, pattern) for units in vars(progress).values() for unit in units):
             raise ConfigError(
-                f"--only {pattern} matches no cell", hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'"
+                f"--only {pattern} matches no cell",
+                hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'",
             )
     units = [*progress.damaged, *progress.missing]
     units += progress.failed if retry else []

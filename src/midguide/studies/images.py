@@ -14,7 +14,7 @@ from torch import Tensor
 
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
-from midguide.denoisers.builtin import load_prior
+from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError, DataError
 from midguide.likelihoods import check_sigma, observe, observe_counts

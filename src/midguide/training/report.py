@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from midguide.denoisers.autoencoders import load_autoencoder, prefixed, read_autoencoder, save_autoencoder
 from midguide.denoisers.base import Autoencoder, Denoiser
-from midguide.denoisers.builtin import PriorSpec, load_prior, save_prior
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.denoisers.loading import load_prior
 from midguide.files import replacing
 from midguide.metrics.image import psnr, ssim
 from midguide.nn.autoencoder import AutoencoderNetwork
