@@ -46,8 +46,8 @@ class Likelihood(ABC):
         """The likelihood whose row b is observation `rows[b]`; rows may repeat."""
         return replace(self, operator=self.operator.select(rows), y=self.y[rows])
 
-    def to(self, like: Tensor) -> Self:
-        """The same likelihood on the device and in the dtype of `like`."""
+    def to(self, like: Tensor | torch.device | str) -> Self:
+        """The same likelihood on the device, and for a tensor in the dtype, of `like`."""
         return replace(self, operator=self.operator.to(like), y=self.y.to(like))
 
     def measured_values(self) -> Tensor:

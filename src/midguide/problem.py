@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -92,6 +93,26 @@ class Problem:
             replace(self.likelihood, operator=operator.operator) if isinstance(operator, Decoded) else self.likelihood
         )
 
+    @classmethod
+    def stack(cls, problems: Sequence[Problem]) -> Problem:
+        """The observations of problems that share prior, operator and noise model, as one problem.
+
+        Raises:
+            ShapeError: they do not share them.
+        """
+        first = problems[0]
+
+        def shared(problem: Problem) -> tuple[object, ...]:
+            likelihood = problem.likelihood
+            settings = {name: value for name, value in vars(likelihood).items() if name != "y"}
+            return id(problem.denoiser), type(likelihood), settings, problem.truth is None
+
+        if any(shared(problem) != shared(first) for problem in problems):
+            raise ShapeError("only problems that share prior, operator and noise model can be stacked")
+        y = torch.cat([problem.likelihood.y for problem in problems])
+        truths = [problem.truth for problem in problems if problem.truth is not None]
+        return cls(first.denoiser, replace(first.likelihood, y=y), torch.cat(truths) if truths else None)
+
     @property
     def schedule(self) -> Schedule:
         """The schedule of the prior."""
@@ -120,6 +141,15 @@ class Problem:
         """The problem whose row b asks for observation `rows[b]`; rows may repeat."""
         truth = None if self.truth is None else self.truth[rows]
         return replace(self, likelihood=self.likelihood.select(rows), truth=truth)
+
+    def to(self, device: str) -> Self:
+        """The same problem on a device, whose denoiser has its weights moved there.
+
+        Raises:
+            UnsupportedProblem: the prior cannot leave the CPU.
+        """
+        truth = None if self.truth is None else self.truth.to(device)
+        return replace(self, denoiser=self.denoiser.to(device), likelihood=self.likelihood.to(device), truth=truth)
 
     def expand(self, n: int) -> Self:
         """`n` consecutive rows for each observation."""

@@ -37,7 +37,7 @@ def sample(
     problem: Problem,
     n: int = 1,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     chunk: int | None = None,
     stream_size: int = 1,
     observers: Sequence[Observer] = (),
@@ -55,7 +55,8 @@ def sample(
         sampler: the method and its hyper-parameters.
         problem: prior and observations, N of them.
         n: samples per observation.
-        seed: any integer.
+        seed: any integer; or one for each observation, which gives each the samples of a run of its own with that
+            seed: observation i has the streams (seed[i], 0, j).
         chunk: most rows (samples of all observations together) in memory at once; all by default.
         stream_size: consecutive samples of one observation served by one random stream; 1, or a divisor of n where
             thousands of tiny samples make streams of their own slow. Changes the draws, and is part of the record.
@@ -83,7 +84,7 @@ def sample(
     """
     problem = problem.to_latent()
     check_needs(sampler, problem, SAMPLERS)
-    rows = _Rows(problem.observations, n, stream_size, chunk)
+    rows = _Rows(problem.observations, n, stream_size, chunk, seed)
     record = _record(sampler, problem, n, seed, stream_size)
     counted = CountedDenoiser(problem.denoiser)
     problem = replace(problem, denoiser=counted)
@@ -99,7 +100,7 @@ def sample(
         try:
             while progress.chunk < len(rows.chunks):
                 part = rows.chunks[progress.chunk]
-                sub, rng = rows.problem(problem, part), rows.rng(seed, part)
+                sub, rng = rows.problem(problem, part), rows.rng(part)
                 state = progress.restore(sampler.init(sub, rng), rng)
                 for step, (t, s) in enumerate(moves[progress.step :], start=progress.step + 1):
                     if checkpoint is not None:
@@ -159,12 +160,19 @@ class CountedDenoiser(Denoiser):
 class _Rows:
     """How (observation, sample) pairs are laid out in rows, and rows in chunks."""
 
-    def __init__(self, observations: int, n: int, stream_size: int, chunk: int | None) -> None:
+    def __init__(
+        self, observations: int, n: int, stream_size: int, chunk: int | None, seed: int | Sequence[int]
+    ) -> None:
         if n < 1 or stream_size < 1 or n % stream_size:
             raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
         size = observations * n if chunk is None else chunk - chunk % stream_size
         if size < 1:
             raise ConfigError(f"chunk={chunk} must be at least stream_size={stream_size}")
+        self.addresses = [(seed, i) for i in range(observations)] if isinstance(seed, int) else [(s, 0) for s in seed]
+        if len(self.addresses) != observations:
+            raise ConfigError(
+                f"{len(self.addresses)} seeds for {observations} observations", hint="one for each, or one"
+            )
         self.n, self.stream_size = n, stream_size
         total = observations * n
         self.chunks = [range(first, min(first + size, total)) for first in range(0, total, size)]
@@ -172,8 +180,9 @@ class _Rows:
     def problem(self, problem: Problem, part: range) -> Problem:
         return problem.select(torch.arange(part.start, part.stop, device=problem.likelihood.y.device) // self.n)
 
-    def rng(self, seed: int, part: range) -> Rng:
-        return Rng([(seed, row // self.n, row % self.n) for row in part[:: self.stream_size]], self.stream_size)
+    def rng(self, part: range) -> Rng:
+        streams = part[:: self.stream_size]
+        return Rng([(*self.addresses[row // self.n], row % self.n) for row in streams], self.stream_size)
 
 
 class _Held(NamedTuple):
@@ -264,14 +273,14 @@ def _watched(observers: Sequence[Observer], total: int, done: int) -> Iterator[N
             observer.stop()
 
 
-def _record(sampler: Sampler, problem: Problem, n: int, seed: int, stream_size: int) -> dict[str, Any]:
+def _record(sampler: Sampler, problem: Problem, n: int, seed: int | Sequence[int], stream_size: int) -> dict[str, Any]:
     return {
         "midguide": __version__,
         "sampler": describe(sampler),
         "prior": describe(problem.denoiser),
         "likelihood": describe(problem.likelihood),
         "n": n,
-        "seed": seed,
+        "seed": seed if isinstance(seed, int) else list(seed),
         "stream_size": stream_size,
     }
 

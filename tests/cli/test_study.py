@@ -12,7 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from midguide.cli.study import WEIGHTS
+from midguide.metrics.registry import METRICS, Metric
+from midguide.metrics.weights import VARIABLE, read_weights
 from midguide.samplers.ddrm import DDRM
 
 KEYS = "problem prior sampler preset metric mean ci95 n failures network_forwards network_vjps seconds expected".split()
@@ -47,6 +52,20 @@ def study(tmp_path) -> Path:
     header = "experiment,problem,sampler,metric,value,ci95,source\n"
     (tmp_path / "expected" / "tiny.csv").write_text(f"{header}tiny,dx = 2,DDRM,{SW},4.5,,a paper\n")
     return tmp_path / "study.toml"
+
+
+def test_weights_are_looked_for_in_the_folder_that_is_named(cli, study, tmp_path, monkeypatch):
+    def files():
+        return {"net.safetensors": read_weights("net.safetensors", "nowhere")[1]}
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))  # and put back at the end
+    monkeypatch.setitem(METRICS, SW, Metric(compute=lambda *_: 1.0, files=files))
+    cli("study", "run", study, "--weights", tmp_path / "mine").assert_mistake(SW, "net.safetensors", "mine", VARIABLE)
+    assert not (tmp_path / "midguide-out").exists()
+    (tmp_path / "mine").mkdir()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "mine" / "net.safetensors")
+    assert cli("study", "run", study, "--weights", tmp_path / "mine").code == 0
+    assert WEIGHTS == VARIABLE
 
 
 def test_run_status_and_report_belong_together(cli, study):

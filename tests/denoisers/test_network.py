@@ -181,7 +181,7 @@ def test_shipped_priors_are_small_and_load():
 
 def test_the_shipped_prior_denoises_an_unseen_portrait():
     """Relative error of D on the demo portrait: a tenth of the variance at noise of the size of the image's spread."""
-    from midguide.cli.demo import portrait
+    from midguide.data.examples import portrait
 
     denoiser, x0 = load_prior("faces-64"), portrait(64)
     t = denoiser.schedule.time_at(0.5)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
+from midguide.errors import UnsupportedProblem
 from midguide.kernels import score_from_x0
 from midguide.schedules import Reindexed, Schedule, Time
 
@@ -65,6 +66,16 @@ class Denoiser(ABC):
     def score(self, x: Tensor, t: Time) -> Tensor:
         """`grad log p_t(x)` by Tweedie's formula, shape of x."""
         return score_from_x0(x, self(x, t), self.schedule.level(t))
+
+    def to(self, device: str) -> Self:
+        """This denoiser, computing on `device` from now on.
+
+        Raises:
+            UnsupportedProblem: it computes on the CPU only.
+        """
+        if device != "cpu":
+            raise UnsupportedProblem(f"{type(self).__name__} computes on the CPU only", hint="leave the device out")
+        return self
 
     def on(self, schedule: Schedule) -> Denoiser:
         """The same prior on another schedule, usable at the noise-to-signal ratios of its own."""

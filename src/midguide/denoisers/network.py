@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,12 @@ class NetworkDenoiser(Denoiser):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self._predict(x, t)[0]
+
+    def to(self, device: str) -> Self:
+        """This denoiser, with its weights moved to `device`."""
+        if isinstance(self.network, nn.Module):
+            self.network.to(device)
+        return self
 
     def with_variance(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """`D(x, t)` and the network's second half, shapes of x: where the reverse variance lies between its bounds.

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from midguide.errors import CheckpointError, ShapeError
+from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
 from midguide.studies.store import Progress, Store
-from midguide.studies.units import Unit
+from midguide.studies.units import Unit, batches
 
 
 def units_to_run(
@@ -30,22 +32,56 @@ def units_to_run(
     return units[:limit]
 
 
+def check_weights(study: Study) -> None:
+    """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
+
+    Raises:
+        CheckpointError: names the metric and the file.
+        ShapeError: names a metric of sets that does not take such images.
+    """
+    shapes = {unit.problem.probe(unit.problem_seed).signal_shape for unit in _first_of_each_problem(study)}
+    for name in study.metrics:
+        try:
+            if name in METRICS:
+                METRICS[name].ready()
+            for shape in shapes if name in SET_METRICS else ():
+                SET_METRICS[name].check(shape)
+        except (CheckpointError, ShapeError) as error:
+            raise type(error)(f"metric {name!r}: {error.message}", hint=error.hint) from error
+
+
+def check_device(study: Study, device: str) -> None:
+    """Refuse to start where a prior of the study cannot leave the CPU.
+
+    Raises:
+        UnsupportedProblem: names the prior.
+    """
+    for unit in _first_of_each_problem(study) if device != "cpu" else ():
+        unit.problem.probe(unit.problem_seed).to(device)
+
+
+def _first_of_each_problem(study: Study) -> list[Unit]:
+    return list({unit.problem_label: unit for unit in reversed(study.units)}.values())
+
+
 def run_units(
     study: Study,
     store: Store,
     units: list[Unit],
     *,
     workers: int = 1,
+    device: str = "cpu",
     runner: Runner | None = None,
     on_unit: Callable[[Unit, list[str], float], None] = lambda unit, failures, seconds: None,
 ) -> int:
     """Run units and store their rows as they come.
 
     Args:
-        study: its `keep_samples` says whether draws are stored.
+        study: its `keep_samples` says whether draws are stored, its `batch` how many units are drawn together.
         store: where the rows go.
         units: what to run.
         workers: processes, where no runner is given.
+        device: where networks compute, where no runner is given.
         runner: another engine.
         on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
             far.
@@ -54,11 +90,11 @@ def run_units(
         How many of them failed.
     """
     kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
-    runner = runner or local_runner(workers, kept)
+    runner = runner or local_runner(workers, kept, device)
     failed, started = 0, time.monotonic()
     try:
-        for unit in units:
-            runner.submit(unit)
+        for batch in batches(units, study.head.batch):
+            runner.submit(batch)
         for done, (unit, rows) in enumerate(runner.collect(), start=1):
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})
