@@ -129,6 +129,7 @@ def build_autoencoder(
         scale=spec.scale,
         shift=spec.shift,
         rows=rows,
+        network=network,
         name=spec.name,
     )
     coder.provenance = {"weights": weights_digest(weights)}

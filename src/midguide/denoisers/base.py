@@ -33,6 +33,10 @@ class Autoencoder(Protocol):
         """The signal of each latent, shape (B, *latent) -> (B, *event); differentiable in z."""
         ...
 
+    def to(self, device: str) -> Self:
+        """This autoencoder, computing on `device` from now on."""
+        ...
+
 
 class Denoiser(ABC):
     """A diffusion prior, of signals or of their latents.

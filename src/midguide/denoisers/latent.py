@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from midguide.denoisers.base import Autoencoder, Denoiser
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.operators.base import Operator
 from midguide.record import describe
 from midguide.schedules import Time
@@ -76,6 +76,7 @@ class NetworkAutoencoder:
         scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
         shift: mean of `e(x)`, likewise.
         rows: most rows in a network at once.
+        network: the module whose parameters both use, for `to`.
         name: what to call it in records.
 
     Raises:
@@ -99,12 +100,13 @@ class NetworkAutoencoder:
         scale: float | Sequence[float] = 1.0,
         shift: float | Sequence[float] = 0.0,
         rows: int = 16,
+        network: nn.Module | None = None,
         name: str = "custom",
     ) -> None:
         self.scale, self.shift = _per_channel(scale, latent_shape), _per_channel(shift, latent_shape)
         if not bool((self.scale > 0).all()) or rows < 1:
             raise ConfigError(f"scale and rows must be positive, got {scale} and {rows}")
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.network = encoder, decoder, network
         self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
         self.value_range, self.rows, self.name = value_range, rows, name
         self.provenance: dict[str, Any] = {}
@@ -118,6 +120,18 @@ class NetworkAutoencoder:
         """The signal of each latent, shape (B, *latent) -> (B, *event); not clamped to the value range."""
         raw = z / self.scale.to(z) + self.shift.to(z)
         return self._by_rows("decoder", self.decoder, raw, self.latent_shape, self.event_shape)
+
+    def to(self, device: str) -> Self:
+        """This autoencoder, with its weights moved to `device`.
+
+        Raises:
+            UnsupportedProblem: its networks are not known.
+        """
+        if self.network is not None:
+            self.network.to(device)
+        elif device != "cpu":
+            raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
+        return self
 
     def record(self) -> dict[str, Any]:
         """Name, shapes, scaling and, for those from files, the digest of the weights."""
