@@ -55,7 +55,7 @@ def adamw(x, gradient, misfit, rate, iterations, goal):
     return x
 
 
-def resample(p, steps, every, spread, iterations, signal_rate, latent_rate, n, rng):
+def resample(p, steps, guidance, every, spread, iterations, signal_rate, latent_rate, n, rng):
     times, third = levels(p.T, steps), steps // 3
     z = rng.standard_normal((n, len(p.m)))
     M, rest = p.A @ p.W, p.y - p.A @ p.b
@@ -65,7 +65,7 @@ def resample(p, steps, every, spread, iterations, signal_rate, latent_rate, n, r
         mean, std = p.ddpm(z0, z, t, s)
         after = mean + std * rng.standard_normal(z.shape)
         if index > steps - third:
-            after += 0.5 * a_t * unit(rest - z0 @ M.T) @ M @ p.jacobian(t)
+            after += guidance * a_t * unit(rest - z0 @ M.T) @ M @ p.jacobian(t)
         elif index % every == 0:
             if index >= third:
                 x = adamw(

@@ -22,7 +22,7 @@ from midguide.rules import StepRule
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.psld import PSLD
-from midguide.samplers.resample import ReSample
+from midguide.samplers.resample import ReSample, _descend
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
 
@@ -102,7 +102,8 @@ def test_sampling_through_a_linear_decoder_is_sampling_without_it(name):
     assert torch.allclose(through.draws, without @ toy.decoder.T + toy.offset, rtol=0, atol=1e-9)
 
 
-FEW_ITERATIONS = dict(every=4, spread=40.0, iterations=30, signal_rate=0.05, latent_rate=0.05)
+FEW_ITERATIONS = dict(guidance=0.5, every=4, spread=40.0, iterations=30, signal_rate=0.05, latent_rate=0.05)
+GUIDED = {"guidance": 300.0, "every": 60}
 
 CASES = {
     "mgps": (
@@ -117,6 +118,12 @@ CASES = {
     "resample": (
         ReSample(steps=60, **FEW_ITERATIONS),
         lambda p, rng: latent_reference.resample(p, 60, **FEW_ITERATIONS, n=N, rng=rng),
+    ),
+    "resample, much guidance": (
+        ReSample(steps=60, **FEW_ITERATIONS | {"guidance": 300.0, "every": 60}),
+        lambda p, rng: latent_reference.resample(
+            p, 60, **FEW_ITERATIONS | {"guidance": 300.0, "every": 60}, n=N, rng=rng
+        ),
     ),
     "resample, little spread": (
         ReSample(steps=60, **FEW_ITERATIONS | {"spread": 0.5}),
@@ -133,6 +140,32 @@ def test_sampler_of_latents_has_the_law_of_its_pseudo_code(name, latent):
     sampler, simulate = CASES[name]
     theirs = simulate(toy.dense, np.random.default_rng(1))
     assert p_value_same_moments(latents(sampler, toy), theirs) > FALSE_ALARM
+
+
+def test_resample_enforces_the_data_over_signals_in_the_middle_third_and_over_latents_in_the_cleanest():
+    """Steps 50 and 60 of 60 are guided; 40, 30 and 20 encode what was found over signals; 10 is found over latents."""
+    toy, encoded = Toy(4), []
+    coder = toy.problem.denoiser.autoencoder
+    encoder = coder.encoder
+    coder.encoder = lambda x: encoded.append(len(x)) or encoder(x)
+    sample(ReSample(steps=60, every=10, iterations=3), toy.problem, 2)
+    assert encoded == [2, 2, 2]
+
+
+def test_the_optimisation_of_resample_is_adamw_with_the_defaults_of_torch():
+    """On a misfit that cannot get as small as the noise, so that no row stops: y is in part out of reach."""
+    matrix = torch.tensor([[1.0, 0.5], [1.0, 0.5], [-0.3, 0.8]], dtype=torch.float64)
+    y = torch.tensor([[3.0, -3.0, 1.0], [-2.0, 4.0, 0.0]], dtype=torch.float64)
+    likelihood = GaussianLikelihood(Matrix.create(matrix, (2,)), y, 0.1)
+    start = torch.tensor([[5.0, -4.0], [0.5, 2.0]], dtype=torch.float64)
+    leaf = start.clone().requires_grad_()
+    optimiser = torch.optim.AdamW([leaf], lr=0.1)
+    for _ in range(50):
+        optimiser.zero_grad()
+        (likelihood.residual(leaf).square().mean(1).sum()).backward()
+        optimiser.step()
+    got = _descend(likelihood, start, 0.1, 50)
+    assert torch.allclose(got, leaf.detach(), rtol=0, atol=1e-10)
 
 
 def test_mgps_is_near_the_posterior_of_latents_where_the_unconditional_row_is_not():
