@@ -51,8 +51,9 @@ class LatentPrior(Denoiser):
 
     def to(self, device: str) -> Self:
         """This prior, with the weights of both parts moved to `device`."""
-        self.denoiser.to(device)
-        self.autoencoder.to(device)
+        for part in (self.denoiser, self.autoencoder):
+            if part is not None:
+                part.to(device)
         return self
 
     def record(self) -> dict[str, Any]:
