@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from midguide.operators.registry import OPERATORS
 from midguide.samplers.mgps import MGPS
 from midguide.samples import Samples
 
@@ -133,3 +134,58 @@ def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(recon
     assert "going on after step 2 of 4" in result.err
     assert torch.equal(Samples.load("second").draws, expected)
     assert not Path("second.progress").exists()
+
+
+OWN_SETTINGS = {"mask-file": "path=mask.png"}
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+def test_every_registered_operator_is_accepted(reconstruct, operator):
+    Image.new("L", (16, 16), 255).save("mask.png")
+    own = ("--operator-set", OWN_SETTINGS[operator]) if operator in OWN_SETTINGS else ()
+    result = reconstruct("--steps", 2, *own, operator=operator)
+    assert result.code == 0, result.err
+    assert Path("out/panel.png").is_file()
+
+
+def test_image_that_is_too_large_says_what_to_do_with_its_numbers(reconstruct, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
+    result = reconstruct(picture=tmp_path / "large.png")
+    result.assert_mistake("is 50x40, prior is 16x16", "--resize takes its largest centred part, 40x40, to 16x16")
+    assert "--crop TOP,LEFT,16,16" in result.err
+    assert "not tiled" in result.err
+
+
+def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):
+    result = reconstruct("--noise", "poisson", "--rate", 30, "--json")
+    assert result.code == 0
+    assert result.json["rate"] == 30
+    y = Samples.load("out").tensors["y"]
+    assert torch.equal(y, y.round())
+    reconstruct("--noise", "poisson", "--rate", 30, "--sampler", "ddnm").assert_mistake("DDNM", "mgps")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--noise", "poisson"), ("--rate",)),
+        (("--rate", 3), ("--noise poisson",)),
+        (("--noise", "poisson", "--rate", 0), ("--rate must be positive",)),
+        (("--noise", "salt"), ("salt", "poisson")),
+        (("--noise", "poisson", "--rate", 3, "--measured"), ("--measured", "counts")),
+        (("--dtype", "float16"), ("--dtype", "bfloat16")),
+    ],
+)
+def test_noise_and_precision_that_do_not_exist_are_refused(reconstruct, words, message):
+    reconstruct(*words).assert_mistake(*message)
+
+
+def test_bfloat16_changes_the_samples_by_less_than_the_documented_tolerance(reconstruct):
+    draws = []
+    for dtype in ("float32", "bfloat16"):
+        assert reconstruct("--dtype", dtype, "--steps", 10).code == 0
+        samples = Samples.load("out")
+        assert samples.record["prior"]["dtype"] == f"torch.{dtype}"
+        draws.append(samples.draws)
+    gap = float((draws[0] - draws[1]).square().mean().sqrt())
+    assert 0 < gap < 0.02

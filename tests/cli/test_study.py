@@ -162,6 +162,43 @@ def test_results_of_another_study_are_not_mixed_in(cli, study, tmp_path):
     assert [path.name for path in (tmp_path / "expected").iterdir()] == ["tiny.csv"]
 
 
+IMAGES = """
+study.name = "pictures"
+study.samples = 2
+study.keep_samples = true
+study.metrics = ["chi_square"]
+samplers = [{{ spec = "dps:linear", settings = {{ steps = 2 }} }}]
+
+[[problems]]
+label = "box / 1"
+kind = "images"
+operator = "box-inpainting"
+prior = "{prior}"
+seeds = [0]
+"""
+
+
+def test_images_are_given_by_path_and_found_again_where_they_have_moved(cli, prior, image, tmp_path):
+    (tmp_path / "pictures.toml").write_text(IMAGES.format(prior=prior))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "0.png").write_bytes(image.read_bytes())
+    assert cli("study", "run", "pictures.toml", "--out", "out", "--set", "problems.data=./data").code == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    cli("study", "report", "out").assert_mistake("data", "no folder")
+    result = cli("study", "report", "out", "--set", "problems.data=moved", "--panels", "panels", "--images", 1)
+    assert result.code == 0
+    assert "chi_square, box / 1" in result.out
+    assert [path.name for path in (tmp_path / "panels").iterdir()] == ["box-1.png"]
+    page = cli("study", "report", "out", "--set", "problems.data=moved", "--html").out
+    assert page.count("data:image/png;base64,") == 2
+    assert cli("study", "status", "out", "--set", "problems.data=moved", "--json").json["done"] == 1
+
+
+def test_device_that_is_not_there_is_refused(cli, study):
+    cli("study", "run", study, "--device", "abacus").assert_mistake("--device abacus")
+    cli("study", "run", study, "--device", "meta").assert_mistake("computes on the CPU only")
+
+
 def start(study, *argv, cwd):
     words = [sys.executable, "-m", "midguide", "study", "run", str(study), *argv]
     return subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -12,7 +12,7 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeError, UnsupportedProblem
 from midguide.linalg import inner
-from midguide.operators import BlockMean, Matrix, Operator, SVDOperator, random_mask
+from midguide.operators import BlockMean, Identity, Matrix, Operator, SVDOperator, random_mask
 from midguide.problem import Problem
 from midguide.rules import StepRule
 from midguide.samplers.base import Needs
@@ -160,6 +160,18 @@ def test_residual_of_exactly_zero_gives_dps_no_guidance():
     problem = Problem.simulate(prior, operator, prior.sample(1), sigma_y=0.1)
     zero = Problem(prior, type(problem.likelihood)(operator, torch.zeros(1, 1), 0.1))
     assert bool(torch.isfinite(sample(DPS(steps=10), zero, 3).draws).all())
+
+
+def test_observations_with_seeds_of_their_own_have_the_samples_of_runs_of_their_own():
+    prior = Gaussian(torch.zeros(2), 1.0)
+    problem = Problem.simulate(prior, Identity(), prior.sample(3), sigma_y=0.1)
+    together = sample(Unconditional(steps=4), problem, 2, seed=[7, 1, 7])
+    for i, seed in enumerate((7, 1, 7)):
+        alone = sample(Unconditional(steps=4), problem.select(torch.tensor([i])), 2, seed=seed)
+        assert torch.allclose(together.draws[i], alone.draws[0], atol=1e-6)
+    assert together.record["seed"] == [7, 1, 7]
+    with pytest.raises(ConfigError, match="2 seeds for 3 observations"):
+        sample(Unconditional(steps=4), problem, 2, seed=[7, 1])
 
 
 def test_a_stream_may_serve_many_samples_and_is_recorded():

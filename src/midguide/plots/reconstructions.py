@@ -75,7 +75,7 @@ def reconstructions(
                 continue
             for axes, shown in zip(places, (draws[0], draws.mean(0)), strict=False):
                 axes.imshow(pixels(shown, value_range), cmap="gray", vmin=0.0, vmax=1.0)
-            places[2].imshow(_spread(draws), cmap="magma", vmin=0.0, vmax=scale)
+            places[2].imshow(_spread(draws).numpy(), cmap="magma", vmin=0.0, vmax=scale)
     return figure
 
 

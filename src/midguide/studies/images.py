@@ -180,3 +180,9 @@ def _drawn(prior: str, seed: int) -> Tensor:
     low, high = denoiser.signal_range or (-1.0, 1.0)
     drawn = sample(Unconditional(steps=TRUTH_STEPS), Problem.unobserved(denoiser), seed=stream_seed("truth", seed))
     return drawn.draws[0].clamp(low, high)
+
+
+def forget_files() -> None:
+    """Read priors, images and masks anew: since the last study of this process their files may have changed."""
+    for cached in (_prior, _prior_of_truths, _operator, _images, _drawn):
+        cached.cache_clear()

@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.metrics.registry import METRICS
-from midguide.studies.images import BUILT_IN
+from midguide.studies.images import BUILT_IN, forget_files
 from midguide.studies.presets import dataclass_from_settings, suggestion
 from midguide.studies.sources import FIXED
 from midguide.studies.tables import (
@@ -117,6 +117,7 @@ def load_study(path: str | Path, changes: Sequence[tuple[str, object]] = ()) -> 
 
 def parse_study(plain: dict[str, Any]) -> Study:
     """The study that plain values describe; see `load_study`."""
+    forget_files()
     for key in plain:
         if key not in TABLES:
             raise ConfigError(f"unknown table [{key}]", hint=suggestion(key, TABLES))
