@@ -49,6 +49,13 @@ class LatentPrior(Denoiser):
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self.denoiser(x, t)
 
+    def to(self, device: str) -> Self:
+        """This prior, with the weights of both parts moved to `device`."""
+        for part in (self.denoiser, self.autoencoder):
+            if part is not None:
+                part.to(device)
+        return self
+
     def record(self) -> dict[str, Any]:
         """The records of both parts and, for priors from files, the digest of the file."""
         parts = {"denoiser": describe(self.denoiser), "autoencoder": describe(self.autoencoder)}

@@ -126,13 +126,13 @@ class Metric:
         return {"weights": self.files()} if self.files else {}
 
     def _check_image(self, problem: Problem) -> None:
-        shape, denoiser = problem.event_shape, problem.denoiser
+        shape, denoiser = problem.signal_shape, problem.denoiser
         if len(shape) != 3 or min(shape[1:]) < self.image or self.channels not in (None, shape[0]):
             channels = "" if self.channels is None else f" with {self.channels} channels"
             raise UnsupportedProblem(
                 f"it needs images of at least {self.image}x{self.image}{channels}, events are {tuple(shape)}"
             )
-        if denoiser.value_range is None:
+        if denoiser.signal_range is None:
             raise UnsupportedProblem(f"it needs the value range of the images, {type(denoiser).__name__} has none")
 
 

@@ -62,7 +62,7 @@ def distance(draws: Tensor, target: Target) -> Tensor:
 
 
 def _scores(score: Score, images: Tensor, target: Target) -> Tensor:
-    value_range = known(target.problem.denoiser.value_range, "the value range of the images")
+    value_range = known(target.problem.denoiser.signal_range, "the value range of the images")
     truth = known(target.problem.truth, "the truth")
     return score(images, truth.to(images.device), value_range)
 

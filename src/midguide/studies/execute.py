@@ -61,7 +61,7 @@ def check_weights(study: Study) -> None:
         CheckpointError: names the metric and the file.
         ShapeError: names a metric of sets that does not take such images.
     """
-    shapes = {unit.problem.probe(unit.problem_seed).event_shape for unit in _first_of_each_problem(study)}
+    shapes = {unit.problem.probe(unit.problem_seed).signal_shape for unit in _first_of_each_problem(study)}
     for name in study.metrics:
         try:
             if name in METRICS:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
+from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError, DataError
@@ -102,7 +103,7 @@ class ImageProblem:
         """The problem of one image; where that would have to be drawn first, of an image of zeros."""
         if self.data != PRIOR:
             return self.build(seed)
-        return self._observed(torch.zeros(1, *_prior(self.prior, self.dtype).event_shape), seed)
+        return self._observed(torch.zeros(1, *_prior(self.prior, self.dtype).signal_shape), seed)
 
     def _observed(self, truth: Tensor, seed: int) -> Problem:
         operator, _ = self._operator()
@@ -114,11 +115,11 @@ class ImageProblem:
 
     def _operator(self) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
-        return _operator(self.operator, settings, self.operator_seed, _prior(self.prior, self.dtype).event_shape)
+        return _operator(self.operator, settings, self.operator_seed, _prior(self.prior, self.dtype).signal_shape)
 
     def _pixels(self, seed: int) -> Tensor:
         """The image as bytes, shape (3, H, W)."""
-        shape = _prior(self.prior, self.dtype).event_shape
+        shape = _prior(self.prior, self.dtype).signal_shape
         images = _images(self.data, shape)
         if not 0 <= seed < len(images):
             last = f"0 to {len(images) - 1}" if len(images) > 1 else "0 only"
@@ -128,20 +129,20 @@ class ImageProblem:
     def _loaded(self, seed: int) -> Tensor:
         """The image in the value range and with the channels of the prior, shape (1, C, H, W)."""
         denoiser = _prior(self.prior, self.dtype)
-        low, high = denoiser.value_range or (-1.0, 1.0)
+        low, high = denoiser.signal_range or (-1.0, 1.0)
         values = self._pixels(seed).float() / 255
-        if denoiser.event_shape[0] == 1:
+        if denoiser.signal_shape[0] == 1:
             values = torch.einsum("chw,c->hw", values, values.new_tensor(_LUMA))[None]
         return (low + (high - low) * values)[None]
 
 
 @lru_cache(maxsize=8)
-def _prior(name: str, dtype: str) -> NetworkDenoiser:
+def _prior(name: str, dtype: str) -> NetworkDenoiser | LatentPrior:
     return load_prior(name, dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype])
 
 
 @lru_cache(maxsize=2)
-def _prior_of_truths(name: str) -> NetworkDenoiser:
+def _prior_of_truths(name: str) -> NetworkDenoiser | LatentPrior:
     """The prior once more: where that of the problems moves to a device, this one stays on the CPU."""
     return load_prior(name)
 
@@ -176,7 +177,7 @@ def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
 def _drawn(prior: str, seed: int) -> Tensor:
     """A draw of the prior, always in float32 and on its own, so that it depends on prior and seed only."""
     denoiser = _prior_of_truths(prior)
-    low, high = denoiser.value_range or (-1.0, 1.0)
+    low, high = denoiser.signal_range or (-1.0, 1.0)
     drawn = sample(Unconditional(steps=TRUTH_STEPS), Problem.unobserved(denoiser), seed=stream_seed("truth", seed))
     return drawn.draws[0].clamp(low, high)
 

@@ -33,11 +33,11 @@ def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
         groups = list(by_image.values())[:images]
         some = next(iter(groups[0].values()))
         probe = some.problem.probe(some.problem_seed)
-        if len(probe.event_shape) != 3:
+        if len(probe.signal_shape) != 3:
             continue
         shown = [image for group in groups if (image := _reconstructed(group, probe, store)) is not None]
         if shown:
-            value_range = probe.denoiser.value_range or (-1.0, 1.0)
+            value_range = probe.denoiser.signal_range or (-1.0, 1.0)
             made[label] = reconstructions(shown, value_range=value_range, title=label)
     return made
 

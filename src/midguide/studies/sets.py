@@ -79,4 +79,4 @@ def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
     draws = torch.cat([samples.draws[0] for group in found.values() for samples in group])
     truths = torch.cat([group[0].tensors["truth"] for group in found.values()])
     problem = units[0].problem.probe(units[0].problem_seed)
-    return SET_METRICS[metric](draws, truths, problem.denoiser.value_range or (-1.0, 1.0))
+    return SET_METRICS[metric](draws, truths, problem.denoiser.signal_range or (-1.0, 1.0))
