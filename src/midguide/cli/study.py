@@ -70,14 +70,14 @@ def run(
     output.check_device(device)
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
-    from midguide.studies.execute import check_device, check_weights, run_units, units_to_run
+    from midguide.studies.execute import check_device, check_weights, event_shapes, run_units, units_to_run
     from midguide.studies.expected import load_expected
     from midguide.studies.presets import parse_override
     from midguide.studies.spec import load_study
     from midguide.studies.store import Store
 
     study = load_study(file, [parse_override(text) for text in settings or ()])
-    check_weights(study)
+    check_weights(study.metrics, event_shapes(study))
     check_device(study, device)
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from midguide.errors import CheckpointError, ConfigError, ShapeError
@@ -54,22 +54,30 @@ def _is_of(unit: Unit, pattern: str) -> bool:
     return fnmatch.fnmatchcase(f"{unit.problem_label}/{unit.sampler_label}", pattern)
 
 
-def check_weights(study: Study) -> None:
+def check_weights(metrics: Iterable[str], event_shapes: Iterable[tuple[int, ...]] = ()) -> None:
     """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
+
+    Args:
+        metrics: names, also of metrics of sets.
+        event_shapes: what the metrics of sets will be given.
 
     Raises:
         CheckpointError: names the metric and the file.
         ShapeError: names a metric of sets that does not take such images.
     """
-    shapes = {unit.problem.probe(unit.problem_seed).signal_shape for unit in _first_of_each_problem(study)}
-    for name in study.metrics:
+    for name in metrics:
         try:
             if name in METRICS:
                 METRICS[name].ready()
-            for shape in shapes if name in SET_METRICS else ():
+            for shape in event_shapes if name in SET_METRICS else ():
                 SET_METRICS[name].check(shape)
         except (CheckpointError, ShapeError) as error:
             raise type(error)(f"metric {name!r}: {error.message}", hint=error.hint) from error
+
+
+def event_shapes(study: Study) -> list[tuple[int, ...]]:
+    """Of the samples of each problem of a study."""
+    return [unit.problem.probe(unit.problem_seed).signal_shape for unit in _first_of_each_problem(study)]
 
 
 def check_device(study: Study, device: str) -> None:
