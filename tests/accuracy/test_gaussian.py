@@ -4,13 +4,13 @@ The samplers are compared with a second implementation in plain NumPy (reference
 pseudo-code. Seeds are fixed; each test states the probability at which it would fail for a right sampler.
 """
 
-import sys
 from dataclasses import astuple
-from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
+from moments import p_value_same_moments
 from scipy import stats
 
 from midguide.data.toy import random_gaussian_problem
@@ -29,10 +29,6 @@ from midguide.samplers.red_diff import REDDiff
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
 from midguide.schedules import DiscreteVP
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference
-from moments import p_value_same_moments
 
 FALSE_ALARM = 1e-4
 N = 4000

@@ -4,12 +4,12 @@ Its posterior is known exactly, and so are the draws that any sampler should giv
 problem written without signals.
 """
 
-import sys
-from pathlib import Path
-
+import latent_reference
 import numpy as np
 import pytest
+import reference
 import torch
+from moments import p_value_same_moments
 
 from midguide.data.toy import random_gaussian
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
@@ -25,11 +25,6 @@ from midguide.samplers.psld import PSLD
 from midguide.samplers.resample import ReSample, _descend
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
-
-sys.path.insert(0, str(Path(__file__).parent))
-import latent_reference
-import reference
-from moments import p_value_same_moments
 
 FALSE_ALARM = 1e-4
 N = 4000

@@ -5,12 +5,11 @@ inverse is the cube root. Prior, transitions and bridges are those of reference.
 from the sampler's random stream. Everything is float64, so both sides agree but for rounding.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 from torch import Tensor
 
@@ -33,9 +32,6 @@ from midguide.samplers.red_diff import REDDiff
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
 from midguide.testing import check_sampler
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference
 
 SIGMA_Y = 0.4
 MEAN, COVARIANCE = np.array([0.5, -0.3]), np.array([[1.0, 0.4], [0.4, 0.8]])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL import Image
 
@@ -25,9 +26,6 @@ from midguide.samplers.base import NoisyState
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.sampling import sample
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference
 
 COUNTS, RATE, VARIANCE, N = (3.0, 10.0, 16.0), 20.0, 0.09, 4000
 GRID = np.linspace(-2, 2, 40_001)

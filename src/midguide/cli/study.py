@@ -15,7 +15,6 @@ import typer
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
 from midguide.errors import DataError
-from midguide.files import replacing
 
 if TYPE_CHECKING:
     from midguide.studies.spec import Study
@@ -130,6 +129,7 @@ def report(
         raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
     output.check_counts(images=images)
     study, store = _opened(out, settings)
+    from midguide.files import replacing
     from midguide.studies import layout
     from midguide.studies import report as reports
     from midguide.studies.pictures import panels
