@@ -63,7 +63,7 @@ class S4D(nn.Module):
         """
         poles = self.poles()
         z = self.log_step.exp()[:, None] * poles
-        weights = 2 * torch.view_as_complex(self.output) * (torch.expm1(z) / poles)
+        weights = 2 * torch.complex(*self.output.unbind(-1)) * (torch.expm1(z) / poles)
         columns = math.isqrt(length - 1) + 1
         rows = -(-length // columns)
         coarse = torch.exp(z[..., None] * columns * torch.arange(rows, device=z.device))  # (H, N/2, I)

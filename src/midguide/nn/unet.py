@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class UNetConfig:
     """Shape of a `UNet`.
 
     Args:
+        kind: `unet`.
         in_channels: channels of the image.
         out_channels: channels of the output; `2 * in_channels` for a network that also predicts a variance.
         channels: width of the finest level.
@@ -37,6 +38,7 @@ class UNetConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    kind: Literal["unet"] = "unet"
     in_channels: int = 3
     out_channels: int = 3
     channels: int = 96
@@ -56,6 +58,12 @@ class UNetConfig:
                 f"channels={self.channels} does not divide into 32 groups and heads of {self.head_channels}",
                 hint="take a multiple of 32 and of head_channels",
             )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of what height and width of an image are multiples."""
+        multiple = self.patch * 2 ** (len(self.multipliers) - 1)
+        return multiple, multiple
 
 
 class TimeEmbedding(nn.Module):

@@ -10,6 +10,8 @@ from typing import ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from midguide.errors import ConfigError
+from midguide.leads import EcgFormat
+from midguide.nn.registry import NETWORKS, NetworkConfig
 from midguide.nn.unet import UNetConfig
 
 
@@ -32,24 +34,26 @@ class CardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How to train a prior on images.
+    """How to train a prior on images or on electrocardiograms.
 
     Args:
         name: name of the prior.
-        network: its body.
+        network: its body; `kind` says which, a U-Net by default.
+        ecg: the form of the electrocardiograms to train on; left out for images.
+        length: samples per lead of an electrocardiogram, cut out at random.
         card: what its card says of data and licence.
         prediction: what the network predicts: `eps`, `v` or `x0`.
         steps: optimiser steps.
-        batch: images per step.
+        batch: images or recordings per step.
         learning_rate: peak of a cosine that starts after `warmup` linear steps and ends at zero.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW; weights that set rates and frequencies have none.
         warmup: steps until the peak.
         clip_norm: largest norm of the gradient.
         ema: decay of the averaged weights that are kept in the end.
         level_mean: mean of the log-normal over `sigma/alpha` that noise levels are drawn from.
         level_std: its standard deviation.
         uniform_levels: share of the draws that are uniform over the times instead.
-        flip: mirror half of the images.
+        flip: mirror half of the images; electrocardiograms have no mirror image.
         bfloat16: compute in bfloat16 where it is safe (autocast).
         seed: of initial weights, data order and noise.
         checkpoint_every: steps between two checkpoints.
@@ -58,7 +62,9 @@ class TrainingConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str = "prior"
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: NetworkConfig = field(default_factory=UNetConfig)
+    ecg: EcgFormat | None = None
+    length: int = 256
     card: CardConfig = field(default_factory=CardConfig)
     prediction: str = "v"
     steps: int = 10_000
@@ -79,8 +85,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.prediction not in ("eps", "v", "x0"):
             raise ConfigError(f"prediction must be eps, v or x0, got {self.prediction!r}")
-        if min(self.steps, self.batch, self.checkpoint_every) < 1 or self.learning_rate <= 0:
-            raise ConfigError("steps, batch, checkpoint_every and learning_rate must be positive")
+        if min(self.steps, self.batch, self.checkpoint_every, self.length) < 1 or self.learning_rate <= 0:
+            raise ConfigError("steps, batch, checkpoint_every, length and learning_rate must be positive")
 
 
 _READER = TypeAdapter(TrainingConfig)
@@ -102,7 +108,7 @@ def load_training_config(path: str | Path) -> TrainingConfig:
         return _READER.validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"] if part not in NETWORKS)
         raise ConfigError(
             f"{path}: {where}: {first['msg']}", hint="see `midguide.training.config.TrainingConfig`"
         ) from error

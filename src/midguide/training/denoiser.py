@@ -1,4 +1,4 @@
-"""Training a denoising network on a set of images: EMA, warm-up, clipping, resumable checkpoints.
+"""Training a denoising network on images or signals: EMA, warm-up, clipping, resumable checkpoints.
 
 The loss is the mean squared error of the network's own prediction (eps, v or x0). Noise levels are drawn from a
 log-normal in `sigma/alpha` mixed with a uniform part, so that few steps are spent where there is nothing to learn
@@ -13,16 +13,18 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from midguide.errors import CheckpointError
 from midguide.files import append, replacing
-from midguide.nn.unet import UNet
+from midguide.nn.registry import NETWORKS, is_dynamics
 from midguide.rng import global_seed
 from midguide.schedules import DiscreteVP
 from midguide.training.config import TrainingConfig
+from midguide.training.sources import Source
 
 
 class LevelSampler:
@@ -39,13 +41,13 @@ class LevelSampler:
         self.sigmas = torch.tensor([level.sigma for level in levels])
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Network indices `0..T-1`, shape (count,), and alphas and sigmas, shape (count, 1, 1, 1).
+        """Network indices `0..T-1`, alphas and sigmas, each of shape (count,).
 
         The draws are stratified: one per interval of probability `1/count`.
         """
         u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
         index = torch.searchsorted(self.cumulative, u * self.cumulative[-1]).clamp(max=len(self.alphas) - 1)
-        return index, self.alphas[index, None, None, None], self.sigmas[index, None, None, None]
+        return index, self.alphas[index], self.sigmas[index]
 
 
 TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -58,7 +60,7 @@ TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 def train(
     config: TrainingConfig,
-    images: Tensor,
+    source: Source,
     out: Path,
     *,
     device: str = "cpu",
@@ -68,7 +70,7 @@ def train(
 
     Args:
         config: the recipe.
-        images: uint8, shape (N, C, H, W); scaled to [-1, 1].
+        source: what is learned: see `midguide.training.sources`.
         out: folder for `checkpoint.pt` (everything needed to go on) and `log.jsonl` (loss, rate).
         device: where to train.
         on_step: called with the number of finished steps and the loss of the last.
@@ -86,7 +88,7 @@ def train(
         run.load(checkpoint)
     first, started, losses = run.step, time.monotonic(), []
     while run.step < config.steps:
-        losses.append(run.advance(images))
+        losses.append(run.advance(source))
         on_step(run.step, losses[-1])
         if run.step % config.checkpoint_every == 0 or run.step == config.steps:
             run.save(checkpoint)
@@ -104,20 +106,20 @@ class _Run:
     def __init__(self, config: TrainingConfig, device: str) -> None:
         self.config, self.device, self.step = config, device, 0
         with global_seed(config.seed):
-            self.network = UNet(config.network).to(device)
+            self.network = NETWORKS[config.network.kind].build(config.network).to(device)
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            _groups(self.network, config), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.levels = LevelSampler(DiscreteVP.linear(), config)
 
-    def advance(self, images: Tensor) -> float:
+    def advance(self, source: Source) -> float:
         """One optimiser step; its loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * _rate(self.step, self.config)
-        loss = self._loss(images)
+        loss = self._loss(source)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
@@ -129,17 +131,15 @@ class _Run:
                 self.average[name].lerp_(value, 1 - decay)
         return float(loss.detach())
 
-    def _loss(self, images: Tensor) -> Tensor:
+    def _loss(self, source: Source) -> Tensor:
         config = self.config
-        batch = images[torch.randint(len(images), (config.batch,), generator=self.generator)]
-        if config.flip:
-            flipped = torch.rand(config.batch, generator=self.generator) < 0.5
-            batch = torch.where(flipped[:, None, None, None], batch.flip(3), batch)
-        x0 = batch.float() / 127.5 - 1.0
+        x0 = source.draw(config.batch, self.generator)
         z = torch.randn(x0.shape, generator=self.generator)
-        index, alpha, sigma = self.levels.draw(config.batch, self.generator)
+        index, *level = self.levels.draw(config.batch, self.generator)
+        alpha, sigma = (value.reshape(-1, *[1] * (x0.ndim - 1)) for value in level)
         target = TARGETS[config.prediction](x0, z, alpha, sigma).to(self.device)
-        x_t = (alpha * x0 + sigma * z).to(self.device, memory_format=torch.channels_last)
+        layout = torch.channels_last if x0.ndim == 4 else torch.contiguous_format
+        x_t = (alpha * x0 + sigma * z).to(self.device, memory_format=layout)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=config.bfloat16):
             prediction = self.network(x_t, index.to(self.device))
         return (prediction.float() - target).square().mean()
@@ -165,6 +165,13 @@ class _Run:
             raise CheckpointError(
                 f"{path} does not fit this training: {reason}", hint="choose another --out"
             ) from error
+
+
+def _groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Parameters for the optimiser; those that set rates and frequencies without weight decay."""
+    free = [value for name, value in network.named_parameters() if is_dynamics(config.network, name)]
+    rest = [value for name, value in network.named_parameters() if not is_dynamics(config.network, name)]
+    return [{"params": rest}] + ([{"params": free, "weight_decay": 0.0}] if free else [])
 
 
 def _rate(step: int, config: TrainingConfig) -> float:

@@ -1,0 +1,87 @@
+"""What a prior is trained on: clean images or signals, drawn at random in the prior's value range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Source(Protocol):
+    """A set of clean events."""
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Range of the values, or None where unbounded."""
+        ...
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Events drawn with replacement, float32, shape (count, *event); all randomness comes from `generator`."""
+        ...
+
+    def events(self) -> Tensor:
+        """Every event once, as it is, float32, shape (N, *event)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images scaled to [-1, 1].
+
+    Args:
+        pixels: uint8, shape (N, C, H, W).
+        flip: mirror half of the draws.
+    """
+
+    pixels: Tensor
+    flip: bool = True
+    value_range: tuple[float, float] | None = (-1.0, 1.0)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        batch = self.pixels[torch.randint(len(self.pixels), (count,), generator=generator)]
+        if self.flip:
+            flipped = torch.rand(count, generator=generator) < 0.5
+            batch = torch.where(flipped[:, None, None, None], batch.flip(3), batch)
+        return self._scaled(batch)
+
+    def events(self) -> Tensor:
+        return self._scaled(self.pixels)
+
+    @staticmethod
+    def _scaled(pixels: Tensor) -> Tensor:
+        return pixels.float() / 127.5 - 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Windows of recordings, each drawn from a random place; recordings shorter than a window end with zeros.
+
+    Args:
+        recordings: in units of the prior, float32, shape (N, channels, time).
+        length: samples of a window.
+    """
+
+    recordings: Tensor
+    length: int
+    value_range: tuple[float, float] | None = None
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(self.recordings), (count,), generator=generator)
+        starts = torch.randint(self._starts, (count,), generator=generator)
+        windows = [self._window(row, start) for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
+        return torch.stack(windows)
+
+    def events(self) -> Tensor:
+        """The middle window of every recording."""
+        return torch.stack([self._window(row, (self._starts - 1) // 2) for row in range(len(self.recordings))])
+
+    @property
+    def _starts(self) -> int:
+        return max(self.recordings.shape[-1] - self.length, 0) + 1
+
+    def _window(self, row: int, start: int) -> Tensor:
+        window = self.recordings[row, :, start : start + self.length]
+        return F.pad(window, (0, self.length - window.shape[-1]))
