@@ -1,4 +1,4 @@
-"""`midguide train`: a prior from a folder or zip file of images."""
+"""`midguide train`: a prior from a folder or zip file of images, or from a folder of electrocardiograms."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ from midguide.cli.failures import Interrupted
 from midguide.errors import ConfigError, DataError, ShapeError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from midguide.training.config import TrainingConfig
+    from midguide.training.sources import Images, Signals
 
-GRID_SIZE, GRID_STEPS = 24, 200
+GRID_SIZE, STRIPS, GRID_STEPS = 24, 8, 200
+"""Unconditional samples shown, of images and of electrocardiograms, and the steps that each takes."""
 
 
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe, a TOML file.")],
-    data: Annotated[Path, typer.Option(metavar="PATH", help="Folder or zip file of images of one size.")],
+    data: Annotated[Path, typer.Option(metavar="PATH", help="Images of one size (folder or zip file); or a PTB-XL folder.")],
     held_out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Images kept for the denoising curve; one in fifty of DATA by default."),
+        typer.Option(metavar="PATH", help="Images for the denoising curve; by default one in fifty, or PTB-XL's fold 9."),
     ] = None,
     out: options.Out = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Train a prior on images and write its file and its card.
+    """Train a prior and write its file and its card.
 
-    The same command goes on where an interrupted one stopped.
+    A recipe with a table [ecg] takes a folder in the layout of PTB-XL, all others take images. The same command goes on where an interrupted one stopped.
     """
     output.use_threads(context)
-    from midguide.data.images import load_image_set
+    from midguide.nn.registry import check_fits
     from midguide.training.config import load_training_config
     from midguide.training.denoiser import train as train_network
     from midguide.training.report import export_prior
@@ -48,13 +51,13 @@ def train(
     recipe = load_training_config(config)
     folder = output.out_folder(out or output.default_folder(f"train-{recipe.name}"))
     _check_device(device)
-    images, kept = _split(load_image_set(data), None if held_out is None else load_image_set(held_out))
-    _check_channels(recipe, images)
-    output.note(f"training {recipe.name} on {len(images)} images of {data}, {len(kept)} held out, into {folder}")
+    source, kept = (_images if recipe.ecg is None else _ecg)(recipe, data, held_out)
+    check_fits(recipe.network, source.event_shape)
+    output.note(f"training {recipe.name} on {len(source)} of {data}, {len(kept)} held out, into {folder}")
     checkpoint = folder / "checkpoint.pt"
     try:
         with _watched(recipe) as on_step:
-            network = train_network(recipe, images, folder, device=device, on_step=on_step)
+            network = train_network(recipe, source, folder, device=device, on_step=on_step)
         words = ["midguide", "train", config.name, "--data", data.name]
         words += [] if held_out is None else ["--held-out", held_out.name]
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
@@ -69,9 +72,9 @@ def train(
 
 
 def _pictures(prior: Path, card: Path) -> tuple[Path, Path]:
-    """A grid of unconditional samples and the curves of the training, beside the prior's file."""
+    """Unconditional samples and the curves of the training, beside the prior's file."""
     from midguide.data.images import save_png
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.builtin import load_prior, prior_spec
     from midguide.files import replacing
     from midguide.plots.grid import grid
     from midguide.plots.training import training_curves
@@ -79,41 +82,60 @@ def _pictures(prior: Path, card: Path) -> tuple[Path, Path]:
     from midguide.samplers.unconditional import Unconditional
     from midguide.sampling import sample as draw
 
-    denoiser = load_prior(prior)
-    samples = draw(Unconditional(steps=GRID_STEPS), Problem.unobserved(denoiser), GRID_SIZE).draws[0]
-    low, high = denoiser.value_range or (-1.0, 1.0)
+    denoiser, ecg = load_prior(prior), prior_spec(prior).ecg
+    count = GRID_SIZE if ecg is None else STRIPS
+    samples = draw(Unconditional(steps=GRID_STEPS), Problem.unobserved(denoiser), count).draws[0]
     pictures = prior.with_suffix(".png"), prior.with_name(f"{prior.stem}-curves.png")
-    save_png(pictures[0], grid(samples.clamp(low, high), background=high), (low, high))
+    if ecg is None:
+        low, high = denoiser.value_range or (-1.0, 1.0)
+        save_png(pictures[0], grid(samples.clamp(low, high), background=high), (low, high))
+    else:
+        with replacing(pictures[0]) as temporary:
+            _strips(ecg.unit_mv * samples, ecg.rate_hz, prior.stem).savefig(temporary, format="png")
     with replacing(pictures[1]) as temporary:
         training_curves(json.loads(card.read_text("utf-8"))).savefig(temporary, dpi=100, format="png")
     return pictures
 
 
-def _split(images: Tensor, held_out: Tensor | None) -> tuple[Tensor, Tensor]:
+def _strips(signals: Tensor, rate_hz: float, name: str) -> Figure:
+    from midguide.plots.ecg import ecg_strips
+
+    footer = f"unconditional samples of the prior {name}, {GRID_STEPS} steps, seed 0; none chosen; no patient's recordings"
+    return ecg_strips(signals, rate_hz=rate_hz, title=name, footer=footer)
+
+
+def _images(recipe: TrainingConfig, data: Path, held_out: Path | None) -> tuple[Images, Images]:
     """Images to train on and images to judge by."""
+    from midguide.data.images import load_image_set
+    from midguide.training.sources import Images
+
+    images = load_image_set(data)
     if held_out is None:
         if len(images) < 2:
             raise DataError("one image is not enough to train on", hint="give at least two, better thousands")
-        return images[: -max(1, len(images) // 50)], images[-max(1, len(images) // 50) :]
-    if held_out.shape[1:] != images.shape[1:]:
-        raise ShapeError(f"held-out images are {tuple(held_out.shape[1:])}, the others {tuple(images.shape[1:])}")
-    return images, held_out
+        last = max(1, len(images) // 50)
+        images, kept = images[:-last], images[-last:]
+    else:
+        kept = load_image_set(held_out)
+    if kept.shape[1:] != images.shape[1:]:
+        raise ShapeError(f"held-out images are {tuple(kept.shape[1:])}, the others {tuple(images.shape[1:])}")
+    return Images(images, flip=recipe.flip), Images(kept)
 
 
-def _check_channels(recipe: TrainingConfig, images: Tensor) -> None:
-    """Refuse images that the network cannot take."""
-    network, (channels, height, width) = recipe.network, images.shape[1:]
-    if channels != network.in_channels:
-        raise ShapeError(
-            f"the images have {channels} channels, the network takes {network.in_channels}",
-            hint="set in_channels and out_channels in [network]",
-        )
-    multiple = network.patch * 2 ** (len(network.multipliers) - 1)
-    if height % multiple or width % multiple:
-        raise ShapeError(
-            f"the images are {height}x{width}, the network takes multiples of {multiple}",
-            hint="change patch or multipliers in [network], or resize the images",
-        )
+def _ecg(recipe: TrainingConfig, data: Path, held_out: Path | None) -> tuple[Signals, Signals]:
+    """Recordings of the folds 1 to 8 to train on, and of fold 9 to judge by, in units of the prior."""
+    from midguide.data.ptbxl import load_split
+    from midguide.training.sources import Signals
+
+    if recipe.ecg is None or held_out is not None:
+        raise ConfigError("--held-out is for images", hint="PTB-XL names its own records to validate: fold 9")
+    parts = []
+    for name in ("train", "val"):
+        split = load_split(data, name, recipe.ecg)
+        for record, reason in split.broken.items():
+            output.note(f"left out record {record}: {reason}")
+        parts.append(Signals(split.signals / recipe.ecg.unit_mv, recipe.length))
+    return parts[0], parts[1]
 
 
 def _check_device(device: str) -> None:

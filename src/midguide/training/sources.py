@@ -14,6 +14,11 @@ class Source(Protocol):
     """A set of clean events."""
 
     @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one event."""
+        ...
+
+    @property
     def value_range(self) -> tuple[float, float] | None:
         """Range of the values, or None where unbounded."""
         ...
@@ -24,6 +29,10 @@ class Source(Protocol):
 
     def events(self) -> Tensor:
         """Every event once, as it is, float32, shape (N, *event)."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
         ...
 
 
@@ -39,6 +48,13 @@ class Images:
     pixels: Tensor
     flip: bool = True
     value_range: tuple[float, float] | None = (-1.0, 1.0)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape[1:])
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         batch = self.pixels[torch.randint(len(self.pixels), (count,), generator=generator)]
@@ -67,6 +83,13 @@ class Signals:
     recordings: Tensor
     length: int
     value_range: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.recordings.shape[1], self.length
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(self.recordings), (count,), generator=generator)
