@@ -32,7 +32,8 @@ from midguide.operators import (
 )
 from midguide.testing import ContractError, check_operator
 
-SHAPES = [(1, 16, 16), (3, 24, 16), (5, 16, 32)]
+IMAGES = [(1, 16, 16), (3, 24, 16), (5, 16, 32)]
+ECGS = [(9, 16), (9, 33)]
 
 
 def draw(*shape: int) -> Tensor:
@@ -46,8 +47,10 @@ def mild_kernels(*shape: int) -> Tensor:
     return kernels
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [(name, shape) for name in OPERATORS for shape in (ECGS if name.startswith("ecg-") else IMAGES)],
+)
 def test_registered_operators_satisfy_the_contract(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     settings: dict[str, Any] = {}
     if name == "mask-file":
@@ -55,6 +58,17 @@ def test_registered_operators_satisfy_the_contract(name: str, shape: tuple[int, 
         grey = np.random.default_rng(0).choice([0, 255], size=shape[1:]).astype(np.uint8)
         Image.fromarray(grey).save(tmp_path / "mask.png")
     check_operator(make_operator(name, shape, **settings), shape)
+
+
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "ecg-missing-block": [{"hidden": "first"}, {"hidden": "random", "count": 3}],
+    "ecg-missing-leads": [{"observed": "holter"}, {"observed": "aVR,I,V6", "recorded": 20}],
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), [(name, one) for name, many in SETTINGS.items() for one in many])
+def test_ecg_operators_satisfy_the_contract_in_other_settings(name: str, settings: dict[str, Any]) -> None:
+    check_operator(make_operator(name, (9, 32), **settings), (9, 32))
 
 
 API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {

@@ -16,7 +16,7 @@ from typing import get_args
 import torch
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators import blur, mask, matrix, separable_blur, super_resolution
+from midguide.operators import blur, ecg, mask, matrix, separable_blur, super_resolution
 from midguide.operators.base import Operator
 
 
@@ -45,6 +45,8 @@ class OperatorEntry:
 
 OPERATORS: dict[str, OperatorEntry] = {
     "box-inpainting": OperatorEntry(mask.box_inpainting, "a box is hidden", True, True),
+    "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", True, True),
+    "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", True, True),
     "gaussian-blur": OperatorEntry(blur.gaussian_blur, "Gaussian blur, reflect padding", True, False),
     "gaussian-blur-circular": OperatorEntry(blur.gaussian_blur_circular, "Gaussian blur, wraps around", True, True),
     "gaussian-blur-separable": OperatorEntry(
