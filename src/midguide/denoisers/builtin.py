@@ -181,6 +181,12 @@ def _locate(name: str) -> tuple[Path, dict[str, Any]]:
     path = Path(name)
     if path.is_file():
         return path, {}
+    recipe = _folder() / f"{name}.toml"
+    if recipe.is_file():
+        raise ConfigError(
+            f"the prior {name} is not shipped: there is only its recipe",
+            hint=f"train it: midguide train {recipe} --data PATH; then give its .safetensors file as the prior",
+        )
     close = difflib.get_close_matches(name, cards, n=1)
     known = f"did you mean {close[0]}?" if close else f"shipped priors: {', '.join(cards)}; or give a file's path"
     raise ConfigError(f"no prior and no file is called {name!r}", hint=known)
