@@ -43,7 +43,6 @@ def train(
     A recipe with a table [ecg] takes a folder in the layout of PTB-XL, all others take images. The same command goes on where an interrupted one stopped.
     """
     output.use_threads(context)
-    from midguide.nn.registry import check_fits
     from midguide.training.config import load_training_config
     from midguide.training.denoiser import train as train_network
     from midguide.training.report import export_prior
@@ -52,7 +51,6 @@ def train(
     folder = output.out_folder(out or output.default_folder(f"train-{recipe.name}"))
     _check_device(device)
     source, kept = (_images if recipe.ecg is None else _ecg)(recipe, data, held_out)
-    check_fits(recipe.network, source.event_shape)
     output.note(f"training {recipe.name} on {len(source)} of {data}, {len(kept)} held out, into {folder}")
     checkpoint = folder / "checkpoint.pt"
     try:
@@ -107,9 +105,11 @@ def _strips(signals: Tensor, rate_hz: float, name: str) -> Figure:
 def _images(recipe: TrainingConfig, data: Path, held_out: Path | None) -> tuple[Images, Images]:
     """Images to train on and images to judge by."""
     from midguide.data.images import load_image_set
+    from midguide.nn.registry import check_fits
     from midguide.training.sources import Images
 
     images = load_image_set(data)
+    check_fits(recipe.network, tuple(images.shape[1:]))
     if held_out is None:
         if len(images) < 2:
             raise DataError("one image is not enough to train on", hint="give at least two, better thousands")
@@ -125,10 +125,12 @@ def _images(recipe: TrainingConfig, data: Path, held_out: Path | None) -> tuple[
 def _ecg(recipe: TrainingConfig, data: Path, held_out: Path | None) -> tuple[Signals, Signals]:
     """Recordings of the folds 1 to 8 to train on, and of fold 9 to judge by, in units of the prior."""
     from midguide.data.ptbxl import load_split
+    from midguide.nn.registry import check_fits
     from midguide.training.sources import Signals
 
     if recipe.ecg is None or held_out is not None:
         raise ConfigError("--held-out is for images", hint="PTB-XL names its own records to validate: fold 9")
+    check_fits(recipe.network, (len(recipe.ecg.leads), recipe.length))
     parts = []
     for name in ("train", "val"):
         split = load_split(data, name, recipe.ecg)

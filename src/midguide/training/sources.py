@@ -14,11 +14,6 @@ class Source(Protocol):
     """A set of clean events."""
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one event."""
-        ...
-
-    @property
     def value_range(self) -> tuple[float, float] | None:
         """Range of the values, or None where unbounded."""
         ...
@@ -52,10 +47,6 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return tuple(self.pixels.shape[1:])
-
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         batch = self.pixels[torch.randint(len(self.pixels), (count,), generator=generator)]
         if self.flip:
@@ -86,10 +77,6 @@ class Signals:
 
     def __len__(self) -> int:
         return len(self.recordings)
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return self.recordings.shape[1], self.length
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(self.recordings), (count,), generator=generator)
