@@ -40,7 +40,7 @@ def record(tmp_path_factory):
 @pytest.fixture
 def ecg(cli, ecg_prior):
     def run(command, *argv):
-        return cli("ecg", command, *argv, "--prior", ecg_prior, "--steps", 3, "--samples", 2, "--out", "out")
+        return cli("ecg", command, *argv, "--prior", ecg_prior, "--steps", 3, "--samples", 3, "--out", "out")
 
     return run
 
@@ -48,7 +48,14 @@ def ecg(cli, ecg_prior):
 def test_the_demo_needs_no_data_and_says_what_it_found(ecg):
     result = ecg("demo", "--hide", "0.32-0.64", "--json")
     assert result.code == 0
-    assert {"mae_hidden_mv", "rmse_hidden_mv", "coverage90", "einthoven_max_mv", "seconds", "files"} <= result.json.keys()
+    assert {
+        "mae_hidden_mv",
+        "rmse_hidden_mv",
+        "coverage90",
+        "einthoven_max_mv",
+        "seconds",
+        "files",
+    } <= result.json.keys()
     assert result.json["einthoven_max_mv"] <= 1e-6
     assert "no medical device" in result.err
     assert "no medical device" in result.json["warning"]
@@ -58,7 +65,7 @@ def test_what_was_given_is_in_every_file_and_einthoven_holds_in_each(ecg, record
     files = ecg("reconstruct", record, "--leads", "I,V2", "--json").json["files"]
     tables = {name: load_recording(files[name]) for name in ("csv", "header")}
     arrays = np.load(files["samples"])
-    assert arrays["samples_mv"].shape == (2, 12, SAMPLES)
+    assert arrays["samples_mv"].shape == (3, 12, SAMPLES)
     assert arrays["observed"].any(1).tolist() == [name in ("I", "V2") for name in TWELVE]
     samples = torch.from_numpy(arrays["samples_mv"])
     for signal in (samples, *(table.signal for table in tables.values())):
@@ -126,8 +133,6 @@ def test_the_recipe_of_an_unshipped_prior_is_named_as_the_way_to_train_it(monkey
         builtin.load_prior("later")
 
 
-
-
 def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path):
     for number in range(1, 4):
         write_wfdb(tmp_path / "data/records100", f"{number:05d}_lr", simulate(number, rate_hz=100.0))
@@ -143,6 +148,8 @@ def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path
     prior = tmp_path / "trained/prior.safetensors"
     words = ("--prior", prior, "--hide", "0-0.16", "--steps", 3, "--samples", 2, "--out", "out")
     assert cli("ecg", "demo", *words).code == 0
-    cli("train", "tiny.toml", "--data", "data", "--held-out", "data", "--out", "o").assert_mistake("--held-out is for images")
+    cli("train", "tiny.toml", "--data", "data", "--held-out", "data", "--out", "o").assert_mistake(
+        "--held-out is for images"
+    )
     (tmp_path / "tiny.toml").write_text(recipe + "pools = [3]\n")
     cli("train", "tiny.toml", "--data", "data", "--out", "o").assert_mistake("takes multiples of 3")

@@ -121,7 +121,10 @@ def test_a_whole_recording_is_complete(patient):
     [
         (lambda r: Recording("x", r.signal[:11], TWELVE[:11], 100.0), "x has no lead V6"),
         (lambda r: Recording("x", r.signal.index_fill(0, torch.tensor([8]), 0.3), TWELVE, 100.0), "lead V3 is flat"),
-        (lambda r: Recording("x", r.signal.index_fill(1, torch.tensor([5]), torch.nan), TWELVE, 100.0), "I has 1 missing"),
+        (
+            lambda r: Recording("x", r.signal.index_fill(1, torch.tensor([5]), torch.nan), TWELVE, 100.0),
+            "I has 1 missing",
+        ),
         (lambda r: Recording("x", r.signal[:, :300], TWELVE, 100.0), "lasts 3 s, not 4 s"),
     ],
 )
@@ -183,7 +186,11 @@ def test_a_rate_below_the_priors_is_refused(patient):
 
 
 def test_wfdb_files_take_whole_recordings_only(tmp_path, patient):
-    for signal, leads in ((patient.signal[:9], TWELVE[:9]), (20 * patient.signal, TWELVE), (patient.signal / 0, TWELVE)):
+    for signal, leads in (
+        (patient.signal[:9], TWELVE[:9]),
+        (20 * patient.signal, TWELVE),
+        (patient.signal / 0, TWELVE),
+    ):
         with pytest.raises(DataError, match="twelve complete leads"):
             write_wfdb(tmp_path, "x", Recording("x", signal, leads, 100.0))
     assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,12 @@ def test_the_column_split_counts_where_no_fold_is_known(tmp_path):
 
 
 def test_a_statement_counts_whatever_its_likelihood(tmp_path):
-    codes = ["{'AFIB': 0.0, 'SBRAD': 50.0}", '{"CRBBB": 100.0, "IRBBB": 0.0}', "{'IRBBB': 100.0, 'AFLT': 0.0}", "{'CLBBB': 0}"]
+    codes = [
+        "{'AFIB': 0.0, 'SBRAD': 50.0}",
+        '{"CRBBB": 100.0, "IRBBB": 0.0}',
+        "{'IRBBB': 100.0, 'AFLT': 0.0}",
+        "{'CLBBB': 0}",
+    ]
     write_index(tmp_path, [row(i, 1, text) for i, text in enumerate(codes)])
     want = [[0, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
     assert torch.equal(labels(read_index(tmp_path)), torch.tensor(want, dtype=torch.bool))

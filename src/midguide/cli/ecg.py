@@ -119,7 +119,9 @@ def _run(
     """Draw, measure, write and report."""
     output.check_counts(steps=settings["steps"])
     if settings["n"] < 2 or not 0.0 < settings["sigma_mv"] < float("inf"):
-        raise ConfigError(f"--samples {settings['n']} and --sigma {settings['sigma_mv']:g}", hint="at least 2; positive")
+        raise ConfigError(
+            f"--samples {settings['n']} and --sigma {settings['sigma_mv']:g}", hint="at least 2; positive"
+        )
     from midguide.cli import ecg_problem, runs
     from midguide.denoisers.builtin import load_prior, prior_spec
     from midguide.studies.presets import make_sampler
@@ -145,10 +147,15 @@ def _run(
     metrics: dict[str, Any] = {**run.labels, **settings, "start": start, "leads": leads, "hide": hide}
     metrics |= ecg_problem.scores(nine, window, observed) | {"chi2": float(chi2), "seconds": drawn.cost.seconds}
     metrics = _write(run, form, nine, window, observed, metrics)
+    _report(metrics, as_json=as_json)
+
+
+def _report(metrics: dict[str, Any], *, as_json: bool) -> None:
+    """The numbers on stdout, as a table or as one JSON object, and on stderr where the picture is."""
     if as_json:
         output.print_json(metrics)
     else:
-        known = [(text, form_.format(metrics[key])) for key, (text, form_) in TABLE.items() if metrics[key] is not None]
+        known = [(text, form.format(metrics[key])) for key, (text, form) in TABLE.items() if metrics[key] is not None]
         output.print_table(("", "value"), known, numbers=("value",))
     output.note(f"\npicture: {metrics['files']['page']}")
 
@@ -159,29 +166,34 @@ def _write(
     """All files of a reconstruction, complete or not at all; `metrics` with their paths."""
     import numpy as np
 
+    from midguide.cli import ecg_problem
     from midguide.cli.runs import appearing
     from midguide.data.ecg import Recording
     from midguide.data.ecg_files import write_csv, write_wfdb
-    from midguide.leads import TWELVE, twelve_leads, with_einthoven
-    from midguide.metrics.signal import hidden_of_twelve, interval
+    from midguide.leads import TWELVE, twelve_leads
+    from midguide.metrics.signal import expected_coverage, hidden_of_twelve, interval
     from midguide.plots.ecg import ecg_paper
 
     names = {"page": "ecg-3x4.png", "rows": "ecg-12x1.png", "header": "median.hea", "data": "median.dat"}
     names |= {"csv": "median.csv", "samples": "samples.npz", "metrics": "metrics.json"}
     metrics = metrics | {"warning": WARNING, "files": {key: str(run.out / name) for key, name in names.items()}}
     twelve, given = twelve_leads(nine), ~hidden_of_twelve(observed)
-    median = twelve_leads(with_einthoven(nine.quantile(0.5, dim=0)))
+    median = twelve_leads(ecg_problem.median(nine, observed))
     low, high = interval(twelve)
     truth = twelve_leads(window) if metrics["mae_hidden_mv"] is not None else None
     result = Recording(str(metrics["record"]), median, TWELVE, form.rate_hz)
     with appearing(run) as folder:
-        write_wfdb(folder, "median", result, comments=(f"median of {run.n} posterior samples; hidden parts are drawn", WARNING))
+        write_wfdb(
+            folder, "median", result, comments=(f"median of {run.n} posterior samples; hidden parts are drawn", WARNING)
+        )
         write_csv(folder / names["csv"], result)
         arrays = {"samples_mv": twelve, "low_mv": low, "high_mv": high, "observed": given}
         arrays = {name: value.numpy() for name, value in arrays.items()}
-        np.savez_compressed(folder / names["samples"], leads=np.array(TWELVE), rate_hz=form.rate_hz, **arrays)
+        arrays |= {"leads": np.array(TWELVE), "rate_hz": np.array(form.rate_hz)}
+        np.savez_compressed(folder / names["samples"], allow_pickle=False, **arrays)
         for layout, key in (("3x4", "page"), ("12x1", "rows")):
-            title = f"{metrics['record']}: given, and the median of {run.n} samples with its 90 % band"
+            share = f"{100 * expected_coverage(run.n):.0f} % band"
+            title = f"{metrics['record']}: given, and the median of {run.n} samples with its {share}"
             page = ecg_paper(
                 median, rate_hz=form.rate_hz, layout=layout, band=(low, high), truth=truth, observed=given,
                 title=title, footer=WARNING,

@@ -35,7 +35,8 @@ def window(recording: Recording, form: EcgFormat, samples: int, start: float) ->
     nine, first = nine_leads(recording, form), round(start * form.rate_hz)
     if first < 0 or first + samples > nine.shape[1]:
         raise DataError(
-            f"{recording.name} lasts {recording.seconds:g} s, the window is {samples / form.rate_hz:g} s from {start:g} s on",
+            f"{recording.name} lasts {recording.seconds:g} s, "
+            f"the window is {samples / form.rate_hz:g} s from {start:g} s on",
             hint="choose another --start, or a prior of shorter recordings",
         )
     return nine[:, first : first + samples]
@@ -81,8 +82,12 @@ def completed(nine: Tensor, window: Tensor, observed: Tensor) -> Tensor:
         window: shape (9, samples).
         observed: what of it was given, boolean, shape (9, samples).
     """
-    given = [name for name, row in zip(MODELLED, observed, strict=True) if bool(row.any())]
-    return with_einthoven(torch.where(observed, window, nine), given)
+    return with_einthoven(torch.where(observed, window, nine), _given(observed))
+
+
+def median(nine: Tensor, observed: Tensor) -> Tensor:
+    """The median of completed samples, entry by entry, then made to agree in the limb leads, shape (9, samples)."""
+    return with_einthoven(nine.quantile(0.5, dim=0), _given(observed))
 
 
 def scores(nine: Tensor, window: Tensor, observed: Tensor) -> dict[str, Any]:
@@ -92,6 +97,11 @@ def scores(nine: Tensor, window: Tensor, observed: Tensor) -> dict[str, Any]:
         return names | {"mae_zero_mv": None, "einthoven_max_mv": float(einthoven_error(twelve_leads(nine)).max())}
     zero = mae(torch.zeros(1, len(TWELVE), window.shape[1]), twelve_leads(window), hidden_of_twelve(observed))
     return ecg_scores(nine, window, observed) | {"mae_zero_mv": float(zero)}
+
+
+def _given(observed: Tensor) -> list[str]:
+    """Leads of which anything was given."""
+    return [name for name, row in zip(MODELLED, observed, strict=True) if bool(row.any())]
 
 
 def _seconds(text: str, duration: float) -> tuple[float, float]:

@@ -30,17 +30,22 @@ GRID_SIZE, STRIPS, GRID_STEPS = 24, 8, 200
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe, a TOML file.")],
-    data: Annotated[Path, typer.Option(metavar="PATH", help="Images of one size (folder or zip file); or a PTB-XL folder.")],
+    data: Annotated[
+        Path, typer.Option(metavar="PATH", help="Images of one size (folder or zip file); or a PTB-XL folder.")
+    ],
     held_out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Images for the denoising curve; by default one in fifty, or PTB-XL's fold 9."),
+        typer.Option(
+            metavar="PATH", help="Images for the denoising curve; by default one in fifty, or PTB-XL's fold 9."
+        ),
     ] = None,
     out: options.Out = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train a prior and write its file and its card.
 
-    A recipe with a table [ecg] takes a folder in the layout of PTB-XL, all others take images. The same command goes on where an interrupted one stopped.
+    A recipe with a table [ecg] takes a folder in the layout of PTB-XL, all others take images. The same command
+    goes on where an interrupted one stopped.
     """
     output.use_threads(context)
     from midguide.training.config import load_training_config
@@ -98,7 +103,9 @@ def _pictures(prior: Path, card: Path) -> tuple[Path, Path]:
 def _strips(signals: Tensor, rate_hz: float, name: str) -> Figure:
     from midguide.plots.ecg import ecg_strips
 
-    footer = f"unconditional samples of the prior {name}, {GRID_STEPS} steps, seed 0; none chosen; no patient's recordings"
+    footer = (
+        f"unconditional samples of the prior {name}, {GRID_STEPS} steps, seed 0; none chosen; no patient's recordings"
+    )
     return ecg_strips(signals, rate_hz=rate_hz, title=name, footer=footer)
 
 

@@ -153,7 +153,7 @@ def resampled(signal: np.ndarray, rate_hz: float, new_rate_hz: float) -> np.ndar
     factor = Fraction(new_rate_hz / rate_hz).limit_denominator(10_000)
     if factor == 1:
         return signal
-    return resample_poly(signal, factor.numerator, factor.denominator, axis=-1, padtype="symmetric")
+    return np.asarray(resample_poly(signal, factor.numerator, factor.denominator, axis=-1, padtype="symmetric"))
 
 
 def high_passed(signal: np.ndarray, rate_hz: float, cut_hz: float) -> np.ndarray:
@@ -163,7 +163,7 @@ def high_passed(signal: np.ndarray, rate_hz: float, cut_hz: float) -> np.ndarray
     if cut_hz == 0:
         return signal
     sections = _high_pass(rate_hz, cut_hz)
-    return sosfiltfilt(sections, signal, axis=-1, padtype="even", padlen=signal.shape[-1] - 1)
+    return np.asarray(sosfiltfilt(sections, signal, axis=-1, padtype="even", padlen=signal.shape[-1] - 1))
 
 
 def _usable_limb_leads(recording: Recording) -> list[str]:
@@ -191,7 +191,7 @@ def _high_pass(rate_hz: float, cut_hz: float) -> np.ndarray:
     """Second-order sections of the filter."""
     from scipy.signal import butter
 
-    return butter(5, cut_hz, "highpass", fs=rate_hz, output="sos")
+    return np.asarray(butter(5, cut_hz, "highpass", fs=rate_hz, output="sos"))
 
 
 def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float) -> Recording:
@@ -204,7 +204,8 @@ def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float
         raise DataError(f"{name} has a lead twice: {', '.join(leads)}", hint="keep one column of each")
     if signal.shape[1] < 2 or not 1 <= rate_hz <= MOST_HZ:
         raise DataError(
-            f"{name}: {signal.shape[1]} samples at {rate_hz:g} per second", hint="is it a recording, and the rate right?"
+            f"{name}: {signal.shape[1]} samples at {rate_hz:g} per second",
+            hint="is it a recording, and the rate right?",
         )
     if np.isinf(signal).any():
         raise DataError(f"{name} holds infinite values", hint="write NaN where nothing was recorded")

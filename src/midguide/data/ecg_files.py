@@ -59,7 +59,9 @@ def write_csv(path: str | Path, recording: Recording) -> None:
     table = np.concatenate([times, recording.signal.double().numpy().T], axis=1)
     with replacing(path) as temporary:
         header = ",".join(("time", *recording.leads))
-        np.savetxt(temporary, table, fmt=["%.6f"] + ["%.9f"] * len(recording.leads), delimiter=",", header=header, comments="")
+        np.savetxt(
+            temporary, table, fmt=["%.6f"] + ["%.9f"] * len(recording.leads), delimiter=",", header=header, comments=""
+        )
 
 
 def _counts(signal: Tensor) -> Tensor:

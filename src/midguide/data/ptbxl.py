@@ -171,6 +171,8 @@ def _entry(row: dict[str, str], path: Path) -> Entry:
         raise DataError(f"{path}: record {name}: {error}", hint="download the index again") from error
     split = row.get("split") or "" if fold is None else "train" if fold <= 8 else "val" if fold == 9 else "test"
     if split not in SPLITS or (fold is not None and not 1 <= fold <= 10):
-        raise DataError(f"{path}: record {name} is in no split", hint="strat_fold is 1 to 10, or split train, val, test")
+        raise DataError(
+            f"{path}: record {name} is in no split", hint="strat_fold is 1 to 10, or split train, val, test"
+        )
     files = {rate: row[key] for rate, key in ((100, "filename_lr"), (500, "filename_hr")) if row.get(key)}
     return Entry(name, split, files, codes, row.get("superclass") or "")

@@ -1,7 +1,8 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape, and the format of electrocardiograms. A card beside it (`NAME.json`) tells where it comes from.
+prediction, schedule, value range, event shape, and the format of electrocardiograms. A card beside it (`NAME.json`)
+tells where it comes from.
 """
 
 from __future__ import annotations

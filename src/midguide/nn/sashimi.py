@@ -86,7 +86,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Each time step's channels get mean `shift` and standard deviation `scale`, up to the epsilon; both are scalars."""
+    """Each time step's channels get mean `shift` and standard deviation `scale`, two scalars."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,9 +167,9 @@ class Sashimi(nn.Module):
             self.up.append(Grow(wide, narrow, factor))
             self.up.extend(Block(narrow, config) for _ in range(config.blocks))
         last = nn.Conv1d(widths[0], config.out_channels, 1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.head = nn.Sequential(ChannelNorm(), nn.Conv1d(widths[0], widths[0], 1), nn.ReLU(), last)
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         embedding = self.time(t)

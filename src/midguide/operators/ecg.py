@@ -15,7 +15,9 @@ from midguide.rng import Rng
 HALVES = ("first", "second", "random")
 
 
-def missing_block(event_shape: tuple[int, ...], *, seed: int = 0, hidden: str = "second", count: int | None = None) -> Mask:
+def missing_block(
+    event_shape: tuple[int, ...], *, seed: int = 0, hidden: str = "second", count: int | None = None
+) -> Mask:
     """Hide one half of all leads: `hidden` is first, second, or random.
 
     Args:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
@@ -70,6 +69,7 @@ def ecg_paper(
         ShapeError: the signals are not twelve leads of one length.
 
     Example:
+        >>> import torch
         >>> ecg_paper(torch.zeros(12, 1000), rate_hz=100).get_size_inches().round(1).tolist()
         [11.0, 3.9]
     """
@@ -165,9 +165,7 @@ def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: s
     return figure
 
 
-def _draw(
-    axes: object, cell: _Cell, left: float, baseline: float, reach: tuple[float, float], rate_hz: float
-) -> None:
+def _draw(axes: object, cell: _Cell, left: float, baseline: float, reach: tuple[float, float], rate_hz: float) -> None:
     """One lead, its first sample at `left`, its zero at `baseline`."""
     signals = cell.signals
     x = [left + i / rate_hz * MM_PER_SECOND for i in range(len(signals["line"]))]
