@@ -43,13 +43,13 @@ class S4D(nn.Module):
     def __init__(self, channels: int, states: int) -> None:
         super().__init__()
         pairs = states // 2
-        steps = torch.empty(channels).uniform_(math.log(FIRST_STEP), math.log(LAST_STEP))
-        self.log_step = nn.Parameter(steps)
+        first, last = math.log(FIRST_STEP), math.log(LAST_STEP)
+        self.log_step = nn.Parameter(nn.init.uniform_(torch.empty(channels), first, last))
         self.log_decay = nn.Parameter(torch.full((channels, pairs), math.log(0.5)))
         self.frequency = nn.Parameter(math.pi * torch.arange(pairs).expand(channels, pairs).clone())
         # Complex standard normal, real and imaginary part last: optimisers and files know real numbers best.
-        self.output = nn.Parameter(torch.empty(2, channels, pairs, 2).normal_(std=math.sqrt(0.5)))
-        self.skip = nn.Parameter(torch.empty(channels).normal_())
+        self.output = nn.Parameter(nn.init.normal_(torch.empty(2, channels, pairs, 2), std=math.sqrt(0.5)))
+        self.skip = nn.Parameter(nn.init.normal_(torch.empty(channels)))
 
     def poles(self) -> Tensor:
         """The diagonal of A, one of each conjugate pair, complex, shape (H, N/2); real parts are negative."""
