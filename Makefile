@@ -28,7 +28,7 @@ define install
 	@touch $(addprefix $(VENV)/.,$(2))
 endef
 
-.PHONY: help setup demo test test-slow check docs bench clean
+.PHONY: help setup demo test test-slow check pages docs bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,7 +52,10 @@ check: $(VENV)/.setup  ## lint, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/.docs  ## build the documentation into site/
+pages: $(VENV)/.core  ## write the pages of docs/ that are made from the code
+	@$(BIN)/python -m midguide.cli.compatibility > docs/compatibility.md
+
+docs: $(VENV)/.docs pages  ## build the documentation into site/
 	@test -f mkdocs.yml || { echo "there is no mkdocs.yml yet" >&2; exit 1; }
 	@$(BIN)/mkdocs build --strict
 

@@ -150,3 +150,13 @@ def test_a_record_changes_with_whatever_a_result_depends_on():
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
     assert one["rule"] == {"type": "StepRule", "default": 2, "cleanest": None, "noisiest": None, "every": None}
     assert describe(DiscreteVP.linear())["alphas_cumprod"]["length"] == 1000
+
+
+def test_the_record_of_a_module_changes_with_its_weights():
+    module, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    other.load_state_dict(module.state_dict())
+    assert describe(module) == describe(other)
+    assert describe(module)["type"] == "Linear"
+    with torch.no_grad():
+        other.weight += 1.0
+    assert describe(module) != describe(other)

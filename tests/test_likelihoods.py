@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
+from midguide import autodiff
 from midguide.errors import ConfigError, ShapeError
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
-from midguide.operators import Identity, Mask, Matrix, half_mask, random_mask
+from midguide.operators import Identity, Mask, Matrix, Operator, half_mask, random_mask
 
 
 def test_gaussian_log_prob_is_that_of_independent_normals_up_to_a_constant():
@@ -77,3 +78,22 @@ def test_dps_surrogate_of_poisson_noise_is_weighted_by_the_counts():
     likelihood = PoissonLikelihood(Matrix.create(torch.eye(2), (2,)), torch.tensor([[8.0, 2.0]]), rate=4.0)
     x = torch.tensor([[1.0, 0.0]])
     assert torch.allclose(likelihood.difference(x), torch.tensor([[(8 - 4) / 4.0, 0.0]]))
+
+
+class Squares(Operator):
+    """`y = x^2`, nonlinear."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x.square()
+
+
+HIDDEN = Mask(torch.tensor([True, False, True, True]))
+
+
+@pytest.mark.parametrize("operator", [Matrix.create(torch.rand(3, 4) / 4, (4,)), HIDDEN, Squares()])
+def test_the_score_is_the_gradient_of_the_log_likelihood(operator):
+    x = torch.rand(5, 4, dtype=torch.float64)
+    y = torch.rand_like(operator(x))
+    for likelihood in (GaussianLikelihood(operator, y, 0.3), PoissonLikelihood(operator, y, rate=7.0)):
+        _, want, _ = autodiff.value_and_grad(lambda u, p=likelihood: (p.log_prob(u), u), x)
+        torch.testing.assert_close(likelihood.score(x), want)

@@ -6,7 +6,14 @@ import pytest
 import scipy.linalg
 import torch
 
-from midguide.linalg import conjugate_gradients, gaussian_kl, gaussian_w2, largest_singular_value, symmetric_sqrt
+from midguide.linalg import (
+    conjugate_gradients,
+    gaussian_kl,
+    gaussian_w2,
+    largest_singular_value,
+    reflect,
+    symmetric_sqrt,
+)
 
 
 def _normal(*shape, seed=0):
@@ -109,3 +116,12 @@ def test_power_iteration_finds_the_largest_singular_value_of_each_row():
     expected = torch.linalg.svdvals(matrix)[0].expand(3)
     # The error falls as (s2 / s1)^(4 iterations).
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=0)
+
+
+def test_reflection_is_orthogonal_symmetric_and_has_the_given_first_column():
+    unit = _normal(6)
+    unit = unit / unit.norm()
+    matrix = reflect(torch.eye(6, dtype=torch.float64), unit)
+    torch.testing.assert_close(matrix, matrix.mT)
+    torch.testing.assert_close(matrix @ matrix, torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(matrix[:, 0], unit)

@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from midguide.denoisers.builtin import load_prior
     from midguide.denoisers.gaussian import Gaussian
     from midguide.denoisers.gmm import GaussianMixture
+    from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
+    from midguide.denoisers.loading import load_prior
     from midguide.denoisers.network import NetworkDenoiser
     from midguide.errors import (
         CheckpointError,
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
     from midguide.operators.blur import CircularBlur, ReflectBlur
     from midguide.operators.compose import compose
+    from midguide.operators.deepinv import from_deepinv
     from midguide.operators.mask import Mask
     from midguide.operators.matrix import Identity, Matrix
+    from midguide.operators.nonlinear_blur import NonlinearBlur
+    from midguide.operators.phase_retrieval import PhaseRetrieval
     from midguide.operators.registry import make_operator
     from midguide.operators.separable_blur import SeparableBlur
     from midguide.operators.super_resolution import BlockMean
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
     from midguide.samplers.dps import DPS
     from midguide.samplers.mgps import MGPS
     from midguide.samplers.pgdm import PGDM
+    from midguide.samplers.psld import PSLD
     from midguide.samplers.red_diff import REDDiff
+    from midguide.samplers.resample import ReSample
     from midguide.samplers.unconditional import Unconditional
     from midguide.samples import Samples
     from midguide.sampling import sample
@@ -62,16 +68,22 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianMixture",
     "Identity",
+    "LatentPrior",
     "MGPS",
     "Mask",
     "Matrix",
     "MidguideError",
+    "NetworkAutoencoder",
     "NetworkDenoiser",
+    "NonlinearBlur",
     "NumericalError",
     "PGDM",
+    "PSLD",
+    "PhaseRetrieval",
     "PoissonLikelihood",
     "Problem",
     "REDDiff",
+    "ReSample",
     "RectifiedFlow",
     "ReflectBlur",
     "Samples",
@@ -82,6 +94,7 @@ __all__ = [
     "UnsupportedProblem",
     "__version__",
     "compose",
+    "from_deepinv",
     "load_prior",
     "make_operator",
     "observe",
@@ -106,16 +119,22 @@ _HOME = {
     "GaussianLikelihood": "midguide.likelihoods",
     "GaussianMixture": "midguide.denoisers.gmm",
     "Identity": "midguide.operators.matrix",
+    "LatentPrior": "midguide.denoisers.latent",
     "MGPS": "midguide.samplers.mgps",
     "Mask": "midguide.operators.mask",
     "Matrix": "midguide.operators.matrix",
     "MidguideError": "midguide.errors",
+    "NetworkAutoencoder": "midguide.denoisers.latent",
     "NetworkDenoiser": "midguide.denoisers.network",
+    "NonlinearBlur": "midguide.operators.nonlinear_blur",
     "NumericalError": "midguide.errors",
     "PGDM": "midguide.samplers.pgdm",
+    "PSLD": "midguide.samplers.psld",
+    "PhaseRetrieval": "midguide.operators.phase_retrieval",
     "PoissonLikelihood": "midguide.likelihoods",
     "Problem": "midguide.problem",
     "REDDiff": "midguide.samplers.red_diff",
+    "ReSample": "midguide.samplers.resample",
     "RectifiedFlow": "midguide.schedules",
     "ReflectBlur": "midguide.operators.blur",
     "Samples": "midguide.samples",
@@ -125,7 +144,8 @@ _HOME = {
     "Unconditional": "midguide.samplers.unconditional",
     "UnsupportedProblem": "midguide.errors",
     "compose": "midguide.operators.compose",
-    "load_prior": "midguide.denoisers.builtin",
+    "load_prior": "midguide.denoisers.loading",
+    "from_deepinv": "midguide.operators.deepinv",
     "make_operator": "midguide.operators.registry",
     "observe": "midguide.likelihoods",
     "sample": "midguide.sampling",

@@ -6,10 +6,12 @@ Every function here maps rows to rows, so one backward pass of the sum over rows
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 
 def value_and_grad(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,3 +55,36 @@ def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tens
 def frozen(module: nn.Module) -> nn.Module:
     """The same module in evaluation mode, its parameters excluded from differentiation."""
     return module.eval().requires_grad_(False)
+
+
+def checkpointed(network: nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network with its blocks recomputed when a derivative is taken, instead of kept in memory.
+
+    A block is the smallest module with two or more convolutions or linear layers: a residual block, an attention
+    layer. A callable that is no module is one block.
+    """
+    if not isinstance(network, nn.Module):
+        return _recomputing(network)
+    for block in _blocks(network):
+        block.forward = _recomputing(block.forward)
+    return network
+
+
+def _recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*inputs: Any, **settings: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs, **settings)
+        # in evaluation mode nothing is drawn, so that the global random state need not be kept
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **settings)
+
+    return run
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The smallest modules with at least two layers of weights, outermost of equals."""
+    layers = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+    if sum(isinstance(part, layers) for part in module.modules()) < 2:
+        return []
+    inner = [block for child in module.children() for block in _blocks(child)]
+    # containers without a forward of their own are never called
+    return inner or ([] if isinstance(module, nn.ModuleList | nn.ModuleDict) else [module])

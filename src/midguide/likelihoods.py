@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from midguide import autodiff
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import Operator
+from midguide.operators.base import LinearOperator, Operator
 from midguide.rng import Rng
 
 
@@ -44,8 +46,8 @@ class Likelihood(ABC):
         """The likelihood whose row b is observation `rows[b]`; rows may repeat."""
         return replace(self, operator=self.operator.select(rows), y=self.y[rows])
 
-    def to(self, like: Tensor) -> Self:
-        """The same likelihood on the device and in the dtype of `like`."""
+    def to(self, like: Tensor | torch.device | str) -> Self:
+        """The same likelihood on the device, and for a tensor in the dtype, of `like`."""
         return replace(self, operator=self.operator.to(like), y=self.y.to(like))
 
     def measured_values(self) -> Tensor:
@@ -56,6 +58,10 @@ class Likelihood(ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """`log p(y_b | x_b)` up to a constant, shape (N, *event) -> (N,)."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """`grad_x log p(y_b | x_b)`, shape of x."""
 
     @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
@@ -88,6 +94,12 @@ class GaussianLikelihood(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return -0.5 * self.residual(x).square().flatten(1).sum(1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """`A^T (y - A x) / sigma_y^2` where A is linear."""
+        if isinstance(self.operator, LinearOperator):
+            return self.operator.adjoint(self.difference(x)) / self.sigma_y**2
+        return _differentiated(self.log_prob, x)
 
     def residual(self, x: Tensor) -> Tensor:
         return self.difference(x) / self.sigma_y
@@ -129,6 +141,9 @@ class PoissonLikelihood(Likelihood):
         expected = self.intensity(x)
         return (torch.special.xlogy(self.y, expected) - expected).flatten(1).sum(1)
 
+    def score(self, x: Tensor) -> Tensor:
+        return _differentiated(self.log_prob, x)
+
     def residual(self, x: Tensor) -> Tensor:
         expected = self.intensity(x)
         return (self.y - expected) / expected.clamp_min(self.floor).sqrt()
@@ -136,6 +151,11 @@ class PoissonLikelihood(Likelihood):
     def difference(self, x: Tensor) -> Tensor:
         """`(y - lambda) / sqrt(2 y)`: the Gaussian surrogate of DPS (Chung et al. 2023, Eq. 20)."""
         return (self.y - self.intensity(x)) / (2 * self.y).clamp_min(1.0).sqrt()
+
+
+def _differentiated(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of a log density by automatic differentiation, shape of x."""
+    return autodiff.value_and_grad(lambda u: (log_prob(u), u), x)[1]
 
 
 def check_sigma(sigma_y: float) -> None:
@@ -160,3 +180,18 @@ def observe(operator: Operator, x: Tensor, sigma_y: float, *, seed: int = 0) -> 
     clean = operator(x)
     noise = Rng([(seed, "noise", i) for i in range(len(x))]).normal(clean)
     return GaussianLikelihood(operator, clean + sigma_y * noise, sigma_y)
+
+
+def observe_counts(operator: Operator, x: Tensor, rate: float, *, seed: int = 0) -> PoissonLikelihood:
+    """Simulate `y ~ Poisson(rate (A(x) + 1) / 2)`, the counts of observation i from the stream (seed, "noise", i).
+
+    Args:
+        operator: the instrument, with values in [-1, 1]; smaller ones count as the floor of the likelihood.
+        x: true signals, shape (N, *event).
+        rate: expected counts at value 1.
+        seed: seed of the noise.
+    """
+    clean = operator(x)
+    expected = PoissonLikelihood(operator, torch.zeros_like(clean), rate).intensity(x)
+    counts = Rng([(seed, "noise", i) for i in range(len(x))]).poisson(expected)
+    return PoissonLikelihood(operator, counts, rate)

@@ -1,4 +1,4 @@
-"""Linear algebra that several methods share: conjugate gradients row by row, distances between Gaussians, norms."""
+"""Linear algebra that several methods share: conjugate gradients row by row, reflections, distances of Gaussians."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def conjugate_gradients(
         direction = torch.where(per_row(running, x), residual + per_row(growth, x) * direction, direction)
         energy = torch.where(running, fresh, torch.zeros_like(energy))
     return x
+
+
+def reflect(x: Tensor, unit: Tensor) -> Tensor:
+    """`(w w^T / w_1 - I) x` with `w = e_1 + u`, along the last axis: symmetric, orthogonal, and u is its first column.
+
+    Args:
+        x: shape (..., n).
+        unit: u, of norm one with `u_1 > -1`, shape (n,).
+
+    References: Householder 1958.
+    """
+    w = unit.clone()
+    w[0] += 1
+    return (x @ w)[..., None] * (w / w[0]) - x
 
 
 def symmetric_sqrt(matrix: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Adam:
         first = torch.lerp(gradient, state.first, self.beta_first)
         second = torch.lerp(gradient.square(), state.second, self.beta_second)
         scale = (second / (1 - self.beta_second**count)).sqrt_().add_(self.epsilon)
-        update = first / scale * (-self.rate / (1 - self.beta_first**count))
+        update = (first / scale).mul_(-self.rate / (1 - self.beta_first**count))
         return AdamState(count, first, second), update
 
 

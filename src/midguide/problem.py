@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from midguide.denoisers.base import Denoiser
+from midguide.denoisers.base import Autoencoder, Denoiser
+from midguide.denoisers.latent import Decoded
 from midguide.errors import ShapeError
 from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
 from midguide.operators.base import Operator
@@ -22,10 +24,13 @@ class Problem:
 
     Row b of a batch belongs to observation b of the likelihood; `expand` and `select` make the rows.
 
+    The prior may be one of latents. Then operator, observations and truth are still those of signals, and `to_latent`
+    gives the problem that samplers work on. `sample` does so by itself and decodes the draws.
+
     Args:
         denoiser: the prior.
         likelihood: operator, observations and noise model.
-        truth: the true signals where they are known, shape (N, *event); only metrics look at them.
+        truth: the true signals where they are known, shape (N, *signal); only metrics look at them.
     """
 
     denoiser: Denoiser
@@ -33,10 +38,11 @@ class Problem:
     truth: Tensor | None = None
 
     def __post_init__(self) -> None:
-        shape, given = self.likelihood.operator(self.zeros()).shape, self.likelihood.y.shape
+        signals = self.likelihood.y.new_zeros((self.observations, *self.signal_shape))
+        shape, given = self.signal_likelihood.operator(signals).shape, self.likelihood.y.shape
         if shape != given:
             raise ShapeError(
-                f"the operator maps {self.event_shape} to {tuple(shape[1:])}, y is {tuple(given[1:])}",
+                f"the operator maps {self.signal_shape} to {tuple(shape[1:])}, y is {tuple(given[1:])}",
                 hint="y needs one row per observation, also when there is only one",
             )
 
@@ -44,14 +50,68 @@ class Problem:
     def simulate(
         cls, denoiser: Denoiser, operator: Operator, truth: Tensor, *, sigma_y: float, seed: int = 0
     ) -> Problem:
-        """The problem of recovering `truth`, shape (N, *event), from `A(truth) + sigma_y z`."""
+        """The problem of recovering `truth`, shape (N, *signal), from `A(truth) + sigma_y z`."""
         return cls(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
 
     @classmethod
     def unobserved(cls, denoiser: Denoiser) -> Problem:
         """The problem of an observation that says nothing (a mask hides every entry): its posterior is the prior."""
-        nothing = Mask(torch.zeros(denoiser.event_shape, dtype=torch.bool))
-        return cls(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.event_shape), sigma_y=1.0))
+        nothing = Mask(torch.zeros(denoiser.signal_shape, dtype=torch.bool))
+        return cls(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.signal_shape), sigma_y=1.0))
+
+    def to_latent(self) -> Self:
+        """The problem that samplers work on: for a prior of latents with `A(Dec(z))` as operator, else itself.
+
+        The truth stays that of signals.
+
+        Example:
+            >>> from midguide.denoisers.gaussian import Gaussian
+            >>> from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
+            >>> from midguide.operators.matrix import Identity
+            >>> codec = NetworkAutoencoder(lambda x: x[:, :2], lambda z: torch.cat([z, -z], 1), (4,), (2,))
+            >>> prior = LatentPrior(Gaussian(torch.zeros(2), 1.0), codec)
+            >>> problem = Problem.simulate(prior, Identity(), torch.zeros(1, 4), sigma_y=0.1)
+            >>> problem.to_latent().likelihood.log_prob(torch.zeros(1, 2)).shape
+            torch.Size([1])
+        """
+        autoencoder, operator = self.denoiser.autoencoder, self.likelihood.operator
+        if autoencoder is None or isinstance(operator, Decoded):
+            return self
+        return replace(self, likelihood=replace(self.likelihood, operator=Decoded(operator, autoencoder)))
+
+    @property
+    def autoencoder(self) -> Autoencoder | None:
+        """What the decoder of `to_latent` belongs to; None where the samples are signals."""
+        operator = self.likelihood.operator
+        return operator.autoencoder if isinstance(operator, Decoded) else self.denoiser.autoencoder
+
+    @property
+    def signal_likelihood(self) -> Likelihood:
+        """The likelihood of signals, without the decoder that `to_latent` puts before the operator."""
+        operator = self.likelihood.operator
+        return (
+            replace(self.likelihood, operator=operator.operator) if isinstance(operator, Decoded) else self.likelihood
+        )
+
+    @classmethod
+    def stack(cls, problems: Sequence[Problem]) -> Problem:
+        """The observations of problems that share prior, operator and noise model, as one problem.
+
+        Raises:
+            ShapeError: they do not share them.
+        """
+        first = problems[0]
+
+        def shared(problem: Problem) -> tuple[object, ...]:
+            likelihood = problem.likelihood
+            settings = {name: value for name, value in vars(likelihood).items() if name != "y"}
+            return id(problem.denoiser), type(likelihood), settings, problem.truth is None
+
+        if any(shared(problem) != shared(first) for problem in problems):
+            raise ShapeError("only problems that share prior, operator and noise model can be stacked")
+        y = torch.cat([problem.likelihood.y for problem in problems])
+        truths = [problem.truth for problem in problems if problem.truth is not None]
+        return cls(first.denoiser, replace(first.likelihood, y=y), torch.cat(truths) if truths else None)
 
     @property
     def schedule(self) -> Schedule:
@@ -60,8 +120,13 @@ class Problem:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
+        """Shape of one sample: of a latent where the prior is one of latents."""
         return self.denoiser.event_shape
+
+    @property
+    def signal_shape(self) -> tuple[int, ...]:
+        """Shape of one signal, which is what is measured."""
+        return self.event_shape if self.autoencoder is None else self.autoencoder.event_shape
 
     @property
     def observations(self) -> int:
@@ -76,6 +141,15 @@ class Problem:
         """The problem whose row b asks for observation `rows[b]`; rows may repeat."""
         truth = None if self.truth is None else self.truth[rows]
         return replace(self, likelihood=self.likelihood.select(rows), truth=truth)
+
+    def to(self, device: str) -> Self:
+        """The same problem on a device, whose denoiser has its weights moved there.
+
+        Raises:
+            UnsupportedProblem: the prior cannot leave the CPU.
+        """
+        truth = None if self.truth is None else self.truth.to(device)
+        return replace(self, denoiser=self.denoiser.to(device), likelihood=self.likelihood.to(device), truth=truth)
 
     def expand(self, n: int) -> Self:
         """`n` consecutive rows for each observation."""

@@ -1,4 +1,4 @@
-"""What a number depends on, as plain JSON: every setting of a dataclass, and a digest of every tensor."""
+"""What a number depends on, as plain JSON: every setting of a dataclass, a digest of every tensor and module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -23,7 +23,7 @@ class Recorded(Protocol):
 
 
 def describe(value: Any) -> Any:
-    """`value` as JSON: dataclasses by type and fields, tensors by shape and digest, long tuples by digest."""
+    """`value` as JSON: dataclasses by type and fields; tensors, modules and long tuples by digest."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -37,6 +37,8 @@ def describe(value: Any) -> Any:
             }
         case Recorded():
             return value.record()
+        case nn.Module():
+            return {"type": type(value).__name__, "sha256": fingerprint(value.state_dict())}
         case Mapping():
             return {str(key): describe(item) for key, item in value.items()}
         case list() | tuple() if len(value) > 64:

@@ -64,6 +64,12 @@ class Rng:
         """Uniform draws in [0, 1) of the shape, dtype and device of `like`, shape (rows, ...)."""
         return self._draw(torch.rand, like)
 
+    def poisson(self, rates: Tensor) -> Tensor:
+        """Poisson counts with these means, the shape, dtype and device of `rates`, shape (rows, ...)."""
+        self._check(rates)
+        blocks = zip(self._generators, rates.cpu().split(self.size), strict=True)
+        return torch.cat([torch.poisson(block, generator=generator) for generator, block in blocks]).to(rates.device)
+
     def state(self) -> Tensor:
         """The state of all streams, uint8, shape (streams, bytes)."""
         return torch.stack([generator.get_state() for generator in self._generators])
@@ -74,9 +80,12 @@ class Rng:
             generator.set_state(row.clone())  # set_state reads words: a row of a file's buffer may be misaligned
 
     def _draw(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
-        if like.shape[0] != self.rows:
-            raise ShapeError(f"the random streams serve {self.rows} rows, the tensor has {like.shape[0]}")
+        self._check(like)
         out = torch.empty(like.shape, dtype=like.dtype)
         for generator, block in zip(self._generators, out.split(self.size), strict=True):
             draw(block.shape, generator=generator, dtype=like.dtype, out=block)
         return out.to(like.device)
+
+    def _check(self, like: Tensor) -> None:
+        if like.shape[0] != self.rows:
+            raise ShapeError(f"the random streams serve {self.rows} rows, the tensor has {like.shape[0]}")

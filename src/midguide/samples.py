@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ class Samples:
     """Posterior draws of every observation.
 
     Args:
-        draws: shape (observation, sample, *event), in the value range of the prior.
+        draws: shape (observation, sample, *signal), in the value range of signals.
         cost: network calls, seconds, memory.
         record: the resolved configuration: sampler, problem, seed, versions.
-        tensors: further tensors to keep with the draws, by name: the observations, the truth where known.
+        tensors: further tensors to keep with the draws, by name: the observations `y`, the `truth` where known, the
+            `latents` of the draws where the prior is one of latents.
     """
 
     draws: Tensor
@@ -61,6 +62,25 @@ class Samples:
     def quantiles(self, levels: Sequence[float]) -> Tensor:
         """Empirical quantiles entry by entry, shape (level, observation, *event)."""
         return torch.quantile(self.draws, self.draws.new_tensor(levels), dim=1)
+
+    def each(self) -> list[Samples]:
+        """The samples of each observation on their own, on the CPU, with an equal share of the seconds.
+
+        Their record is that of the whole, with the place of the observation.
+        """
+        count = len(self.draws)
+        if count == 1:  # its tensors may be of other kinds than one row per observation
+            return [replace(self, draws=self.draws.cpu(), tensors={k: v.cpu() for k, v in self.tensors.items()})]
+        cost = replace(self.cost, seconds=self.cost.seconds / count)
+        return [
+            Samples(
+                self.draws[i : i + 1].cpu(),
+                cost,
+                {**self.record, "observation": i},
+                {name: value[i : i + 1].cpu() for name, value in self.tensors.items()},
+            )
+            for i in range(count)
+        ]
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `samples.safetensors` and `samples.json` into `folder`, both complete or neither."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ def sample(
     problem: Problem,
     n: int = 1,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     chunk: int | None = None,
     stream_size: int = 1,
     observers: Sequence[Observer] = (),
@@ -48,11 +49,14 @@ def sample(
     Sample j of observation i depends on the problem, the sampler and the random stream (seed, i, j) only: neither `n`
     nor `chunk` nor the other observations change it, up to the rounding of the network's batched arithmetic.
 
+    A problem whose prior is one of latents is sampled as `problem.to_latent()`; the draws are decoded.
+
     Args:
         sampler: the method and its hyper-parameters.
         problem: prior and observations, N of them.
         n: samples per observation.
-        seed: any integer.
+        seed: any integer; or one for each observation, which gives each the samples of a run of its own with that
+            seed: observation i has the streams (seed[i], 0, j).
         chunk: most rows (samples of all observations together) in memory at once; all by default.
         stream_size: consecutive samples of one observation served by one random stream; 1, or a divisor of n where
             thousands of tiny samples make streams of their own slow. Changes the draws, and is part of the record.
@@ -62,7 +66,8 @@ def sample(
         checkpoint_seconds: time between two writes of the checkpoint (an interrupt writes one, too).
 
     Returns:
-        Samples with draws of shape (observation, sample, *event).
+        Samples with draws of shape (observation, sample, *signal); for a prior of latents these are in `tensors`, by
+        the name `latents`, shape (observation, sample, *event).
 
     Raises:
         UnsupportedProblem: the sampler cannot handle the operator.
@@ -77,8 +82,9 @@ def sample(
         >>> sample(MGPS(steps=20), problem, n=4).draws.shape
         torch.Size([1, 4, 2])
     """
+    problem = problem.to_latent()
     check_needs(sampler, problem, SAMPLERS)
-    rows = _Rows(problem.observations, n, stream_size, chunk)
+    rows = _Rows(problem.observations, n, stream_size, chunk, seed)
     record = _record(sampler, problem, n, seed, stream_size)
     counted = CountedDenoiser(problem.denoiser)
     problem = replace(problem, denoiser=counted)
@@ -94,7 +100,7 @@ def sample(
         try:
             while progress.chunk < len(rows.chunks):
                 part = rows.chunks[progress.chunk]
-                sub, rng = rows.problem(problem, part), rows.rng(seed, part)
+                sub, rng = rows.problem(problem, part), rows.rng(part)
                 state = progress.restore(sampler.init(sub, rng), rng)
                 for step, (t, s) in enumerate(moves[progress.step :], start=progress.step + 1):
                     if checkpoint is not None:
@@ -114,11 +120,21 @@ def sample(
             raise
         keep()
 
-    draws = torch.cat(progress.draws).reshape(problem.observations, n, *problem.event_shape)
+    draws, latents = _signals(problem, progress.draws, n)
     seconds, size = progress.seconds + time.monotonic() - started, problem.observations * n
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, _peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
-    return Samples(draws, cost, record, {"y": problem.likelihood.y, **known})
+    return Samples(draws, cost, record, {"y": problem.likelihood.y, **latents, **known})
+
+
+def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
+    drawn = torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape)
+    if problem.autoencoder is None:
+        return drawn, {}
+    with torch.no_grad():
+        decoded = torch.cat([problem.autoencoder.decode(block) for block in blocks])
+    return decoded.reshape(problem.observations, n, *problem.signal_shape), {"latents": drawn}
 
 
 class CountedDenoiser(Denoiser):
@@ -144,12 +160,19 @@ class CountedDenoiser(Denoiser):
 class _Rows:
     """How (observation, sample) pairs are laid out in rows, and rows in chunks."""
 
-    def __init__(self, observations: int, n: int, stream_size: int, chunk: int | None) -> None:
+    def __init__(
+        self, observations: int, n: int, stream_size: int, chunk: int | None, seed: int | Sequence[int]
+    ) -> None:
         if n < 1 or stream_size < 1 or n % stream_size:
             raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
         size = observations * n if chunk is None else chunk - chunk % stream_size
         if size < 1:
             raise ConfigError(f"chunk={chunk} must be at least stream_size={stream_size}")
+        self.addresses = [(seed, i) for i in range(observations)] if isinstance(seed, int) else [(s, 0) for s in seed]
+        if len(self.addresses) != observations:
+            raise ConfigError(
+                f"{len(self.addresses)} seeds for {observations} observations", hint="one for each, or one"
+            )
         self.n, self.stream_size = n, stream_size
         total = observations * n
         self.chunks = [range(first, min(first + size, total)) for first in range(0, total, size)]
@@ -157,8 +180,9 @@ class _Rows:
     def problem(self, problem: Problem, part: range) -> Problem:
         return problem.select(torch.arange(part.start, part.stop, device=problem.likelihood.y.device) // self.n)
 
-    def rng(self, seed: int, part: range) -> Rng:
-        return Rng([(seed, row // self.n, row % self.n) for row in part[:: self.stream_size]], self.stream_size)
+    def rng(self, part: range) -> Rng:
+        streams = part[:: self.stream_size]
+        return Rng([(*self.addresses[row // self.n], row % self.n) for row in streams], self.stream_size)
 
 
 class _Held(NamedTuple):
@@ -249,22 +273,24 @@ def _watched(observers: Sequence[Observer], total: int, done: int) -> Iterator[N
             observer.stop()
 
 
-def _record(sampler: Sampler, problem: Problem, n: int, seed: int, stream_size: int) -> dict[str, Any]:
+def _record(sampler: Sampler, problem: Problem, n: int, seed: int | Sequence[int], stream_size: int) -> dict[str, Any]:
     return {
         "midguide": __version__,
         "sampler": describe(sampler),
         "prior": describe(problem.denoiser),
         "likelihood": describe(problem.likelihood),
         "n": n,
-        "seed": seed,
+        "seed": seed if isinstance(seed, int) else list(seed),
         "stream_size": stream_size,
     }
 
 
 def _check_finite(state: Any, sampler: Sampler, step: int, s: Time) -> None:
     for name, value in state._asdict().items():
-        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            bad = (~torch.isfinite(value)).flatten(1).any(1).sum()
+        if not isinstance(value, Tensor) or math.isfinite(value.sum()):  # quick, and finite only if all entries are
+            continue
+        bad = (~torch.isfinite(value)).flatten(1).any(1).sum()
+        if bad:
             raise NumericalError(
                 f"{type(sampler).__name__} produced NaN or infinity in {name} of {int(bad)} of {len(value)} samples "
                 f"at step {step} (time {s})",

@@ -32,6 +32,7 @@ from midguide.schedules import DiscreteVP
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
+from moments import p_value_same_moments
 
 FALSE_ALARM = 1e-4
 N = 4000
@@ -85,20 +86,6 @@ def dense(problem):
 
 def draw(sampler, problem, n=N):
     return sample(sampler, problem, n, stream_size=n).draws[0]
-
-
-def features(x):
-    """x and the products x_i x_j: everything that means and covariances are made of."""
-    upper = np.triu_indices(x.shape[1])
-    return np.concatenate([x, (x[:, :, None] * x[:, None, :])[:, upper[0], upper[1]]], axis=1)
-
-
-def p_value_same_moments(a, b):
-    """Of T = d^T S^{-1} d, with d the difference of the mean features; chi-square if the laws are one."""
-    a, b = features(np.asarray(a)), features(np.asarray(b))
-    gap = a.mean(0) - b.mean(0)
-    spread = np.cov(a.T) / len(a) + np.cov(b.T) / len(b)
-    return stats.chi2.sf(gap @ np.linalg.solve(spread, gap), len(gap))
 
 
 def p_value_of_law(draws, law):

@@ -127,13 +127,21 @@ def test_unknown_setting_of_the_operator(refused):
     refused("--operator-set", "bax=3", says=("bax", "box"))
 
 
+def test_unknown_preset_of_the_operator(refused):
+    refused(operator="half-mask:diagonal", says=("diagonal", "half-mask:right, half-mask:top"))
+
+
+def test_impossible_quality_of_a_jpeg(refused):
+    refused("--operator-set", "quality=0", operator="jpeg", says=("from 1 to 100, got 0",))
+
+
 def test_operator_that_the_sampler_cannot_use(refused, monkeypatch):
     @dataclass(frozen=True, kw_only=True)
     class NeedsSVD(MGPS):
         needs: ClassVar[Needs] = Needs(operator=SVDOperator)
 
     monkeypatch.setitem(SAMPLERS, "svd-only", NeedsSVD)
-    refused("--sampler", "svd-only", operator="gaussian-blur", says=("NeedsSVD", "SVD", "mgps"))
+    refused("--sampler", "svd-only", operator="motion-blur", says=("NeedsSVD", "SVD", "mgps"))
 
 
 def test_measured_needs_measurements_of_the_shape_of_the_image(refused):

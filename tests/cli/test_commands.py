@@ -11,7 +11,8 @@ from PIL import Image
 
 from midguide import __version__
 from midguide.cli import demo, output
-from midguide.denoisers.builtin import load_prior
+from midguide.data.examples import portrait
+from midguide.denoisers.loading import load_prior
 from midguide.operators.registry import OPERATORS
 from midguide.problem import Problem
 from midguide.samplers.registry import SAMPLERS
@@ -99,7 +100,7 @@ def test_demo_runs_and_says_what_to_look_at(cli, prior, monkeypatch):
 
 
 def test_portrait_is_an_image_in_the_range_of_the_prior():
-    face = demo.portrait(64)
+    face = portrait(64)
     assert face.shape == (1, 3, 64, 64)
     assert -1 <= float(face.min()) < float(face.max()) <= 1
 

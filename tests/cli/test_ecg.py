@@ -124,13 +124,13 @@ def test_a_prior_of_images_and_one_that_is_not_shipped_are_refused(cli, prior, r
 
 
 def test_the_recipe_of_an_unshipped_prior_is_named_as_the_way_to_train_it(monkeypatch, tmp_path):
-    from midguide.denoisers import builtin
+    from midguide.denoisers import builtin, loading
     from midguide.errors import ConfigError
 
     (tmp_path / "later.toml").write_text("")
     monkeypatch.setattr(builtin, "_folder", lambda: tmp_path)
     with pytest.raises(ConfigError, match="not shipped.*\n.*midguide train .*later.toml --data"):
-        builtin.load_prior("later")
+        loading.load_prior("later")
 
 
 def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path):
@@ -139,12 +139,12 @@ def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path
     folds = ["ecg_id,scp_codes,strat_fold,filename_lr", "1,,1,records100/00001_lr", "2,,9,records100/00002_lr"]
     folds += ["3,,2,records100/00003_lr", "4,,3,records100/00004_lr"]
     (tmp_path / "data/ptbxl_database.csv").write_text("\n".join(folds) + "\n")
-    recipe = "length = 32\nsteps = 2\nbatch = 2\nbfloat16 = false\n[ecg]\n[network]\nkind = 'sashimi'\nchannels = 8\n"
+    recipe = "length = 32\nsteps = 2\nbatch = 2\nbfloat16 = false\nbody = 'sashimi'\n[ecg]\n[network]\nchannels = 8\n"
     (tmp_path / "tiny.toml").write_text(recipe + "blocks = 1\npools = [2]\nstates = 8\nembedding = 16\n")
     result = cli("train", "tiny.toml", "--data", "data", "--out", "trained")
     assert result.code == 0
     assert "left out record 4: there is no recording" in result.err
-    assert "on 2 of data, 1 held out" in result.err
+    assert "on 2 recordings of data, 1 held out" in result.err
     prior = tmp_path / "trained/prior.safetensors"
     words = ("--prior", prior, "--hide", "0-0.16", "--steps", 3, "--samples", 2, "--out", "out")
     assert cli("ecg", "demo", *words).code == 0

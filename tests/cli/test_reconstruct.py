@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from midguide.operators.registry import OPERATORS
 from midguide.samplers.mgps import MGPS
 from midguide.samples import Samples
 
@@ -82,7 +83,14 @@ def test_measured_image_has_no_truth_and_no_scores(reconstruct):
 
 
 def test_other_operators_write_a_panel(reconstruct):
-    for operator in ("super-resolution", "random-inpainting", "identity"):
+    for operator in (
+        "super-resolution:x16",
+        "random-inpainting",
+        "identity",
+        "jpeg",
+        "compressed-sensing",
+        "colorization",
+    ):
         assert reconstruct(operator=operator).code == 0
         with Image.open("out/panel.png") as picture:
             assert picture.width > 1000
@@ -126,3 +134,57 @@ def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(recon
     assert "going on after step 2 of 4" in result.err
     assert torch.equal(Samples.load("second").draws, expected)
     assert not Path("second.progress").exists()
+
+
+OWN_SETTINGS = {"mask-file": "path=mask.png"}
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+def test_every_registered_operator_is_accepted_and_those_of_recordings_refused(reconstruct, operator):
+    Image.new("L", (16, 16), 255).save("mask.png")
+    own = ("--operator-set", OWN_SETTINGS[operator]) if operator in OWN_SETTINGS else ()
+    result = reconstruct("--steps", 2, *own, operator=operator)
+    if operator.startswith("ecg-"):
+        return result.assert_mistake("an electrocardiogram has shape (9, time)")
+    assert result.code == 0, result.err
+    assert Path("out/panel.png").is_file()
+
+
+def test_image_that_is_too_large_says_what_to_do_with_its_numbers(reconstruct, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
+    result = reconstruct(picture=tmp_path / "large.png")
+    result.assert_mistake("is 50x40, prior is 16x16", "--resize takes its largest centred part, 40x40, to 16x16")
+    assert "--crop TOP,LEFT,16,16" in result.err
+    assert "not tiled" in result.err
+
+
+def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):
+    result = reconstruct("--noise", "poisson", "--rate", 30, "--json")
+    assert result.code == 0
+    assert result.json["rate"] == 30
+    y = Samples.load("out").tensors["y"]
+    assert torch.equal(y, y.round())
+    reconstruct("--noise", "poisson", "--rate", 30, "--sampler", "ddnm").assert_mistake("DDNM", "mgps")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--noise", "poisson"), ("--rate",)),
+        (("--rate", 3), ("--noise poisson",)),
+        (("--noise", "poisson", "--rate", 0), ("--rate must be positive",)),
+        (("--noise", "salt"), ("salt", "poisson")),
+        (("--noise", "poisson", "--rate", 3, "--measured"), ("--measured", "counts")),
+        (("--dtype", "float16"), ("--dtype", "bfloat16")),
+    ],
+)
+def test_noise_and_precision_that_do_not_exist_are_refused(reconstruct, words, message):
+    reconstruct(*words).assert_mistake(*message)
+
+
+def test_precision_of_the_network_is_recorded_and_the_samples_stay_in_float32(reconstruct):
+    for dtype in ("float32", "bfloat16"):
+        assert reconstruct("--dtype", dtype).code == 0
+        samples = Samples.load("out")
+        assert samples.record["prior"]["dtype"] == f"torch.{dtype}"
+        assert samples.draws.dtype == torch.float32

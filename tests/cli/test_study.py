@@ -12,7 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from midguide.cli.study import WEIGHTS
+from midguide.metrics.registry import METRICS, Metric
+from midguide.metrics.weights import VARIABLE, read_weights
 from midguide.samplers.ddrm import DDRM
 
 KEYS = "problem prior sampler preset metric mean ci95 n failures network_forwards network_vjps seconds expected".split()
@@ -47,6 +52,20 @@ def study(tmp_path) -> Path:
     header = "experiment,problem,sampler,metric,value,ci95,source\n"
     (tmp_path / "expected" / "tiny.csv").write_text(f"{header}tiny,dx = 2,DDRM,{SW},4.5,,a paper\n")
     return tmp_path / "study.toml"
+
+
+def test_weights_are_looked_for_in_the_folder_that_is_named(cli, study, tmp_path, monkeypatch):
+    def files():
+        return {"net.safetensors": read_weights("net.safetensors", "nowhere")[1]}
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))  # and put back at the end
+    monkeypatch.setitem(METRICS, SW, Metric(compute=lambda *_: 1.0, files=files))
+    cli("study", "run", study, "--weights", tmp_path / "mine").assert_mistake(SW, "net.safetensors", "mine", VARIABLE)
+    assert not (tmp_path / "midguide-out").exists()
+    (tmp_path / "mine").mkdir()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "mine" / "net.safetensors")
+    assert cli("study", "run", study, "--weights", tmp_path / "mine").code == 0
+    assert WEIGHTS == VARIABLE
 
 
 def test_run_status_and_report_belong_together(cli, study):
@@ -141,6 +160,43 @@ def test_results_of_another_study_are_not_mixed_in(cli, study, tmp_path):
     cli("study", "run", study, "--out", "out", "--set", "name=other").assert_mistake("'tiny'", "--out")
     cli("study", "run", study, "--out", "expected").assert_mistake("no results of a study")
     assert [path.name for path in (tmp_path / "expected").iterdir()] == ["tiny.csv"]
+
+
+IMAGES = """
+study.name = "pictures"
+study.samples = 2
+study.keep_samples = true
+study.metrics = ["chi_square"]
+samplers = [{{ spec = "dps:linear", settings = {{ steps = 2 }} }}]
+
+[[problems]]
+label = "box / 1"
+kind = "images"
+operator = "box-inpainting"
+prior = "{prior}"
+seeds = [0]
+"""
+
+
+def test_images_are_given_by_path_and_found_again_where_they_have_moved(cli, prior, image, tmp_path):
+    (tmp_path / "pictures.toml").write_text(IMAGES.format(prior=prior))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "0.png").write_bytes(image.read_bytes())
+    assert cli("study", "run", "pictures.toml", "--out", "out", "--set", "problems.data=./data").code == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    cli("study", "report", "out").assert_mistake("data", "no folder")
+    result = cli("study", "report", "out", "--set", "problems.data=moved", "--panels", "panels", "--images", 1)
+    assert result.code == 0
+    assert "chi_square, box / 1" in result.out
+    assert [path.name for path in (tmp_path / "panels").iterdir()] == ["box-1.png"]
+    page = cli("study", "report", "out", "--set", "problems.data=moved", "--html").out
+    assert page.count("data:image/png;base64,") == 2
+    assert cli("study", "status", "out", "--set", "problems.data=moved", "--json").json["done"] == 1
+
+
+def test_device_that_is_not_there_is_refused(cli, study):
+    cli("study", "run", study, "--device", "abacus").assert_mistake("--device abacus")
+    cli("study", "run", study, "--device", "meta").assert_mistake("computes on the CPU only")
 
 
 def start(study, *argv, cwd):

@@ -9,15 +9,18 @@ import torch
 
 from midguide.data.toy import random_gaussian
 from midguide.denoisers.gaussian import Gaussian
+from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeError, UnsupportedProblem
 from midguide.linalg import inner
-from midguide.operators import BlockMean, Matrix, Operator, SVDOperator, random_mask
+from midguide.operators import BlockMean, Identity, Matrix, Operator, SVDOperator, random_mask
 from midguide.problem import Problem
 from midguide.rules import StepRule
 from midguide.samplers.base import Needs
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
+from midguide.samplers.psld import PSLD
 from midguide.samplers.registry import SAMPLERS
+from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
 from midguide.schedules import EDM, RectifiedFlow
@@ -44,6 +47,16 @@ def masked_images() -> Problem:
     return Problem.simulate(prior, masked, prior.sample(2), sigma_y=0.05)
 
 
+def latents() -> Problem:
+    """Images of latents through a decoder that is not linear."""
+    shuffle, unshuffle = torch.nn.PixelShuffle(2), torch.nn.PixelUnshuffle(2)
+    coder = NetworkAutoencoder(
+        lambda x: unshuffle(x)[:, ::2], lambda z: shuffle((z / 2).sin().repeat_interleave(2, 1)), (1, 8, 8), (2, 4, 4)
+    )
+    prior = LatentPrior(Gaussian(torch.zeros(2, 4, 4), 1.0), coder)
+    return Problem.simulate(prior, BlockMean(2), coder.decode(prior.denoiser.sample(2)), sigma_y=0.05)
+
+
 VARIANTS = {
     "mgps-plain": MGPS(steps=12, warm_start=None, gradient_steps=RULE),
     "mgps-recompute": MGPS(steps=12, gradient_steps=RULE, recompute=True),
@@ -51,7 +64,8 @@ VARIANTS = {
     "mgps-late": MGPS(steps=12, late_midpoint=1.0, gradient_steps=RULE),
     "ddim": Unconditional(steps=12, eta=0.0),
 }
-CASES = {name: cls(steps=12) for name, cls in SAMPLERS.items()} | VARIANTS
+REGISTERED = {name: cls(steps=12) for name, cls in SAMPLERS.items()}
+CASES = {name: sampler for name, sampler in REGISTERED.items() if not sampler.needs.autoencoder} | VARIANTS
 
 
 @pytest.mark.parametrize("problem", [vectors, images, masked_images], ids=lambda f: f.__name__)
@@ -60,12 +74,21 @@ def test_samplers_satisfy_the_contract(name, problem):
     check_sampler(CASES[name], problem())
 
 
+LATENT_CASES = {name: sampler for name, sampler in REGISTERED.items() if sampler.needs.operator is Operator}
+LATENT_CASES |= {"psld": PSLD(steps=12), "resample-often": ReSample(steps=12, every=2, iterations=5)}
+
+
+@pytest.mark.parametrize("name", LATENT_CASES)
+def test_samplers_satisfy_the_contract_on_latents(name):
+    check_sampler(LATENT_CASES[name], latents())
+
+
 @pytest.mark.parametrize("schedule", [EDM(), RectifiedFlow()], ids=["edm", "flow"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_satisfy_the_contract_on_other_schedules(name, schedule):
-    problem = vectors()
+    problem = latents() if REGISTERED[name].needs.autoencoder else vectors()
     moved = Problem(problem.denoiser.on(schedule), problem.likelihood)
-    check_sampler(SAMPLERS[name](steps=12), moved)
+    check_sampler(REGISTERED[name], moved)
 
 
 def test_the_contract_sees_a_norm_over_the_batch():
@@ -114,7 +137,7 @@ def test_an_operator_that_a_sampler_cannot_use_is_refused_with_those_that_can():
 
     prior = random_gaussian(6, 0)
     problem = Problem.simulate(prior, Square(), prior.sample(1), sigma_y=0.1)
-    with pytest.raises(UnsupportedProblem, match="needs an operator with an SVD, Square is any operator") as caught:
+    with pytest.raises(UnsupportedProblem, match="needs an operator with an SVD, Square is nonlinear") as caught:
         sample(Spectral(steps=4), problem)
     assert "dps, mgps" in caught.value.hint
 
@@ -137,6 +160,18 @@ def test_residual_of_exactly_zero_gives_dps_no_guidance():
     problem = Problem.simulate(prior, operator, prior.sample(1), sigma_y=0.1)
     zero = Problem(prior, type(problem.likelihood)(operator, torch.zeros(1, 1), 0.1))
     assert bool(torch.isfinite(sample(DPS(steps=10), zero, 3).draws).all())
+
+
+def test_observations_with_seeds_of_their_own_have_the_samples_of_runs_of_their_own():
+    prior = Gaussian(torch.zeros(2), 1.0)
+    problem = Problem.simulate(prior, Identity(), prior.sample(3), sigma_y=0.1)
+    together = sample(Unconditional(steps=4), problem, 2, seed=[7, 1, 7])
+    for i, seed in enumerate((7, 1, 7)):
+        alone = sample(Unconditional(steps=4), problem.select(torch.tensor([i])), 2, seed=seed)
+        assert torch.allclose(together.draws[i], alone.draws[0], atol=1e-6)
+    assert together.record["seed"] == [7, 1, 7]
+    with pytest.raises(ConfigError, match="2 seeds for 3 observations"):
+        sample(Unconditional(steps=4), problem, 2, seed=[7, 1])
 
 
 def test_a_stream_may_serve_many_samples_and_is_recorded():

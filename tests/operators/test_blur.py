@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators import CircularBlur, ReflectBlur, gaussian_kernel, make_operator
+from midguide.record import describe, digest
 
 # Fourier transforms of up to 1e3 entries of size 1 in float64.
 assert_close = partial(np.testing.assert_allclose, rtol=0.0, atol=1e-12)
@@ -126,10 +127,35 @@ def test_reflect_blur_keeps_a_constant_image_constant() -> None:
 
 
 def test_registered_std_scales_with_the_image() -> None:
-    operator = make_operator("gaussian-blur", (3, 64, 64))
-    assert isinstance(operator, ReflectBlur)
+    operator = make_operator("gaussian-blur-circular", (3, 64, 64))
+    assert isinstance(operator, CircularBlur)
     kernel = gaussian_kernel(0.75)
     torch.testing.assert_close(operator.kernel, torch.outer(kernel, kernel))
+
+
+@pytest.mark.parametrize(("pixels", "side"), [(256, 61), (64, 15), (32, 7), (16, 3), (4, 1)])
+def test_registered_motion_kernels_scale_with_the_image(pixels: int, side: int) -> None:
+    operator = make_operator("motion-blur", (1, 2 * pixels, pixels))
+    assert isinstance(operator, ReflectBlur)
+    assert operator.kernel.shape == (side, side)
+
+
+def test_each_observation_may_have_a_motion_kernel_of_its_own() -> None:
+    one, three = (make_operator("motion-blur", (1, 64, 64), seed=7, count=count) for count in (None, 3))
+    assert isinstance(one, ReflectBlur)
+    assert isinstance(three, ReflectBlur)
+    assert three.observations == 3
+    torch.testing.assert_close(three.kernel[0], one.kernel, rtol=0.0, atol=0.0)
+    assert len({digest(kernel) for kernel in three.kernel}) == 3
+    assert describe(three)["kernel"]["sha256"] != describe(one)["kernel"]["sha256"]
+    with pytest.raises(ConfigError, match="count must be at least 1"):
+        make_operator("motion-blur", (1, 64, 64), count=0)
+
+
+def test_a_motion_kernel_larger_than_the_mirror_is_refused() -> None:
+    make_operator("motion-blur", (1, 16, 16), size=31 * 16.0)
+    with pytest.raises(ShapeError, match="33x33 kernel reaches beyond the mirror of a 16x16 image"):
+        make_operator("motion-blur", (1, 16, 16), size=33 * 16.0)
 
 
 def test_a_reflected_kernel_larger_than_the_mirror_is_refused() -> None:

@@ -68,6 +68,16 @@ def test_a_matrix_per_observation_acts_row_by_row(rng: np.random.Generator) -> N
     torch.testing.assert_close(together.select(torch.tensor([2, 2]))(x[[2, 2]]), alone[[2, 2]])
 
 
+@pytest.mark.parametrize("matrix", [torch.eye(5)[:3], torch.eye(5)[[4, 1]], torch.zeros(2, 5), torch.randn(8, 5)])
+def test_the_reflections_are_an_orthogonal_basis_that_begins_with_the_row_space(matrix: torch.Tensor) -> None:
+    operator = Matrix.create(matrix, (5,))
+    basis, eye = operator.right.mT, torch.eye(5, dtype=torch.float64)
+    assert_close((basis.mT @ basis).numpy(), eye.numpy())
+    assert_close(((operator.left * operator.values) @ basis.mT).numpy(), matrix.double().numpy())
+    assert_close(operator.vt(eye).numpy(), basis.numpy())  # row b is V^T e_b
+    assert_close(operator.v(eye, eye).numpy(), basis.mT.numpy())
+
+
 def test_cut_removes_small_singular_values_from_the_matrix_too(rng: np.random.Generator) -> None:
     matrix = rng.normal(size=(6, 6))
     left, values, right = np.linalg.svd(matrix)
@@ -79,8 +89,8 @@ def test_cut_removes_small_singular_values_from_the_matrix_too(rng: np.random.Ge
 
 def test_moving_and_replacing_keep_the_decomposition(rng: np.random.Generator) -> None:
     operator = Matrix.create(torch.from_numpy(rng.normal(size=(4, 6))), (6,))
-    assert operator.to(torch.float32).right.dtype == torch.float32
-    assert replace(operator, event_shape=(2, 3)).right is operator.right
+    assert operator.to(torch.float32).reflectors.dtype == torch.float32
+    assert replace(operator, event_shape=(2, 3)).reflectors is operator.reflectors
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (2, 2, 4, 6)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from midguide.errors import ConfigError, DataError, ShapeError
-from midguide.operators import OPERATORS, LinearOperator, Mask, SVDOperator, make_operator
+from midguide.operators import JPEG, OPERATORS, PRESETS, BlockMean, LinearOperator, Mask, SVDOperator, make_operator
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -42,7 +42,7 @@ def test_channels_of_an_image_share_a_random_mask_and_signals_have_one() -> None
 def test_an_unknown_name_suggests_a_known_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'super-resolution'"):
         make_operator("superresolution", (3, 16, 16))
-    with pytest.raises(ConfigError, match="one of box-inpainting"):
+    with pytest.raises(ConfigError, match="one of bicubic, box-inpainting"):
         make_operator("xyz", (3, 16, 16))
 
 
@@ -102,3 +102,45 @@ def test_impossible_values_are_refused() -> None:
         make_operator("gaussian-blur", (3, 16, 16), std=-1.0)
     with pytest.raises(ConfigError, match="does not fit"):
         make_operator("box-inpainting", (3, 16, 16), box=300.0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_settings_of_their_operator(name: str) -> None:
+    operator, preset = name.split(":")[0], PRESETS[name]
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    want = make_operator(operator, (3, 64, 64), **preset.settings)
+    assert torch.equal(make_operator(name, (3, 64, 64))(x), want(x))
+    assert preset.source
+
+
+def test_presets_are_sorted() -> None:
+    assert list(PRESETS) == sorted(PRESETS)
+
+
+def test_the_papers_box_lies_at_rows_and_columns_50_to_199_and_scales() -> None:
+    full, small = (make_operator("box-inpainting:paper", (3, size, size)) for size in (256, 64))
+    assert isinstance(full, Mask)
+    assert isinstance(small, Mask)
+    hidden = torch.zeros(256, 256, dtype=torch.bool)
+    hidden[50:200, 50:200] = True
+    assert torch.equal(~full.mask, hidden)
+    assert int((~small.mask).sum()) == 38**2
+    assert not small.mask[12, 12]  # 12.5, rounded to even
+
+
+def test_settings_go_on_top_of_a_preset() -> None:
+    operator = make_operator("jpeg:paper", (3, 16, 16), quality=10)
+    assert isinstance(operator, JPEG)
+    assert (operator.quality, operator.tables) == (10, "unclamped")
+    reduced = make_operator("super-resolution:x16", (3, 64, 64))
+    assert isinstance(reduced, BlockMean)
+    assert reduced.factor == 16
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="has no preset 'x2'\nhint: its presets: super-resolution:x16, super-res"):
+        make_operator("super-resolution:x2", (3, 16, 16))
+    with pytest.raises(ConfigError, match="has no preset 'x'\nhint: its presets: none"):
+        make_operator("identity:x", (3, 16, 16))
+    with pytest.raises(ConfigError, match="unknown operator 'jpg'\nhint: did you mean 'jpeg'"):
+        make_operator("jpg:paper", (3, 16, 16))

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from midguide.errors import ShapeError
-from midguide.operators import SeparableBlur, gaussian_kernel, make_operator
+from midguide.operators import ReflectBlur, SeparableBlur, gaussian_kernel, make_operator
 
 # Matrix products of up to 100 terms of size 1 in float64.
 assert_close = partial(np.testing.assert_allclose, rtol=0.0, atol=1e-12)
@@ -36,6 +36,33 @@ def test_decomposition_is_that_of_the_dense_matrix(cut: float, dense: Callable[.
     assert_close((u * values) @ v.T, matrix)
     want = np.linalg.pinv(matrix, rcond=1e-10)
     np.testing.assert_allclose(operator.pinv(basis).flatten(1).numpy().T, want, rtol=0.0, atol=1e-8)  # condition 1e3
+
+
+@pytest.mark.parametrize("shape", [(3, 256, 256), (3, 64, 64), (1, 16, 24), (2, 9, 7)])
+def test_the_registered_gaussian_blur_is_a_reflected_convolution(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    kernel = gaussian_kernel(3.0 * min(shape[1:]) / 256)
+    x = torch.from_numpy(rng.normal(size=(2, *shape)))
+    operator, direct = make_operator("gaussian-blur", shape), ReflectBlur(torch.outer(kernel, kernel))
+    # The promise to samplers that need an SVD; 1e-12 is what rounding leaves, see `assert_close`.
+    assert_close(operator(x).numpy(), direct(x).numpy())
+    assert isinstance(operator, SeparableBlur)
+    assert_close(operator.adjoint(x).numpy(), direct.adjoint(x).numpy())
+
+
+def test_decomposition_of_a_reflected_blur_is_that_of_the_dense_matrix(dense: Callable[..., np.ndarray]) -> None:
+    operator = SeparableBlur.reflected(gaussian_kernel(0.8), gaussian_kernel(0.5), 5, 6)
+    matrix = dense(ReflectBlur(torch.outer(gaussian_kernel(0.8), gaussian_kernel(0.5))), (1, 5, 6))
+    basis = torch.eye(30, dtype=torch.float64).unflatten(1, (1, 5, 6))
+    values = operator.singular_values(basis[:1]).numpy()
+    assert_close(np.sort(values)[::-1], np.linalg.svd(matrix, compute_uv=False))
+    assert_close((operator.ut(basis).numpy() * values) @ operator.vt(basis).numpy().T, matrix)
+
+
+def test_a_reflected_kernel_larger_than_the_mirror_is_refused() -> None:
+    with pytest.raises(ShapeError, match="reaches beyond the mirror"):
+        make_operator("gaussian-blur", (3, 16, 16), std=100.0)
 
 
 def test_cut_of_the_paper_keeps_73_of_256_values() -> None:

@@ -1,10 +1,16 @@
-"""A study that takes a second."""
+"""Studies that take a second."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.nn.unet import UNet, UNetConfig
+from midguide.rng import global_seed
 
 TINY = """
 [study]
@@ -38,4 +44,54 @@ def tiny(tmp_path) -> Path:
     """The file of a study of 6 units."""
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
+    return path
+
+
+SIZE = 16
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory) -> Path:
+    """The file of a prior of 16x16 images that has learned nothing."""
+    config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    with global_seed(0):
+        save_prior(path, UNet(config).state_dict(), PriorSpec(network=config, event_shape=(3, SIZE, SIZE)))
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """A folder of four pictures."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    pixels = torch.randint(0, 256, (4, SIZE, SIZE, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image.numpy()).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def faces(tmp_path, prior, photographs) -> Path:
+    """The file of a study of 4 images, 3 problems and 2 samplers, one of which is left out of one problem."""
+    path = tmp_path / "faces.toml"
+    shared = f'kind = "images", seeds = [0, 1, 2, 3], prior = "{prior}", data = "{photographs}"'
+    path.write_text(f"""
+study.name = "faces"
+study.samples = 2
+study.batch = 3
+study.keep_samples = true
+study.metrics = ["chi_square", "truth_rmse"]
+
+problems = [
+    {{ label = "box", operator = "box-inpainting", {shared} }},
+    {{ label = "x4", operator = "super-resolution:x4", {shared} }},
+    {{ label = "phase", operator = "phase-retrieval", {shared} }},
+]
+samplers = [
+    {{ label = "DPS", spec = "dps:linear", settings = {{ steps = 3 }} }},
+    {{ label = "DDNM", spec = "ddnm", settings = {{ steps = 3 }}, problems = ["box", "x*"] }},
+]
+overrides = [{{ sampler = "DPS", problem = "x4", preset = "super-resolution", settings = {{ steps = 3 }} }}]
+""")
     return path

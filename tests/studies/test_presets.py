@@ -12,8 +12,12 @@ import pytest
 from midguide.errors import ConfigError
 from midguide.optim import SGD, Adam, NormalisedSGD
 from midguide.rules import StepRule
+from midguide.samplers.ddnm import DDNM, DDNMPlus, Travel
+from midguide.samplers.ddrm import DDRM
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
+from midguide.samplers.pgdm import PGDM
+from midguide.samplers.red_diff import REDDiff
 from midguide.samplers.registry import SAMPLERS
 from midguide.samplers.unconditional import Unconditional
 from midguide.studies.presets import list_presets, make_sampler, parse_override, sampler_from_settings
@@ -88,13 +92,61 @@ def test_dps_presets_are_the_step_sizes_by_task() -> None:
     assert sizes == {
         "linear": 0.1,
         "super-resolution": 1.0,
-        "inpainting": 1.0,
-        "deblurring": 0.3,
+        "box-inpainting": 1.0,
+        "half-mask": 1.0,
+        "gaussian-blur": 0.3,
+        "motion-blur": 0.3,
         "phase-retrieval": 0.4,
-        "nonlinear-deblurring": 0.1,
-        "hdr": 0.07,
+        "nonlinear-blur": 0.1,
+        "high-dynamic-range": 0.07,
         "jpeg": 0.2,
     }
+
+
+def test_latent_presets_are_the_weights_by_task() -> None:
+    settings = {p["name"]: p["settings"] for p in PRESETS if p["sampler"] == "psld"}
+    weights = {name: (own["guidance"], own["gluing"]) for name, own in settings.items()}
+    assert weights == {"linear": (0.1, 0.1), "super-resolution": (0.9, 0.1)}
+    assert {p["name"]: p["settings"]["spread"] for p in PRESETS if p["sampler"] == "resample"} == {
+        "linear": 40,
+        "super-resolution-x4": 80,
+        "super-resolution-x16": 90,
+        "box-inpainting": 80,
+        "half-mask": 60,
+        "half-mask-top": 70,
+        "gaussian-blur": 60,
+        "motion-blur": 80,
+        "jpeg": 70,
+        "phase-retrieval": 70,
+        "nonlinear-blur": 70,
+        "high-dynamic-range": 70,
+    }
+
+
+def test_diffpir_presets_are_the_shares_of_noise_by_task() -> None:
+    presets = {p["name"]: p["settings"] for p in PRESETS if p["sampler"] == "diffpir"}
+    assert {name: settings["share"] for name, settings in presets.items()} == {
+        "super-resolution": 0.1,
+        "box-inpainting": 1.0,
+        "half-mask": 1.0,
+        "gaussian-blur": 0.1,
+        "motion-blur": 0.1,
+    }
+    assert all(settings["strength"] == 1.0 and settings["steps"] == 1000 for settings in presets.values())
+
+
+def test_presets_of_the_other_baselines_are_those_of_their_papers() -> None:
+    assert make_sampler("pgdm:paper") == PGDM(steps=1000, weighting="paper")
+    assert make_sampler("pgdm:stable") == PGDM(steps=1000, weighting="stable")
+    assert make_sampler("ddnm:paper") == DDNM(steps=1000, eta=0.85)
+    assert make_sampler("ddnm-plus:paper") == DDNMPlus(steps=1000, eta=0.85)
+    assert make_sampler("ddrm:paper") == DDRM(steps=200, eta=0.85, eta_measured=1.0)
+    assert make_sampler("red-diff:authors") == REDDiff(steps=1000, weight=0.25, rate=0.1)
+
+
+def test_a_nested_setting_is_reached_from_the_command_line() -> None:
+    sampler = make_sampler("ddnm-plus", dict(map(parse_override, ["travel.length=10", "travel.repeats=3"])))
+    assert sampler == DDNMPlus(travel=Travel(length=10, repeats=3))
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from midguide.errors import DataError
+from midguide.studies import layout
 from midguide.studies import report as reports
 from midguide.studies.execute import run_units
 from midguide.studies.expected import Expected, load_expected
@@ -86,7 +87,7 @@ def test_csv_has_the_keys_and_the_rows(report):
 
 def test_markdown_shows_value_expected_source_and_what_is_missing(study, store):
     run_units(study, store, list(study.units[:4]))
-    text = reports.as_markdown(reports.make_report(study, store))
+    text = layout.as_markdown(reports.make_report(study, store))
     assert "5 units are missing" in text
     assert "| 4.5 |" in text
     assert "a paper" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -16,7 +17,7 @@ from midguide.studies.report import make_report
 from midguide.studies.runner import InProcess, local_runner
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
-from midguide.studies.units import run_unit
+from midguide.studies.units import run_batch
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Failing:
     def check(self, problem: Problem) -> None:
         """It accepts everything."""
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         if self.error is None:
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError
@@ -41,7 +42,7 @@ def values(rows):
 
 def collected(runner, units):
     for unit in units:
-        runner.submit(unit)
+        runner.submit([unit])
     found = [row for _, rows in runner.collect() for row in rows]
     runner.close()
     return found
@@ -91,17 +92,17 @@ def test_defect_is_raised_and_not_taken_for_a_failure(tiny):
 
 def test_stored_draws_are_measured_again_without_sampling(tiny, tmp_path, monkeypatch):
     unit = load_study(tiny).units[2]
-    before = run_unit(unit, tmp_path)
+    (before,) = run_batch([unit], tmp_path)
     monkeypatch.setattr(type(unit.source), "draw", None)  # calling it would be a TypeError
-    assert values(run_unit(unit, tmp_path)) == values(before)
+    assert values(run_batch([unit], tmp_path)[0]) == values(before)
     other = replace(unit, metrics=("mean_error",))
-    assert run_unit(other, tmp_path)[0]["value"] is not None
+    assert run_batch([other], tmp_path)[0][0]["value"] is not None
 
 
 def test_nothing_runs_after_close(tiny):
     runner = InProcess()
     for unit in load_study(tiny).units:
-        runner.submit(unit)
+        runner.submit([unit])
     runner.close()
     assert list(runner.collect()) == []
 

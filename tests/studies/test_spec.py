@@ -8,6 +8,7 @@ import pytest
 
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
+from midguide.studies.expected import load_expected
 from midguide.studies.sources import FIXED, Sampled
 from midguide.studies.spec import load_study
 
@@ -123,4 +124,15 @@ def test_law_of_a_mixture_is_refused(tiny):
 def test_experiments_are_complete_and_have_their_floor(path):
     study = load_study(path)
     assert study.head.name == path.stem
-    assert any(unit.spec in FIXED for unit in study.units) or path.stem == "gaussian-midpoint"
+    if path.stem != "gaussian-midpoint":  # laws, without draws
+        assert any(unit.spec in FIXED or unit.spec == "unconditional" for unit in study.units)
+
+
+def test_expected_numbers_of_the_faces_belong_to_cells_of_their_studies():
+    folder = EXPERIMENTS[0].parent
+    study = load_study(folder / "faces-cpu.toml")
+    cells = {(unit.problem_label, unit.sampler_label) for unit in study.units}
+    found = load_expected(folder / "expected", "faces")
+    assert len(found) > 200
+    assert {(e.problem, e.sampler) for e in found} <= cells
+    assert all(e.source.startswith("paper, FFHQ 256, other prior") for e in found)

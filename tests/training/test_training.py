@@ -5,20 +5,23 @@ import json
 import pytest
 import torch
 
-from midguide.denoisers.builtin import load_prior, prior_spec
+from midguide.denoisers.builtin import PriorSpec
+from midguide.denoisers.loading import load_prior, prior_spec
 from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
 from midguide.leads import EcgFormat
-from midguide.nn.registry import check_fits
+from midguide.nn.registry import BODIES, check_fits
 from midguide.nn.s4d import DYNAMICS
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNetConfig
 from midguide.schedules import DiscreteVP
 from midguide.testing import check_denoiser
 from midguide.training.config import CardConfig, TrainingConfig, load_training_config
-from midguide.training.denoiser import TARGETS, LevelSampler, _groups, train
-from midguide.training.report import denoising_curve, export_prior
+from midguide.training.denoiser import TARGETS, Denoising, LevelSampler, train
+from midguide.training.loop import _groups
+from midguide.training.report import Origin, denoising_curve, export_prior
 from midguide.training.sources import Images, Signals
 
+ORIGIN = Origin(command="none", log=[])
 NETWORK = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=2)
 
 
@@ -28,11 +31,11 @@ def recipe(**changes):
 
 
 def ramps(count=64):
-    """A source of images that are linear in x, from dark to bright or back, with a random offset."""
+    """Images that are linear in x, from dark to bright or back, with a random offset."""
     generator = torch.Generator().manual_seed(0)
     slope = torch.linspace(-90, 90, 8) * torch.sign(torch.randn(count, 1, 1, 1, generator=generator))
     offset = 20 * torch.randn(count, 3, 1, 1, generator=generator)
-    return Images((127 + slope + offset).clamp(0, 255).expand(count, 3, 8, 8).to(torch.uint8))
+    return (127 + slope + offset).clamp(0, 255).expand(count, 3, 8, 8).to(torch.uint8)
 
 
 def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
@@ -40,11 +43,11 @@ def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
     images, curves = ramps(), []
     for steps in (1, 60):
         config = recipe(steps=steps)
-        network = train(config, images, tmp_path / str(steps))
-        path, card = export_prior(config, network, ramps(16), tmp_path / str(steps), command="none", log=[])
+        network = train(config, Images(images), tmp_path / str(steps))
+        path, card = export_prior(config, network, Images(ramps(16)), tmp_path / str(steps), origin=ORIGIN)
         stored = json.loads(card.read_text())
         assert stored["parameters"] == sum(p.numel() for p in network.parameters())
-        assert stored["denoising_curve"] == denoising_curve(load_prior(path), ramps(16).events())
+        assert stored["denoising_curve"] == denoising_curve(load_prior(path), ramps(16).float() / 127.5 - 1)
         curves.append([row["relative_error"] for row in stored["denoising_curve"] if 100 <= row["time"] <= 500])
     assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
 
@@ -57,14 +60,14 @@ def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, images, tmp_path / "a", on_step=stop)
-    resumed, straight = train(config, images, tmp_path / "a"), train(config, images, tmp_path / "b")
+        train(config, Images(images), tmp_path / "a", on_step=stop)
+    resumed, straight = train(config, Images(images), tmp_path / "a"), train(config, Images(images), tmp_path / "b")
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
-    train(recipe(steps=20), ramps(), tmp_path)
+    train(recipe(steps=20), Images(ramps()), tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
     def full(*arguments):
@@ -72,22 +75,22 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(DataError, match="No space left"):
-        train(recipe(steps=40), ramps(), tmp_path)
+        train(recipe(steps=40), Images(ramps()), tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "log.jsonl"]
 
 
 def test_training_leaves_the_global_random_state_alone(tmp_path):
     before = torch.get_rng_state()
-    train(recipe(steps=2), ramps(), tmp_path)
+    train(recipe(steps=2), Images(ramps()), tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    train(recipe(steps=2), ramps(), tmp_path)
+    train(recipe(steps=2), Images(ramps()), tmp_path)
     wider = TrainingConfig(network=UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=(), patch=2), steps=4)
     with pytest.raises(CheckpointError, match="does not fit this training"):
-        train(wider, ramps(), tmp_path)
+        train(wider, Images(ramps()), tmp_path)
 
 
 def test_noise_levels_follow_their_density():
@@ -120,8 +123,11 @@ def test_targets_are_consistent_with_the_noisy_image():
         ("steps = 0", "positive"),
         ("prediction = 'noise'", "eps, v or x0"),
         ("[network]\nchannels = 33", "32 groups"),
-        ("[network]\nkind = 'resnet'", "network"),
-        ("[network]\nkind = 'sashimi'\npatch = 4", "network.patch"),
+        ("body = 'resnet'", "unknown body 'resnet'\nhint: one of adm, sashimi, unet"),
+        ("body = 'sashimi'\n[network]\npatch = 4", "network.patch"),
+        ("body = 'adm'", "takes 3 channels and returns 6"),
+        ("kind = 'autoencoder'\nbody = 'unet'", "body"),
+        ("length = 0", "length must be positive"),
         ("[ecg]\nrate_hz = 0.0", "format"),
     ],
 )
@@ -167,7 +173,7 @@ def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_their_
     for steps in (1, 120):
         config = TrainingConfig(steps=steps, batch=16, warmup=5, learning_rate=1e-2, bfloat16=False, **ECG)
         network = train(config, waves(), tmp_path / str(steps))
-        path, card = export_prior(config, network, waves(), tmp_path / str(steps), command="none", log=[])
+        path, card = export_prior(config, network, waves(), tmp_path / str(steps), origin=ORIGIN)
         rows = json.loads(card.read_text())["denoising_curve"]
         curves.append([row["relative_error"] for row in rows if 50 <= row["time"] <= 300])
     assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
@@ -180,7 +186,7 @@ def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
     """Rounded frequencies would put the responses out of phase; rounded weights change the output by about 2^-9."""
     config = TrainingConfig(steps=20, batch=16, warmup=5, learning_rate=5e-3, bfloat16=False, **ECG)
     network = train(config, waves(), tmp_path)
-    path, _ = export_prior(config, network, waves(), tmp_path, command="none", log=[])
+    path, _ = export_prior(config, network, waves(), tmp_path, origin=ORIGIN)
     stored = load_prior(path).network.state_dict()
     for name, value in network.state_dict().items():
         same = name.rpartition(".")[2] in DYNAMICS
@@ -193,7 +199,7 @@ def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
 
 def test_state_matrices_have_no_weight_decay():
     network = Sashimi(ECG["network"])
-    groups = _groups(network, TrainingConfig(**ECG))
+    groups = _groups(network, Denoising(TrainingConfig(**ECG)))
     free = {id(value) for value in groups[1]["params"]}
     names = {name.rpartition(".")[2] for name, value in network.named_parameters() if id(value) in free}
     assert names == set(DYNAMICS)
@@ -208,3 +214,15 @@ def test_state_matrices_have_no_weight_decay():
 def test_data_that_the_network_cannot_take_are_refused(shape, says):
     with pytest.raises(ShapeError, match=says):
         check_fits(ECG["network"], shape)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_recipe_and_a_file_name_a_body_alike(tmp_path, name):
+    channels = 9 if name == "sashimi" else 3
+    (tmp_path / "recipe.toml").write_text(
+        f"body = '{name}'\n[network]\nin_channels = {channels}\nout_channels = {channels}"
+    )
+    config = load_training_config(tmp_path / "recipe.toml")
+    spec = PriorSpec(network=config.network, event_shape=(channels, 8, 8))
+    assert config.body == spec.body == name
+    assert PriorSpec.from_json(spec.to_json()) == spec

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from midguide.cli import options, output
-from midguide.errors import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from midguide.cli.runs import Run
     from midguide.samples import Samples
 
@@ -35,7 +32,8 @@ def demo(
     folder = output.out_folder(out or Path("midguide-demo"))
     output.use_threads(context)
     from midguide.cli import runs
-    from midguide.denoisers.builtin import load_prior
+    from midguide.data.examples import portrait
+    from midguide.denoisers.loading import load_prior
     from midguide.operators.registry import make_operator
     from midguide.problem import Problem
     from midguide.studies.presets import make_sampler
@@ -65,20 +63,6 @@ def demo(
         f"noise; standard deviation of the samples {inside:.3f} inside the box and {outside:.3f} outside: they differ\n"
         f"where nothing was measured and agree elsewhere."
     )
-
-
-def portrait(size: int) -> Tensor:
-    """The face of the astronaut Eileen Collins (NASA, public domain), in [-1, 1], shape (1, 3, size, size)."""
-    import torch
-
-    try:
-        from skimage import data, transform
-
-        photo = data.astronaut()[58:176, 172:290]
-    except (ImportError, OSError) as error:
-        raise DataError(f"cannot read the portrait of scikit-image: {error}", hint="install midguide again") from error
-    image = transform.resize(photo, (size, size), anti_aliasing=True)
-    return torch.from_numpy(image).permute(2, 0, 1)[None].float() * 2 - 1
 
 
 def spread(run: Run, samples: Samples) -> tuple[float, float]:

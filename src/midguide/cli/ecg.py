@@ -123,7 +123,7 @@ def _run(
             f"--samples {settings['n']} and --sigma {settings['sigma_mv']:g}", hint="at least 2; positive"
         )
     from midguide.cli import ecg_problem, runs
-    from midguide.denoisers.builtin import load_prior, prior_spec
+    from midguide.denoisers.loading import load_prior, prior_spec
     from midguide.studies.presets import make_sampler
 
     form = prior_spec(prior).ecg

@@ -10,20 +10,6 @@ import typer
 
 from midguide.cli import output
 
-KINDS = {"Operator": "any", "LinearOperator": "linear", "SVDOperator": "with SVD"}
-COSTS = {
-    "ddnm": "steps forwards",
-    "ddnm-plus": "steps forwards",
-    "ddrm": "steps forwards",
-    "diffpir": "steps forwards",
-    "dps": "steps forwards, steps - 1 vjps",
-    "mgps": "steps + G forwards (a further G in warm steps) and G vjps, for G gradient steps",
-    "pgdm": "steps forwards, steps - 1 vjps",
-    "red-diff": "steps - 1 forwards",
-    "unconditional": "steps forwards",
-}
-"""What one sample costs, in network calls; the long form stands in the docstrings of the samplers."""
-
 
 def list_names(
     what: Annotated[str, typer.Argument(metavar="{samplers|operators|priors|presets}", help="What to list.")],
@@ -43,46 +29,61 @@ def list_names(
 
 
 def _samplers() -> list[dict[str, Any]]:
+    import torch
+
+    from midguide.denoisers.gaussian import Gaussian
+    from midguide.problem import Problem
+    from midguide.samplers.base import REQUIRED
     from midguide.samplers.registry import SAMPLERS
 
-    return [
-        {
-            "name": name,
-            "summary": _first_line(sampler),
-            "operator": KINDS.get(sampler.needs.operator.__name__, sampler.needs.operator.__name__),
-            "gradients": sampler.needs.gradients,
-            "cost": COSTS.get(name),
-        }
-        for name, sampler in sorted(SAMPLERS.items())
-    ]
+    problem = Problem.unobserved(Gaussian(torch.zeros(1), 1.0))  # network calls depend on the prior's schedule only
+    rows = []
+    for name, cls in sorted(SAMPLERS.items()):
+        sampler = cls()
+        calls = sampler.calls(problem)
+        row = {"name": name, "summary": _first_line(cls), "operator": REQUIRED[sampler.needs.operator]}
+        row |= {"noise": REQUIRED[sampler.needs.likelihood], "gradients": sampler.needs.gradients}
+        row["latents"] = sampler.needs.autoencoder
+        rows.append(row | {"steps": sampler.steps, "forwards": calls.forwards, "vjps": calls.vjps})
+    return rows
 
 
 def _operators() -> list[dict[str, Any]]:
     from midguide.operators.registry import OPERATORS
+    from midguide.samplers.base import kind
 
     rows = []
     for name, entry in sorted(OPERATORS.items()):
         known = {key: None if p.default is p.empty else p.default for key, p in entry.settings.items()}
-        kind = "with SVD" if entry.svd else "linear" if entry.linear else "nonlinear"
         words = ", ".join(key if value is None else f"{key}={value}" for key, value in known.items())
-        rows.append({"name": name, "summary": entry.summary, "kind": kind, "settings": words, "defaults": known})
+        row = {"name": name, "summary": entry.summary, "kind": kind(entry.operator)}
+        rows.append(row | {"settings": words, "defaults": known})
     return rows
 
 
 def _priors() -> list[dict[str, Any]]:
-    from midguide.denoisers.builtin import list_priors
+    from dataclasses import asdict
 
-    keys = ("name", "description", "event_shape", "parameters", "licence", "sha256", "size")
-    return [{key: card.get(key) for key in keys} for card in list_priors()]
+    from midguide.denoisers.builtin import list_priors
+    from midguide.hub import CARDS
+
+    keys = ("name", "description", "event_shape", "parameters", "licence", "sha256", "size", "home")
+    cards = [{**card, "home": "shipped"} for card in list_priors()] + [asdict(card) for card in CARDS.values()]
+    return [{key: card.get(key) for key in keys} for card in cards]
 
 
 def _presets() -> list[dict[str, Any]]:
+    from midguide.operators.registry import PRESETS
     from midguide.studies.presets import list_presets
 
-    return [
+    samplers = [
         {"name": f"{preset['sampler']}:{preset['name']}", "source": preset["source"], "settings": preset["settings"]}
         for preset in list_presets()
     ]
+    operators = [
+        {"name": name, "source": preset.source, "settings": dict(preset.settings)} for name, preset in PRESETS.items()
+    ]
+    return samplers + operators
 
 
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {

@@ -99,12 +99,33 @@ def out_folder(path: str | Path) -> Path:
 
 def default_folder(*parts: str) -> Path:
     """The folder of a result that was given no other, from names that may hold anything."""
-    return Path("midguide-out") / "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-.") for part in parts)
+    return Path("midguide-out") / "-".join(file_name(part) for part in parts)
+
+
+def file_name(label: str) -> str:
+    """A label that may hold anything as a file's name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        ConfigError: names it.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot compute on --device {device}: {reason}", hint="cpu is always there") from error
 
 
 def prior_label(prior: str) -> str:
-    """What to call a prior: its name, or the stem of its file."""
-    return Path(prior).stem if prior.endswith(".safetensors") else prior
+    """What to call a prior: its name, or the last part of its path, without the ending of a file of weights."""
+    path = Path(prior)
+    return path.stem if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin") else path.name
 
 
 def progress(description: str) -> list[Any]:

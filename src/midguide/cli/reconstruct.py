@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def reconstruct(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The true image; or with --measured its measurement.")],
-    operator: Annotated[str, typer.Option(metavar="NAME", help="What the instrument does: `midguide list operators`.")],
+    operator: Annotated[
+        str, typer.Option(metavar="NAME[:PRESET]", help="What the instrument does: `midguide list operators`.")
+    ],
     prior: options.Prior = "faces-64",
     sampler: Annotated[
         str, typer.Option(metavar="NAME[:PRESET]", help="The method: `midguide list samplers`.")
@@ -31,6 +33,10 @@ def reconstruct(
     sigma: Annotated[
         float, typer.Option(metavar="S", help="Noise level (standard deviation) in the prior's value range.")
     ] = 0.05,
+    noise: Annotated[str, typer.Option(metavar="MODEL", help="gaussian, or poisson: photon counts.")] = "gaussian",
+    rate: Annotated[
+        float | None, typer.Option(metavar="R", help="Poisson noise: expected counts of the brightest value.")
+    ] = None,
     seed: options.Seed = 0,
     out: options.Out = None,
     as_json: options.AsJson = False,
@@ -47,6 +53,7 @@ def reconstruct(
         typer.Option("--operator-set", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
     ] = None,
     chunk: options.Chunk = None,
+    dtype: options.Dtype = "float32",
 ) -> None:
     """Draw posterior samples for one image.
 
@@ -55,33 +62,36 @@ def reconstruct(
     """
     output.check_counts(samples=samples, steps=steps, chunk=chunk)
     box = _parse_crop(crop)
-    if not 0.0 < sigma < float("inf"):
-        raise ConfigError(f"--sigma must be positive, got {sigma:g}", hint="for nearly exact data take 0.001")
+    options.check_dtype(dtype)
+    _check_noise(noise, sigma, rate, measured)
     folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
 
     output.use_threads(context)
+    import torch
+
     from midguide.cli import runs
     from midguide.data.images import load_image
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.loading import load_prior
     from midguide.operators.registry import make_operator
     from midguide.studies.presets import make_sampler, parse_override
 
     overrides = dict(parse_override(text) for text in settings or ())
     method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))
-    denoiser = load_prior(prior)
+    denoiser = load_prior(prior, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     own = dict(parse_override(text) for text in operator_settings or ())
-    instrument = make_operator(operator, denoiser.event_shape, seed=seed, **own)
+    instrument = make_operator(operator, denoiser.signal_shape, seed=seed, **own)
     pixels = load_image(
-        image, denoiser.event_shape, value_range=denoiser.value_range or (-1.0, 1.0), resize=resize, crop=box
+        image, denoiser.signal_shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box
     )
-    problem = _problem(denoiser, instrument, pixels, sigma, seed, measured)
+    problem = _problem(denoiser, instrument, pixels, sigma, rate, seed, measured)
+    level: dict[str, float] = {"sigma": sigma} if rate is None else {"rate": rate}
     run = runs.Run(
         problem=problem,
         sampler=method,
         n=samples,
         seed=seed,
         out=folder,
-        labels={"sampler": sampler, "prior": output.prior_label(prior), "operator": operator, "sigma": sigma},
+        labels={"sampler": sampler, "prior": output.prior_label(prior), "operator": operator, **level},
         chunk=chunk,
     )
     result = runs.draw(run)
@@ -89,13 +99,38 @@ def reconstruct(
     runs.report(metrics, as_json=as_json)
 
 
+def _check_noise(noise: str, sigma: float, rate: float | None, measured: bool) -> None:
+    if noise not in ("gaussian", "poisson"):
+        raise ConfigError(
+            f"--noise must be gaussian or poisson, got {noise!r}", hint="gaussian takes --sigma, poisson --rate"
+        )
+    if (noise == "poisson") != (rate is not None):
+        raise ConfigError("--noise poisson and --rate belong together", hint="for example --noise poisson --rate 30")
+    if rate is not None and not 0.0 < rate < float("inf"):
+        raise ConfigError(f"--rate must be positive, got {rate:g}", hint="the expected counts of the brightest value")
+    if rate is not None and measured:
+        raise ConfigError(
+            "--measured takes no Poisson noise: an image file holds no counts", hint="leave --measured out"
+        )
+    if not 0.0 < sigma < float("inf"):
+        raise ConfigError(f"--sigma must be positive, got {sigma:g}", hint="for nearly exact data take 0.001")
+
+
 def _problem(
-    denoiser: Denoiser, operator: Operator, pixels: Tensor, sigma: float, seed: int, measured: bool
+    denoiser: Denoiser,
+    operator: Operator,
+    pixels: Tensor,
+    sigma: float,
+    rate: float | None,
+    seed: int,
+    measured: bool,
 ) -> Problem:
     """The problem whose truth, or whose measurement, is `pixels`, shape (1, *event)."""
-    from midguide.likelihoods import GaussianLikelihood
+    from midguide.likelihoods import GaussianLikelihood, observe_counts
     from midguide.problem import Problem
 
+    if rate is not None:
+        return Problem(denoiser, observe_counts(operator, pixels, rate, seed=seed), pixels)
     if not measured:
         return Problem.simulate(denoiser, operator, pixels, sigma_y=sigma, seed=seed)
     shape = operator(pixels).shape

@@ -13,6 +13,7 @@ from midguide.cli.failures import Interrupted
 from midguide.files import replacing_folder
 from midguide.metrics.image import WINDOW, psnr, ssim
 from midguide.observers import Event
+from midguide.plots.measurement import picture_of_measurement
 from midguide.plots.panel import panel
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler, check_needs
@@ -65,7 +66,7 @@ class Run:
     @property
     def value_range(self) -> tuple[float, float]:
         """Values shown black and white, and the range of the metrics."""
-        return self.problem.denoiser.value_range or (-1.0, 1.0)
+        return self.problem.denoiser.signal_range or (-1.0, 1.0)
 
 
 def draw(run: Run) -> Samples:
@@ -155,14 +156,16 @@ def write(run: Run, samples: Samples, metrics: dict[str, Any]) -> dict[str, Any]
 
 def picture(run: Run, samples: Samples, metrics: dict[str, Any]) -> Any:
     """The panel of a run with its numbers in small print."""
-    likelihood = run.problem.likelihood
     labels = run.labels | {"seed": f"seed {run.seed}"}
-    captions = {"measurement": f"$\\sigma_y$ = {run.labels['sigma']:g}"}
+    level = f"$\\sigma_y$ = {labels['sigma']:g}" if "sigma" in labels else f"rate {labels['rate']:g}"
+    shown = picture_of_measurement(run.problem)
+    captions = {"measurement": f"{shown.caption}, {level}" if shown is not None and shown.caption else level}
     if metrics["psnr_mean"] is not None:
         captions["mean"] = f"{metrics['psnr_mean']:.1f} dB"
     return panel(
         samples,
-        measured=likelihood.operator.measured(likelihood.y).expand_as(likelihood.y)[0],
+        measured=None if shown is None else shown.measured,
+        measurement=None if shown is None else shown.image,
         value_range=run.value_range,
         captions=captions,
         sample_captions=[f"$\\chi^2$ {value:.2f}" for value in metrics["chi2_samples"]],

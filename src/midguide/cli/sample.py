@@ -22,6 +22,7 @@ def sample(
     out: options.Out = None,
     as_json: options.AsJson = False,
     chunk: options.Chunk = 64,
+    dtype: options.Dtype = "float32",
 ) -> None:
     """Draw samples of a prior, with no observation.
 
@@ -30,17 +31,20 @@ def sample(
     output.check_counts(n=n, steps=steps, chunk=chunk)
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
+    options.check_dtype(dtype)
     folder = output.out_folder(out or output.default_folder("sample", output.prior_label(prior)))
 
     output.use_threads(context)
+    import torch
+
     from midguide.cli import runs
     from midguide.data.images import save_png
-    from midguide.denoisers.builtin import load_prior
+    from midguide.denoisers.loading import load_prior
     from midguide.plots.grid import grid
     from midguide.problem import Problem
     from midguide.samplers.unconditional import Unconditional
 
-    denoiser = load_prior(prior)
+    denoiser = load_prior(prior, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     sampler = Unconditional(eta=eta) if steps is None else Unconditional(steps=steps, eta=eta)
     labels = {"sampler": "unconditional", "prior": output.prior_label(prior)}
     run = runs.Run(

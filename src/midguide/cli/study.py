@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ import typer
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
 from midguide.errors import DataError
+from midguide.files import replacing
 
 if TYPE_CHECKING:
     from midguide.studies.spec import Study
     from midguide.studies.store import Store
 
+WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
 Set = Annotated[
     list[str] | None,
@@ -42,9 +45,17 @@ def run(
     file: File,
     workers: Annotated[int, typer.Option(metavar="N", help="Processes, with one thread each.")] = 1,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Run at most so many units.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PROBLEM/SAMPLER", help="Run these cells now; labels with * and ?; repeatable."),
+    ] = None,
     settings: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
+    ] = None,
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Measure stored draws again, without sampling (needs keep_samples).")
     ] = False,
@@ -56,25 +67,30 @@ def run(
     output.check_counts(workers=workers, limit=limit)
     folder = output.out_folder(out) if out else None
     output.use_threads(context)
-    from midguide.studies.execute import run_units, units_to_run
+    output.check_device(device)
+    if weights is not None:
+        os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
+    from midguide.studies.execute import check_device, check_weights, event_shapes, run_units, units_to_run
     from midguide.studies.expected import load_expected
     from midguide.studies.presets import parse_override
     from midguide.studies.spec import load_study
     from midguide.studies.store import Store
 
     study = load_study(file, [parse_override(text) for text in settings or ()])
+    check_weights(study.metrics, event_shapes(study))
+    check_device(study, device)
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)
     for unit in progress.damaged:
         output.note(f"damaged, to be made anew: {store.path(unit)}")
-    units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit)
+    units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
         with _watched(len(units)) as on_unit:
-            failed = run_units(study, store, units, workers=workers, on_unit=on_unit)
+            failed = run_units(study, store, units, workers=workers, device=device, on_unit=on_unit)
     except KeyboardInterrupt:
         raise Interrupted("repeat the same command to go on") from None
     output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
@@ -84,9 +100,10 @@ def run(
 def status(
     place: Annotated[Path, typer.Argument(metavar="OUT|FILE", help="A folder of results, or a study's file.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    settings: Set = None,
 ) -> None:
     """How many units of a study are done, failed, missing or damaged."""
-    study, store = _opened(place)
+    study, store = _opened(place, settings)
     progress = store.progress(study.units)
     counts: dict[str, Any] = {name: len(units) for name, units in vars(progress).items()}
     if as_json:
@@ -101,13 +118,21 @@ def report(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
-    as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figure, on stdout.")] = False,
+    as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figures, on stdout.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option("--panels", metavar="DIR", help="Write a PNG of reconstructions for each problem.")
+    ] = None,
+    images: Annotated[int, typer.Option(metavar="N", help="Images of each problem in panels and HTML.")] = 2,
+    settings: Set = None,
 ) -> None:
     """The results of a study as Markdown, or in another form: means, intervals, failures, costs."""
     if as_json + as_csv + as_html > 1:
         raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
-    study, store = _opened(out)
+    output.check_counts(images=images)
+    study, store = _opened(out, settings)
+    from midguide.studies import layout
     from midguide.studies import report as reports
+    from midguide.studies.pictures import panels
 
     found = reports.make_report(study, store)
     if as_json:
@@ -117,20 +142,30 @@ def report(
     elif as_html:
         from midguide.studies.html import as_html as page
 
-        print(page(found), end="")
+        print(page(found, panels(study, store, images)), end="")
     else:
-        print(reports.as_markdown(found), end="")
+        print(layout.as_markdown(found), end="")
+    if pictures is not None:
+        for label, figure in panels(study, store, images).items():
+            with replacing(pictures / f"{output.file_name(label)}.png") as temporary:
+                figure.savefig(temporary, format="png")
+            output.note(f"picture: {pictures / output.file_name(label)}.png")
 
 
-def _opened(place: Path) -> tuple[Study, Store]:
-    """The study and the results of a folder, or of the default folder of a study's file."""
-    from midguide.studies.spec import load_study, parse_study
+def _opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
+    """The study and the results of a folder, or of the default folder of a study's file.
+
+    Units are found by their content: with `settings` the same images and priors may lie elsewhere than for the run.
+    """
+    from midguide.studies.presets import parse_override
+    from midguide.studies.spec import changed, load_study, parse_study
     from midguide.studies.store import Store
 
+    changes = [parse_override(text) for text in settings or ()]
     if place.is_file():
-        place = output.default_folder("study", load_study(place).head.name)
+        place = output.default_folder("study", load_study(place, changes).head.name)
     store = Store.open(place)
-    return parse_study(store.plain), store
+    return parse_study(changed(store.plain, changes)), store
 
 
 @contextmanager

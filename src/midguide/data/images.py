@@ -79,7 +79,7 @@ def load_image(
     elif pixels.shape[:2] != (height, width):
         raise DataError(
             f"image {path} is {pixels.shape[1]}x{pixels.shape[0]}, prior is {width}x{height} (width x height)",
-            hint=f"crop to {'a square' if height == width else 'its shape'} and use --resize",
+            hint=_how_to_fit(pixels.shape[0], pixels.shape[1], height, width),
         )
     if event_shape[0] == 1:
         pixels = pixels @ _LUMA[:, None] if pixels.shape[2] == 3 else pixels
@@ -234,6 +234,19 @@ def _cropped(pixels: np.ndarray, crop: tuple[int, int, int, int], name: Path) ->
             f"of {pixels.shape[1]}x{pixels.shape[0]} (width x height)"
         )
     return pixels[top : top + height, left : left + width]
+
+
+def _how_to_fit(rows: int, columns: int, height: int, width: int) -> str:
+    """What to do with an image of `rows` x `columns` pixels for a prior of `height` x `width`."""
+    scale = min(rows / height, columns / width)
+    kept = f"{round(scale * width)}x{round(scale * height)}"
+    resize = f"--resize takes its largest centred part, {kept}, to {width}x{height}"
+    if rows < height or columns < width:
+        return resize
+    return (
+        f"{resize}; --crop TOP,LEFT,{height},{width} takes a part as it is, and with --resize a part of any size; "
+        f"larger images than the prior are not tiled"
+    )
 
 
 def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,16 +1,14 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape, and the format of electrocardiograms. A card beside it (`NAME.json`)
-tells where it comes from.
+prediction, schedule, value range, event shape; for a prior of latents its autoencoder, whose weights are in the same
+file, and for one of electrocardiograms how it holds them. A card beside it (`NAME.json`) tells where it comes from.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,21 +18,24 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
+from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
+from midguide.denoisers.network import PREDICTIONS
+from midguide.denoisers.pretrained import Pretrained, fit, read_weights, sha256_of
 from midguide.errors import CheckpointError, ConfigError
 from midguide.files import replacing
 from midguide.leads import EcgFormat
-from midguide.nn.registry import NETWORKS, is_dynamics, network_config
-from midguide.nn.sashimi import SashimiConfig
-from midguide.nn.unet import UNetConfig
-from midguide.schedules import DiscreteVP
+from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, Schedule
 
 FORMAT = 1
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "vp-linear": DiscreteVP.linear,
     "vp-cosine": DiscreteVP.cosine,
     "vp-scaled-linear": DiscreteVP.scaled_linear,
+    "edm": EDM,
+    "flow": RectifiedFlow,
 }
+"""Forward processes by name, with their default constants; 1000 times where they are discrete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +43,22 @@ class PriorSpec:
     """How to use a network as a prior.
 
     Args:
-        network: its body and its shape.
-        event_shape: shape of one sample, (C, H, W) or (leads, time).
-        prediction: `eps`, `v` or `x0`.
-        schedule: `vp-linear`, `vp-cosine` or `vp-scaled-linear`, each with 1000 times.
+        network: shape of the network; its type says which body it is. With twice as many channels out as in, it
+            also predicts a variance.
+        event_shape: shape of one sample, (C, H, W) or (leads, time); of a latent, for a prior of latents.
+        prediction: `eps`, `v`, `x0` or `flow`.
+        schedule: one of `SCHEDULES`.
         value_range: range of clean data, or None where unbounded.
-        ecg: for priors of electrocardiograms, how they hold a recording.
+        autoencoder: that of the latents, for a prior of latents.
+        ecg: how a prior of electrocardiograms holds a recording.
     """
 
-    network: UNetConfig | SashimiConfig
+    network: BodyConfig
     event_shape: tuple[int, ...]
     prediction: str = "v"
     schedule: str = "vp-linear"
     value_range: tuple[float, float] | None = (-1.0, 1.0)
+    autoencoder: AutoencoderSpec | None = None
     ecg: EcgFormat | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +70,12 @@ class PriorSpec:
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        return json.dumps({"format": FORMAT, "body": self.body, **asdict(self)})
+
+    @property
+    def body(self) -> str:
+        """Name of the network body."""
+        return body_name(self.network)
 
     @classmethod
     def from_json(cls, text: str) -> PriorSpec:
@@ -74,12 +83,13 @@ class PriorSpec:
         stored = json.loads(text)
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
-        network, ecg = network_config(stored.pop("network")), stored.pop("ecg", None)
-        event_shape, value_range = tuple(stored.pop("event_shape")), stored.pop("value_range")
+        network = BODIES[stored.pop("body", DEFAULT)].config(**stored.pop("network"))
+        limits, inner, ecg = stored.pop("value_range"), stored.pop("autoencoder", None), stored.pop("ecg", None)
         return cls(
             network=network,
-            event_shape=event_shape,
-            value_range=None if value_range is None else tuple(value_range),
+            event_shape=tuple(stored.pop("event_shape")),
+            value_range=None if limits is None else tuple(limits),
+            autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
             ecg=None if ecg is None else EcgFormat(**ecg),
             **stored,
         )
@@ -97,56 +107,64 @@ def save_prior(
         save_file(tensors, temporary, metadata={"midguide": spec.to_json()})
 
 
-def load_prior(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> NetworkDenoiser:
-    """A shipped prior by name, or a prior's file by path.
+def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrained:
+    """A prior from the file that `save_prior` wrote.
 
     Args:
-        name_or_path: a name of `list_priors`, or the path of a `.safetensors` file that `save_prior` wrote.
-        dtype: dtype the network computes in.
-        device: where its weights live.
+        path: a `.safetensors` file.
+        card: the card of a shipped prior; the file must have its sha256.
 
     Raises:
-        ConfigError: no such name and no such file.
         CheckpointError: the file is damaged, of another kind, or not the one that its card names.
     """
-    path, card = _locate(str(name_or_path))
-    spec, weights = _read(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = read_spec(path)
+    weights, coder_weights = split(read_weights(path))
+    sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
         raise CheckpointError(
             f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
         )
     with torch.device("meta"):  # draws no initial weights
-        network = NETWORKS[spec.network.kind].build(spec.network)
-    try:
-        network.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit their network: {error}".splitlines()[0]) from error
-    denoiser = NetworkDenoiser(
-        network.to(device),
-        SCHEDULES[spec.schedule](),
-        spec.prediction,
-        spec.event_shape,
+        network = BODIES[spec.body].build(spec.network)
+    fit(network, weights, path, hint="was it written by another version of midguide?")
+    return Pretrained(
+        network=network,
+        schedule=SCHEDULES[spec.schedule](),
+        prediction=spec.prediction,
+        event_shape=spec.event_shape,
         value_range=spec.value_range,
-        dtype=dtype,
-        channels_last=len(spec.event_shape) == 3,
+        learned_variance=spec.network.out_channels == 2 * spec.network.in_channels,
         name=card["name"] if card else path.stem,
+        provenance={"sha256": sha256, "schedule": spec.schedule},
+        autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
     )
-    denoiser.provenance = {"sha256": sha256, "schedule": spec.schedule}
-    return denoiser
 
 
-def prior_spec(name_or_path: str | Path) -> PriorSpec:
-    """How to use a prior, without building its network.
-
-    Args:
-        name_or_path: as for `load_prior`.
+def read_spec(path: Path) -> PriorSpec:
+    """How to use the prior in the file that `save_prior` wrote, without its weights.
 
     Raises:
-        ConfigError: no such name and no such file.
         CheckpointError: the file is damaged or of another kind.
     """
-    return _read(_locate(str(name_or_path))[0])[0]
+    try:
+        return PriorSpec.from_json(metadata(path)["midguide"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a prior: {error}", hint="was it written by save_prior?"
+        ) from error
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is damaged or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a prior: {error}", hint="is the file complete?") from error
 
 
 def list_priors() -> list[dict[str, Any]]:
@@ -155,42 +173,15 @@ def list_priors() -> list[dict[str, Any]]:
     return sorted(cards, key=lambda card: card["name"])
 
 
-def _read(path: Path) -> tuple[PriorSpec, dict[str, torch.Tensor]]:
-    """What stands in a prior's file, weights in float32."""
-    if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{path} is no safetensors file; other formats can run code when they are read",
-            hint="train or export a prior with `midguide train`",
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if "midguide" not in metadata:
-                raise CheckpointError(
-                    f"{path} has no midguide card in its metadata", hint="was it written by save_prior?"
-                )
-            spec = PriorSpec.from_json(metadata["midguide"])
-            return spec, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as a prior: {error}", hint="is the file complete?") from error
+def shipped(card: Mapping[str, Any]) -> Path:
+    """The file of a shipped prior."""
+    return _folder() / f"{card['name']}.safetensors"
 
 
-def _locate(name: str) -> tuple[Path, dict[str, Any]]:
-    cards = {card["name"]: card for card in list_priors()}
-    if name in cards:
-        return _folder() / f"{name}.safetensors", cards[name]
-    path = Path(name)
-    if path.is_file():
-        return path, {}
-    recipe = _folder() / f"{name}.toml"
-    if recipe.is_file():
-        raise ConfigError(
-            f"the prior {name} is not shipped: there is only its recipe",
-            hint=f"train it: midguide train {recipe} --data PATH; then give its .safetensors file as the prior",
-        )
-    close = difflib.get_close_matches(name, cards, n=1)
-    known = f"did you mean {close[0]}?" if close else f"shipped priors: {', '.join(cards)}; or give a file's path"
-    raise ConfigError(f"no prior and no file is called {name!r}", hint=known)
+def recipe(name: str) -> Path | None:
+    """The recipe of a prior, shipped or not."""
+    path = _folder() / f"{name}.toml"
+    return path if path.is_file() else None
 
 
 def _folder() -> Path:

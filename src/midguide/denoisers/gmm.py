@@ -42,6 +42,40 @@ class _Parts(NamedTuple):
     vectors: Tensor | None
 
 
+class _Logits(NamedTuple):
+    """Float64 coefficients of `log w_k + log N(x; alpha m_k, S_k)` as a polynomial in x in the eigenbasis.
+
+    Where all components share a covariance, `-x^T S^{-1} x / 2` is common to them and left out: `curvature` is None.
+    """
+
+    constant: Tensor
+    slope: Tensor
+    curvature: Tensor | None
+
+    def at(self, exact: Tensor) -> Tensor:
+        """For float64 x in the eigenbasis, (B, d) or (B, K, d): shape (B, K)."""
+        if exact.ndim == 3:
+            return self.constant + torch.einsum("bkd,kd->bk", exact, self.slope) + self._quadratic(exact)
+        linear = torch.addmm(self.constant, exact, self.slope.mT)
+        return linear if self.curvature is None else linear + exact.square() @ self.curvature.mT
+
+    def _quadratic(self, exact: Tensor) -> Tensor | float:
+        return 0.0 if self.curvature is None else torch.einsum("bkd,kd->bk", exact.square(), self.curvature)
+
+
+class _AtLevel(NamedTuple):
+    """What the denoiser needs at one level, in the dtype of its input but for the logits.
+
+    `D_k(x) = gain_k x + shift_k` in the eigenbasis.
+    """
+
+    logits: _Logits
+    slope: Tensor
+    gain: Tensor
+    shift: Tensor
+    vectors: Tensor | None
+
+
 class GaussianMixture(Denoiser):
     """The prior `sum_k weights_k N(means_k, C_k)`.
 
@@ -82,26 +116,27 @@ class GaussianMixture(Denoiser):
             self._values = given.reshape(1, 1) if self.kind == "shared isotropic" else given.reshape(len(given), -1)
         check_variances(self._values)
         self._moved: dict[tuple[torch.dtype, torch.device], _Parts] = {}
+        self._levels: dict[tuple[Level, torch.dtype, torch.device], _AtLevel] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        level, flat = self.schedule.level(t), x.reshape(len(x), self.dimension)
-        exact_gain, exact_rest = posterior_weights(self._values, level)
-        gain, rest = exact_gain.to(x), exact_rest.to(x)
-        means, vectors = self._like(x.dtype, x.device)
+        flat = x.reshape(len(x), self.dimension)
+        at = self._at(self.schedule.level(t), x.dtype, x.device)
         exact = self._rotate(flat.double())
-        logits = self._logits(exact, level)
+        logits = at.logits.at(exact)
         # Once the largest is taken off, float32 is enough, and its softmax three times as fast. Weights below e^-60 are
         # held there: they change nothing, while denormal numbers in the product would double the time.
-        gaps = (logits - logits.detach().amax(1, keepdim=True)).clamp_min(-60.0)
-        weights = torch.softmax(gaps.to(x.dtype), 1)
-        if vectors is not None and vectors.ndim == 3:
-            parts = weights[..., None] * (gain * exact.to(x.dtype) + rest * means)
-            return torch.einsum("bkd,ked->be", parts, vectors).reshape(x.shape)
-        if self.kind == "shared isotropic":
-            return torch.addmm(flat, weights, rest * means, beta=float(exact_gain)).reshape(x.shape)
-        flat = flat if vectors is None else exact.to(x.dtype)
-        x0 = torch.addmm(flat * (gain if len(gain) == 1 else weights @ gain), weights, rest * means)
-        return (x0 if vectors is None else x0 @ vectors.mT).reshape(x.shape)
+        gaps = (logits - logits.detach().amax(1, keepdim=True)).clamp_min(-60.0).to(x.dtype)
+        flat = flat if at.vectors is None else exact.to(x.dtype)
+        if at.logits.curvature is None and torch.is_grad_enabled():
+            linear = flat @ at.slope.mT  # the value of the logits needs float64, their derivative does not
+            gaps = gaps.detach() + (linear - linear.detach())
+        weights = torch.softmax(gaps, 1)
+        if flat.ndim == 3:
+            parts = weights[..., None] * (at.gain * flat + at.shift)
+            return torch.einsum("bkd,ked->be", parts, at.vectors).reshape(x.shape)
+        gain = at.gain if len(at.gain) == 1 else weights @ at.gain
+        x0 = torch.addmm(gain * flat, weights, at.shift)
+        return (x0 if at.vectors is None else x0 @ at.vectors.mT).reshape(x.shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, computed in float64: (B, *event) -> (B,).
@@ -112,7 +147,8 @@ class GaussianMixture(Denoiser):
         if not bool((self._values > 0).all()):
             raise NumericalError("a mixture with a singular covariance has no density")
         exact = self._rotate(x.reshape(len(x), self.dimension).double())
-        log_density = torch.logsumexp(self._logits(exact, CLEAN), 1) - 0.5 * self.dimension * math.log(2 * math.pi)
+        log_density = torch.logsumexp(self._logits(CLEAN, x.device).at(exact), 1)
+        log_density = log_density - 0.5 * self.dimension * math.log(2 * math.pi)
         if len(self._values) == 1:  # the term that `_logits` leaves out
             log_density = log_density - 0.5 * (exact.square() / self._values.to(x.device)).sum(1)
         return log_density.to(x.dtype)
@@ -138,7 +174,8 @@ class GaussianMixture(Denoiser):
         """
         if not bool((self._values > 0).all()):
             raise NumericalError("a mixture with a singular covariance has no density")
-        return self._logits(self._rotate(x.reshape(len(x), self.dimension).double()), CLEAN).argmax(1)
+        exact = self._rotate(x.reshape(len(x), self.dimension).double())
+        return self._logits(CLEAN, x.device).at(exact).argmax(1)
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
         """Mean, shape of one event, and covariance over the flattened event, shape (d, d), of the mixture; float64."""
@@ -181,23 +218,23 @@ class GaussianMixture(Denoiser):
             "covariance": self.kind,
         }
 
-    def _logits(self, exact: Tensor, level: Level) -> Tensor:
-        """`log w_k + log N(x; alpha m_k, S_k)`, float64, shape (B, K), up to a term common to all components.
+    def _at(self, level: Level, dtype: torch.dtype, device: torch.device) -> _AtLevel:
+        """What the denoiser needs at this level; the last one is kept, since samplers come back to it."""
+        key = level, dtype, device
+        if key not in self._levels:
+            logits, (means, vectors) = self._logits(level, device), self._like(dtype, device)
+            gain, rest = (weight.to(means) for weight in posterior_weights(self._values, level))
+            self._levels = {key: _AtLevel(logits, logits.slope.to(dtype), gain, rest * means, vectors)}
+        return self._levels[key]
 
-        Args:
-            exact: x in the eigenbasis, float64, shape (B, d); (B, K, d) where each component has its own.
-            level: alpha and sigma; `S_k` has the eigenvalues `alpha^2 l_k + sigma^2`.
-        """
-        values, means = self._values.to(exact.device), self._like(torch.float64, exact.device).means
+    def _logits(self, level: Level, device: torch.device) -> _Logits:
+        """The logits at a level, where `S_k` has the eigenvalues `alpha^2 l_k + sigma^2`."""
+        values, means = self._values.to(device), self._like(torch.float64, device).means
         total = level.alpha**2 * values + level.sigma**2
-        constant = self.weights.log().to(exact.device) - 0.5 * total.log().expand(len(total), self.dimension).sum(1)
-        if exact.ndim == 3:
-            return constant - 0.5 * ((exact - level.alpha * means).square() / total).sum(2)
-        pull = level.alpha * means / total
-        logits = torch.addmm(constant - 0.5 * level.alpha * (pull * means).sum(1), exact, pull.mT)
-        if len(total) == 1:  # -x^T S^{-1} x / 2 is the same for all
-            return logits
-        return logits - 0.5 * exact.square() @ (1 / total).expand(-1, self.dimension).mT
+        slope = level.alpha * means / total
+        constant = self.weights.log().to(device) - 0.5 * total.log().expand(len(total), self.dimension).sum(1)
+        constant = constant - 0.5 * level.alpha * (slope * means).sum(1)
+        return _Logits(constant, slope, None if len(total) == 1 else -0.5 / total.expand(-1, self.dimension))
 
     def _rotate(self, exact: Tensor) -> Tensor:
         """x in the eigenbasis of the covariances, float64, shape (B, d), or (B, K, d) where each has its own."""

@@ -1,15 +1,15 @@
-"""Any network as a `Denoiser`: what it predicts, how it is told the time, and its precision are settled here."""
+"""Any network as a `Denoiser`: what it predicts, how it is told the time, and how it is run are settled here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from midguide import kernels
-from midguide.autodiff import frozen
+from midguide.autodiff import checkpointed, frozen
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ConfigError, ShapeError
 from midguide.schedules import Level, Schedule, Time
@@ -28,7 +28,8 @@ class NetworkDenoiser(Denoiser):
     """`D(x, t)` computed from a network's prediction of eps, v, x0 or the flow's velocity.
 
     The network is called as `network(x, label)`, label of shape (B,): on discrete schedules the index 0..T-1, on EDM
-    schedules sigma, on flows t. Its parameters are frozen and it is put into evaluation mode.
+    schedules sigma, on flows t. Its parameters are frozen and it is put into evaluation mode. The last six settings
+    say how the network is run; they change the answer by rounding only.
 
     Args:
         network: module or callable, (B, *event), (B,) -> (B, *event), or with twice the channels.
@@ -38,12 +39,18 @@ class NetworkDenoiser(Denoiser):
         value_range: range of clean data that it was trained on.
         learned_variance: the output has twice the channels; the second half is dropped, but see `with_variance`.
         label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`.
-        dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
-        channels_last: keep images and weights in that memory layout, faster for convolutions.
         name: what to call the prior in records.
+        dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
+        device: where the network lives; x is copied there and the answer back. By default both stay where they are.
+        channels_last: keep images and weights in that memory layout, faster for convolutions.
+        compile: run the network through `torch.compile`; the first calls take a minute or more.
+        checkpointing: for derivatives, keep only the inputs of each block of the network and compute the rest again:
+            less memory, one more forward for each vjp. Replaces `forward` of those blocks in the module given.
+        chunk: most rows that the network is given at once. Saves memory without derivatives, and with
+            `checkpointing` with them.
 
     Raises:
-        ConfigError: unknown prediction.
+        ConfigError: unknown prediction, or `chunk` is not positive.
         ShapeError: at the first call, if the output does not have the declared shape.
 
     Example:
@@ -63,25 +70,40 @@ class NetworkDenoiser(Denoiser):
         value_range: tuple[float, float] | None = (-1.0, 1.0),
         learned_variance: bool = False,
         label: Callable[[Time], float] | None = None,
-        dtype: torch.dtype | None = None,
-        channels_last: bool = False,
         name: str = "custom",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002 (as in torch)
+        checkpointing: bool = False,
+        chunk: int | None = None,
     ) -> None:
         if prediction not in PREDICTIONS:
             raise ConfigError(f"unknown prediction {prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
-        self.layout = torch.channels_last if channels_last else torch.preserve_format
+        if chunk is not None and chunk < 1:
+            raise ConfigError(f"chunk must be at least 1, got {chunk}", hint="leave it out for no limit")
+        self.layout = torch.channels_last if channels_last and len(event_shape) == 3 else torch.preserve_format
         if isinstance(network, nn.Module):
-            network = frozen(network).to(device=None, dtype=dtype)
+            network = frozen(network).to(device=device, dtype=dtype)
             network.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.event_shape, self.value_range, self.name = tuple(event_shape), value_range, name
-        self.learned_variance, self.dtype = learned_variance, dtype
+        self.learned_variance, self.dtype, self.device, self.chunk = learned_variance, dtype, device, chunk
         self.label = label or schedule.label
+        if checkpointing:
+            network = checkpointed(network)
+        self._run = torch.compile(network) if compile else network
         self._convert = PREDICTIONS[prediction]
         self.provenance: dict[str, Any] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self._predict(x, t)[0]
+
+    def to(self, device: str) -> Self:
+        """This denoiser, with its weights moved to `device`."""
+        if isinstance(self.network, nn.Module):
+            self.network.to(device)
+        return self
 
     def with_variance(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """`D(x, t)` and the network's second half, shapes of x: where the reverse variance lies between its bounds.
@@ -95,15 +117,18 @@ class NetworkDenoiser(Denoiser):
         if not self.learned_variance:
             raise ConfigError(f"the prior {self.name} has no learned variance", hint="declare learned_variance=True")
         x0, variance = self._predict(x, t)
-        return x0, variance.to(x.dtype)
+        return x0, variance.to(x)
 
     def _predict(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """`D(x, t)`, and the channels of the output beyond those of x."""
         if x.shape[1:] != self.event_shape:
-            given = tuple(x.shape[1:])
-            raise ShapeError(f"the prior {self.name} takes samples of shape {self.event_shape}, got {given}")
-        label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=x.device)
-        out = self.network(x.to(self.dtype or x.dtype, memory_format=self.layout), label)
+            got = tuple(x.shape[1:])
+            raise ShapeError(f"the prior {self.name} takes samples of shape {self.event_shape}, got {got}")
+        given = x.to(self.device or x.device, self.dtype or x.dtype, memory_format=self.layout)
+        label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=given.device)
+        size = self.chunk or max(len(x), 1)
+        parts = [self._run(*rows) for rows in zip(given.split(size), label.split(size), strict=True)]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
         expected = (len(x), (1 + self.learned_variance) * x.shape[1], *x.shape[2:])
         if out.shape != expected:
             raise ShapeError(
@@ -111,7 +136,7 @@ class NetworkDenoiser(Denoiser):
                 hint="twice the channels means learned_variance=True",
             )
         prediction, rest = out[:, : x.shape[1]], out[:, x.shape[1] :]
-        return self._convert(x, prediction.to(x.dtype), self.schedule.level(t)), rest
+        return self._convert(x, prediction.to(x), self.schedule.level(t)), rest
 
     def record(self) -> dict[str, Any]:
         """Name, conventions and, for priors from files, their digest."""

@@ -35,7 +35,7 @@ def psnr(x: Tensor, truth: Tensor, value_range: tuple[float, float] = (-1.0, 1.0
         >>> psnr(torch.full((1, 3, 8, 8), 0.2), torch.zeros(1, 3, 8, 8)).round(decimals=6)
         tensor([20.], dtype=torch.float64)
     """
-    x, truth = _prepared(x, truth, value_range)
+    x, truth = unit_images(x, truth, value_range)
     return -10 * (x - truth).square().flatten(1).mean(1).log10()
 
 
@@ -69,7 +69,7 @@ def ssim(x: Tensor, truth: Tensor, value_range: tuple[float, float] = (-1.0, 1.0
     References: Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural
     similarity", IEEE Transactions on Image Processing 13(4), Eq. (13) to (15).
     """
-    x, truth = _prepared(x, truth, value_range)
+    x, truth = unit_images(x, truth, value_range)
     if min(x.shape[2:]) < WINDOW:
         raise ShapeError(
             f"SSIM needs images of at least {WINDOW}x{WINDOW}, got {x.shape[2]}x{x.shape[3]}",
@@ -85,8 +85,8 @@ def ssim(x: Tensor, truth: Tensor, value_range: tuple[float, float] = (-1.0, 1.0
     return (luminance * structure).flatten(1).mean(1)  # all channels have equally many windows
 
 
-def _prepared(x: Tensor, truth: Tensor, value_range: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Both in float64, clamped and scaled to [0, 1]."""
+def unit_images(x: Tensor, truth: Tensor, value_range: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Images and truth in float64, clamped to `value_range` and scaled to [0, 1]; the errors of `psnr`."""
     low, high = value_range
     if not low < high:
         raise ConfigError(f"value_range must rise, got {value_range}")

@@ -2,109 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TypeVar
+from functools import partial
 
-import torch
-from torch import Tensor
-
-from midguide.denoisers.base import Denoiser
-from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
 from midguide.linalg import gaussian_w2
 from midguide.metrics import distribution
+from midguide.metrics.base import Answer, Metric, Target, known
 from midguide.metrics.c2st import c2st
-from midguide.problem import Problem
+from midguide.metrics.pictures import IMAGE_METRICS
+from midguide.metrics.scores import crps, energy_score, truth_coverage
+from midguide.metrics.sets import SET_METRICS
 
-T = TypeVar("T")
-
-Moments = tuple[Tensor, Tensor]
-"""Mean over the flattened event, shape (d,), and covariance, shape (d, d), in float64."""
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a sampler gave for one observation.
-
-    Args:
-        draws: shape (n, *event).
-        law: the exact moments of the draws where they are known; otherwise they are estimated.
-    """
-
-    draws: Tensor
-    law: Moments | None = None
-
-    @cached_property
-    def moments(self) -> Moments:
-        """Those of the law where it is known, else of the draws."""
-        if self.law is not None:
-            return self.law
-        x = self.draws.double().flatten(1)
-        return x.mean(0), torch.cov(x.T).reshape(x.shape[1], x.shape[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """What an answer is compared with.
-
-    Args:
-        problem: one observation; its truth where known.
-        posterior: the exact posterior where known.
-        draws: of the exact posterior, shape (n, *event).
-    """
-
-    problem: Problem
-    posterior: Gaussian | GaussianMixture | None = None
-    draws: Tensor | None = None
-
-    @cached_property
-    def moments(self) -> Moments:
-        """Of the exact posterior."""
-        if isinstance(self.posterior, GaussianMixture):
-            mean, covariance = self.posterior.mean_and_covariance()
-            return mean.flatten(), covariance
-        posterior = known(self.posterior, "an exact posterior")
-        return posterior.mean.double().flatten(), posterior.covariance_matrix().double()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One number about an answer.
-
-    Args:
-        compute: the number.
-        exact: whether it needs the exact posterior.
-        truth: whether it needs the true signal.
-        prior: the class of prior that it is made for.
-    """
-
-    compute: Callable[[Answer, Target], float]
-    exact: bool = True
-    truth: bool = False
-    prior: type[Denoiser] = Denoiser
-
-    def check(self, problem: Problem) -> None:
-        """Refuse a problem that lacks what the metric needs.
-
-        Raises:
-            UnsupportedProblem: says what is missing.
-        """
-        if self.truth and problem.truth is None:
-            raise UnsupportedProblem("it needs the truth, which is unknown here")
-        if self.exact and not isinstance(problem.denoiser, Gaussian | GaussianMixture):
-            raise UnsupportedProblem(f"it needs an exact posterior, {type(problem.denoiser).__name__} has none")
-        if not isinstance(problem.denoiser, self.prior):
-            raise UnsupportedProblem(f"it needs a {self.prior.__name__}, this is a {type(problem.denoiser).__name__}")
-
-
-def known(value: T | None, what: str) -> T:
-    """`value`, which must not be None."""
-    if value is None:
-        raise UnsupportedProblem(f"the metric needs {what}")
-    return value
+__all__ = ["METRICS", "SET_METRICS", "Answer", "Metric", "Target"]
 
 
 def _sliced(order: int, answer: Answer, target: Target) -> float:
@@ -151,17 +61,34 @@ def _truth_rmse(answer: Answer, target: Target) -> float:
     return float((answer.moments[0] - truth.double().flatten()).square().mean().sqrt())
 
 
+def _crps(answer: Answer, target: Target) -> float:
+    return float(crps(answer.draws, known(target.problem.truth, "the truth")[0]).mean())
+
+
+def _energy_score(answer: Answer, target: Target) -> float:
+    return energy_score(answer.draws, known(target.problem.truth, "the truth")[0])
+
+
+def _truth_coverage(level: float, answer: Answer, target: Target) -> float:
+    return float(truth_coverage(answer.draws, known(target.problem.truth, "the truth")[0], level).mean())
+
+
 METRICS: dict[str, Metric] = {
+    **IMAGE_METRICS,
     "c2st[mlp=64,folds=4]": Metric(compute=_c2st),
     "chi_square": Metric(compute=_chi_square, exact=False),
     "covariance_error": Metric(compute=_covariance_error),
     "coverage[level=0.5]": Metric(compute=partial(_coverage, 0.5)),
     "coverage[level=0.9]": Metric(compute=partial(_coverage, 0.9)),
+    "crps[estimator=fair]": Metric(compute=_crps, exact=False, truth=True, draws=2),
+    "energy_score[estimator=fair]": Metric(compute=_energy_score, exact=False, truth=True, draws=2),
     "gaussian_w2": Metric(compute=_gaussian_w2),
     "mean_error": Metric(compute=_mean_error),
     "mode_weight_tv": Metric(compute=_mode_weight_tv, prior=GaussianMixture),
     "sliced_wasserstein_1[slices=100]": Metric(compute=partial(_sliced, 1)),
     "sliced_wasserstein_2[slices=100]": Metric(compute=partial(_sliced, 2)),
+    "truth_coverage[level=0.5,by=rank]": Metric(compute=partial(_truth_coverage, 0.5), exact=False, truth=True),
+    "truth_coverage[level=0.9,by=rank]": Metric(compute=partial(_truth_coverage, 0.9), exact=False, truth=True),
     "truth_rmse": Metric(compute=_truth_rmse, exact=False, truth=True),
     "variance_ratio": Metric(compute=_variance_ratio),
 }

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,6 @@ class SashimiConfig:
     """Shape of a `Sashimi`; the defaults are those of the MGPS paper's ECG prior.
 
     Args:
-        kind: `sashimi`.
         in_channels: channels of the signal.
         out_channels: channels of the output.
         channels: width of the first tier; every further one is twice as wide.
@@ -45,7 +44,6 @@ class SashimiConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["sashimi"] = "sashimi"
     in_channels: int = 9
     out_channels: int = 9
     channels: int = 64

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ class UNetConfig:
     """Shape of a `UNet`.
 
     Args:
-        kind: `unet`.
         in_channels: channels of the image.
         out_channels: channels of the output; `2 * in_channels` for a network that also predicts a variance.
         channels: width of the finest level.
@@ -38,7 +37,6 @@ class UNetConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["unet"] = "unet"
     in_channels: int = 3
     out_channels: int = 3
     channels: int = 96

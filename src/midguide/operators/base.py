@@ -2,20 +2,22 @@
 
 An operator maps (B, *event) to (B, *measurement). Measurements keep a dense shape: an operator that hides entries
 returns zero there and says so in `measured`, so that noise and chi-square count only what was measured.
-Operators are frozen dataclasses of tensors and numbers; `to` and `select` work on the fields.
+Operators are frozen dataclasses of tensors, numbers and frozen modules; `to` and `select` work on the fields.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from midguide import linalg
-from midguide.errors import ShapeError
+from midguide.errors import ConfigError, ShapeError
+from midguide.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class Operator(ABC):
                 return value.to(like)
             if isinstance(value, tuple) and any(isinstance(item, Operator) for item in value):
                 return tuple(move(item) for item in value)
+            if isinstance(value, nn.Module):
+                return copy.deepcopy(value).to(like)  # modules move in place
             if not isinstance(value, Tensor):
                 return value
             if isinstance(like, Tensor) and not value.is_floating_point():
@@ -59,7 +63,16 @@ class Operator(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearOperator(Operator):
+class PseudoInvertibleOperator(Operator):
+    """An operator with a pseudo-inverse, `h(h^+(h(x))) = h(x)`; it need not be linear."""
+
+    @abstractmethod
+    def pinv(self, y: Tensor) -> Tensor:
+        """`h^+(y)`, shape (B, *measurement) -> (B, *event)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator(PseudoInvertibleOperator):
     """A linear operator `A`; pseudo-inverse and proximal step are conjugate gradients by default."""
 
     @abstractmethod
@@ -125,8 +138,8 @@ class SVDOperator(LinearOperator):
 
     def prox(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         values = self.singular_values(x)
-        correction = self.vt(self.adjoint(y - self(x))) / (values**2 + weight)
-        return x + self.v(correction, x)
+        # A^T r = V s U^T r would leave rounding errors on the null space, which a small weight makes large
+        return x + self.v(values / (values**2 + weight) * self.ut(y - self(x)), x)
 
     @staticmethod
     def _inverse(values: Tensor) -> Tensor:
@@ -143,6 +156,17 @@ def check_rows(operator: Operator, batch: Tensor) -> None:
             f"the batch has {len(batch)} rows",
             hint="operator.select(rows) gives the operator of any rows",
         )
+
+
+def observation_streams(seed: int, name: str, count: int | None) -> list[Rng]:
+    """A random stream (seed, name, i) for each of `count` observations, or one for all of them if None.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+    """
+    if count is not None and count < 1:
+        raise ConfigError(f"count must be at least 1, got {count}", hint="leave it out for one draw that serves all")
+    return [Rng([(seed, name, i)]) for i in range(count or 1)]
 
 
 def image_size(event_shape: tuple[int, ...]) -> tuple[int, int]:

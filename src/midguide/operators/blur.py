@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import LinearOperator, SVDOperator, check_rows, image_size, scaled
+from midguide.operators.base import (
+    LinearOperator,
+    SVDOperator,
+    check_rows,
+    image_size,
+    observation_streams,
+    scaled,
+)
+from midguide.operators.motion_kernel import motion_kernel
 
 IMAGE = (-2, -1)
 
@@ -158,20 +166,26 @@ class ReflectBlur(LinearOperator):
         return rows, columns
 
 
-def gaussian_blur(
-    event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
-) -> ReflectBlur:
-    """Gaussian blur, reflect padding; `std` is that of a 256x256 image and scales with the image's shorter side."""
-    kernel = scaled_gaussian(event_shape, std, truncate)
-    return ReflectBlur(torch.outer(kernel, kernel))
-
-
 def gaussian_blur_circular(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
 ) -> CircularBlur:
-    """Gaussian blur that wraps around; `std` as in `gaussian_blur`."""
+    """Gaussian blur that wraps around; `std` is that of a 256x256 image and scales with the image's shorter side."""
     kernel = scaled_gaussian(event_shape, std, truncate)
     return CircularBlur(torch.outer(kernel, kernel))
+
+
+def motion_blur(
+    event_shape: tuple[int, ...], *, seed: int = 0, size: float = 61.0, intensity: float = 0.5, count: int | None = None
+) -> ReflectBlur:
+    """Blur by camera shake, reflect padding; `size` is the kernel's side in a 256x256 image and scales as `std` does.
+
+    Sides are rounded to odd numbers. Such blurs nearly erase some patterns: where the pseudo-inverse is asked for
+    without regard to the noise, conjugate gradients stop before it is reached. Kernel i comes from the stream
+    (seed, "motion-blur", i); `count` is how many observations get a kernel of their own, None for one that serves all.
+    """
+    side = 2 * round((scaled(size, min(image_size(event_shape))) - 1) / 2) + 1
+    kernels = [motion_kernel(side, intensity, rng) for rng in observation_streams(seed, "motion-blur", count)]
+    return ReflectBlur(kernels[0]) if count is None else ReflectBlur(torch.stack(kernels), per_observation=True)
 
 
 def scaled_gaussian(event_shape: tuple[int, ...], std: float, truncate: float) -> Tensor:

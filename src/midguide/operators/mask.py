@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from midguide.errors import ConfigError, DataError, ShapeError
-from midguide.operators.base import SVDOperator, check_rows, image_size, scaled
-from midguide.rng import Rng
+from midguide.operators.base import SVDOperator, check_rows, image_size, observation_streams, scaled
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -143,14 +142,12 @@ def random_mask(event_shape: tuple[int, ...], keep: float, seed: int, count: int
     """
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"keep must be in (0, 1], got {keep}", hint="it is the fraction that is measured")
-    if count is not None and count < 1:
-        raise ConfigError(f"count must be at least 1, got {count}", hint="leave it out for one mask that serves all")
     n = math.prod(event_shape)
-    rows = 1 if count is None else count
-    order = Rng([(seed, "mask", i) for i in range(rows)]).uniform(torch.empty(rows, n)).argsort(dim=1, stable=True)
-    masks = torch.zeros(rows, n, dtype=torch.bool)
+    draws = torch.cat([rng.uniform(torch.empty(1, n)) for rng in observation_streams(seed, "mask", count)])
+    order = draws.argsort(dim=1, stable=True)
+    masks = torch.zeros(draws.shape, dtype=torch.bool)
     masks.scatter_(1, order[:, : round(keep * n)], True)
-    masks = masks.reshape(rows, *event_shape)
+    masks = masks.reshape(-1, *event_shape)
     return Mask(masks[0]) if count is None else Mask(masks, per_observation=True)
 
 

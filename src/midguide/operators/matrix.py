@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -45,13 +46,16 @@ class Identity(SVDOperator):
 class Matrix(SVDOperator):
     """`y = A x` for a matrix A acting on the flattened event; build it with `Matrix.create`.
 
-    The decomposition `A = U diag(s) V^T` has d columns in U and d values in s; those past the rank are zero.
+    The decomposition `A = U diag(s) V^T` has d columns in U and d values in s; those past the rank are zero. V is kept
+    as the product `I - Y T Y^T` of r = min(m, d) Householder reflections, so that V costs r d operations, not d^2
+    (Schreiber and Van Loan 1989).
 
     Args:
         matrix: A, shape (m, d), or (N, m, d) with a matrix for each observation.
         left: U, shape (m, d) or (N, m, d).
         values: s, shape (d,) or (N, d), decreasing.
-        right: V^T, orthogonal, shape (d, d) or (N, d, d).
+        reflectors: Y, shape (d, r) or (N, d, r).
+        factor: T, upper triangular, shape (r, r) or (N, r, r).
         event_shape: shape of one x, with d entries.
 
     Example:
@@ -63,7 +67,8 @@ class Matrix(SVDOperator):
     matrix: Tensor
     left: Tensor
     values: Tensor
-    right: Tensor
+    reflectors: Tensor
+    factor: Tensor
     event_shape: tuple[int, ...]
 
     @classmethod
@@ -90,15 +95,17 @@ class Matrix(SVDOperator):
             raise ConfigError(f"cut must not be negative, got {cut}")
         matrix = matrix.double()
         m, d = matrix.shape[-2:]
-        left, values, right = torch.linalg.svd(matrix, full_matrices=True)
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         rank = min(m, d)
         rounding = values.amax(-1, keepdim=True) * torch.finfo(matrix.dtype).eps * max(m, d)
         keep = (values > rounding) & (values >= cut)
-        values = torch.nn.functional.pad(torch.where(keep, values, 0.0), (0, d - rank))
-        left = torch.nn.functional.pad(left[..., :rank] * keep[..., None, :], (0, d - rank))
+        reflectors, factor, signs = _reflections(right.mT)
+        left = left * (keep * signs)[..., None, :]
+        values = torch.where(keep, values, 0.0)
         if cut > 0.0:
-            matrix = (left * values[..., None, :]) @ right
-        return cls(matrix, left, values, right, tuple(event_shape))
+            matrix = (left * (values * signs)[..., None, :]) @ right
+        left, values = (torch.nn.functional.pad(part, (0, d - rank)) for part in (left, values))
+        return cls(matrix, left, values, reflectors, factor, tuple(event_shape))
 
     @property
     def observations(self) -> int | None:
@@ -107,8 +114,14 @@ class Matrix(SVDOperator):
     def select(self, rows: Tensor) -> Self:
         if self.observations is None:
             return self
-        parts = {name: getattr(self, name)[rows] for name in ("matrix", "left", "values", "right")}
-        return replace(self, **parts)
+        names = ("matrix", "left", "values", "reflectors", "factor")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    @cached_property
+    def right(self) -> Tensor:
+        """V^T as a matrix, shape (d, d) or (N, d, d)."""
+        identity = torch.eye(self.reflectors.shape[-2]).to(self.reflectors)
+        return identity - self.reflectors @ self.factor.mT @ self.reflectors.mT
 
     def __call__(self, x: Tensor) -> Tensor:
         self._check_event(x)
@@ -123,7 +136,7 @@ class Matrix(SVDOperator):
 
     def vt(self, x: Tensor) -> Tensor:
         self._check_event(x)
-        return _multiply(self.right, x.flatten(1))
+        return self._reflect(x.flatten(1), self.factor.mT)
 
     def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
         return _multiply(self.right.mT, coefficients).unflatten(1, self.event_shape)
@@ -131,6 +144,11 @@ class Matrix(SVDOperator):
     def ut(self, y: Tensor) -> Tensor:
         self._check_measurement(y)
         return _multiply(self.left.mT, y)
+
+    def _reflect(self, x: Tensor, factor: Tensor) -> Tensor:
+        """`x - Y F Y^T x` for each row of x, shape (B, d)."""
+        inner = _multiply(factor, _multiply(self.reflectors.mT, x))
+        return x - _multiply(self.reflectors, inner)
 
     def _check_event(self, x: Tensor) -> None:
         check_rows(self, x)
@@ -148,6 +166,29 @@ def identity(event_shape: tuple[int, ...], *, seed: int = 0) -> Identity:
     return Identity()
 
 
+def _reflections(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Reflections whose product `I - Y T Y^T` begins with orthonormal columns, up to their signs.
+
+    Args:
+        columns: orthonormal, shape (..., d, r).
+
+    Returns:
+        Y, shape (..., d, r); T, upper triangular, shape (..., r, r); the signs, shape (..., r).
+    """
+    packed, tau = torch.geqrf(columns)
+    signs = packed.diagonal(dim1=-2, dim2=-1).sign()
+    reflectors = packed.tril(-1) + torch.eye(*packed.shape[-2:]).to(packed)
+    overlaps = reflectors.mT @ reflectors
+    factor = torch.zeros_like(overlaps)
+    for j in range(tau.shape[-1]):
+        factor[..., j, j] = tau[..., j]
+        column = (factor[..., :j, :j] @ overlaps[..., :j, j : j + 1])[..., 0]
+        factor[..., :j, j] = -tau[..., j, None] * column
+    return reflectors, factor, signs
+
+
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     """`M x` for each row of x, with one matrix for all rows or one for each."""
-    return torch.einsum("...ij,...j->...i", matrix.to(x), x)
+    if matrix.ndim == 2:
+        return x @ matrix.to(x).mT
+    return torch.einsum("bij,bj->bi", matrix.to(x), x)

@@ -2,7 +2,7 @@
 
 A new operator is one file with a factory `(event_shape, *, seed=0, **settings) -> Operator`, whose keyword arguments
 with their types are the operator's settings, and one line in `OPERATORS`. Lengths among the settings are those of an
-image with 256 pixels and scale with the image.
+image with 256 pixels and scale with the image. `PRESETS` are settings with a name, written `operator:preset`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,26 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import torch
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators import blur, ecg, mask, matrix, separable_blur, super_resolution
+from midguide.operators import (
+    bicubic,
+    blur,
+    colorization,
+    compressed_sensing,
+    ecg,
+    high_dynamic_range,
+    jpeg,
+    mask,
+    matrix,
+    nonlinear_blur,
+    phase_retrieval,
+    separable_blur,
+    super_resolution,
+)
 from midguide.operators.base import Operator
 
 
@@ -37,6 +51,11 @@ class OperatorEntry:
     svd: bool
 
     @property
+    def operator(self) -> type[Operator]:
+        """The class of the operators that it makes."""
+        return get_type_hints(self.build)["return"]
+
+    @property
     def settings(self) -> Mapping[str, inspect.Parameter]:
         """The settings of the operator with their types and defaults, in the order of the factory."""
         parameters = inspect.signature(self.build, eval_str=True).parameters
@@ -44,19 +63,73 @@ class OperatorEntry:
 
 
 OPERATORS: dict[str, OperatorEntry] = {
+    "bicubic": OperatorEntry(bicubic.bicubic, "bicubic downsampling", True, True),
     "box-inpainting": OperatorEntry(mask.box_inpainting, "a box is hidden", True, True),
+    "colorization": OperatorEntry(colorization.colorization, "mean or luma of the channels", True, True),
+    "compressed-sensing": OperatorEntry(
+        compressed_sensing.compressed_sensing, "random combinations of the pixels", True, True
+    ),
     "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", True, True),
     "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", True, True),
-    "gaussian-blur": OperatorEntry(blur.gaussian_blur, "Gaussian blur, reflect padding", True, False),
+    "gaussian-blur": OperatorEntry(separable_blur.gaussian_blur, "Gaussian blur, reflect padding", True, True),
     "gaussian-blur-circular": OperatorEntry(blur.gaussian_blur_circular, "Gaussian blur, wraps around", True, True),
     "gaussian-blur-separable": OperatorEntry(
         separable_blur.gaussian_blur_separable, "Gaussian blur, zero padding, small singular values cut", True, True
     ),
     "half-mask": OperatorEntry(mask.half_inpainting, "one half of the image is hidden", True, True),
+    "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", False, False),
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", True, True),
+    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", False, False),
     "mask-file": OperatorEntry(mask.file_inpainting, "an image file says what is measured (white)", True, True),
+    "motion-blur": OperatorEntry(blur.motion_blur, "blur by camera shake, reflect padding", True, False),
+    "nonlinear-blur": OperatorEntry(
+        nonlinear_blur.nonlinear_blur, "blur in kernel space, or by a camera that shakes in linear light", False, False
+    ),
+    "phase-retrieval": OperatorEntry(
+        phase_retrieval.phase_retrieval, "modulus of the Fourier transform of the padded image", False, False
+    ),
     "random-inpainting": OperatorEntry(mask.random_inpainting, "a random fraction of pixels is measured", True, True),
     "super-resolution": OperatorEntry(super_resolution.super_resolution, "means of square blocks", True, True),
+}
+
+
+@dataclass(frozen=True)
+class OperatorPreset:
+    """Settings of an operator that have a name.
+
+    Args:
+        settings: keyword arguments of the factory.
+        source: where they come from.
+    """
+
+    settings: Mapping[str, object]
+    source: str
+
+
+_PAPER = "Moufad et al. 2025"
+
+PRESETS: dict[str, OperatorPreset] = {
+    "bicubic:x16": OperatorPreset({"factor": 16}, "super-resolution x16 with bicubic weights"),
+    "bicubic:x4": OperatorPreset({"factor": 4}, "super-resolution x4 with bicubic weights"),
+    "box-inpainting:paper": OperatorPreset(
+        {"box": 150.0, "top": 50.0, "left": 50.0}, f"{_PAPER}: rows and columns 50 to 199 of 256, not quite centred"
+    ),
+    "gaussian-blur-separable:paper": OperatorPreset(
+        {"std": 3.0, "truncate": 4.0, "cut": 0.03}, f"{_PAPER}: for methods that need an SVD; 73 of 256 values kept"
+    ),
+    "gaussian-blur:paper": OperatorPreset(
+        {"std": 3.0, "truncate": 4.0}, f"{_PAPER}: 25x25 pixels of 256, in a kernel of 61x61"
+    ),
+    "half-mask:right": OperatorPreset({"side": "right"}, f"{_PAPER}: half mask"),
+    "half-mask:top": OperatorPreset({"side": "top"}, f"{_PAPER}: top mask"),
+    "high-dynamic-range:paper": OperatorPreset({"scale": 2.0}, _PAPER),
+    "jpeg:paper": OperatorPreset(
+        {"quality": 2, "tables": "unclamped", "subsampling": "4:2:0"}, f"{_PAPER}: quality 2, tables as in its code"
+    ),
+    "motion-blur:paper": OperatorPreset({"size": 61.0, "intensity": 0.5}, f"{_PAPER}: 61x61 pixels of 256"),
+    "phase-retrieval:paper": OperatorPreset({"oversampling": 2.0}, f"{_PAPER}: 256 pixels become 384"),
+    "super-resolution:x16": OperatorPreset({"factor": 16}, f"{_PAPER}: super-resolution x16"),
+    "super-resolution:x4": OperatorPreset({"factor": 4}, f"{_PAPER}: super-resolution x4"),
 }
 
 
@@ -64,19 +137,20 @@ def make_operator(name: str, event_shape: tuple[int, ...], *, seed: int = 0, **s
     """Build an operator of the registry and try it once on zeros.
 
     Args:
-        name: a key of `OPERATORS`.
+        name: a key of `OPERATORS`, or of `PRESETS`, `box-inpainting:paper`.
         event_shape: shape of one signal; images are (channels, height, width).
         seed: seed of whatever the operator draws.
-        settings: the operator's own settings.
+        settings: the operator's own settings, on top of the preset's.
 
     Raises:
-        ConfigError: the name or a setting is unknown, a setting is missing or has an impossible value.
+        ConfigError: the name, a preset or a setting is unknown, a setting is missing or has an impossible value.
         ShapeError: the operator does not fit the event.
 
     Example:
         >>> make_operator("super-resolution", (3, 64, 64), factor=4)
         BlockMean(factor=4)
     """
+    name, settings = _preset(name, settings)
     if name not in OPERATORS:
         raise ConfigError(f"unknown operator {name!r}", hint=_suggest(name, OPERATORS))
     if not event_shape or any(not isinstance(size, int) or size < 1 for size in event_shape):
@@ -86,6 +160,17 @@ def make_operator(name: str, event_shape: tuple[int, ...], *, seed: int = 0, **s
     operator = entry.build(tuple(event_shape), seed=seed, **settings)
     operator(torch.zeros(operator.observations or 1, *event_shape))
     return operator
+
+
+def _preset(name: str, settings: dict[str, object]) -> tuple[str, dict[str, object]]:
+    """The operator that `operator:preset` names, and the preset's settings changed by `settings`."""
+    operator, colon, preset = name.partition(":")
+    if not colon or operator not in OPERATORS:
+        return operator, settings
+    if name not in PRESETS:
+        known = ", ".join(key for key in PRESETS if key.startswith(f"{operator}:"))
+        raise ConfigError(f"the operator {operator!r} has no preset {preset!r}", hint=f"its presets: {known or 'none'}")
+    return operator, {**PRESETS[name].settings, **settings}
 
 
 def _check_settings(name: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Separable blur with zeros beyond the border, which has a singular value decomposition made of two small ones."""
+"""Separable blurs, which have a singular value decomposition made of two small ones, whatever their border."""
 
 from __future__ import annotations
 
@@ -9,32 +9,24 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ShapeError
-from midguide.operators.base import SVDOperator, image_size
-from midguide.operators.blur import scaled_gaussian
+from midguide.operators.base import image_size
+from midguide.operators.blur import ReflectBlur, scaled_gaussian
 from midguide.operators.matrix import Matrix
+from midguide.operators.separable import Separable
 
 
 @dataclass(frozen=True, eq=False)
-class SeparableBlur(SVDOperator):
-    """`Y = A_y X A_x^T` for each channel; build it with `SeparableBlur.create`, which sees zeros beyond the border.
+class SeparableBlur(Separable):
+    """Convolution of columns and rows with two kernels, as a `Separable` operator.
 
-    The decomposition is the Kronecker product of those of A_y and A_x: each singular value is a product.
-
-    Args:
-        vertical: A_y, acting on columns, shape (H, H).
-        horizontal: A_x, acting on rows, shape (W, W).
-
-    Raises:
-        ShapeError: the image is not (..., H, W).
+    Build it with `SeparableBlur.create`, which sees zeros beyond the border, or with `SeparableBlur.reflected`, which
+    mirrors the image there.
 
     Example:
         >>> kernel = torch.tensor([0.25, 0.5, 0.25])
         >>> SeparableBlur.create(kernel, kernel, 8, 16)(torch.ones(1, 3, 8, 16)).shape
         torch.Size([1, 3, 8, 16])
     """
-
-    vertical: Matrix
-    horizontal: Matrix
 
     @classmethod
     def create(cls, kernel_y: Tensor, kernel_x: Tensor, height: int, width: int, *, cut: float = 0.0) -> Self:
@@ -52,32 +44,25 @@ class SeparableBlur(SVDOperator):
             Matrix.create(_toeplitz(kernel_x, width), (width,), cut=cut),
         )
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._both(x, self.vertical.matrix, self.horizontal.matrix)
+    @classmethod
+    def reflected(cls, kernel_y: Tensor, kernel_x: Tensor, height: int, width: int) -> Self:
+        """The `ReflectBlur` with the kernel `outer(kernel_y, kernel_x)`; arguments as in `create`."""
+        return cls(
+            Matrix.create(_mirrored(kernel_y, height), (height,)),
+            Matrix.create(_mirrored(kernel_x, width), (width,)),
+        )
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self._both(y, self.vertical.matrix.mT, self.horizontal.matrix.mT)
 
-    def singular_values(self, x: Tensor) -> Tensor:
-        values = torch.outer(self.vertical.values, self.horizontal.values).to(x)
-        return values.expand(x.shape[1:]).flatten()
+def gaussian_blur(
+    event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
+) -> SeparableBlur:
+    """Gaussian blur, reflect padding; `std` is that of a 256x256 image and scales with the image's shorter side.
 
-    def vt(self, x: Tensor) -> Tensor:
-        return self._both(x, self.vertical.right, self.horizontal.right).flatten(1)
-
-    def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
-        x = coefficients.unflatten(1, like.shape[1:])
-        return self._both(x, self.vertical.right.mT, self.horizontal.right.mT)
-
-    def ut(self, y: Tensor) -> Tensor:
-        return self._both(y, self.vertical.left.mT, self.horizontal.left.mT).flatten(1)
-
-    def _both(self, x: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-        """`vertical X horizontal^T` for each channel of each row."""
-        size = (len(self.vertical.matrix), len(self.horizontal.matrix))
-        if x.ndim < 3 or tuple(x.shape[-2:]) != size:
-            raise ShapeError(f"expected images of {size[0]}x{size[1]}, got events of shape {tuple(x.shape[1:])}")
-        return vertical.to(x) @ x @ horizontal.to(x).mT
+    Its decomposition is exact, down to the smallest singular values: where the noise is not accounted for, as in the
+    pseudo-inverse, take `gaussian-blur-separable`, which cuts them.
+    """
+    kernel = scaled_gaussian(event_shape, std, truncate)
+    return SeparableBlur.reflected(kernel, kernel, *image_size(event_shape))
 
 
 def gaussian_blur_separable(
@@ -96,3 +81,9 @@ def _toeplitz(kernel: Tensor, size: int) -> Tensor:
     offset = index[:, None] - index[None] + len(kernel) // 2
     inside = (offset >= 0) & (offset < len(kernel))
     return torch.where(inside, kernel.double()[offset.clamp(0, len(kernel) - 1)], 0.0)
+
+
+def _mirrored(kernel: Tensor, size: int) -> Tensor:
+    """The matrix of a 1-D convolution that mirrors the signal at its borders, shape (size, size)."""
+    basis = torch.eye(size, dtype=torch.float64)[..., None]
+    return ReflectBlur(kernel.double()[:, None])(basis)[..., 0].mT

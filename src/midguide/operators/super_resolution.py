@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from midguide import linalg
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators.base import SVDOperator
 
@@ -17,7 +18,7 @@ class BlockMean(SVDOperator):
     """The mean of each block of p entries, for each channel: `A = (1/p) 1^T` on a block.
 
     Its singular values are `1/sqrt(p)` (1/4 for 4x4 blocks) and zero. The right singular vectors of a block are the
-    columns of `V = w w^T / w_1 - I` with `w = e_1 + 1/sqrt(p)`, a reflection up to sign: its first column is constant.
+    columns of `linalg.reflect`, whose first column is constant.
 
     Args:
         factor: side of a square block; or its lengths along the last axes: (4, 2) for 4 rows and 2 columns, (4,) for
@@ -66,9 +67,8 @@ class BlockMean(SVDOperator):
 
     def _reflect(self, blocks: Tensor) -> Tensor:
         """`V b` for each block, shape (..., p); V is symmetric and its own inverse."""
-        w = blocks.new_full((blocks.shape[-1],), 1 / math.sqrt(blocks.shape[-1]))
-        w[0] += 1
-        return (blocks @ w)[..., None] * (w / w[0]) - blocks
+        p = blocks.shape[-1]
+        return linalg.reflect(blocks, blocks.new_full((p,), 1 / math.sqrt(p)))
 
     def _split(self, x: Tensor) -> Tensor:
         """Blocks of x, shape (B, ..., H, W) -> (B, ..., H/f, W/g, p)."""

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 DPI = 192
 _COLUMNS, _MOST_SAMPLES = 4, 8
 _TILE, _GAP, _MARGIN, _HEAD, _FOOT, _BAR = 2.0, 0.14, 0.18, 0.4, 0.4, 0.55  # inches
-_INK, _SOFT, _HIDDEN = "#1d1f24", "#6b7079", 0.9
+_INK, _SOFT = "#1d1f24", "#6b7079"
+HIDDEN = 0.9
+"""Shade of what was not measured."""
 
 
 def panel(
@@ -32,6 +34,7 @@ def panel(
     *,
     observation: int = 0,
     measured: Tensor | None = None,
+    measurement: Tensor | None = None,
     value_range: tuple[float, float] = (-1.0, 1.0),
     captions: Mapping[str, str] | None = None,
     sample_captions: Sequence[str] = (),
@@ -45,6 +48,7 @@ def panel(
         samples: the result of `sample`, of images: events of shape (C, H, W).
         observation: which observation.
         measured: which entries of the observation were measured, broadcastable to it; the others are drawn light grey.
+        measurement: what to show as the measurement, shape (C, H, W); by default the observation, if it is an image.
         value_range: values shown black and white.
         captions: small text beside the titles of the `truth`, the `measurement`, the `mean` and the `std`.
         sample_captions: small text beside the title of each sample.
@@ -62,22 +66,23 @@ def panel(
     captions = captions or {}
     height, width = draws.shape[-2:]
     y, truth, shown = samples.tensors.get("y"), samples.tensors.get("truth"), min(len(draws), _MOST_SAMPLES)
-    y = y if y is not None and y.ndim == 4 else None
-    columns = max(min(shown, _COLUMNS), 2 + (truth is not None) + (y is not None))
+    seen = y[observation] if y is not None and y.ndim == 4 else None
+    seen = measurement if measurement is not None else seen
+    columns = max(min(shown, _COLUMNS), 2 + (truth is not None) + (seen is not None))
     canvas = _Canvas(1 + math.ceil(shown / columns), columns, height / width)
 
     def show(column: int, title: str, key: str, image: Tensor, mask: Tensor | None = None) -> Axes:
         axes = canvas.tile(0, column, title, captions.get(key, ""))
-        axes.imshow(_pixels(image, value_range, mask), cmap="gray", vmin=0.0, vmax=1.0)
+        axes.imshow(pixels(image, value_range, mask), cmap="gray", vmin=0.0, vmax=1.0)
         return axes
 
     column = 0
     if truth is not None:
         show(column, "truth", "truth", truth[observation])
         column += 1
-    if y is not None:
-        mask = None if measured is None else measured.expand(y[observation].shape)
-        show(column, "measurement", "measurement", y[observation], mask)
+    if seen is not None:
+        mask = None if measured is None else measured.expand(seen.shape)
+        show(column, "measurement", "measurement", seen, mask)
         column += 1
     show(column, "posterior mean", "mean", samples.mean()[observation])
     caption = "one sample" if len(draws) == 1 else captions.get("std", "")
@@ -86,7 +91,7 @@ def panel(
     for i, draw in enumerate(draws[:shown]):
         caption = sample_captions[i] if i < len(sample_captions) else ""
         sample_axes = canvas.tile(1 + i // columns, i % columns, f"sample {i + 1}", caption)
-        sample_axes.imshow(_pixels(draw, value_range), cmap="gray", vmin=0.0, vmax=1.0)
+        sample_axes.imshow(pixels(draw, value_range), cmap="gray", vmin=0.0, vmax=1.0)
     canvas.colour_bar(axes, axes.imshow(std, cmap="magma", vmin=0.0, vmax=float(std.max()) or 1.0))
     canvas.footer(footer)
     return canvas.figure
@@ -139,10 +144,10 @@ class _Canvas:
         self.figure.text(x / self.width, y / self.height, text, va="baseline", **style)
 
 
-def _pixels(image: Tensor, value_range: tuple[float, float], measured: Tensor | None = None) -> np.ndarray:
+def pixels(image: Tensor, value_range: tuple[float, float], measured: Tensor | None = None) -> np.ndarray:
     """An image (C, H, W) as matplotlib wants it, in [0, 1]: (H, W) or (H, W, 3); what was not measured light grey."""
     low, high = value_range
-    pixels = ((image.detach().float().cpu() - low) / (high - low)).clamp(0.0, 1.0)
+    values = ((image.detach().float().cpu() - low) / (high - low)).clamp(0.0, 1.0)
     if measured is not None:
-        pixels = torch.where(measured.cpu(), pixels, _HIDDEN)
-    return (pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)).numpy()
+        values = torch.where(measured.cpu(), values, HIDDEN)
+    return (values.permute(1, 2, 0) if len(values) == 3 else values.mean(0)).numpy()

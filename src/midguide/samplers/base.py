@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from midguide.denoisers.base import Autoencoder
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood
-from midguide.operators.base import LinearOperator, Operator, SVDOperator
+from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
 from midguide.schedules import Time
@@ -26,12 +27,14 @@ class Needs:
         likelihood: the class of likelihood it is made for.
         gradients: whether it differentiates through the network.
         couples_samples: whether the samples of one observation must stay together in a batch.
+        autoencoder: whether it works on latents, with encoder and decoder; `operator` is then that on signals.
     """
 
     operator: type[Operator] = Operator
     likelihood: type[Likelihood] = Likelihood
     gradients: bool = False
     couples_samples: bool = False
+    autoencoder: bool = False
 
 
 class Step(NamedTuple):
@@ -51,7 +54,10 @@ class Calls(NamedTuple):
 class Sampler(Protocol):
     """One method of one paper."""
 
-    needs: ClassVar[Needs]
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a problem; a constant of the class, unless a setting changes it."""
+        ...
 
     @property
     def steps(self) -> int:
@@ -84,6 +90,30 @@ def initial_noise(problem: Problem, t: Time, rng: Rng) -> Tensor:
     return problem.schedule.level(t).sigma * rng.normal(problem.zeros())
 
 
+# What most samplers have in common. A class takes it over by name: `times = schedule_times`.
+
+
+class NoisyState(NamedTuple):
+    """The state of a method that carries `x_t` alone, shape (B, *event)."""
+
+    x_t: Tensor
+
+
+def schedule_times(sampler: Sampler, problem: Problem) -> list[Time]:
+    """`times` of a sampler that visits `steps` times of the prior's schedule."""
+    return problem.schedule.times(sampler.steps)
+
+
+def start_from_noise(sampler: Sampler, problem: Problem, rng: Rng) -> NoisyState:
+    """`init` of a sampler that starts from pure noise."""
+    return NoisyState(initial_noise(problem, sampler.times(problem)[0], rng))
+
+
+def finish_denoised(sampler: Sampler, problem: Problem, state: Any, t: Time) -> Tensor:
+    """`finish` of a sampler that returns `D(x_t, t)` at the cleanest time visited."""
+    return problem.denoiser(state.x_t, t)
+
+
 def check_share(name: str, value: float) -> None:
     """Refuse a share that is not in [0, 1]."""
     if not 0.0 <= value <= 1.0:
@@ -98,12 +128,26 @@ def linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
     return operator, problem.likelihood.y
 
 
-def linear_gaussian(problem: Problem) -> tuple[LinearOperator, Tensor, float]:
-    """Operator, observations and noise level of a problem that must be linear with Gaussian noise."""
-    likelihood = problem.likelihood
-    if not isinstance(likelihood, GaussianLikelihood):
-        raise UnsupportedProblem(f"{type(likelihood).__name__} is not Gaussian")
-    return *linear(problem), likelihood.sigma_y
+def gaussian(problem: Problem) -> GaussianLikelihood:
+    """The likelihood of a problem whose noise must be Gaussian."""
+    if not isinstance(problem.likelihood, GaussianLikelihood):
+        raise UnsupportedProblem(f"{type(problem.likelihood).__name__} is not Gaussian")
+    return problem.likelihood
+
+
+def autoencoder(problem: Problem) -> Autoencoder:
+    """The autoencoder of a problem that must have a prior of latents."""
+    if problem.autoencoder is None:
+        raise UnsupportedProblem(f"{type(problem.denoiser).__name__} has no autoencoder")
+    return problem.autoencoder
+
+
+def signal_linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
+    """Operator on signals, which must be linear, and observations."""
+    likelihood = problem.signal_likelihood
+    if not isinstance(likelihood.operator, LinearOperator):
+        raise UnsupportedProblem(f"{type(likelihood.operator).__name__} is not linear")
+    return likelihood.operator, likelihood.y
 
 
 class Spectral(NamedTuple):
@@ -126,7 +170,7 @@ class Spectral(NamedTuple):
 
 def spectral_gaussian(problem: Problem) -> Spectral:
     """The spectral form of a problem whose operator must have an SVD and whose noise must be Gaussian."""
-    operator, y, sigma_y = linear_gaussian(problem)
+    (operator, y), sigma_y = linear(problem), gaussian(problem).sigma_y
     if not isinstance(operator, SVDOperator):
         raise UnsupportedProblem(f"{type(operator).__name__} has no SVD")
     values = operator.singular_values(problem.zeros())
@@ -136,28 +180,58 @@ def spectral_gaussian(problem: Problem) -> Spectral:
     return Spectral(inverse * operator.ut(y), noise, seen, operator.vt, operator.v)
 
 
-_KINDS = {Operator: "any operator", LinearOperator: "a linear operator", SVDOperator: "an operator with an SVD"}
+REQUIRED: dict[type, str] = {
+    SVDOperator: "an operator with an SVD",
+    LinearOperator: "a linear operator",
+    PseudoInvertibleOperator: "an operator with a pseudo-inverse",
+    Operator: "any operator",
+    GaussianLikelihood: "Gaussian noise",
+    Likelihood: "any noise",
+}
+"""What `Needs` asks for, in words."""
+
+KINDS: dict[type[Operator], str] = {
+    SVDOperator: "linear, with SVD",
+    LinearOperator: "linear",
+    PseudoInvertibleOperator: "nonlinear, with pseudo-inverse",
+    Operator: "nonlinear",
+}
+"""What an operator is, in words; the most capable class first."""
+
+
+def kind(operator: type[Operator]) -> str:
+    """What operators of a class are, in words."""
+    return next(words for base, words in KINDS.items() if issubclass(operator, base))
+
+
+def lacking(needs: Needs, operator: type[Operator], likelihood: type[Likelihood]) -> str | None:
+    """Which of the `needs` operators and likelihoods of these classes do not meet, in words; None if they meet all."""
+    if not issubclass(operator, needs.operator):
+        return REQUIRED[needs.operator]
+    return None if issubclass(likelihood, needs.likelihood) else REQUIRED[needs.likelihood]
 
 
 def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type[Sampler]]) -> None:
     """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers of `others` that can."""
-    operator, likelihood = problem.likelihood.operator, problem.likelihood
-
-    def accepts(needs: Needs) -> bool:
-        return isinstance(operator, needs.operator) and isinstance(likelihood, needs.likelihood)
-
-    if accepts(sampler.needs):
+    problem = problem.to_latent()
+    missing = _missing(sampler.needs, problem)
+    if missing is None:
         return
-    able = sorted(name for name, other in others.items() if accepts(other.needs))
-    missing = (
-        f"{_KINDS[sampler.needs.operator]}, {type(operator).__name__} is {_KINDS[_kind(operator)]}"
-        if not isinstance(operator, sampler.needs.operator)
-        else f"a {sampler.needs.likelihood.__name__}, this is a {type(likelihood).__name__}"
-    )
+    able = sorted(name for name, other in others.items() if _missing(other().needs, problem) is None)
     raise UnsupportedProblem(
         f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
     )
 
 
-def _kind(operator: Operator) -> type[Operator]:
-    return next(kind for kind in (SVDOperator, LinearOperator, Operator) if isinstance(operator, kind))
+def _missing(needs: Needs, problem: Problem) -> str | None:
+    """Which of the `needs` a problem does not meet and what it has instead, in words; None if it meets all."""
+    if needs.autoencoder and problem.autoencoder is None:
+        return f"a prior of latents, {type(problem.denoiser).__name__} is none"
+    given = problem.signal_likelihood if needs.autoencoder else problem.likelihood
+    operator, likelihood = type(given.operator), type(given)
+    missing = lacking(needs, operator, likelihood)
+    if missing is None:
+        return None
+    if not issubclass(operator, needs.operator):
+        return f"{missing}, {operator.__name__} is {kind(operator)}"
+    return f"{missing}, this is a {likelihood.__name__}"

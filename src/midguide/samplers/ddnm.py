@@ -1,35 +1,103 @@
 """Denoising diffusion null-space models (DDNM and DDNM+).
 
 Paper: Wang, Yu, Zhang 2023, "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR,
-https://arxiv.org/abs/2212.00490. Implemented: DDNM (Eq. 12) and DDNM+ for noisy measurements (Eq. 17 and 51).
+https://arxiv.org/abs/2212.00490. Implemented: DDNM (Eq. 12), DDNM+ for noisy measurements (Eq. 17 and 51), and
+time travel (Algorithm 2).
 
 Differences from the paper:
 - any decreasing list of times, and the last step returns `D(x_t, t)` at the cleanest time visited;
-- no time travel (Algorithm 2 of the paper), which repeats steps.
+- time travel is off by default, and offered for DDNM, too. Its stretches do not overlap (travel interval = travel
+  length), as in the authors' code and in that of RePaint (Lugmayr et al. 2022), where the idea comes from.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from midguide import kernels
+from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
 from midguide.operators.base import LinearOperator, SVDOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, check_share, initial_noise, linear, spectral_gaussian
+from midguide.samplers.base import (
+    Calls,
+    Needs,
+    NoisyState,
+    Step,
+    check_share,
+    finish_denoised,
+    linear,
+    schedule_times,
+    spectral_gaussian,
+    start_from_noise,
+)
 from midguide.schedules import Time, check_steps
 
 
-class DDNMState(NamedTuple):
-    """`x_t`: shape (B, *event)."""
+@dataclass(frozen=True, kw_only=True)
+class Travel:
+    """Time travel: the steps are cut into stretches, from the cleanest up, and each stretch is walked several times.
 
-    x_t: Tensor
+    At the end of a stretch the forward process takes the state back to where the stretch began.
+
+    Args:
+        length: steps of a stretch (l of the paper); 0 for no travel.
+        repeats: how often each stretch is walked (r of the paper); 1 for no travel.
+    """
+
+    length: int = 0
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 0 or self.repeats < 1:
+            raise ConfigError(
+                f"travel needs length >= 0 and repeats >= 1, got {self.length} and {self.repeats}",
+                hint="length 10, repeats 3 walks every ten steps three times; repeats 1 is no travel",
+            )
+
+    def again(self, times: list[Time], s: Time) -> list[list[Time]]:
+        """The stretches to walk once `s` is reached, each as its times from the noisiest down to `s`."""
+        if self.length == 0 or self.repeats == 1:
+            return []
+        end = times.index(s)
+        ends_here = end >= self.length and (len(times) - 1 - end) % self.length == 0
+        return [times[end - self.length : end + 1]] * (self.repeats - 1) if ends_here else []
+
+    def steps(self, steps: int) -> int:
+        """Steps that it adds to `steps` noise levels."""
+        return (self.repeats - 1) * self.length * ((steps - 1) // self.length) if self.length else 0
+
+
+def _check(sampler: DDNM | DDNMPlus) -> None:
+    check_steps(sampler.steps)
+    check_share("eta", sampler.eta)
+    if sampler.travel.repeats > 1 and sampler.travel.length >= sampler.steps:
+        raise ConfigError(
+            f"a time travel of {sampler.travel.length} steps does not fit into {sampler.steps} noise levels",
+            hint="take a smaller travel length, or more steps",
+        )
+
+
+def _calls(sampler: DDNM | DDNMPlus, problem: Problem) -> Calls:
+    return Calls(forwards=sampler.steps + sampler.travel.steps(sampler.steps), vjps=0)
+
+
+def _step(sampler: DDNM | DDNMPlus, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
+    """A move from `t` to `s`, and the stretches of the time travel that end at `s`."""
+    schedule = problem.schedule
+    x_s = sampler.move(problem, state.x_t, t, s, rng)
+    for stretch in sampler.travel.again(sampler.times(problem), s):
+        back = kernels.transition(schedule.level(s), schedule.level(stretch[0]))
+        x_s = back.scale * x_s + math.sqrt(back.variance) * rng.normal(x_s)
+        for above, below in pairwise(stretch):
+            x_s = sampler.move(problem, x_s, above, below, rng)
+    return Step(NoisyState(x_s), {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,43 +106,36 @@ class DDNM:
 
     `x0' = D(x_t, t) - A^+ (A D(x_t, t) - y)`, `x_s = alpha_s x0' + sigma_s (eta z + sqrt(1 - eta^2) eps)`.
 
-    Cost: `steps` forwards, no vjp; a pseudo-inverse of the operator each.
+    Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
 
     Args:
         steps: noise levels visited.
         eta: share of fresh noise, in [0, 1].
+        travel: time travel, off by default.
     """
 
-    needs: ClassVar[Needs] = Needs(operator=LinearOperator)
+    needs = Needs(operator=LinearOperator, likelihood=GaussianLikelihood)
 
     steps: int = 1000
     eta: float = 0.85
+    travel: Travel = Travel()
 
-    def __post_init__(self) -> None:
-        check_steps(self.steps)
-        check_share("eta", self.eta)
+    __post_init__ = _check
+    times = schedule_times
+    calls = _calls
+    init = start_from_noise
+    step = _step
+    finish = finish_denoised
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
-
-    def init(self, problem: Problem, rng: Rng) -> DDNMState:
-        return DDNMState(initial_noise(problem, self.times(problem)[0], rng))
-
-    def step(self, problem: Problem, state: DDNMState, t: Time, s: Time, rng: Rng) -> Step:
-        x_t = state.x_t
+    def move(self, problem: Problem, x_t: Tensor, t: Time, s: Time, rng: Rng) -> Tensor:
+        """`x_s` from `x_t`, shape (B, *event)."""
         operator, y = linear(problem)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0_hat = problem.denoiser(x_t, t)
         eps = kernels.eps_from_x0(x_t, x0_hat, level_t)
         x0 = x0_hat - operator.pinv(operator(x0_hat) - y)
         noise = self.eta * rng.normal(x_t) + math.sqrt(1 - self.eta**2) * eps
-        return Step(DDNMState(level_s.alpha * x0 + level_s.sigma * noise), {})
-
-    def finish(self, problem: Problem, state: DDNMState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
+        return level_s.alpha * x0 + level_s.sigma * noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,33 +146,29 @@ class DDNMPlus:
     prior's and noise of variance `sigma_s^2 - c^2` is added; where `sigma_s < c` it is mixed in with weight
     `sigma_s sqrt(1 - eta^2) / c`, with noise `eta sigma_s z`; on the null space the step is DDIM's.
 
-    Cost: `steps` forwards, no vjp.
+    Cost: `steps` forwards and those of the time travel, no vjp.
 
     Args:
         steps: noise levels visited.
         eta: share of fresh noise, in [0, 1].
+        travel: time travel, off by default.
     """
 
-    needs: ClassVar[Needs] = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
+    needs = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
 
     steps: int = 1000
     eta: float = 0.85
+    travel: Travel = Travel()
 
-    def __post_init__(self) -> None:
-        check_steps(self.steps)
-        check_share("eta", self.eta)
+    __post_init__ = _check
+    times = schedule_times
+    calls = _calls
+    init = start_from_noise
+    step = _step
+    finish = finish_denoised
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
-
-    def init(self, problem: Problem, rng: Rng) -> DDNMState:
-        return DDNMState(initial_noise(problem, self.times(problem)[0], rng))
-
-    def step(self, problem: Problem, state: DDNMState, t: Time, s: Time, rng: Rng) -> Step:
-        x_t = state.x_t
+    def move(self, problem: Problem, x_t: Tensor, t: Time, s: Time, rng: Rng) -> Tensor:
+        """`x_s` from `x_t`, shape (B, *event)."""
         spectrum = spectral_gaussian(problem)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0_hat = problem.denoiser(x_t, t)
@@ -124,8 +181,4 @@ class DDNMPlus:
         x0 = torch.where(spectrum.seen, x0 + weight * (spectrum.y - x0), x0)
         on_range = torch.where(sigma >= c, (sigma**2 - c**2).clamp_min(0).sqrt(), self.eta * sigma) * z
         on_null_space = sigma * (self.eta * z + math.sqrt(1 - self.eta**2) * eps)
-        x_s = spectrum.v(level_s.alpha * x0 + torch.where(spectrum.seen, on_range, on_null_space), x_t)
-        return Step(DDNMState(x_s), {})
-
-    def finish(self, problem: Problem, state: DDNMState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
+        return spectrum.v(level_s.alpha * x0 + torch.where(spectrum.seen, on_range, on_null_space), x_t)

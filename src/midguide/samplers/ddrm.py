@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
 
 from midguide.likelihoods import GaussianLikelihood
 from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, check_share, spectral_gaussian
+from midguide.samplers.base import (
+    Calls,
+    Needs,
+    NoisyState,
+    Step,
+    check_share,
+    finish_denoised,
+    schedule_times,
+    spectral_gaussian,
+)
 from midguide.schedules import Time, check_steps
-
-
-class DDRMState(NamedTuple):
-    """`x_t`: shape (B, *event)."""
-
-    x_t: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class DDRM:
         eta_measured: weight of the measured coefficient (eta_b of the paper), in [0, 1].
     """
 
-    needs: ClassVar[Needs] = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
+    needs = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
 
     steps: int = 200
     eta: float = 0.85
@@ -60,21 +61,21 @@ class DDRM:
         check_share("eta", self.eta)
         check_share("eta_measured", self.eta_measured)
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps, vjps=0)
 
-    def init(self, problem: Problem, rng: Rng) -> DDRMState:
+    def init(self, problem: Problem, rng: Rng) -> NoisyState:
         spectrum, zeros = spectral_gaussian(problem), problem.zeros()
         level = problem.schedule.level(self.times(problem)[0])
         z = spectrum.vt(rng.normal(zeros))
         known = spectrum.seen & (level.ratio >= spectrum.noise)
         around_y = spectrum.y + (level.ratio**2 - spectrum.noise**2).clamp_min(0).sqrt() * z
-        return DDRMState(level.alpha * spectrum.v(torch.where(known, around_y, level.ratio * z), zeros))
+        return NoisyState(level.alpha * spectrum.v(torch.where(known, around_y, level.ratio * z), zeros))
 
-    def step(self, problem: Problem, state: DDRMState, t: Time, s: Time, rng: Rng) -> Step:
+    def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t = state.x_t
         spectrum = spectral_gaussian(problem)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
@@ -88,7 +89,4 @@ class DDRM:
         barely = x0 + kept * sigma * (y - x0) / c + self.eta * sigma * z
         well = (1 - eta_b) * x0 + eta_b * y + (sigma**2 - (eta_b * c) ** 2).clamp_min(0).sqrt() * z
         coefficients = torch.where(spectrum.seen, torch.where(sigma >= c, well, barely), null_space)
-        return Step(DDRMState(level_s.alpha * spectrum.v(coefficients, x_t)), {})
-
-    def finish(self, problem: Problem, state: DDRMState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
+        return Step(NoisyState(level_s.alpha * spectrum.v(coefficients, x_t)), {})

@@ -13,7 +13,6 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -22,14 +21,8 @@ from midguide.errors import ConfigError
 from midguide.linalg import inner, per_row
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, initial_noise
+from midguide.samplers.base import Calls, Needs, NoisyState, Step, finish_denoised, schedule_times, start_from_noise
 from midguide.schedules import CLEAN, Time, check_steps
-
-
-class DPSState(NamedTuple):
-    """`x_t`: shape (B, *event)."""
-
-    x_t: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +38,7 @@ class DPS:
         guidance: step size (zeta of the paper).
     """
 
-    needs: ClassVar[Needs] = Needs(gradients=True)
+    needs = Needs(gradients=True)
 
     steps: int = 1000
     guidance: float = 0.1
@@ -55,16 +48,14 @@ class DPS:
         if not self.guidance >= 0.0:
             raise ConfigError(f"guidance must not be negative, got {self.guidance}")
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    init = start_from_noise
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps, vjps=self.steps - 1)
 
-    def init(self, problem: Problem, rng: Rng) -> DPSState:
-        return DPSState(initial_noise(problem, self.times(problem)[0], rng))
-
-    def step(self, problem: Problem, state: DPSState, t: Time, s: Time, rng: Rng) -> Step:
+    def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t = state.x_t
 
         def squared_misfit(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +69,4 @@ class DPS:
 
         move = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
         x_s = move.mean(x0_hat, x_t) + move.std * rng.normal(x_t) - per_row(scale, x_t) * gradient
-        return Step(DPSState(x_s), {"misfit": norm})
-
-    def finish(self, problem: Problem, state: DPSState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
+        return Step(NoisyState(x_s), {"misfit": norm})

@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ from midguide.optim import Adam, Optimiser
 from midguide.problem import Problem
 from midguide.rng import Rng
 from midguide.rules import StepRule
-from midguide.samplers.base import Calls, Needs, Step, initial_noise
+from midguide.samplers.base import Calls, Needs, Step, finish_denoised, initial_noise, schedule_times
 from midguide.schedules import CLEAN, Time, check_steps
 
 
@@ -65,7 +65,7 @@ class MGPS:
         recompute: spend the paper's extra forward per step on `D(x_l, l)` instead of reusing a prediction.
     """
 
-    needs: ClassVar[Needs] = Needs(gradients=True)
+    needs = Needs(gradients=True)
 
     steps: int = 300
     midpoint: float = 0.5
@@ -89,8 +89,8 @@ class MGPS:
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be in [0, 1], got {value}", hint="a fraction of the noisiest time")
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         forwards, vjps, times = self.steps, 0, self.times(problem)
@@ -140,9 +140,6 @@ class MGPS:
         info = {"chi_square": problem.likelihood.chi_square(x0_hat)}
         return Step(MGPSState(x_s, x0_hat, state.position - 1), info)
 
-    def finish(self, problem: Problem, state: MGPSState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
-
     def midpoint_time(self, problem: Problem, s: Time) -> Time:
         """The midpoint `l` of a step down to `s`: the usable time at the fraction `midpoint` of s, at most s."""
         late = self.late_midpoint is not None and s <= self.late_from * problem.schedule.noisiest
@@ -162,8 +159,7 @@ class MGPS:
         forward = kernels.transition(level_1, level_l)
 
         def potential(x_1: Tensor) -> tuple[Tensor, Tensor]:
-            _, gradient, _ = autodiff.value_and_grad(lambda x: (-problem.likelihood.log_prob(x), x), x_1)
-            return gradient - problem.denoiser.score(x_1, schedule.cleanest), x_1
+            return -problem.likelihood.score(x_1) - problem.denoiser.score(x_1, schedule.cleanest), x_1
 
         # log q(x_l | x_1), as a function of x_1, is that of a Gaussian with this mean and standard deviation
         transition = Gaussian(x_l / forward.scale, math.sqrt(forward.variance) / forward.scale)
@@ -172,13 +168,14 @@ class MGPS:
 
     def _midpoint_potential(self, problem: Problem, l: Time) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Gradient of `-log p(y | D(x, l))` and the prediction `D(x, l)`; at the cleanest level D is the identity."""
-        identity = l == problem.schedule.cleanest
+        if l == problem.schedule.cleanest:
+            return lambda x: (-problem.likelihood.score(x), x)
 
-        def energy(x: Tensor) -> tuple[Tensor, Tensor]:
-            x0_hat = x if identity else problem.denoiser(x, l)
-            return -problem.likelihood.log_prob(x0_hat), x0_hat
+        def potential(x: Tensor) -> tuple[Tensor, Tensor]:
+            x0_hat, pullback = autodiff.vjp(lambda x_l: problem.denoiser(x_l, l), x)
+            return pullback(-problem.likelihood.score(x0_hat)), x0_hat
 
-        return lambda x: autodiff.value_and_grad(energy, x)[1:]
+        return potential
 
     def _draw_fitted(
         self,
@@ -194,10 +191,12 @@ class MGPS:
         mu_state, rho_state = self.optimiser.init(mu), self.optimiser.init(rho)
         prediction = mu
         for _ in range(count):
-            noise = rho.exp() * rng.normal(mu)
+            std = rho.exp()
+            noise = std * rng.normal(mu)
             gradient, prediction = potential(mu + noise)
-            mu_state, mu_update = self.optimiser.update(mu_state, gradient + precision * (mu - prior.mean))
-            rho_state, rho_update = self.optimiser.update(rho_state, gradient * noise + precision * (2 * rho).exp() - 1)
+            kl_mu, kl_rho = precision * (mu - prior.mean), precision * std.square() - 1
+            mu_state, mu_update = self.optimiser.update(mu_state, kl_mu.add_(gradient))
+            rho_state, rho_update = self.optimiser.update(rho_state, kl_rho.addcmul_(gradient, noise))
             mu, rho = mu + mu_update, rho + rho_update
         return mu + rho.exp() * rng.normal(mu), prediction
 

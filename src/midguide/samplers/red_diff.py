@@ -15,18 +15,19 @@ It is a point estimate: its samples differ by their optimisation noise only, whi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from midguide import autodiff, kernels
 from midguide.errors import ConfigError
+from midguide.likelihoods import GaussianLikelihood
 from midguide.linalg import inner
 from midguide.operators.base import LinearOperator
 from midguide.optim import Adam, AdamState
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step
+from midguide.samplers.base import Calls, Needs, Step, schedule_times
 from midguide.schedules import Time, check_steps
 
 
@@ -46,6 +47,8 @@ class REDDiff:
     One step: `x_t = alpha_t mu + sigma_t z`, then Adam on
     `mean (y - A mu)^2 / 2 + weight (sigma_t / alpha_t) mean(stopgrad(eps(x_t, t) - z) mu)`.
 
+    mu starts from `A^+ y`, or from a standard normal draw where A is not linear.
+
     Cost: `steps - 1` forwards, no vjp.
 
     Args:
@@ -54,7 +57,7 @@ class REDDiff:
         rate: learning rate of Adam, whose decays are 0.9 and 0.99.
     """
 
-    needs: ClassVar[Needs] = Needs()
+    needs = Needs(likelihood=GaussianLikelihood)
 
     steps: int = 1000
     weight: float = 0.25
@@ -71,8 +74,7 @@ class REDDiff:
     def _adam(self) -> Adam:
         return Adam(rate=self.rate, beta_second=0.99)
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
 
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps - 1, vjps=0)

@@ -9,7 +9,9 @@ from midguide.samplers.diffpir import DiffPIR
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.pgdm import PGDM
+from midguide.samplers.psld import PSLD
 from midguide.samplers.red_diff import REDDiff
+from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -20,6 +22,8 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dps": DPS,
     "mgps": MGPS,
     "pgdm": PGDM,
+    "psld": PSLD,
     "red-diff": REDDiff,
+    "resample": ReSample,
     "unconditional": Unconditional,
 }

@@ -10,22 +10,13 @@ returns `D(x_t, t)` at the cleanest time visited.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
-
-from torch import Tensor
 
 from midguide import kernels
 from midguide.errors import ConfigError
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, initial_noise
+from midguide.samplers.base import Calls, Needs, NoisyState, Step, finish_denoised, schedule_times, start_from_noise
 from midguide.schedules import Time, check_steps
-
-
-class UnconditionalState(NamedTuple):
-    """`x_t`: shape (B, *event)."""
-
-    x_t: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +30,7 @@ class Unconditional:
         eta: share of the bridge's standard deviation that is drawn afresh, in [0, 1].
     """
 
-    needs: ClassVar[Needs] = Needs()
+    needs = Needs()
 
     steps: int = 300
     eta: float = 1.0
@@ -49,20 +40,15 @@ class Unconditional:
         if not 0.0 <= self.eta <= 1.0:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}", hint="1 is DDPM, 0 is DDIM")
 
-    def times(self, problem: Problem) -> list[Time]:
-        return problem.schedule.times(self.steps)
+    times = schedule_times
+    init = start_from_noise
+    finish = finish_denoised
 
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps, vjps=0)
 
-    def init(self, problem: Problem, rng: Rng) -> UnconditionalState:
-        return UnconditionalState(initial_noise(problem, self.times(problem)[0], rng))
-
-    def step(self, problem: Problem, state: UnconditionalState, t: Time, s: Time, rng: Rng) -> Step:
+    def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x0_hat = problem.denoiser(state.x_t, t)
         move = kernels.ddim(problem.schedule.level(s), problem.schedule.level(t), self.eta)
         x_s = move.mean(x0_hat, state.x_t) + move.std * rng.normal(state.x_t)
-        return Step(UnconditionalState(x_s), {})
-
-    def finish(self, problem: Problem, state: UnconditionalState, t: Time) -> Tensor:
-        return problem.denoiser(state.x_t, t)
+        return Step(NoisyState(x_s), {})

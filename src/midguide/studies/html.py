@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from html import escape
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from midguide.plots.study import Mark, Point, bars, curves
-from midguide.studies.report import NOTE, Report, Row, tables
+from midguide.studies.layout import notes, tables
+from midguide.studies.report import Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NO_PICTURES: Mapping[str, Figure] = MappingProxyType({})
 STYLE = (
-    "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:62em;padding:0 1em}"
+    "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:76em;padding:0 1em;overflow-x:auto}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}"
     "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
 )
 
 
-def as_html(report: Report) -> str:
-    """The report as one file that needs no other."""
+MOST_PANELS = 8
+"""Of a figure; a study of more metrics and problems has its tables and its pictures only."""
+
+
+def as_html(report: Report, pictures: Mapping[str, Figure] = NO_PICTURES) -> str:
+    """The report as one file that needs no other, with figures by their headings at its end."""
     title = escape(report.title)
     parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
     if report.missing:
         parts.append(f"<p><b>Not complete: {report.missing} units are missing.</b></p>")
-    image = io.BytesIO()
-    figure(report).savefig(image, format="png", dpi=120)
-    parts.append(f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">')
+    if len(report.metrics) * len(report.problems) <= MOST_PANELS:
+        parts.append(_inline(figure(report), 120))
     for heading, header, cells in tables(report):
         lines = [_line("th", header), *(_line("td", line) for line in cells)]
         parts.append(f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>")
-    parts += [f"<p>{escape(text)}</p>" for text in (NOTE, *(f"Expected: {source}." for source in report.sources))]
+    parts += [f"<p>{escape(text)}</p>" for text in notes(report)]
+    for heading, made in pictures.items():
+        parts += [f"<h2>{escape(heading)}</h2>", _inline(made, made.dpi)]
     return "\n".join(parts) + "\n"
 
 
@@ -55,6 +64,12 @@ def figure(report: Report) -> Figure:
                 marks = [Mark(r.sampler, r.mean, r.ci95, r.expected) for r in cell if r.mean is not None]
                 bars(grid[i, j], marks, title)
     return made
+
+
+def _inline(made: Figure, dpi: float) -> str:
+    image = io.BytesIO()
+    made.savefig(image, format="png", dpi=dpi)
+    return f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
 
 
 def _point(row: Row, report: Report, name: str) -> Point | None:

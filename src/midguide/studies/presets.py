@@ -32,7 +32,7 @@ T = typing.TypeVar("T")
 
 _OFF = ("off", "none")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_WORD = re.compile(r"[A-Za-z./~][A-Za-z0-9_./~-]*")
 _NO_OVERRIDES: Mapping[str, object] = types.MappingProxyType({})
 
 
@@ -82,7 +82,7 @@ def sampler_from_settings(name: str, settings: Mapping[str, object]) -> Sampler:
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """Key and value of `key=value`, with the value as TOML writes it; a single word needs no quotes.
+    """Key and value of `key=value`, with the value as TOML writes it; a single word or path needs no quotes.
 
     Args:
         text: for example `midpoint=0.6`, `optimiser.rate=0.1`, `gradient_steps.cleanest=[20, 2]`, `warm_start=off`.
@@ -205,6 +205,10 @@ def _value(kind: Any, value: object, where: str) -> Any:
         if value not in typing.get_args(kind):
             raise _mismatch(where, f"one of {', '.join(map(repr, typing.get_args(kind)))}", value)
         return value
+    if typing.get_origin(kind) in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise _mismatch(where, "a table", value)
+        return dict(value)
     if typing.get_origin(kind) is tuple:
         return _tuple(typing.get_args(kind), value, where)
     if kind is StepRule and isinstance(value, int) and not isinstance(value, bool):

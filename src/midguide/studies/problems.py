@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -12,10 +12,14 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
 from midguide.problem import Problem
+from midguide.studies.images import ImageProblem
 
 
 class ProblemKind(Protocol):
     """The settings of a family of problems of one observation each, addressed by a seed."""
+
+    stacks: ClassVar[bool]
+    """Whether the problems of all seeds share prior, operator and noise model, and can be sampled as one."""
 
     @property
     def prior(self) -> str:
@@ -26,8 +30,16 @@ class ProblemKind(Protocol):
         """What identifies the prior besides settings, seed and package version: the SHA-256 of a network's file."""
         ...
 
+    def data_digest(self, seed: int) -> str:
+        """What identifies the data of this seed likewise; empty where they follow from the rest."""
+        ...
+
     def build(self, seed: int) -> Problem:
         """The problem of this seed, with one observation."""
+        ...
+
+    def probe(self, seed: int) -> Problem:
+        """A problem with the prior, operator and noise model of `build`, whose values do not matter: for checks."""
         ...
 
 
@@ -40,6 +52,8 @@ class MixtureProblem:
         sigma_y: standard deviation of the noise.
     """
 
+    stacks: ClassVar[bool] = False
+
     dimension: int
     sigma_y: float = 0.05
 
@@ -51,8 +65,15 @@ class MixtureProblem:
         """Empty: the prior follows from the settings and the seed."""
         return ""
 
+    def data_digest(self, seed: int) -> str:
+        """Empty: so do the data."""
+        return ""
+
     def build(self, seed: int) -> Problem:
         return mixture_problem(self.dimension, seed, self.sigma_y)
+
+    def probe(self, seed: int) -> Problem:
+        return self.build(seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +85,8 @@ class GaussianProblem:
         measurements: entries of y, at most `dimension`.
         sigma_y: standard deviation of the noise.
     """
+
+    stacks: ClassVar[bool] = False
 
     dimension: int
     measurements: int
@@ -77,11 +100,18 @@ class GaussianProblem:
         """Empty: the prior follows from the settings and the seed."""
         return ""
 
+    def data_digest(self, seed: int) -> str:
+        """Empty: so do the data."""
+        return ""
+
     def build(self, seed: int) -> Problem:
         return random_gaussian_problem(self.dimension, self.measurements, seed, self.sigma_y, dtype=torch.float64)
 
+    def probe(self, seed: int) -> Problem:
+        return self.build(seed)
 
-KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "mixture": MixtureProblem}
+
+KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "images": ImageProblem, "mixture": MixtureProblem}
 
 
 def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:

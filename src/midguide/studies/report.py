@@ -10,15 +10,18 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from midguide.errors import DataError
+from midguide.studies.expected import Expected
+from midguide.studies.sets import measure_sets
 from midguide.studies.sources import FIXED
-from midguide.studies.spec import Study
+from midguide.studies.spec import LeftOut, Study
 from midguide.studies.store import Store
 
 # Every aggregate is ordered: sums in another order differ in the last digit, and equal results must give equal reports.
@@ -88,23 +91,38 @@ class Report:
         rows: one per problem, sampler and metric, in the order of the study's file.
         baseline: the first sampler of the file that samples.
         differences: of the other samplers from it, paired by problem.
-        sources: where the expected numbers come from.
+        expected: the numbers of others for this experiment.
         swept: by sampler, the settings that the study varies, with their values.
         missing: units that are not there yet.
+        left_out: cells that the study's file leaves out.
+        notes: what could not be computed.
     """
 
     title: str
     rows: list[Row]
     baseline: str
     differences: list[Difference]
-    sources: list[str]
+    expected: list[Expected]
     swept: dict[str, dict[str, float]]
     missing: int
+    left_out: list[LeftOut]
+    notes: list[str]
 
     @property
     def problems(self) -> list[str]:
         """The problems' labels in their order."""
         return list(dict.fromkeys(row.problem for row in self.rows))
+
+    @property
+    def samplers(self) -> list[str]:
+        """The samplers' labels in their order."""
+        return list(dict.fromkeys(row.sampler for row in self.rows))
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the numbers come from that stand beside ours."""
+        known = {(row.problem, row.sampler, row.metric) for row in self.rows}
+        return sorted({e.source for e in self.expected if (e.problem, e.sampler, e.metric) in known})
 
     @property
     def metrics(self) -> list[str]:
@@ -134,16 +152,24 @@ def make_report(study: Study, store: Store) -> Report:
         database.execute(_PER_PROBLEM, [paths])
         found = [_row(values, known) for values in database.execute(_ROWS).fetchall()]
         pairs = [_difference(values) for values in database.execute(_PAIRS, [baseline]).fetchall()]
-    used = {known[key].source for row in found if (key := (row.problem, row.sampler, row.metric)) in known}
-    order = {metric: i for i, metric in enumerate(study.head.metrics)}
+    sets, notes = measure_sets(study, store)
+    first = {(row.problem, row.sampler): row for row in reversed(found)}
+    for one in sets:
+        expected = known.get((one.problem, one.sampler, one.metric))
+        value = None if expected is None else expected.value
+        like = first[one.problem, one.sampler]  # which has the costs
+        found.append(replace(like, metric=one.metric, mean=one.value, ci95=None, n=one.images, expected=value))
+    order = {metric: i for i, metric in enumerate(study.metrics)}
     return Report(
         title=study.head.title or study.head.name,
         rows=sorted(found, key=lambda row: order[row.metric]),
         baseline=baseline,
         differences=sorted(pairs, key=lambda pair: order[pair.metric]),
-        sources=sorted(used),
+        expected=list(store.expected),
         swept={unit.sampler_label: dict(unit.swept) for unit in study.units},
         missing=len(progress.missing) + len(progress.damaged),
+        left_out=list(study.left_out),
+        notes=notes,
     )
 
 
@@ -180,55 +206,12 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Every table of the report: heading, column names, and cells as text."""
-    made = []
-    for metric in report.metrics:
-        for problem in report.problems:
-            if rows := report.cell(problem, metric):
-                made.append((f"{metric}, {problem}", HEADER, [_cells_of(row) for row in rows]))
-    if report.differences:
-        header = ["problem", "sampler", "metric", "difference", "n"]
-        cells = [[d.problem, d.sampler, d.metric, plus_minus(d.mean, d.ci95), str(d.n)] for d in report.differences]
-        made.append((f"Difference from {report.baseline}, paired by problem", header, cells))
-    return made
-
-
-HEADER = ["sampler", "mean ± 95 %", "expected", "n", "failures", "forwards", "vjps", "seconds"]
-
-
-def as_markdown(report: Report) -> str:
-    """The report as Markdown."""
-    lines = [f"# {report.title}", ""]
-    if report.missing:
-        lines += [f"Not complete: {report.missing} units are missing.", ""]
-    for heading, header, cells in tables(report):
-        lines += [f"## {heading}", ""]
-        lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *cells)]
-        lines.append("")
-    lines += [f"{NOTE}", "", *(f"Expected: {source}." for source in report.sources)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-NOTE = (
-    "Means are over problems, with the 95 % interval of Student's t; n problems have a value; failures are units "
-    "without one. Network calls are per sample, seconds per unit."
-)
-
-
-def plus_minus(mean: float | None, ci95: float | None) -> str:
-    """`1.23 ± 0.45`, to the same decimals."""
-    if mean is None:
-        return "-"
-    return f"{mean:.3f}" if ci95 is None else f"{mean:.3f} ± {ci95:.3f}"
-
-
 def _cells(study: Study, addresses: set[str]) -> pa.Table:
     """Names of the stored cells, one line per unit; units of equal address have a line each."""
     lines = []
     for place, unit in enumerate(study.units):
         if unit.address in addresses:
-            line = {"address": unit.address, "problem": unit.problem_label, "prior": unit.problem.prior}
+            line = {"address": unit.address, "problem": unit.problem_label, "prior": Path(unit.problem.prior).stem}
             line |= {"sampler": unit.sampler_label, "preset": unit.preset, "problem_seed": unit.problem_seed}
             lines.append({**line, "place": place})
     schema = {name: pa.string() for name in ("address", "problem", "prior", "sampler", "preset")}
@@ -258,12 +241,3 @@ def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:
 def _difference(values: Sequence[Any]) -> Difference:
     _, problem, sampler, metric, mean, deviation, n = values
     return Difference(problem, sampler, metric, mean, interval(deviation, n), n)
-
-
-def _cells_of(row: Row) -> list[str]:
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else f"{value:{form}}"
-
-    calls = [number(row.network_forwards, ".0f"), number(row.network_vjps, ".0f"), number(row.seconds, ".2f")]
-    expected = number(row.expected, "g")
-    return [row.sampler, plus_minus(row.mean, row.ci95), expected, str(row.n), str(row.failures), *calls]

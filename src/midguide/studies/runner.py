@@ -1,6 +1,6 @@
 """Runs units and hands back their rows: in this process, or in several processes of this machine.
 
-A runner is the one thing to write for another engine: submit units, collect rows as they come, close.
+A runner is the one thing to write for another engine: submit batches of units, collect rows as they come, close.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from midguide.errors import ConfigError
-from midguide.studies.units import Unit, run_unit
+from midguide.studies.units import Rows, Unit, failed, run_batch
 
-Rows = list[dict[str, Any]]
+Batch = Sequence[Unit]
+"""Units of one cell that are drawn together."""
 
 
 class Finished(NamedTuple):
@@ -31,10 +32,10 @@ class Finished(NamedTuple):
 
 
 class Runner(Protocol):
-    """Runs units in any order."""
+    """Runs batches of units in any order."""
 
-    def submit(self, unit: Unit) -> None:
-        """Accept a unit; it may start at once or wait."""
+    def submit(self, batch: Batch) -> None:
+        """Accept a batch; it may start at once or wait."""
         ...
 
     def collect(self) -> Iterator[Finished]:
@@ -46,60 +47,61 @@ class Runner(Protocol):
         ...
 
 
-def local_runner(workers: int, kept: Path | None = None) -> Runner:
+def local_runner(workers: int, kept: Path | None = None, device: str = "cpu") -> Runner:
     """The runner of this machine.
 
     Args:
         workers: processes; with 1 the units run in this one.
         kept: folder of stored draws, if they are to be stored.
+        device: where networks compute.
     """
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}", hint="one per physical core at most")
-    return InProcess(kept) if workers == 1 else ProcessPool(workers, kept)
+    return InProcess(kept, device) if workers == 1 else ProcessPool(workers, kept, device)
 
 
 class InProcess:
-    """Runs each unit when its rows are asked for."""
+    """Runs each batch when its rows are asked for."""
 
-    def __init__(self, kept: Path | None = None) -> None:
-        self._kept = kept
-        self._waiting: deque[Unit] = deque()
+    def __init__(self, kept: Path | None = None, device: str = "cpu") -> None:
+        self._kept, self._device = kept, device
+        self._waiting: deque[Batch] = deque()
 
-    def submit(self, unit: Unit) -> None:
-        self._waiting.append(unit)
+    def submit(self, batch: Batch) -> None:
+        self._waiting.append(batch)
 
     def collect(self) -> Iterator[Finished]:
         while self._waiting:
-            unit = self._waiting.popleft()
-            yield Finished(unit, run_unit(unit, self._kept))
+            batch = self._waiting.popleft()
+            yield from map(Finished, batch, run_batch(batch, self._kept, self._device))
 
     def close(self) -> None:
         self._waiting.clear()
 
 
 class ProcessPool:
-    """Fresh processes with one torch thread each; each holds one unit at a time.
+    """Fresh processes with one torch thread each; each holds one batch at a time.
 
-    A process that dies (of too little memory, say) makes its unit a failure and is replaced. The processes end with
+    A process that dies (of too little memory, say) makes its units failures and is replaced. The processes end with
     their parent, however that ends: their pipe closes.
     """
 
-    def __init__(self, workers: int, kept: Path | None = None) -> None:
-        self._kept, self._size = kept, workers
-        self._waiting: deque[Unit] = deque()
+    def __init__(self, workers: int, kept: Path | None = None, device: str = "cpu") -> None:
+        self._kept, self._device, self._size = kept, device, workers
+        self._waiting: deque[Batch] = deque()
         self._workers: dict[Connection, Any] = {}
-        self._busy: dict[Connection, Unit] = {}
+        self._busy: dict[Connection, Batch] = {}
 
-    def submit(self, unit: Unit) -> None:
-        self._waiting.append(unit)
+    def submit(self, batch: Batch) -> None:
+        self._waiting.append(batch)
 
     def collect(self) -> Iterator[Finished]:
         while self._waiting or self._busy:
             self._hand_out()
             for pipe in connection.wait(list(self._busy)):
                 assert isinstance(pipe, Connection)
-                unit = self._busy.pop(pipe)
-                yield Finished(unit, self._received(pipe, unit))
+                batch = self._busy.pop(pipe)
+                yield from map(Finished, batch, self._received(pipe, batch))
 
     def close(self) -> None:
         self._waiting.clear()
@@ -114,9 +116,9 @@ class ProcessPool:
         idle = [pipe for pipe in self._workers if pipe not in self._busy]
         while self._waiting and len(self._busy) < self._size:
             pipe = idle.pop() if idle else self._start()
-            unit = self._waiting.popleft()
-            pipe.send((unit, self._kept))
-            self._busy[pipe] = unit
+            batch = self._waiting.popleft()
+            pipe.send((batch, self._kept, self._device))
+            self._busy[pipe] = batch
 
     def _start(self) -> Connection:
         context = get_context("spawn")
@@ -127,34 +129,31 @@ class ProcessPool:
         self._workers[ours] = process
         return ours
 
-    def _received(self, pipe: Connection, unit: Unit) -> Rows:
+    def _received(self, pipe: Connection, batch: Batch) -> list[Rows]:
         try:
             answer = pipe.recv()
         except (EOFError, ConnectionResetError):
             process = self._workers.pop(pipe)
             process.join()
-            failure = f"the worker process died (exit code {process.exitcode})"
-            return [
-                {"address": unit.address, "configuration": unit.configuration, "metric": name, "failure": failure}
-                for name in unit.metrics
-            ]
+            death = ChildProcessError(f"the worker process died (exit code {process.exitcode})")
+            return [failed(unit, death) for unit in batch]
         if isinstance(answer, BaseException):  # a defect of this package, not a failure of a method
             raise answer
         return answer
 
 
 def _work(pipe: Connection) -> None:
-    """The life of a worker: units in, rows out, until the pipe closes."""
+    """The life of a worker: batches in, rows out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     while True:
         try:
-            unit, kept = pipe.recv()
+            batch, kept, device = pipe.recv()
         except EOFError:
             return
         try:
-            answer = run_unit(unit, kept)
+            answer = run_batch(batch, kept, device)
         except Exception as error:  # handed to the parent, which raises it
             answer = _picklable(error)
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from midguide.denoisers.gaussian import Gaussian
+from midguide.denoisers.gmm import GaussianMixture
 from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.problem import Problem
@@ -27,6 +29,9 @@ from midguide.studies.problems import exact_prior
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
 
+CHUNK_VALUES = 2**17
+"""Values of the state that a sampler works on at a time: half a megabyte in float32."""
+
 
 class Source(Protocol):
     """Gives draws for a problem; a frozen dataclass, since its fields are part of a unit's address."""
@@ -35,22 +40,34 @@ class Source(Protocol):
         """Refuse a problem that the source cannot handle, before anything is drawn."""
         ...
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
-        """`n` draws of the one observation of a problem, and their cost."""
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        """`n` draws of each observation of a problem, from random streams of `seeds`, one each, and their cost."""
         ...
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws of a sampler, all from one random stream."""
+    """Draws of a sampler.
+
+    With a network each draw has its random stream, and all are drawn at once. With a prior in closed form, where draws
+    are tiny and come in thousands, chunks that a processor's cache can hold have one stream each.
+    """
 
     sampler: Sampler
 
     def check(self, problem: Problem) -> None:
         check_needs(self.sampler, problem, SAMPLERS)
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
-        return sample(self.sampler, problem, n, seed=seed, stream_size=n)
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
+            return sample(self.sampler, problem, n, seed=seeds)
+        rows = self.chunk(problem, n)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=rows)
+
+    def chunk(self, problem: Problem, n: int) -> int:
+        """How many of `n` samples are drawn together: the greatest divisor of n with at most `CHUNK_VALUES` values."""
+        most = max(CHUNK_VALUES // math.prod(problem.event_shape), 1)
+        return max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,8 @@ class ExactPosterior:
     def check(self, problem: Problem) -> None:
         exact_prior(problem)
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
         posterior = exact_prior(problem).posterior(problem.likelihood)
         return _without_network(lambda: posterior.sample(n, seed=stream_seed(seed, "exact")))
 
@@ -72,7 +90,8 @@ class PriorDraws:
     def check(self, problem: Problem) -> None:
         exact_prior(problem)
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
         prior = exact_prior(problem)
         return _without_network(lambda: prior.sample(n, seed=stream_seed(seed, "from the prior")))
 
@@ -102,7 +121,8 @@ class ClosedForm:
         if not isinstance(problem.denoiser, Gaussian):
             raise UnsupportedProblem("laws in closed form are those of Gaussian problems")
 
-    def draw(self, problem: Problem, n: int, seed: int) -> Samples:
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
         started = time.monotonic()
         law = LAWS[type(self.sampler), self.mean_field](self.sampler, problem)
         cost = Cost(0.0, 0.0, time.monotonic() - started, 0.0)

@@ -10,19 +10,23 @@
     label = "dx = 20"
     dimension = 20
     seeds = { first = 0, count = 10 }               # or a list
+    metrics = ["mode_weight_tv"]                    # besides those of the study
 
     [[samplers]]
     spec = "mgps:mixture"                           # a sampler, a preset, "exact" or "prior"
     settings = { steps = 100 }
+    problems = ["dx*"]                              # labels of the problems that it runs on, all by default
     sweep = { midpoint = [0.5, 1.0] }               # one sampler for each combination
 
     [[overrides]]                                   # for the cells that these labels name; "*" and "?" match any text
     problem = "dx = 20"
     sampler = "mgps*"
+    preset = "ffhq"                                 # another preset of the sampler
     settings = { steps = 300 }
 
 Every key must be known, every override must match a cell, and every sampler must accept its problems: otherwise the
-study is refused before anything runs.
+study is refused before anything runs. Paths (`data`, and `prior` where it is a file) are relative to the folder of the
+call, and stored as absolute ones.
 """
 
 from __future__ import annotations
@@ -30,12 +34,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from midguide.errors import ConfigError, MidguideError
+from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.metrics.registry import METRICS
+from midguide.studies.images import BUILT_IN, forget_files
 from midguide.studies.presets import dataclass_from_settings, suggestion
 from midguide.studies.sources import FIXED
 from midguide.studies.tables import (
@@ -63,11 +69,27 @@ class Study:
         head: the table `[study]`.
         units: all cells, problem by problem and seed by seed, the samplers in the order of the file.
         plain: the file as plain values, with the changes of the command line.
+        left_out: the cells that the file leaves out, in its order.
     """
 
     head: Head
     units: tuple[Unit, ...]
     plain: dict[str, Any]
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of all cells in their order, those of sets last."""
+        single = (name for unit in self.units for name in unit.metrics)
+        return list(dict.fromkeys((*self.head.metrics, *single, *self.head.set_metrics)))
+
+
+class LeftOut(NamedTuple):
+    """A cell that the study's file leaves out, by labels, and why the sampler could not handle it, if so."""
+
+    problem: str
+    sampler: str
+    reason: str
 
 
 def load_study(path: str | Path, changes: Sequence[tuple[str, object]] = ()) -> Study:
@@ -88,13 +110,14 @@ def load_study(path: str | Path, changes: Sequence[tuple[str, object]] = ()) -> 
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read {path}: {reason}", hint="give the TOML file of a study") from error
     try:
-        return parse_study(_changed(plain, changes))
+        return parse_study(_with_absolute_paths(changed(plain, changes)))
     except MidguideError as error:
         raise type(error)(f"{path}: {error.message}", hint=error.hint or "see the examples in experiments/") from error
 
 
 def parse_study(plain: dict[str, Any]) -> Study:
     """The study that plain values describe; see `load_study`."""
+    forget_files()
     for key in plain:
         if key not in TABLES:
             raise ConfigError(f"unknown table [{key}]", hint=suggestion(key, TABLES))
@@ -107,35 +130,47 @@ def parse_study(plain: dict[str, Any]) -> Study:
         labels = [row.label for row in rows]
         if len(set(labels)) < len(labels):
             raise ConfigError(f"[[{what}]] has a label twice: {sorted(labels)}", hint="give each its own label")
+    cells = [(problem, sampler) for problem in problems for sampler in samplers if sampler.accepts(problem.label)]
+    for sampler in samplers:
+        for pattern in sampler.table.problems:
+            if not any(fnmatchcase(problem.label, pattern) for problem in problems):
+                known = ", ".join(repr(problem.label) for problem in problems)
+                raise ConfigError(
+                    f"sampler {sampler.label!r}: {pattern!r} matches no problem", hint=f"labels are: {known}"
+                )
     for i, (match, _) in enumerate(overrides):
-        cells = product(problems, samplers)
         if not any(matches(match, problem.label, sampler.label) for problem, sampler in cells):
             known = f"problems {[p.label for p in problems]}, samplers {[s.label for s in samplers]}"
             raise ConfigError(f"[[overrides]] number {i + 1} matches no cell", hint=f"labels are: {known}")
     units: list[Unit] = []
     for problem in problems:  # all samplers on one problem before the next, so that unfinished results compare
-        cells = [_units(head, problem, sampler, overrides) for sampler in samplers]
-        units += [unit for row in zip(*cells, strict=True) for unit in row]
-    return Study(head=head, units=tuple(units), plain=plain)
+        own = [_units(head, problem, sampler, overrides) for other, sampler in cells if other is problem]
+        units += [unit for row in zip(*own, strict=True) for unit in row]
+    others = [(p, s) for p in problems for s in samplers if not s.accepts(p.label)]
+    left_out = tuple(LeftOut(p.label, s.label, _refusal(p, s)) for p, s in others)
+    return Study(head=head, units=tuple(units), plain=plain, left_out=left_out)
 
 
 def _units(
     head: Head, problem: ProblemRow, sampler: SamplerRow, overrides: list[tuple[Match, dict[str, object]]]
 ) -> list[Unit]:
     """The units of one cell, after a check that sampler and metrics can handle the problem."""
-    settings, n = dict[str, object](), head.samples
+    settings, n, preset = dict[str, object](), head.samples, ""
+    metrics = tuple(dict.fromkeys((*head.metrics, *problem.metrics)))
     for match, changed in overrides:
         if matches(match, problem.label, sampler.label):
             settings |= changed
-            n = match.samples or n
+            n, preset = match.samples or n, match.preset or preset
     where = f"sampler {sampler.label!r} on problem {problem.label!r}"
     try:
-        source = sampler.make(settings)
-        first = problem.kind.build(problem.seeds[0])
+        source = sampler.make(settings, preset)
+        first = problem.kind.probe(problem.seeds[0])
         source.check(first)
-        for name in head.metrics:
+        for seed in problem.seeds:
+            problem.kind.data_digest(seed)  # that there is such data
+        for name in metrics:
             where = f"metric {name!r} on problem {problem.label!r}"
-            METRICS[name].check(first)
+            METRICS[name].check(first, n)
     except MidguideError as error:
         raise type(error)(f"{where}: {error.message}", hint=error.hint) from error
     return [
@@ -144,18 +179,37 @@ def _units(
             problem=problem.kind,
             problem_seed=problem_seed,
             sampler_label=sampler.label,
-            spec=sampler.table.spec,
+            spec=sampler.spec(preset),
             source=source,
             swept=sampler.swept,
             seed=seed,
             n=n,
-            metrics=head.metrics,
+            metrics=metrics,
         )
         for problem_seed, seed in product(problem.seeds, head.seeds)
     ]
 
 
-def _changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:
+def _refusal(problem: ProblemRow, sampler: SamplerRow) -> str:
+    """Why a sampler cannot handle a problem; empty where it could."""
+    try:
+        sampler.make({}).check(problem.kind.probe(problem.seeds[0]))
+    except UnsupportedProblem as error:
+        return error.message
+    return ""
+
+
+def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
+    """The file's values, in place, with paths that still hold when the results are read from another folder."""
+    for row in tables_of(plain, "problems"):
+        for key, names in (("data", BUILT_IN), ("prior", ())):
+            value = row.get(key)
+            if isinstance(value, str) and value not in names and (key == "data" or value.endswith(".safetensors")):
+                row[key] = str(Path(value).expanduser().resolve())
+    return plain
+
+
+def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:
     """The file's values with those of the command line, in place."""
     for key, value in changes:
         table, _, rest = key.partition(".")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
 from midguide.errors import ConfigError
-from midguide.metrics.registry import METRICS
+from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.presets import dataclass_from_settings, make_sampler, suggestion
 from midguide.studies.problems import KINDS, ProblemKind
 from midguide.studies.sources import FIXED, OF_A_SAMPLER, Source, fixed
@@ -26,6 +26,9 @@ class Head:
         title: what the report is headed by.
         seeds: seeds of the draws; one unit each.
         keep_samples: store the draws, so that they can be measured again.
+        batch: units of one cell that are drawn together, where their problems allow it: faster on images, and up to
+            rounding the same draws. What an interrupt loses is at most the batch in progress.
+        set_metrics: names in `metrics.registry.SET_METRICS`, of all draws of a cell together; needs `keep_samples`.
         expected: the experiment in `expected/*.csv` whose numbers stand beside ours; `name` by default.
     """
 
@@ -35,34 +38,48 @@ class Head:
     title: str = ""
     seeds: tuple[int, ...] = (0,)
     keep_samples: bool = False
+    batch: int = 1
+    set_metrics: tuple[str, ...] = ()
     expected: str = ""
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ConfigError(f"samples must be at least 2, got {self.samples}")
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if not self.metrics or not self.seeds:
             raise ConfigError("metrics and seeds must not be empty")
-        for name in self.metrics:
-            if name not in METRICS:
-                raise ConfigError(f"unknown metric {name!r}", hint=suggestion(name, METRICS))
+        if self.batch < 1:
+            raise ConfigError(f"batch must be at least 1, got {self.batch}")
+        if self.set_metrics and not self.keep_samples:
+            raise ConfigError("set_metrics are computed from stored draws", hint="set keep_samples = true")
+        check_metrics(self.metrics, METRICS)
+        check_metrics(self.set_metrics, SET_METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemRow:
-    """A table `[[problems]]`: a kind with settings, and the seeds that make it several problems."""
+    """A table `[[problems]]`: a kind with settings, the seeds that make it several problems, and further metrics."""
 
     label: str
     kind: ProblemKind
     seeds: tuple[int, ...]
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerTable:
-    """A table `[[samplers]]` without its settings: `spec`, `label` (the spec by default), `source` (what to take)."""
+    """A table `[[samplers]]` without its settings.
+
+    Args:
+        spec: the sampler or preset.
+        label: the spec by default.
+        source: what to take of it.
+        problems: patterns for the labels of the problems that it runs on; the report names the others as left out.
+    """
 
     spec: str
     label: str = ""
     source: str = "samples"
+    problems: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +91,23 @@ class SamplerRow:
     settings: dict[str, object]
     swept: tuple[tuple[str, float], ...] = ()
 
-    def make(self, settings: Mapping[str, object]) -> Source:
-        """The source with further settings on top."""
-        spec, merged = self.table.spec, {**self.settings, **settings}
+    def spec(self, preset: str = "") -> str:
+        """The sampler or preset, with another preset of the same sampler where one is given.
+
+        Raises:
+            ConfigError: what has no presets is given one.
+        """
+        if preset and self.table.spec in FIXED:
+            raise ConfigError(f"{self.table.spec!r} has no presets, got {preset!r}", hint="remove it")
+        return f"{self.table.spec.partition(':')[0]}:{preset}" if preset else self.table.spec
+
+    def accepts(self, problem: str) -> bool:
+        """Whether the file wants this sampler on the problem of this label."""
+        return any(fnmatchcase(problem, pattern) for pattern in self.table.problems)
+
+    def make(self, settings: Mapping[str, object], preset: str = "") -> Source:
+        """The source, with another preset and with further settings on top."""
+        spec, merged = self.spec(preset), {**self.settings, **settings}
         if spec in FIXED:
             return fixed(spec, merged)
         if self.table.source not in OF_A_SAMPLER:
@@ -86,24 +117,41 @@ class SamplerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """A table `[[overrides]]` without its settings: patterns for labels, and the number of draws where it differs."""
+    """A table `[[overrides]]` without its settings: patterns for labels, and the draws or the preset that differ."""
 
     problem: str = "*"
     sampler: str = "*"
     samples: int | None = None
+    preset: str = ""
 
 
 def parse_problem(table: Mapping[str, Any], index: int) -> ProblemRow:
     """The row of the table `[[problems]]` at this index."""
     where = f"[[problems]] number {index + 1}"
     settings = dict(table)
-    kind, label, seeds = (settings.pop(key, None) for key in ("kind", "label", "seeds"))
+    kind, label, seeds, metrics = (settings.pop(key, None) for key in ("kind", "label", "seeds", "metrics"))
     if kind not in KINDS:
         raise ConfigError(f"{where}: unknown kind {kind!r}", hint=suggestion(str(kind), KINDS))
     if label is not None and not isinstance(label, str):
         raise ConfigError(f"{where}: label must be text, got {label!r}")
     made = dataclass_from_settings(KINDS[kind], settings, f"{where} ({kind})")
-    return ProblemRow(label=label or kind, kind=made, seeds=_seeds(seeds, where))
+    return ProblemRow(label=label or kind, kind=made, seeds=_seeds(seeds, where), metrics=_metrics(metrics, where))
+
+
+def _metrics(given: Any, where: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        raise ConfigError(f"{where}: metrics must be a list of names, got {given!r}")
+    check_metrics(given, METRICS)
+    return tuple(given)
+
+
+def check_metrics(names: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a metric that is not registered."""
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown metric {name!r}", hint=suggestion(str(name), known))
 
 
 def _seeds(given: Any, where: str) -> tuple[int, ...]:
@@ -141,8 +189,8 @@ def parse_override_table(table: Mapping[str, Any], index: int) -> tuple[Match, d
     where = f"[[overrides]] number {index + 1}"
     match = dataclass_from_settings(Match, {k: v for k, v in table.items() if k != "settings"}, where)
     settings = table_of(table, "settings")
-    if match.samples is None and not settings:
-        raise ConfigError(f"{where} changes nothing", hint="give it settings or samples")
+    if match.samples is None and not settings and not match.preset:
+        raise ConfigError(f"{where} changes nothing", hint="give it settings, a preset or samples")
     return match, settings
 
 

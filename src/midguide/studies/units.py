@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from midguide import __version__
 from midguide.errors import CheckpointError, MidguideError, NumericalError
 from midguide.metrics.registry import METRICS, Answer, Target
+from midguide.problem import Problem
 from midguide.record import describe, fingerprint
 from midguide.rng import stream_seed
 from midguide.samples import Samples
@@ -56,6 +58,7 @@ class Unit:
             "problem": describe(self.problem),
             "problem_seed": self.problem_seed,
             "prior_sha256": self.problem.prior_digest(),
+            **({"data_sha256": data} if (data := self.problem.data_digest(self.problem_seed)) else {}),
             "source": describe(self.source),
             "seed": self.seed,
             "n": self.n,
@@ -77,49 +80,97 @@ class Unit:
         return self.spec.partition(":")[2] or None
 
 
-def run_unit(unit: Unit, kept: Path | None = None) -> list[dict[str, Any]]:
-    """Draw and measure; one row per metric. A failure is a row, too, with its reason and no value.
+Rows = list[dict[str, Any]]
+"""The rows of one unit, one per metric, with the columns of `store.SCHEMA`."""
+
+
+def batches(units: Iterable[Unit], size: int) -> list[tuple[Unit, ...]]:
+    """Units of one cell that may be drawn together, at most `size`, in the order of their first units."""
+    made: list[list[Unit]] = []
+    unfinished: dict[tuple[str, str, int], list[Unit]] = {}
+    for unit in units:
+        cell = (unit.problem_label, unit.sampler_label, unit.seed)
+        if not unit.problem.stacks or len(unfinished.get(cell, [])) in (0, size):
+            unfinished[cell] = []
+            made.append(unfinished[cell])
+        unfinished[cell].append(unit)
+    return [tuple(batch) for batch in made]
+
+
+def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cpu") -> list[Rows]:
+    """Draw and measure units of one cell. A failure is a row, too, with its reason and no value.
+
+    Sample j of a unit does not depend on the other units, up to the rounding of the network's batched arithmetic.
 
     Args:
-        unit: the cell.
+        units: one of `batches`.
         kept: folder of stored draws. Draws that are there are measured again without sampling; others are added.
-
-    Returns:
-        Rows with the columns of `store.SCHEMA`.
+        device: where the network computes.
     """
-    base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
     try:
-        problem = unit.problem.build(unit.problem_seed)
-        samples = _drawn(unit, problem, kept)
-        answer, target = Answer(samples.draws[0], law_of(samples)), _target(unit, problem)
+        problems = [unit.problem.build(unit.problem_seed) for unit in units]
+        samples = _drawn(units, problems, kept, device)
     except FAILURES as error:
-        return [{**base, "metric": name, "value": None, "failure": _reason(error)} for name in unit.metrics]
-    costs = asdict(samples.cost)
-    base |= {name: costs[name] for name in COST}
-    return [{**base, "metric": name, **_measured(name, answer, target)} for name in unit.metrics]
+        if len(units) > 1:  # the failure of one must not be that of the others
+            return [rows for unit in units for rows in run_batch([unit], kept, device)]
+        return [failed(units[0], error)]
+    return [_measured_unit(*each) for each in zip(units, problems, samples, strict=True)]
+
+
+def failed(unit: Unit, error: BaseException) -> Rows:
+    """The rows of a unit that has no draws."""
+    base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
+    return [{**base, "metric": name, "value": None, "failure": _reason(error)} for name in unit.metrics]
 
 
 COST = ("network_forwards", "network_vjps", "seconds", "peak_memory_mib")
 
 
-def _drawn(unit: Unit, problem: Any, kept: Path | None) -> Samples:
-    place = None if kept is None else kept / unit.draws_address
-    if place is not None and place.exists():
-        try:
-            return Samples.load(place)
-        except CheckpointError:
-            pass  # a damaged file is replaced
-    samples = unit.source.draw(problem, unit.n, stream_seed(unit.seed, unit.problem_seed))
-    if place is not None:
-        samples.save(place)
-    return samples
+def _drawn(units: Sequence[Unit], problems: list[Problem], kept: Path | None, device: str) -> list[Samples]:
+    """The draws of each unit: those that are stored, and the others drawn together."""
+    found = {i: samples for i, unit in enumerate(units) if (samples := stored(unit, kept)) is not None}
+    missing = [i for i in range(len(units)) if i not in found]
+    if missing:
+        problem = Problem.stack([problems[i] for i in missing]).to(device)
+        seeds = [stream_seed(units[i].seed, units[i].problem_seed) for i in missing]
+        drawn = units[0].source.draw(problem, units[0].n, seeds).each()
+        for i, samples in zip(missing, drawn, strict=True):
+            found[i] = samples
+            if kept is not None:
+                samples.save(kept / units[i].draws_address)
+    return [found[i] for i in range(len(units))]
 
 
-def _target(unit: Unit, problem: Any) -> Target:
+def stored(unit: Unit, kept: Path | None) -> Samples | None:
+    """The draws of a unit in the folder of stored draws; None where they are absent or damaged."""
+    if kept is None or not (kept / unit.draws_address).exists():
+        return None
+    try:
+        return Samples.load(kept / unit.draws_address)
+    except CheckpointError:
+        return None  # a damaged file is replaced
+
+
+def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
+    try:
+        answer, target = Answer(samples.draws[0], law_of(samples)), _target(unit, problem)
+    except FAILURES as error:
+        return failed(unit, error)
+    costs = asdict(samples.cost)
+    base = {"address": unit.address, **{name: costs[name] for name in COST}}
+    return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
+
+
+def _target(unit: Unit, problem: Problem) -> Target:
     if not any(METRICS[name].exact for name in unit.metrics):
         return Target(problem)
     posterior = exact_prior(problem).posterior(problem.likelihood)
     return Target(problem, posterior, posterior.sample(unit.n, seed=stream_seed(unit.problem_seed, "reference")))
+
+
+def _recorded(unit: Unit, name: str) -> dict[str, Any]:
+    """The name of a metric, and what its number depends on, weights included."""
+    return {"metric": name, "configuration": unit.configuration | METRICS[name].record()}
 
 
 def _measured(name: str, answer: Answer, target: Target) -> dict[str, Any]:

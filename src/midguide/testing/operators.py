@@ -10,7 +10,7 @@ from torch import Tensor
 
 from midguide.autodiff import vjp
 from midguide.linalg import inner, per_row
-from midguide.operators.base import LinearOperator, Operator, SVDOperator
+from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
 from midguide.testing.contract import TOLERANCE, norm, require
 
 # Pseudo-inverses divide rounding errors by the smallest singular value.
@@ -29,9 +29,10 @@ def check_operator(
 ) -> None:
     """Check everything that an operator promises, on random inputs in [-1, 1].
 
-    Every operator: finite, keeps the dtype and its input, rows independent of their batch, hidden entries zero. A
-    linear one: linearity, `<A x, y> = <x, A^T y>`, the four identities of Moore and Penrose, optimality of the proximal
-    step, derivative = adjoint. With an SVD: V orthogonal, `U^T A x = s V^T x`, agreement with conjugate gradients.
+    Every operator: finite, keeps the dtype and its input, rows independent of their batch, hidden entries zero. With a
+    pseudo-inverse: `h(h^+(h(x))) = h(x)`. A linear one: linearity, `<A x, y> = <x, A^T y>`, the four identities of
+    Moore and Penrose, optimality of the proximal step, derivative = adjoint. With an SVD: V orthogonal,
+    `U^T A x = s V^T x`, agreement with conjugate gradients.
 
     Args:
         operator: what to check.
@@ -40,7 +41,8 @@ def check_operator(
         dtype: float64, or float32 with looser tolerances.
         seed: seed of the inputs.
         pinv_tolerance: relative error allowed to pseudo-inverses, 1e-6 in float64 by default; infinity for operators
-            so ill-conditioned that conjugate gradients do not converge; their pseudo-inverse is not checked.
+            so ill-conditioned that conjugate gradients do not converge, and for nonlinear ones whose pseudo-inverse is
+            an approximation; it is then not checked.
 
     Raises:
         ContractError: the first broken fact.
@@ -66,6 +68,8 @@ def check_operator(
             _check_pseudo_inverse(operator, x, y, pinv_tolerance)
         if isinstance(operator, SVDOperator):
             _check_svd(operator, x, y, pinv_tolerance)
+    elif isinstance(operator, PseudoInvertibleOperator):
+        _check_right_inverse(operator, operator(x), x.shape, pinv_tolerance)
 
 
 def _check_evaluation(operator: Operator, x: Tensor) -> None:
@@ -116,6 +120,15 @@ def _check_pseudo_inverse(operator: LinearOperator, x: Tensor, y: Tensor, tolera
     _small(operator, "A A^+ is symmetric", on_range, norm(y) * norm(z), tolerance)
     _small(operator, "A^+ A is symmetric", on_events, norm(x) * norm(u), tolerance)
     _check_rows(operator, "A^+ y", lambda op, v: op.pinv(v), y, tolerance=tolerance)
+
+
+def _check_right_inverse(operator: PseudoInvertibleOperator, y: Tensor, shape: torch.Size, tolerance: float) -> None:
+    """`h(h^+(y)) = y` for measurements y of inputs of this shape."""
+    solution = operator.pinv(y)
+    require(solution.shape == shape, operator, f"h^+(y) has shape {tuple(solution.shape)}, x {tuple(shape)}")
+    _check_rows(operator, "h^+(y)", lambda op, v: op.pinv(v), y)
+    if math.isfinite(tolerance):
+        _close(operator, "h(h^+(h(x))) = h(x)", operator(solution), y, tolerance)
 
 
 def _check_prox(operator: LinearOperator, x: Tensor, y: Tensor) -> None:

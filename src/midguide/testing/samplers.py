@@ -32,6 +32,7 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     Raises:
         ContractError: the first broken fact.
     """
+    problem = problem.to_latent()
     spy = _Spy(problem.denoiser)
     watched = Problem(spy, problem.likelihood, problem.truth)
     y, random_state = problem.likelihood.y.clone(), torch.get_rng_state()

@@ -1,17 +1,18 @@
-"""The recipe of a training run, read from a TOML file in which every key must be known."""
+"""The recipes of training runs, read from a TOML file in which every key must be known."""
 
 from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from midguide.errors import ConfigError
 from midguide.leads import EcgFormat
-from midguide.nn.registry import NETWORKS, NetworkConfig
+from midguide.nn.autoencoder import AutoencoderConfig
+from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name
 from midguide.nn.unet import UNetConfig
 
 
@@ -33,16 +34,12 @@ class CardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How to train a prior on images or on electrocardiograms.
+class LoopConfig:
+    """How any training is run.
 
     Args:
-        name: name of the prior.
-        network: its body; `kind` says which, a U-Net by default.
-        ecg: the form of the electrocardiograms to train on; left out for images.
-        length: samples per lead of an electrocardiogram, cut out at random.
+        name: name of what is trained.
         card: what its card says of data and licence.
-        prediction: what the network predicts: `eps`, `v` or `x0`.
         steps: optimiser steps.
         batch: images or recordings per step.
         learning_rate: peak of a cosine that starts after `warmup` linear steps and ends at zero.
@@ -50,9 +47,6 @@ class TrainingConfig:
         warmup: steps until the peak.
         clip_norm: largest norm of the gradient.
         ema: decay of the averaged weights that are kept in the end.
-        level_mean: mean of the log-normal over `sigma/alpha` that noise levels are drawn from.
-        level_std: its standard deviation.
-        uniform_levels: share of the draws that are uniform over the times instead.
         flip: mirror half of the images; electrocardiograms have no mirror image.
         bfloat16: compute in bfloat16 where it is safe (autocast).
         seed: of initial weights, data order and noise.
@@ -62,11 +56,7 @@ class TrainingConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str = "prior"
-    network: NetworkConfig = field(default_factory=UNetConfig)
-    ecg: EcgFormat | None = None
-    length: int = 256
     card: CardConfig = field(default_factory=CardConfig)
-    prediction: str = "v"
     steps: int = 10_000
     batch: int = 64
     learning_rate: float = 6e-4
@@ -74,26 +64,79 @@ class TrainingConfig:
     warmup: int = 300
     clip_norm: float = 1.0
     ema: float = 0.999
-    level_mean: float = -0.8
-    level_std: float = 1.4
-    uniform_levels: float = 0.3
     flip: bool = True
     bfloat16: bool = True
     seed: int = 0
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.checkpoint_every) < 1 or self.learning_rate <= 0:
+            raise ConfigError("steps, batch, checkpoint_every and learning_rate must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(LoopConfig):
+    """How to train a prior on images, on their latents, or on electrocardiograms.
+
+    Args:
+        network: shape of its network; in a recipe, `body` says of which body of `nn.registry`, a U-Net by default.
+        ecg: the form of the electrocardiograms to train on; left out for images.
+        length: samples per lead of an electrocardiogram, cut out at random.
+        prediction: what the network predicts: `eps`, `v` or `x0`.
+        level_mean: mean of the log-normal over `sigma/alpha` that noise levels are drawn from.
+        level_std: its standard deviation.
+        uniform_levels: share of the draws that are uniform over the times instead.
+    """
+
+    network: BodyConfig = field(default_factory=UNetConfig)
+    ecg: EcgFormat | None = None
+    length: int = 256
+    prediction: str = "v"
+    level_mean: float = -0.8
+    level_std: float = 1.4
+    uniform_levels: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prediction not in ("eps", "v", "x0"):
             raise ConfigError(f"prediction must be eps, v or x0, got {self.prediction!r}")
-        if min(self.steps, self.batch, self.checkpoint_every, self.length) < 1 or self.learning_rate <= 0:
-            raise ConfigError("steps, batch, checkpoint_every, length and learning_rate must be positive")
+        if self.length < 1:
+            raise ConfigError(f"length must be positive, got {self.length}")
+        if self.network.in_channels != self.network.out_channels:
+            raise ConfigError(
+                f"the network takes {self.network.in_channels} channels and returns {self.network.out_channels}",
+                hint="in training they are as many: a variance is not learned",
+            )
+
+    @property
+    def body(self) -> str:
+        """Name of the network's body."""
+        return body_name(self.network)
 
 
-_READER = TypeAdapter(TrainingConfig)
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainingConfig(LoopConfig):
+    """How to train an autoencoder on images; its recipe says `kind = "autoencoder"`.
+
+    Args:
+        network: its shape.
+        decoder_std: error that a decoding is meant to have, in the value range: weighs how much the latents may say.
+    """
+
+    network: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    decoder_std: float = 0.03
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.decoder_std > 0.0:
+            raise ConfigError(f"decoder_std must be positive, got {self.decoder_std}")
 
 
-def load_training_config(path: str | Path) -> TrainingConfig:
-    """Read a `TrainingConfig` from a TOML file.
+_READERS = {"prior": TypeAdapter(TrainingConfig), "autoencoder": TypeAdapter(AutoencoderTrainingConfig)}
+
+
+def load_training_config(path: str | Path) -> TrainingConfig | AutoencoderTrainingConfig:
+    """Read a recipe from a TOML file; its `kind` says whether for a prior, the default, or an autoencoder.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown key or a value of the wrong type; names the first.
@@ -104,11 +147,21 @@ def load_training_config(path: str | Path) -> TrainingConfig:
         raise ConfigError(
             f"cannot read {path}: {error}", hint="see priors/faces-64.toml in the package for an example"
         ) from error
+    kind = table.pop("kind", "prior")
+    if kind not in _READERS:
+        raise ConfigError(f"{path}: unknown kind {kind!r}", hint=f"one of {', '.join(_READERS)}")
     try:
-        return _READER.validate_python(table)
+        if kind == "prior":
+            table |= _network(table.pop("body", DEFAULT), table.get("network", {}))
+        return _READERS[kind].validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in NETWORKS)
-        raise ConfigError(
-            f"{path}: {where}: {first['msg']}", hint="see `midguide.training.config.TrainingConfig`"
-        ) from error
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}", hint="see `midguide.training.config`") from error
+
+
+def _network(body: str, table: dict[str, Any]) -> dict[str, BodyConfig]:
+    """The entry `network` of a recipe, read as the configuration of the body that it names."""
+    if body not in BODIES:
+        raise ConfigError(f"unknown body {body!r}", hint=f"one of {', '.join(BODIES)}")
+    return TypeAdapter(dict[str, BODIES[body].config]).validate_python({"network": table})

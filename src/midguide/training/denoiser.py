@@ -1,4 +1,4 @@
-"""Training a denoising network on images or signals: EMA, warm-up, clipping, resumable checkpoints.
+"""Training a denoising network on images, their latents, or signals.
 
 The loss is the mean squared error of the network's own prediction (eps, v or x0). Noise levels are drawn from a
 log-normal in `sigma/alpha` mixed with a uniform part, so that few steps are spent where there is nothing to learn
@@ -7,23 +7,20 @@ log-normal in `sigma/alpha` mixed with a uniform part, so that few steps are spe
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from midguide.errors import CheckpointError
-from midguide.files import append, replacing
-from midguide.nn.registry import NETWORKS, is_dynamics
-from midguide.rng import global_seed
+from midguide.linalg import per_row
+from midguide.nn.registry import BODIES, is_dynamics
 from midguide.schedules import DiscreteVP
 from midguide.training.config import TrainingConfig
+from midguide.training.loop import fit
 from midguide.training.sources import Source
 
 
@@ -58,6 +55,37 @@ TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 """What the network should return for `x_t = alpha x0 + sigma z`."""
 
 
+@dataclass(frozen=True)
+class Denoising:
+    """The task of a `TrainingConfig`."""
+
+    config: TrainingConfig
+    device: str = "cpu"
+
+    @cached_property
+    def levels(self) -> LevelSampler:
+        """Where the noise levels come from."""
+        return LevelSampler(DiscreteVP.linear(), self.config)
+
+    def build(self) -> nn.Module:
+        return BODIES[self.config.body].build(self.config.network)
+
+    def decays(self, name: str) -> bool:
+        return not is_dynamics(self.config.network, name)
+
+    def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the network's prediction, at noise levels of its own for each event."""
+        z = torch.randn(clean.shape, generator=generator)
+        index, *level = self.levels.draw(len(clean), generator)
+        alpha, sigma = (per_row(value, clean) for value in level)
+        target = TARGETS[self.config.prediction](clean, z, alpha, sigma).to(self.device)
+        layout = torch.channels_last if clean.ndim == 4 else torch.contiguous_format
+        x_t = (alpha * clean + sigma * z).to(self.device, memory_format=layout)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
+            prediction = network(x_t, index.to(self.device))
+        return (prediction.float() - target).square().mean()
+
+
 def train(
     config: TrainingConfig,
     source: Source,
@@ -66,117 +94,5 @@ def train(
     device: str = "cpu",
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nn.Module:
-    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one.
-
-    Args:
-        config: the recipe.
-        source: what is learned: see `midguide.training.sources`.
-        out: folder for `checkpoint.pt` (everything needed to go on) and `log.jsonl` (loss, rate).
-        device: where to train.
-        on_step: called with the number of finished steps and the loss of the last.
-
-    Returns:
-        The network with averaged weights, in evaluation mode.
-
-    Raises:
-        CheckpointError: `out/checkpoint.pt` belongs to another network.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, device)
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        run.load(checkpoint)
-    first, started, losses = run.step, time.monotonic(), []
-    while run.step < config.steps:
-        losses.append(run.advance(source))
-        on_step(run.step, losses[-1])
-        if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-            run.save(checkpoint)
-            rate = (run.step - first) / (time.monotonic() - started)
-            row = {"step": run.step, "loss": sum(losses) / len(losses), "steps_per_second": round(rate, 3)}
-            append(out / "log.jsonl", json.dumps(row) + "\n")
-            losses = []
-    run.network.load_state_dict(run.average)
-    return run.network.eval()
-
-
-class _Run:
-    """Network, averaged weights, optimiser and random stream at one step of a training."""
-
-    def __init__(self, config: TrainingConfig, device: str) -> None:
-        self.config, self.device, self.step = config, device, 0
-        with global_seed(config.seed):
-            self.network = NETWORKS[config.network.kind].build(config.network).to(device)
-        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            _groups(self.network, config), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.levels = LevelSampler(DiscreteVP.linear(), config)
-
-    def advance(self, source: Source) -> float:
-        """One optimiser step; its loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * _rate(self.step, self.config)
-        loss = self._loss(source)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimiser.step()
-        self.step += 1
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
-        return float(loss.detach())
-
-    def _loss(self, source: Source) -> Tensor:
-        config = self.config
-        x0 = source.draw(config.batch, self.generator)
-        z = torch.randn(x0.shape, generator=self.generator)
-        index, *level = self.levels.draw(config.batch, self.generator)
-        alpha, sigma = (value.reshape(-1, *[1] * (x0.ndim - 1)) for value in level)
-        target = TARGETS[config.prediction](x0, z, alpha, sigma).to(self.device)
-        layout = torch.channels_last if x0.ndim == 4 else torch.contiguous_format
-        x_t = (alpha * x0 + sigma * z).to(self.device, memory_format=layout)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=config.bfloat16):
-            prediction = self.network(x_t, index.to(self.device))
-        return (prediction.float() - target).square().mean()
-
-    def save(self, path: Path) -> None:
-        parts = {"network": self.network, "optimiser": self.optimiser}
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"average": self.average, "generator": self.generator.get_state(), "step": self.step}
-        buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError like any other
-        torch.save(state, buffer)
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-
-    def load(self, path: Path) -> None:
-        try:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(saved["network"])
-            self.optimiser.load_state_dict(saved["optimiser"])
-            self.generator.set_state(saved["generator"].cpu())
-            self.average, self.step = saved["average"], saved["step"]
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{path} does not fit this training: {reason}", hint="choose another --out"
-            ) from error
-
-
-def _groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Parameters for the optimiser; those that set rates and frequencies without weight decay."""
-    free = [value for name, value in network.named_parameters() if is_dynamics(config.network, name)]
-    rest = [value for name, value in network.named_parameters() if not is_dynamics(config.network, name)]
-    return [{"params": rest}] + ([{"params": free, "weight_decay": 0.0}] if free else [])
-
-
-def _rate(step: int, config: TrainingConfig) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine to zero."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one; see `training.loop.fit`."""
+    return fit(Denoising(config, device), source, out, device=device, on_step=on_step)

@@ -1,22 +1,28 @@
-"""What a trained prior is worth: its denoising error by noise level on held-out data, and its card."""
+"""What a trained network is worth on held-out data, its file and its card."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.base import Denoiser
-from midguide.denoisers.builtin import PriorSpec, load_prior, save_prior
+from midguide.denoisers.autoencoders import load_autoencoder, prefixed, read_autoencoder, save_autoencoder
+from midguide.denoisers.base import Autoencoder, Denoiser
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.denoisers.loading import load_prior
 from midguide.files import replacing
+from midguide.metrics.image import psnr, ssim
+from midguide.nn.autoencoder import AutoencoderNetwork
+from midguide.record import describe
 from midguide.rng import Rng
-from midguide.training.config import TrainingConfig
-from midguide.training.sources import Source
+from midguide.training.autoencoder import describe_autoencoder
+from midguide.training.config import AutoencoderTrainingConfig, LoopConfig, TrainingConfig
+from midguide.training.sources import Images, Source, encoded
 
 CURVE_TIMES = (5, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 
@@ -26,7 +32,7 @@ def denoising_curve(denoiser: Denoiser, clean: Tensor, *, seed: int = 0) -> list
 
     Args:
         denoiser: the prior.
-        clean: images or signals in the prior's value range, shape (N, *event).
+        clean: images or signals in the prior's value range, or latents, shape (N, *event).
         seed: of the noise.
 
     Returns:
@@ -47,43 +53,123 @@ def denoising_curve(denoiser: Denoiser, clean: Tensor, *, seed: int = 0) -> list
     return rows
 
 
+def reconstruction(autoencoder: Autoencoder, images: Tensor) -> dict[str, float]:
+    """How close decoded latents are to what was encoded: PSNR in decibels and SSIM, averaged over the images.
+
+    Args:
+        autoencoder: what to judge.
+        images: images in its value range, shape (N, C, H, W).
+    """
+    with torch.no_grad():
+        decoded = torch.cat([autoencoder.decode(autoencoder.encode(part)) for part in images.split(64)])
+    value_range = autoencoder.value_range or (-1.0, 1.0)
+    return {
+        "psnr": float(psnr(decoded, images, value_range).mean()),
+        "ssim": float(ssim(decoded, images, value_range).mean()),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a card says of how something was trained, besides its recipe.
+
+    Args:
+        command: how to train it again.
+        log: rows of the training log.
+    """
+
+    command: str
+    log: list[dict[str, Any]]
+
+
 def export_prior(
-    config: TrainingConfig, network: nn.Module, held_out: Source, out: Path, *, command: str, log: list[dict[str, Any]]
+    config: TrainingConfig,
+    network: nn.Module,
+    held_out: Source,
+    out: Path,
+    *,
+    origin: Origin,
+    autoencoder: str | Path | None = None,
 ) -> tuple[Path, Path]:
     """Write `NAME.safetensors` and its card `NAME.json` into `out`.
 
     Args:
         config: the recipe that was run.
         network: averaged weights.
-        held_out: what was not trained on, for the denoising curve.
+        held_out: what was not trained on, for the denoising curve; images for a prior of latents.
         out: folder.
-        command: how to train the prior again.
-        log: rows of the training log.
+        origin: what else its card says.
+        autoencoder: file of the autoencoder for a prior of latents, which becomes part of the prior's file.
     """
-    path, card_path = out / f"{config.name}.safetensors", out / f"{config.name}.json"
-    clean = held_out.events()
-    event_shape = tuple(clean.shape[1:])
+    path = out / f"{config.name}.safetensors"
+    clean, embedded = held_out.events(), None if autoencoder is None else read_autoencoder(autoencoder)
     spec = PriorSpec(
         network=config.network,
-        event_shape=event_shape,
+        event_shape=tuple(clean.shape[1:]) if embedded is None else embedded[0].latent_shape,
         prediction=config.prediction,
-        value_range=held_out.value_range,
+        value_range=None if embedded else held_out.value_range,
+        autoencoder=embedded[0] if embedded else None,
         ecg=config.ecg,
     )
-    save_prior(path, network.state_dict(), spec)
-    stored = load_prior(path)
+    save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), spec)
+    stored, facts = load_prior(path), dict[str, Any](body=spec.body)
+    if stored.autoencoder is not None:
+        facts["signal_shape"] = list(stored.signal_shape)
+        facts["autoencoder"] = describe(stored.autoencoder) | reconstruction(stored.autoencoder, clean)
+        clean = encoded(clean.split(64), stored.autoencoder).float()
+    facts["parameters"] = sum(value.numel() for value in network.parameters())
+    facts |= {"held_out": len(clean), "denoising_curve": denoising_curve(stored, clean)}
+    return path, _write_card(path, config, spec.event_shape, origin, facts)
+
+
+def export_autoencoder(
+    config: AutoencoderTrainingConfig,
+    network: AutoencoderNetwork,
+    trained_on: Images,
+    held_out: Images,
+    out: Path,
+    *,
+    origin: Origin,
+) -> tuple[Path, Path]:
+    """Write `NAME.safetensors` and its card `NAME.json`, with the quality of its reconstructions, into `out`.
+
+    Args:
+        config: the recipe that was run.
+        network: averaged weights, on the CPU.
+        trained_on: what it was trained on; gives the scale of the latents.
+        held_out: images that were not.
+        out: folder.
+        origin: what else its card says.
+    """
+    path = out / f"{config.name}.safetensors"
+    spec = describe_autoencoder(config, network, trained_on)
+    save_autoencoder(path, network.state_dict(), spec)
+    facts = {
+        "latent_shape": list(spec.latent_shape),
+        "scale": list(spec.scale),
+        "shift": list(spec.shift),
+        "parameters": sum(value.numel() for value in network.parameters()),
+        "held_out": len(held_out),
+        "reconstruction": reconstruction(load_autoencoder(path), held_out.events()),
+    }
+    return path, _write_card(path, config, spec.event_shape, origin, facts)
+
+
+def _write_card(
+    path: Path, config: LoopConfig, event_shape: tuple[int, ...], origin: Origin, facts: dict[str, Any]
+) -> Path:
+    """The card beside the file of something trained."""
     card = {
         "name": config.name,
         **asdict(config.card),
         "event_shape": list(event_shape),
-        "parameters": sum(value.numel() for value in network.parameters()),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "command": command,
+        "command": origin.command,
         "training": asdict(config),
-        "loss": log,
-        "held_out": len(clean),
-        "denoising_curve": denoising_curve(stored, clean),
+        "loss": origin.log,
+        **facts,
     }
+    card_path = path.with_suffix(".json")
     with replacing(card_path) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    return path, card_path
+    return card_path

@@ -1,13 +1,16 @@
-"""What a prior is trained on: clean images or signals, drawn at random in the prior's value range."""
+"""What a network is trained on: clean images, their latents, or signals, drawn at random."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from midguide.denoisers.base import Autoencoder
 
 
 class Source(Protocol):
@@ -44,22 +47,55 @@ class Images:
     flip: bool = True
     value_range: tuple[float, float] | None = (-1.0, 1.0)
 
-    def __len__(self) -> int:
-        return len(self.pixels)
-
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         batch = self.pixels[torch.randint(len(self.pixels), (count,), generator=generator)]
         if self.flip:
             flipped = torch.rand(count, generator=generator) < 0.5
             batch = torch.where(flipped[:, None, None, None], batch.flip(3), batch)
-        return self._scaled(batch)
+        return scaled(batch)
 
     def events(self) -> Tensor:
-        return self._scaled(self.pixels)
+        return scaled(self.pixels)
 
-    @staticmethod
-    def _scaled(pixels: Tensor) -> Tensor:
-        return pixels.float() / 127.5 - 1.0
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Latents of images, encoded once, in half precision.
+
+    Args:
+        plain: of the images as they are, float16, shape (N, *latent).
+        mirrored: of their mirror images, which are half of the draws; None for none.
+    """
+
+    plain: Tensor
+    mirrored: Tensor | None = None
+    value_range: tuple[float, float] | None = None
+
+    @classmethod
+    def encode(cls, images: Images, autoencoder: Autoencoder) -> Self:
+        """Encode all images, and their mirror images where they are flipped."""
+
+        def latents(pixels: Tensor) -> Tensor:
+            return encoded((scaled(part) for part in pixels.split(64)), autoencoder)
+
+        return cls(latents(images.pixels), latents(images.pixels.flip(3)) if images.flip else None)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(self.plain), (count,), generator=generator)
+        batch = self.plain[rows]
+        if self.mirrored is not None:
+            flipped = torch.rand(count, generator=generator) < 0.5
+            batch = torch.where(flipped[:, None, None, None], self.mirrored[rows], batch)
+        return batch.float()
+
+    def events(self) -> Tensor:
+        return self.plain.float()
+
+    def __len__(self) -> int:
+        return len(self.plain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,3 +131,14 @@ class Signals:
     def _window(self, row: int, start: int) -> Tensor:
         window = self.recordings[row, :, start : start + self.length]
         return F.pad(window, (0, self.length - window.shape[-1]))
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Bytes as values in [-1, 1]."""
+    return pixels.float() / 127.5 - 1.0
+
+
+def encoded(parts: Iterable[Tensor], autoencoder: Autoencoder) -> Tensor:
+    """Latents of images, a few at a time, each part of shape (B, C, H, W): float16, shape (N, *latent)."""
+    with torch.no_grad():
+        return torch.cat([autoencoder.encode(part).half() for part in parts])

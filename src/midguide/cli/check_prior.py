@@ -1,0 +1,113 @@
+"""`midguide check-prior`: whether a prior is used as it was trained, measured on a few images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from midguide.cli import options, output
+from midguide.errors import DataError, UnsupportedProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from midguide.diagnostics.prior import PriorReport
+
+PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None, "rocket": None}
+"""Photographs of scikit-image, and the part that is used: of the astronaut the face."""
+
+
+def check_prior(
+    context: typer.Context,
+    prior: Annotated[str, typer.Argument(metavar="PRIOR", help="As for --prior: a name, file, folder or repository.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Images to measure on; photographs by default.")
+    ] = None,
+    prediction: Annotated[
+        str | None, typer.Option(metavar="KIND", help="eps, v, x0 or flow, in place of what the prior states.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="vp-linear, vp-cosine, ..., in place of what the prior states.")
+    ] = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure a prior's denoising error, and name the convention that is likely wrong.
+
+    Prediction, schedule, value range, order of channels, time index: each is compared with the alternatives. Images of
+    the kind that the prior was trained on tell most. The exit code is 1 where something was found.
+    """
+    output.use_threads(context)
+    import torch
+
+    from midguide.data.images import load_image
+    from midguide.denoisers.loading import load_prior
+    from midguide.diagnostics import prior as diagnostics
+
+    denoiser = load_prior(prior, prediction=prediction, schedule=schedule)
+    shape, value_range = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
+    if images:
+        data = torch.cat([load_image(path, shape, value_range=value_range, resize=True) for path in images])
+    else:
+        data = photographs(shape, value_range)
+    report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed)
+    if as_json:
+        output.print_json(_as_json(prior, report, len(data)))
+    else:
+        _print(report)
+    if report.findings:
+        raise typer.Exit(1)
+
+
+def photographs(event_shape: tuple[int, ...], value_range: tuple[float, float]) -> Tensor:
+    """A face, a cat, a cup and a rocket (scikit-image) in the shape of a prior of images, shape (4, C, H, W).
+
+    Raises:
+        UnsupportedProblem: the prior's events are no images of 1 or 3 channels.
+    """
+    import torch
+
+    from midguide.data.images import load_image
+
+    if len(event_shape) != 3 or event_shape[0] not in (1, 3):
+        raise UnsupportedProblem(
+            f"there are no photographs of shape {event_shape}",
+            hint="use midguide.diagnostics.prior.check_prior with data of your own",
+        )
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise DataError(
+            f"cannot read the photographs of scikit-image: {error}", hint="install midguide again"
+        ) from error
+    folder = Path(data.__file__).parent
+    files = {next(folder.glob(f"{name}.*")): crop for name, crop in PHOTOGRAPHS.items()}
+    settings = {"value_range": value_range, "resize": True}
+    return torch.cat([load_image(file, event_shape, crop=crop, **settings) for file, crop in files.items()])
+
+
+def _as_json(prior: str, report: PriorReport, images: int) -> dict[str, Any]:
+    words, factor = report.next_best
+    return {
+        "prior": prior,
+        "images": images,
+        "findings": [finding._asdict() for finding in report.findings],
+        "next_best": {"reading": words, "errors_larger_by": factor},
+        "levels": [row._asdict() for row in report.levels],
+    }
+
+
+def _print(report: PriorReport) -> None:
+    columns = ("noise / spread", "error / variance", "linear estimator", "mean square of eps")
+    rows = [(f"{r.ratio:.3f}", f"{r.error:.4f}", f"{r.linear:.4f}", f"{r.noise:.3f}") for r in report.levels]
+    output.print_table(columns, rows, numbers=columns)
+    for finding in report.findings:
+        gain = f" (errors smaller by a factor of {finding.gain:.2f})" if finding.gain > 1 else ""
+        output.note(f"likely mistake: {finding.message}{gain}")
+    if not report.findings:
+        words, factor = report.next_best
+        output.note(
+            f"the declared conventions fit best; the next, another {words}, has errors {factor:.2f} times as large"
+        )

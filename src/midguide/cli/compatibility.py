@@ -1,0 +1,87 @@
+"""Which sampler takes which operator and which noise, as a page in Markdown, from what the samplers declare.
+
+python -m midguide.cli.compatibility > docs/compatibility.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
+from midguide.operators.base import Operator
+from midguide.operators.matrix import Identity
+from midguide.operators.registry import OPERATORS
+from midguide.samplers.base import REQUIRED, Needs, kind, lacking
+from midguide.samplers.registry import SAMPLERS
+
+PAGE = """\
+# Which sampler takes which operator
+
+*Written by `make pages` from the `needs` of the samplers; edits are lost. A test compares this page with the code,
+another runs every pair of the first two tables, or checks that it is refused with the reason given here.*
+
+Operators by name (`midguide list operators`), samplers with their default settings. `diffpir` takes every operator with
+`gradient_step = true`, a step that is known to diverge.
+
+{operators}
+
+A composition is linear if all its parts are, and has no SVD then. Noise, for an operator that the sampler takes:
+
+{noise}
+
+With a prior of latents the decoder stands before the operator, which makes it nonlinear; samplers that need a prior
+of latents see the operator itself.
+
+What the samplers need:
+
+{needs}
+"""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    operators = {f"{name} ({kind(entry.operator)})": entry.operator for name, entry in sorted(OPERATORS.items())}
+    noises = {"Gaussian": GaussianLikelihood, "Poisson": PoissonLikelihood}
+    needs = [(name, cls().needs) for name, cls in sorted(SAMPLERS.items())]
+    return PAGE.format(
+        operators=_matrix("operator", operators, lambda operator: (operator, GaussianLikelihood)),
+        noise=_matrix("noise", noises, lambda noise: (Identity, noise)),
+        needs=_table(
+            ["sampler", "operator", "noise", "derivative of the network", "prior"],
+            [
+                [
+                    name,
+                    REQUIRED[n.operator],
+                    REQUIRED[n.likelihood],
+                    "yes" if n.gradients else "no",
+                    "of latents" if n.autoencoder else "any",
+                ]
+                for name, n in needs
+            ],
+        ),
+    )
+
+
+def _matrix(
+    corner: str,
+    things: Mapping[str, type],
+    classes: Callable[[type], tuple[type[Operator], type[Likelihood]]],
+) -> str:
+    """A table of things by samplers: yes, or what the sampler lacks."""
+    needs = {name: cls().needs for name, cls in sorted(SAMPLERS.items())}
+
+    def cell(need: Needs, thing: type) -> str:
+        missing = lacking(need, *classes(thing))
+        return f"no, needs {missing}" if missing else "yes"
+
+    rows = [[label, *(cell(need, thing) for need in needs.values())] for label, thing in things.items()]
+    return _table([corner, *needs], rows)
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

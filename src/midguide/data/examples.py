@@ -1,0 +1,24 @@
+"""Pictures that every installation has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from midguide.errors import DataError
+
+
+def portrait(size: int) -> Tensor:
+    """The face of the astronaut Eileen Collins (NASA, public domain), in [-1, 1], shape (1, 3, size, size).
+
+    Raises:
+        DataError: the installation of scikit-image lacks its pictures.
+    """
+    try:
+        from skimage import data, transform
+
+        photo = data.astronaut()[58:176, 172:290]
+    except (ImportError, OSError) as error:
+        raise DataError(f"cannot read the portrait of scikit-image: {error}", hint="install midguide again") from error
+    image = transform.resize(photo, (size, size), anti_aliasing=True)
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float() * 2 - 1

@@ -1,0 +1,221 @@
+"""Pipelines of the diffusers library: a folder that `save_pretrained` wrote, or a repository id.
+
+UNet2DModel with DDPM, DDIM, PNDM and other schedulers that have betas, or flow matching; over pixels, or over the
+latents of a VQModel or AutoencoderKL. The library is needed for the networks; the forward process is computed here, in
+float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from midguide.autodiff import frozen
+from midguide.denoisers.latent import NetworkAutoencoder
+from midguide.denoisers.pretrained import Pretrained, sha256_of
+from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
+
+PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+BETA_SCHEDULES = {"linear": DiscreteVP.linear, "scaled_linear": DiscreteVP.scaled_linear}
+COSINE = "squaredcos_cap_v2"
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+ENCODERS: dict[str, Callable[[Any], Tensor]] = {
+    "VQModel": lambda out: out.latents,
+    "AutoencoderKL": lambda out: out.latent_dist.mode(),
+}
+"""Autoencoders by class: the latent in what `encode` returns."""
+
+FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
+
+
+class SampleOf(nn.Module):
+    """A diffusers network as a function of x and times: its output's `sample` alone."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.unet(x, t, return_dict=False)[0]
+
+
+def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
+    """A pipeline: `unet` and `scheduler` in folders of their own, or both in `folder` itself, and `vqvae` or `vae`.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        name: what to call the prior; by default as the folder.
+
+    Raises:
+        ConfigError: no diffusers installed, or a pipeline of another kind.
+        CheckpointError: a file is missing, damaged, or wants to run code.
+    """
+    places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
+    config = _json(places["unet"] / "config.json")
+    kind = config.get("_class_name", "of no class")
+    if kind != "UNet2DModel":
+        raise ConfigError(
+            f"{folder} holds a network {kind}, expected UNet2DModel",
+            hint="load it yourself, and pass the module with prediction, schedule and event_shape",
+        )
+    weights = _weights(places["unet"])
+    schedule, prediction = read_scheduler(_json(places["scheduler"] / "scheduler_config.json"))
+    network = _network(weights, kind)
+    channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
+    if size is None:
+        raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
+    height, width = (size, size) if isinstance(size, int) else size
+    coder = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
+    return Pretrained(
+        network=SampleOf(network),
+        schedule=schedule,
+        prediction=prediction,
+        event_shape=(channels, height, width),
+        learned_variance=network.config.out_channels == 2 * channels,
+        label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
+        name=name or folder.resolve().name,
+        value_range=(-1.0, 1.0) if coder is None else None,
+        provenance={"format": "diffusers", "sha256": sha256_of(weights)},
+        autoencoder=None if coder is None else load_autoencoder(coder, (channels, height, width)),
+    )
+
+
+def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAutoencoder:
+    """A VQModel or AutoencoderKL, with the scaling of latents that its configuration states.
+
+    Encoding takes the mean of a KL autoencoder's posterior, and what a VQ autoencoder has before quantisation; decoding
+    quantises, and lets derivatives pass the quantisation unchanged.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        latent_shape: shape of one latent, (C, H, W).
+
+    Raises:
+        ConfigError: an autoencoder of another kind.
+        CheckpointError: a file is missing, damaged, or wants to run code.
+    """
+    config = _json(folder / "config.json")
+    kind = config.get("_class_name", "of no class")
+    if kind not in ENCODERS:
+        raise ConfigError(f"{folder} holds a {kind}", hint=f"known autoencoders: {', '.join(ENCODERS)}")
+    weights = _weights(folder)
+    network = _network(weights, kind)
+    frozen(network)
+    factor = 2 ** (len(network.config.block_out_channels) - 1)
+    coder = NetworkAutoencoder(
+        lambda x: ENCODERS[kind](network.encode(x)),
+        lambda z: network.decode(z).sample,
+        (network.config.in_channels, *(factor * size for size in latent_shape[1:])),
+        latent_shape,
+        scale=network.config.scaling_factor,
+        shift=network.config.get("shift_factor") or 0.0,
+        network=network,
+        name=folder.name,
+    )
+    coder.provenance = {"format": "diffusers", "sha256": sha256_of(weights)}
+    return coder
+
+
+def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
+    """The forward process and the prediction that a diffusers scheduler's configuration states.
+
+    Raises:
+        ConfigError: a process or a prediction that this package does not know.
+    """
+    kind = config.get("_class_name", "")
+    if "FlowMatch" in kind:
+        return RectifiedFlow(), "flow"
+    if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config:
+        raise ConfigError(
+            f"the scheduler {kind or 'of no class'} is not one whose networks are known",
+            hint="load the network yourself, and pass it with prediction, schedule and event_shape",
+        )
+    named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
+    if named not in PREDICTION_TYPES:
+        raise ConfigError(f"unknown prediction_type {named!r}", hint=f"known: {', '.join(PREDICTION_TYPES)}")
+    schedule = _discrete(config)
+    return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule, PREDICTION_TYPES[named]
+
+
+def fetch_repository(name: str) -> Path:
+    """The folder of a repository of the Hugging Face hub, downloaded if it is not in that library's cache.
+
+    Raises:
+        ConfigError: huggingface_hub is not installed.
+        DataError: no such repository, or no connection.
+    """
+    hub = _library("huggingface_hub")
+    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in WEIGHTS)]
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # of several libraries: connection, HTTP, cache
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"no prior, no file, and no repository {name!r} to download: {reason}",
+            hint="check the name and the network; a downloaded repository is loaded by the path of its folder",
+        ) from error
+
+
+def _discrete(config: dict[str, Any]) -> DiscreteVP:
+    steps, kind = config.get("num_train_timesteps", 1000), config["beta_schedule"]
+    if config.get("trained_betas") is not None:
+        products, product = [], 1.0
+        for beta in config["trained_betas"]:
+            product *= 1.0 - beta
+            products.append(product)
+        return DiscreteVP(tuple(products))
+    if kind == COSINE:
+        return DiscreteVP.cosine(steps)
+    if kind not in BETA_SCHEDULES:
+        raise ConfigError(
+            f"unknown beta_schedule {kind!r}", hint=f"known: {', '.join([*BETA_SCHEDULES, COSINE])}, and trained_betas"
+        )
+    return BETA_SCHEDULES[kind](steps, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+
+
+def _without_last_signal(schedule: DiscreteVP) -> DiscreteVP:
+    """Square roots of `alphas_cumprod` shifted and scaled so that the last is zero (Lin et al. 2024, Algorithm 1)."""
+    roots = [math.sqrt(value) for value in schedule.alphas_cumprod]
+    first, last = roots[0], roots[-1]
+    return DiscreteVP(tuple(((root - last) * first / (first - last)) ** 2 for root in roots))
+
+
+def _weights(folder: Path) -> Path:
+    """The file of weights in a folder, safetensors where there is one."""
+    found = next((folder / file for file in WEIGHTS if (folder / file).exists()), None)
+    if found is None:
+        raise CheckpointError(f"{folder} holds no weights", hint=f"expected {' or '.join(WEIGHTS)}")
+    return found
+
+
+def _network(weights: Path, kind: str) -> Any:
+    diffusers = _library("diffusers")
+    try:
+        return getattr(diffusers, kind).from_pretrained(
+            weights.parent, use_safetensors=weights.suffix == ".safetensors", local_files_only=True
+        )
+    except Exception as error:  # of diffusers, safetensors and torch
+        raise CheckpointError(
+            f"{weights} cannot be read: {str(error).strip().splitlines()[0]}", hint="is the file complete?"
+        ) from error
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{name} is not installed: {error}", hint="pip install 'midguide[hub]'") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", hint="is it a folder of diffusers?") from error

@@ -1,0 +1,197 @@
+"""Priors over the latents of an autoencoder, and operators seen through its decoder.
+
+Samplers work on latents as on any other signal: `Problem.to_latent` puts the decoder before the operator, which makes
+it nonlinear, and `sample` decodes the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from midguide.denoisers.base import Autoencoder, Denoiser
+from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
+from midguide.operators.base import Operator
+from midguide.record import describe
+from midguide.schedules import Time
+
+
+class LatentPrior(Denoiser):
+    """A denoiser of latents, with the autoencoder that they belong to.
+
+    Args:
+        denoiser: the prior of the latents.
+        autoencoder: turns its samples into signals.
+
+    Raises:
+        ShapeError: the latents of one are not those of the other.
+
+    References: Rombach, Blattmann, Lorenz, Esser, Ommer 2022, "High-Resolution Image Synthesis with Latent Diffusion
+    Models", CVPR, https://arxiv.org/abs/2112.10752.
+    """
+
+    def __init__(self, denoiser: Denoiser, autoencoder: Autoencoder) -> None:
+        if denoiser.event_shape != autoencoder.latent_shape:
+            raise ShapeError(
+                f"the prior has samples of shape {denoiser.event_shape}, the autoencoder latents of shape "
+                f"{autoencoder.latent_shape}",
+                hint="take the autoencoder that the prior was trained with",
+            )
+        self.denoiser, self.autoencoder = denoiser, autoencoder
+        self.schedule, self.event_shape, self.value_range = denoiser.schedule, denoiser.event_shape, None
+        self.provenance: dict[str, Any] = {}
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self.denoiser(x, t)
+
+    def to(self, device: str) -> Self:
+        """This prior, with the weights of both parts moved to `device`."""
+        for part in (self.denoiser, self.autoencoder):
+            if part is not None:
+                part.to(device)
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """The records of both parts and, for priors from files, the digest of the file."""
+        parts = {"denoiser": describe(self.denoiser), "autoencoder": describe(self.autoencoder)}
+        return {"type": "LatentPrior", **parts, **self.provenance}
+
+
+class NetworkAutoencoder:
+    """An autoencoder made of two networks, whose latents are scaled to unit variance: `z = scale (e(x) - shift)`.
+
+    Both networks see at most `rows` rows at once. Where a derivative is wanted, what happens inside is computed again
+    for each piece on the way back (activation checkpointing), so that memory grows with `rows` and not with the batch.
+
+    Args:
+        encoder: signals to latents before scaling, (B, *event) -> (B, *latent). Parameters must be frozen.
+        decoder: its counterpart, (B, *latent) -> (B, *event).
+        event_shape: shape of one signal.
+        latent_shape: shape of one latent.
+        value_range: range of signals.
+        scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
+        shift: mean of `e(x)`, likewise.
+        rows: most rows in a network at once.
+        network: the module whose parameters both use, for `to`.
+        name: what to call it in records.
+
+    Raises:
+        ConfigError: `scale` or `rows` is not positive.
+        ShapeError: when called, if what goes in or comes out does not have the declared shape.
+
+    Example:
+        >>> twice = NetworkAutoencoder(lambda x: x / 2, lambda z: 2 * z, (3, 4, 4), (3, 4, 4), scale=4.0)
+        >>> float(twice.decode(twice.encode(torch.full((1, 3, 4, 4), 0.5))).mean())
+        0.5
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[Tensor], Tensor],
+        decoder: Callable[[Tensor], Tensor],
+        event_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...],
+        *,
+        value_range: tuple[float, float] | None = (-1.0, 1.0),
+        scale: float | Sequence[float] = 1.0,
+        shift: float | Sequence[float] = 0.0,
+        rows: int = 16,
+        network: nn.Module | None = None,
+        name: str = "custom",
+    ) -> None:
+        self.scale, self.shift = _per_channel(scale, latent_shape), _per_channel(shift, latent_shape)
+        if not bool((self.scale > 0).all()) or rows < 1:
+            raise ConfigError(f"scale and rows must be positive, got {scale} and {rows}")
+        self.encoder, self.decoder, self.network = encoder, decoder, network
+        self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
+        self.value_range, self.rows, self.name = value_range, rows, name
+        self.provenance: dict[str, Any] = {}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The scaled latent of each signal, shape (B, *event) -> (B, *latent)."""
+        raw = self._by_rows("encoder", self.encoder, x, self.event_shape, self.latent_shape)
+        return self.scale.to(raw) * (raw - self.shift.to(raw))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The signal of each latent, shape (B, *latent) -> (B, *event); not clamped to the value range."""
+        raw = z / self.scale.to(z) + self.shift.to(z)
+        return self._by_rows("decoder", self.decoder, raw, self.latent_shape, self.event_shape)
+
+    def to(self, device: str) -> Self:
+        """This autoencoder, with its weights moved to `device`.
+
+        Raises:
+            UnsupportedProblem: its networks are not known.
+        """
+        if self.network is not None:
+            self.network.to(device)
+        elif device != "cpu":
+            raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """Name, shapes, scaling and, for those from files, the digest of the weights."""
+        shapes = {"event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
+        scaling = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
+        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, **scaling, **self.provenance}
+
+    def _by_rows(
+        self,
+        what: str,
+        network: Callable[[Tensor], Tensor],
+        x: Tensor,
+        inner: tuple[int, ...],
+        outer: tuple[int, ...],
+    ) -> Tensor:
+        _check_shape(f"the {what} of {self.name} takes", x, inner)
+        pieces = []
+        for piece in x.split(self.rows):
+            if torch.is_grad_enabled() and piece.requires_grad:
+                # networks draw no random numbers in evaluation mode, so none need to be repeated
+                out = checkpoint(network, piece, use_reentrant=False, preserve_rng_state=False)
+            else:
+                out = network(piece)
+            _check_shape(f"the {what} of {self.name} gives", out, outer)
+            pieces.append(out)
+        return torch.cat(pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded(Operator):
+    """`y = A(Dec(z))`: what the instrument measures of a signal, as a function of its latent.
+
+    Args:
+        operator: the instrument, A.
+        autoencoder: its decoder is Dec.
+    """
+
+    operator: Operator
+    autoencoder: Autoencoder
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.operator(self.autoencoder.decode(x))
+
+    def measured(self, y: Tensor) -> Tensor:
+        return self.operator.measured(y)
+
+    @property
+    def observations(self) -> int | None:
+        return self.operator.observations
+
+    def select(self, rows: Tensor) -> Self:
+        return replace(self, operator=self.operator.select(rows))
+
+
+def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...]) -> Tensor:
+    """One value, or one for each channel, so that it broadcasts over a latent; float64."""
+    return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (len(latent_shape) - 1))
+
+
+def _check_shape(what: str, value: Tensor, expected: tuple[int, ...]) -> None:
+    if value.shape[1:] != expected:
+        raise ShapeError(f"{what} rows of shape {expected}, got {tuple(value.shape[1:])}")

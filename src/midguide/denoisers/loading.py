@@ -1,0 +1,235 @@
+"""`load_prior`: one call for every kind of prior.
+
+A name is that of a shipped prior, of a public checkpoint (`midguide.hub`), or a diffusers repository; a path that of a
+file or folder in one of the formats; anything callable is a network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from midguide import hub
+from midguide.denoisers.builtin import (
+    SCHEDULES,
+    PriorSpec,
+    list_priors,
+    metadata,
+    read_prior,
+    read_spec,
+    recipe,
+    shipped,
+)
+from midguide.denoisers.diffusers import fetch_repository, load_diffusers
+from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
+from midguide.denoisers.latent import LatentPrior
+from midguide.denoisers.network import NetworkDenoiser
+from midguide.denoisers.pretrained import Pretrained
+from midguide.errors import CheckpointError, ConfigError
+from midguide.nn.adm_unet import ADMConfig
+from midguide.schedules import Schedule, Time
+
+Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
+
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin")
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def load_prior(
+    prior: str | Path | Network,
+    *,
+    prediction: str | None = None,
+    schedule: Schedule | str | None = None,
+    event_shape: tuple[int, ...] | None = None,
+    value_range: tuple[float, float] | None = None,
+    learned_variance: bool | None = None,
+    label: Callable[[Time], float] | None = None,
+    network: ADMConfig | None = None,
+    class_index: int | None = None,
+    name: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    channels_last: bool = True,
+    compile: bool = False,  # noqa: A002 (as in torch)
+    checkpointing: bool = False,
+    chunk: int | None = None,
+) -> NetworkDenoiser | LatentPrior:
+    """A prior by name or path, or a network as a prior; with its autoencoder, for a prior of latents.
+
+    The conventions of a file are those that it states or that its format has; what is given here takes their place.
+    `midguide check-prior` measures whether they are right.
+
+    Args:
+        prior: a name of `midguide list priors`; a diffusers folder or repository id `owner/name`; a guided-diffusion
+            checkpoint (`.pt`, `.pth`, `.ckpt`); a `.safetensors` file that `save_prior` wrote; or a network, called as
+            `network(x, label)`.
+        prediction: `eps`, `v`, `x0` or `flow`; needed for a network.
+        schedule: the forward process or its name, one of `vp-linear`, `vp-cosine`, `vp-scaled-linear`, `edm`, `flow`;
+            needed for a network.
+        event_shape: shape of one sample; needed for a network.
+        value_range: range of clean data; [-1, 1] where nothing else is known.
+        learned_variance: whether the output has twice the channels, the second half for a variance.
+        label: time to network input where it is not the schedule's own.
+        network: shape of the network of a guided-diffusion checkpoint that is not one of the public ones.
+        class_index: the class of a class-conditional guided-diffusion network.
+        name: what to call the prior in records.
+        dtype: dtype the network computes in; states keep theirs.
+        device: where the network lives; x is copied there and the answer back.
+        channels_last: keep images and weights in that memory layout.
+        compile: run the network through `torch.compile`.
+        checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed.
+        chunk: most rows that the network is given at once.
+
+    Raises:
+        ConfigError: no such name or file, or a setting is missing or does not apply.
+        CheckpointError: a file is damaged, unsafe, not the one of its card, or does not fit its network.
+        DataError: a download failed.
+
+    Example:
+        >>> load_prior("faces-64").event_shape
+        (3, 64, 64)
+        >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
+        (1, 8, 12)
+    """
+    if isinstance(prior, str | Path):
+        found = _from_name(str(prior), event_shape, network, class_index)
+    else:
+        found = _from_network(prior, prediction, schedule, event_shape)
+    if (network, class_index) != (None, None) and found.provenance.get("format") != "guided-diffusion":
+        raise ConfigError(
+            "network and class_index describe a guided-diffusion checkpoint, which this is not", hint="leave them out"
+        )
+    changes = {"prediction": prediction, "value_range": value_range, "learned_variance": learned_variance}
+    changes |= {"event_shape": event_shape, "label": label, "name": name}
+    found = replace(found, **{key: value for key, value in changes.items() if value is not None})
+    if schedule is not None:
+        found = replace(found, schedule=_schedule(schedule))
+    denoiser = NetworkDenoiser(
+        found.network,
+        found.schedule,
+        found.prediction,
+        found.event_shape,
+        value_range=found.value_range,
+        learned_variance=found.learned_variance,
+        label=found.label,
+        name=found.name,
+        dtype=dtype,
+        device=device,
+        channels_last=channels_last,
+        compile=compile,
+        checkpointing=checkpointing,
+        chunk=chunk,
+    )
+    denoiser.provenance = dict(found.provenance)
+    if found.autoencoder is None:
+        return denoiser
+    latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
+    latent.provenance = denoiser.provenance
+    return latent
+
+
+def prior_spec(prior: str | Path) -> PriorSpec:
+    """How to use a prior of this package, without its weights.
+
+    Args:
+        prior: name of a shipped prior, or path of the file that `save_prior` wrote.
+
+    Raises:
+        ConfigError: no such name and no such file.
+        CheckpointError: the file is damaged or of another kind.
+
+    Example:
+        >>> prior_spec("faces-64").body
+        'unet'
+    """
+    cards = {card["name"]: card for card in list_priors()}
+    path = shipped(cards[str(prior)]) if str(prior) in cards else Path(prior)
+    if not path.is_file():
+        raise _unknown(str(prior))
+    return read_spec(path)
+
+
+def _from_network(
+    prior: Network,
+    prediction: str | None,
+    schedule: Schedule | str | None,
+    event_shape: tuple[int, ...] | None,
+) -> Pretrained:
+    if prediction is None or schedule is None or event_shape is None:
+        needed = {"prediction": prediction, "schedule": schedule, "event_shape": event_shape}
+        raise ConfigError(
+            f"a network does not say its {', '.join(key for key, value in needed.items() if value is None)}",
+            hint="for example prediction='eps', schedule='vp-linear', event_shape=(3, 64, 64)",
+        )
+    return Pretrained(
+        network=prior, schedule=_schedule(schedule), prediction=prediction, event_shape=tuple(event_shape)
+    )
+
+
+def _from_name(
+    name: str, event_shape: tuple[int, ...] | None, config: ADMConfig | None, class_index: int | None
+) -> Pretrained:
+    cards = {card["name"]: card for card in list_priors()}
+    path = Path(name)
+    if name in cards:
+        return read_prior(shipped(cards[name]), card=cards[name])
+    if path.is_dir():
+        return load_diffusers(path)
+    if path.is_file():
+        return _from_file(path, event_shape, config, class_index)
+    if name in hub.CARDS:
+        return _from_card(hub.CARDS[name])
+    if _REPOSITORY.fullmatch(name):
+        return load_diffusers(fetch_repository(name), name=name)
+    raise _unknown(name)
+
+
+def _from_file(
+    path: Path, event_shape: tuple[int, ...] | None, config: ADMConfig | None, class_index: int | None
+) -> Pretrained:
+    if path.suffix == ".safetensors" and "midguide" in metadata(path):
+        return read_prior(path)
+    if path.suffix in (".safetensors", *_CHECKPOINTS):
+        return load_guided_diffusion(path, config=config, event_shape=event_shape, class_index=class_index)
+    raise CheckpointError(
+        f"{path} is no prior that can be read",
+        hint=f"a folder of diffusers, .safetensors, or a guided-diffusion {', '.join(_CHECKPOINTS)}",
+    )
+
+
+def _unknown(name: str) -> ConfigError:
+    """The error for a name that is none."""
+    if path := recipe(name):
+        return ConfigError(
+            f"{name} is not shipped: there is only its recipe",
+            hint=f"train it: midguide train {path} --data PATH; then give its .safetensors file as the prior",
+        )
+    names = [*(card["name"] for card in list_priors()), *hub.CARDS]
+    close = difflib.get_close_matches(name, names, n=1)
+    known = f"known names: {', '.join(names)}; or give the path of a file or folder"
+    return ConfigError(f"no prior and no file is called {name!r}", hint=f"did you mean {close[0]}?" if close else known)
+
+
+def _from_card(card: hub.Card) -> Pretrained:
+    if card.format == "diffusers":
+        return replace(load_diffusers(fetch_repository(card.source)), name=card.name)
+    if card.format == "guided-diffusion":
+        return replace(load_guided_diffusion(hub.fetch(card), config=PUBLIC[card.name]), name=card.name)
+    raise ConfigError(
+        f"{card.name} is a CompVis checkpoint, a format that cannot be loaded yet",
+        hint=f"convert it to a diffusers folder; its home is {card.home}",
+    )
+
+
+def _schedule(given: Schedule | str) -> Schedule:
+    if not isinstance(given, str):
+        return given
+    if given not in SCHEDULES:
+        raise ConfigError(f"unknown schedule {given!r}", hint=f"one of {', '.join(SCHEDULES)}")
+    return SCHEDULES[given]()

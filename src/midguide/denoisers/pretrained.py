@@ -1,0 +1,140 @@
+"""What every format of checkpoint is read into, and how weights are read safely and fitted to a network."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from midguide.denoisers.base import Autoencoder
+from midguide.errors import CheckpointError
+from midguide.schedules import Schedule, Time
+
+# Where training codes keep the weights inside their checkpoints, averaged ones first: those are meant to be used.
+_CONTAINERS = ("ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pretrained:
+    """A network and its conventions, as `NetworkDenoiser` takes them; how it is run is not part of it.
+
+    Args:
+        network: module or callable, (B, *event), (B,) -> (B, *event) or twice the channels.
+        schedule: the forward process it was trained on.
+        prediction: `eps`, `v`, `x0` or `flow`.
+        event_shape: shape of one sample.
+        value_range: range of clean data.
+        learned_variance: the output has twice the channels.
+        label: time to network input where it is not the schedule's own.
+        name: what to call the prior in records.
+        provenance: what the record says of its origin: sha256, format.
+        autoencoder: that of the latents, where the samples are latents.
+    """
+
+    network: nn.Module | Callable[[Tensor, Tensor], Tensor]
+    schedule: Schedule
+    prediction: str
+    event_shape: tuple[int, ...]
+    value_range: tuple[float, float] | None = (-1.0, 1.0)
+    learned_variance: bool = False
+    label: Callable[[Time], float] | None = None
+    name: str = "custom"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    autoencoder: Autoencoder | None = None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, or of a torch checkpoint read so that nothing in it can run.
+
+    Of a training checkpoint the averaged (EMA) weights are taken where it has them.
+
+    Returns:
+        weights: float32 or integer tensors by name, without the prefix that data-parallel training adds.
+
+    Raises:
+        CheckpointError: the file is damaged, holds no weights, or wants to run code.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about pickle protocols
+            if path.suffix == ".safetensors":
+                loaded: Any = load_file(path)
+            else:
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from None
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "it ends too early"
+        raise CheckpointError(f"{path} cannot be read: {reason}", hint="is the file complete?") from error
+    weights = _unpacked(loaded)
+    if not weights:
+        raise CheckpointError(f"{path} holds no weights", hint=f"looked at the top and in {', '.join(_CONTAINERS)}")
+    return {name.removeprefix("module."): v.float() if v.is_floating_point() else v for name, v in weights.items()}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fit(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path, *, hint: str) -> None:
+    """Give a network, built on the meta device, its weights; they are not copied.
+
+    Raises:
+        CheckpointError: names and shapes are not those of the network; names the first of each kind.
+    """
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    faults = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(shape)}"
+            for name, shape in wanted.items()
+            if name in weights and weights[name].shape != shape
+        ],
+    }
+    if any(faults.values()):
+        words = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
+        raise CheckpointError(f"the weights in {where} do not fit their network: {words}", hint=hint)
+    network.load_state_dict(dict(weights), assign=True)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _unpacked(loaded: Any) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, from the innermost of the usual containers."""
+    if not isinstance(loaded, Mapping):
+        return {}
+    for name in _CONTAINERS:
+        if isinstance(loaded.get(name), Mapping) and (inner := _unpacked(loaded[name])):
+            return inner
+    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _refused(path: Path, message: str) -> CheckpointError:
+    """The error for a file that torch would only read by running what it says."""
+    wanted = re.search(r"GLOBAL ([\w.]+)", message)
+    if wanted:
+        return CheckpointError(
+            f"{path} is refused: reading it would run code, {wanted[1]}",
+            hint="ask its author for the weights alone, as safetensors or a state dict",
+        )
+    return CheckpointError(
+        f"{path} is refused: it is damaged, or reading it would run code",
+        hint="is the file complete?",
+    )

@@ -1,0 +1,263 @@
+"""Public checkpoints: cards that say where each comes from, and a cache of the files.
+
+A file appears in the cache complete and verified, or not at all. What has arrived of an interrupted download lies in a
+`.partial` file beside its place, from which the next attempt goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from midguide import __version__
+from midguide.errors import CheckpointError, DataError
+
+_BLOCK = 1 << 20
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A public checkpoint.
+
+    Args:
+        name: what users call it.
+        description: what it is a prior of, and who trained it.
+        format: `guided-diffusion`, `diffusers` or `compvis`.
+        source: address of the file; for `diffusers` the repository id.
+        home: page of its authors.
+        file: name in the cache.
+        size: about how large, in bytes.
+        licence: of the weights, as far as their authors state one.
+        sha256: of the file, where the authors publish it; else None, and the sum of the first download is recorded.
+        event_shape: shape of one sample.
+        conventions: prediction, schedule, value range and network, in words.
+        parameters: number of weights.
+    """
+
+    name: str
+    description: str
+    format: str
+    source: str
+    home: str
+    file: str
+    size: int
+    licence: str
+    event_shape: tuple[int, ...]
+    sha256: str | None = None
+    conventions: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+
+
+_EPS_LINEAR = {"prediction": "eps", "schedule": "vp-linear", "value_range": (-1.0, 1.0)}
+
+CARDS = {
+    card.name: card
+    for card in (
+        Card(
+            name="ffhq-256",
+            description="faces (FFHQ), 256x256: guided-diffusion U-Net of Choi et al. 2021, as used by DPS",
+            format="guided-diffusion",
+            source="https://drive.usercontent.google.com/download?id=1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh&export=download&confirm=t",
+            home="https://github.com/DPS2022/diffusion-posterior-sampling",
+            file="ffhq_10m.pt",
+            size=374_500_000,
+            licence="not stated; FFHQ is CC BY-NC-SA 4.0",
+            event_shape=(3, 256, 256),
+            conventions={**_EPS_LINEAR, "learned_variance": True},
+            parameters=93_563_910,
+        ),
+        Card(
+            name="imagenet-256",
+            description="ImageNet, 256x256, unconditional: guided-diffusion U-Net of Dhariwal and Nichol 2021",
+            format="guided-diffusion",
+            source="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+            home="https://github.com/openai/guided-diffusion",
+            file="256x256_diffusion_uncond.pt",
+            size=2_211_500_000,
+            licence="MIT (the repository's); ImageNet is for non-commercial research",
+            event_shape=(3, 256, 256),
+            conventions={**_EPS_LINEAR, "learned_variance": True},
+            parameters=552_814_086,
+        ),
+        Card(
+            name="celebahq-256",
+            description="faces (CelebA-HQ), 256x256: DDPM of Ho et al. 2020, as a diffusers repository",
+            format="diffusers",
+            source="google/ddpm-celebahq-256",
+            home="https://huggingface.co/google/ddpm-celebahq-256",
+            file="google/ddpm-celebahq-256",
+            size=455_000_000,
+            licence="Apache-2.0 (the repository's); CelebA-HQ is for non-commercial research",
+            event_shape=(3, 256, 256),
+            conventions=_EPS_LINEAR,
+        ),
+        Card(
+            name="ffhq-ldm-vq4",
+            description="faces (FFHQ), 256x256: latent diffusion with VQ-f4 autoencoder, Rombach et al. 2022",
+            format="compvis",
+            source="https://ommer-lab.com/files/latent-diffusion/ffhq.zip",
+            home="https://github.com/CompVis/latent-diffusion",
+            file="ffhq-ldm-vq4.zip",
+            size=2_400_000_000,
+            licence="MIT (the repository's); FFHQ is CC BY-NC-SA 4.0",
+            event_shape=(3, 256, 256),
+            conventions={"prediction": "eps", "schedule": "vp-scaled-linear", "latent_shape": (3, 64, 64)},
+        ),
+    )
+}
+"""Public checkpoints by name. None publishes a sha256, so that all are recorded at the first download."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: MIDGUIDE_CACHE, or `midguide` in the user's cache folder."""
+    if own := os.environ.get("MIDGUIDE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midguide"
+
+
+def fetch(card: Card) -> Path:
+    """The file of a card, downloaded if it is not in the cache; verified in both cases.
+
+    Raises:
+        DataError: no connection, or the download broke off; what has arrived is kept for the next attempt.
+        CheckpointError: the file is not the one of the card, or no longer the one that was downloaded first.
+    """
+    path = cache_folder() / card.file
+    record = path.with_name(f"{path.name}.sha256")
+    if not path.exists():
+        download(card.source, path, sha256=card.sha256 or _recorded(record))
+        record.write_text(_digest(path) + "\n", encoding="ascii")
+        return path
+    known = card.sha256 or _recorded(record)
+    if known and _digest(path) != known:
+        raise CheckpointError(
+            f"{path} is damaged or was changed: its sha256 is not {known[:12]}...", hint=f"remove {path} and try again"
+        )
+    return path
+
+
+def download(source: str, path: Path, *, sha256: str | None = None) -> None:
+    """Download a file, going on where an interrupted attempt stopped.
+
+    Args:
+        source: its address.
+        path: its place; nothing is there before the download is complete and verified.
+        sha256: what its sum must be; None where it is not known.
+
+    Raises:
+        DataError: no connection, no such file, no space, or the download broke off.
+        CheckpointError: the sum is another.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("ab") as file:
+            _lock(file, partial)
+            _receive(source, file)
+        _verify(partial, source, sha256)
+        os.replace(partial, path)
+        _tag(partial).unlink(missing_ok=True)
+    except urllib.error.HTTPError as error:
+        error.close()
+        _forget(partial)  # also where the server no longer has the bytes asked for
+        raise DataError(
+            f"{source} cannot be downloaded: {error.code} {error.reason}", hint="try again; or has it moved?"
+        ) from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        kept = partial.stat().st_size if partial.exists() else 0
+        hint = f"try again to go on from {kept:,} bytes" if kept else "is there a network?"
+        raise DataError(f"{source} cannot be downloaded: {reason}", hint=hint) from error
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}", hint="check the folder and free space") from error
+    finally:
+        if partial.exists() and partial.stat().st_size == 0:
+            _forget(partial)
+
+
+def _receive(source: str, file: BinaryIO) -> None:
+    """Append what is missing; start again where the server cannot go on or has another file by now."""
+    have, tag = file.tell(), _tag(Path(file.name))
+    version = tag.read_text("utf-8") if tag.exists() else ""
+    headers = {"User-Agent": f"midguide/{__version__}"}
+    if have and version:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    with urllib.request.urlopen(urllib.request.Request(source, headers=headers), timeout=_TIMEOUT) as answer:
+        if answer.headers.get_content_type() == "text/html":  # of a file service that wants a click, for one
+            raise DataError(f"{source} is a web page, not a file", hint="download it in a browser, and give its path")
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0
+            file.truncate(0)
+            tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", encoding="utf-8")
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with _bar(Path(file.name).stem, have, total) as advance:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                advance(len(block))
+    file.flush()
+    if total is not None and file.tell() < total:
+        raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
+
+
+def _verify(partial: Path, source: str, sha256: str | None) -> None:
+    if sha256 and (got := _digest(partial)) != sha256:
+        _forget(partial)
+        raise CheckpointError(
+            f"{source} is not the file expected: its sha256 is {got[:12]}..., not {sha256[:12]}...",
+            hint="nothing was kept; was the download changed on its way?",
+        )
+
+
+def _lock(file: BinaryIO, partial: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"{partial} is being written by another process", hint="wait for it and try again") from None
+
+
+def _forget(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _tag(partial).unlink(missing_ok=True)
+
+
+def _tag(partial: Path) -> Path:
+    """The file that keeps the server's tag of the version a partial download belongs to."""
+    return partial.with_name(f"{partial.name}.tag")
+
+
+def _recorded(record: Path) -> str | None:
+    return record.read_text("ascii").strip() if record.exists() else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _bar(name: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar where stderr is a terminal, else one line at the start."""
+    size = "" if total is None else f", {total / 2**20:,.1f} MiB"
+    if not sys.stderr.isatty():
+        print(f"downloading {name}{size}", file=sys.stderr, flush=True)
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(f"downloading {name}", total=total, completed=have)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,113 @@
+"""The metrics of images by name: PSNR, SSIM and LPIPS of the posterior mean, of a sample, and of the best of four."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from midguide.errors import UnsupportedProblem
+from midguide.metrics.base import Answer, Metric, Target, known
+from midguide.metrics.image import WINDOW, psnr, ssim
+from midguide.metrics.lpips import PUBLISHED, load_lpips
+from midguide.nn.perceptual_features import BODIES
+
+BEST_OF = 4
+"""The number that the MGPS paper and others take for phase retrieval."""
+
+Score = Callable[[Tensor, Tensor, tuple[float, float]], Tensor]
+"""Of images (B, C, H, W), one truth (1, C, H, W) and their value range; shape (B,)."""
+
+
+def of_mean(score: Score, answer: Answer, target: Target) -> float:
+    """The score of the posterior mean, estimated by the mean of the draws."""
+    return float(_scores(score, answer.draws.mean(0, keepdim=True), target))
+
+
+def of_samples(score: Score, answer: Answer, target: Target) -> float:
+    """The mean score of a draw."""
+    return float(_scores(score, answer.draws, target).mean())
+
+
+def of_best(score: Score, criterion: Callable[[Tensor, Target], Tensor], answer: Answer, target: Target) -> float:
+    """The mean score of the best of four draws: draws are taken four by four in their order, a rest is left out.
+
+    Args:
+        score: what is reported.
+        criterion: what chooses, smallest first: `misfit` can be known without the truth, `distance` cannot.
+        answer: at least four draws.
+        target: what they are compared with.
+    """
+    groups = len(answer.draws) // BEST_OF
+    if groups == 0:
+        raise UnsupportedProblem(f"the best of {BEST_OF} needs at least {BEST_OF} draws, got {len(answer.draws)}")
+    draws = answer.draws[: groups * BEST_OF]
+    best = criterion(draws, target).reshape(groups, BEST_OF).argmin(1)
+    chosen = draws.unflatten(0, (groups, BEST_OF))[torch.arange(groups), best]
+    return float(_scores(score, chosen, target).mean())
+
+
+def misfit(draws: Tensor, target: Target) -> Tensor:
+    """Chi-square of each draw, shape (n,): how well it explains the observation."""
+    return target.problem.expand(len(draws)).likelihood.chi_square(draws)
+
+
+def distance(draws: Tensor, target: Target) -> Tensor:
+    """Mean squared error of each draw, shape (n,)."""
+    truth = known(target.problem.truth, "the truth")
+    return (draws - truth).double().square().flatten(1).mean(1)
+
+
+def _scores(score: Score, images: Tensor, target: Target) -> Tensor:
+    value_range = known(target.problem.denoiser.signal_range, "the value range of the images")
+    truth = known(target.problem.truth, "the truth")
+    return score(images, truth.to(images.device), value_range)
+
+
+CRITERIA = {"misfit": misfit, "truth": distance}
+
+
+def _perceptual(weights: str, x: Tensor, truth: Tensor, value_range: tuple[float, float]) -> Tensor:
+    return load_lpips(weights)(x, truth, value_range)
+
+
+def _files(weights: str) -> dict[str, str]:
+    return load_lpips(weights).files
+
+
+def _of_a_draw(name: str, protocol: str, score: Score, model: Metric) -> dict[str, Metric]:
+    """The metrics of one score: of a draw, and of the best of four, with the needs of `model`."""
+    found = {f"{name}_sample[{protocol}]": replace(model, compute=partial(of_samples, score))}
+    for by, criterion in CRITERIA.items():
+        compute = partial(of_best, score, criterion)
+        full = f"{name}_sample[{protocol},best_of={BEST_OF},by={by}]"
+        found[full] = replace(model, compute=compute, draws=BEST_OF)
+    return found
+
+
+def _pixelwise(name: str, protocol: str, score: Score, smallest: int) -> dict[str, Metric]:
+    model = Metric(compute=partial(of_mean, score), exact=False, truth=True, image=smallest)
+    return {f"{name}_mean[{protocol}]": model, **_of_a_draw(name, protocol, score, model)}
+
+
+def _learned(name: str, protocol: str, weights: str) -> dict[str, Metric]:
+    score, body = partial(_perceptual, weights), BODIES[PUBLISHED[weights].network]
+    files = partial(_files, weights)
+    model = Metric(
+        compute=partial(of_samples, score), exact=False, truth=True, image=body.smallest, channels=3, files=files
+    )
+    return _of_a_draw(name, protocol, score, model)
+
+
+IMAGE_METRICS: dict[str, Metric] = {
+    **_pixelwise("psnr", "range=1", psnr, 1),
+    **_pixelwise("ssim", f"range=1,window={WINDOW},borders=valid", ssim, WINDOW),
+    **_learned("lpips", "net=alexnet,v=0.1,resize=none", "alexnet"),
+    **_learned("lpips", "net=vgg16,v=0.1,resize=none", "vgg16"),
+    **_learned("lpips", "net=squeezenet1.1,v=0.1,resize=none", "squeezenet1.1"),
+    **_learned("lpips_like", "net=squeezenet1.1,weights=caffe,v=0.1,resize=none", "squeezenet1.1-caffe"),
+}
+"""name[protocol] -> metric; each needs the truth."""

@@ -1,0 +1,111 @@
+"""Proper scores of draws against the truth, and how often intervals of the draws hold it. No exact posterior is needed.
+
+Averaged over many problems whose truths come from the prior, the exact posterior has the least CRPS and the least
+energy score of all samplers, whatever the number of draws; single values say little.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ConfigError, ShapeError
+
+
+def crps(draws: Tensor, truth: Tensor) -> Tensor:
+    """Continuous ranked probability score entry by entry, by the fair estimator; smaller is better.
+
+        mean_i |x_i - y| - sum_{i<j} |x_i - x_j| / (n (n - 1)),
+
+    whose expectation is the score of the law of the draws for any n, in the units of the draws. Negative values occur
+    where the draws spread widely around the truth by chance.
+
+    Args:
+        draws: shape (n, *event), n at least 2.
+        truth: shape (*event).
+
+    Returns:
+        Float64, shape (*event).
+
+    Raises:
+        ShapeError: fewer than two draws, or shapes that do not agree.
+
+    Example:
+        >>> crps(torch.tensor([[0.0], [2.0]]), torch.tensor([1.0]))
+        tensor([0.], dtype=torch.float64)
+
+    References: Gneiting and Raftery 2007, Eq. (21); Ferro 2014, "Fair scores for ensemble forecasts".
+    """
+    x, y = _checked(draws, truth, least=2)
+    n = len(x)
+    # In ascending order the i-th of n values (from 0) is the larger of i pairs and the smaller of n - 1 - i.
+    signs = (2 * torch.arange(n, dtype=x.dtype, device=x.device) - (n - 1)).reshape(-1, *[1] * y.ndim)
+    spread = (signs * x.sort(dim=0).values).sum(0) / (n * (n - 1))
+    return (x - y).abs().mean(0) - spread
+
+
+def energy_score(draws: Tensor, truth: Tensor) -> float:
+    """The CRPS of whole events, with Euclidean norms for absolute values; it sees dependence between entries.
+
+        mean_i ||x_i - y|| - sum_{i<j} ||x_i - x_j|| / (n (n - 1))
+
+    Args:
+        draws: shape (n, *event), n at least 2.
+        truth: shape (*event).
+
+    Raises:
+        ShapeError: fewer than two draws, or shapes that do not agree.
+
+    References: Gneiting and Raftery 2007, Eq. (22); made fair as the CRPS.
+    """
+    x, y = _checked(draws, truth, least=2)
+    x, y = x.flatten(1), y.flatten()
+    pairs = torch.pdist(x).sum() / (len(x) * (len(x) - 1))
+    return float((x - y).norm(dim=1).mean() - pairs)
+
+
+def truth_coverage(draws: Tensor, truth: Tensor, level: float) -> Tensor:
+    """Whether the truth lies in the central interval of the draws, entry by entry; `level` on average is right.
+
+    By ranks: among n + 1 exchangeable values the rank r of the truth is uniform on 0..n, so that `k <= r <= n - k` has
+    the probability `1 - 2 k / (n + 1)`. With `k + f = (1 - level) (n + 1) / 2`, k an integer and f below 1, the
+    intervals of k and k + 1 are weighted by 1 - f and f, which gives `level` exactly for any n. (Empirical quantiles
+    cover less: about 75 % instead of 90 % for 10 draws.) Few draws say little: with fewer than `2 / (1 - level) - 1`
+    of them, the wider of the two intervals is the whole line. Draws that equal the truth count as half below it.
+
+    Args:
+        draws: shape (n, *event).
+        truth: shape (*event).
+        level: probability of the interval, in (0, 1).
+
+    Returns:
+        Between 0 and 1, float64, shape (*event).
+
+    Raises:
+        ShapeError: no draws, or shapes that do not agree.
+        ConfigError: the level is no probability.
+
+    Example:
+        >>> truth_coverage(torch.arange(19.0), torch.tensor(2.5), 0.9)
+        tensor(1., dtype=torch.float64)
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level must be in (0, 1), got {level}")
+    x, y = _checked(draws, truth, least=1)
+    n = len(x)
+    rank = (x < y).double().sum(0) + 0.5 * (x == y).double().sum(0)
+    cut = (1 - level) * (n + 1) / 2
+    k = int(cut + 1e-9)  # 0.1 * 20 / 2 is 0.9999999999999998
+    inside = [((rank >= j) & (rank <= n - j)).double() for j in (k, k + 1)]
+    share = max(cut - k, 0.0)
+    return (1 - share) * inside[0] + share * inside[1]
+
+
+def _checked(draws: Tensor, truth: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
+    """Both in float64."""
+    if draws.shape[1:] != truth.shape or draws.ndim == 0 or len(draws) < least:
+        raise ShapeError(
+            f"draws of shape {tuple(draws.shape)} cannot be scored against a truth of shape {tuple(truth.shape)}",
+            hint=f"give at least {least} draws, shape (n, *event), and one truth, shape (*event)",
+        )
+    return draws.double(), truth.double().to(draws.device)

@@ -1,0 +1,61 @@
+"""Published weights that a user has: the folder they lie in, and reading them safely."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from midguide.errors import CheckpointError
+
+VARIABLE = "MIDGUIDE_WEIGHTS"
+
+
+def weights_folder() -> Path:
+    """The folder that the environment variable `MIDGUIDE_WEIGHTS` names, else `weights` where the command runs."""
+    return Path(os.environ.get(VARIABLE) or "weights")
+
+
+def read_weights(name: str, origin: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file in `weights_folder()`, and its SHA-256.
+
+    Other formats than safetensors are read without running code of the file. Where the name ends in eight hexadecimal
+    digits, as torchvision's do, they are the start of the SHA-256, and that is checked.
+
+    Args:
+        name: the file's name.
+        origin: where to get it, for the message.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not the one of its name.
+    """
+    path = weights_folder() / name
+    if not path.is_file():
+        raise CheckpointError(
+            f"it needs the file {name} ({origin}), which is not in {path.parent.resolve()}",
+            hint=f"put it there, or name its folder by --weights or the environment variable {VARIABLE}",
+        )
+    try:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        promised = re.search(r"-([0-9a-f]{8})\.pth$", name)
+        if promised and not sha256.startswith(promised[1]):
+            raise CheckpointError(
+                f"{path} is not the published file: its sha256 starts with {sha256[:8]}", hint="download it again"
+            )
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+            raise ValueError("it holds no table of tensors")
+    except (OSError, SafetensorError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read as weights: {reason}", hint="is it complete?") from error
+    return tensors, sha256

@@ -1,0 +1,98 @@
+"""`midguide check-prior` and the priors that the commands take."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from midguide.cli import output
+from midguide.cli.check_prior import photographs
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.nn.adm_unet import ADMConfig, ADMUNet
+from midguide.nn.unet import UNet, UNetConfig
+
+
+def test_a_prior_that_has_learned_nothing_is_found_out(cli, prior):
+    """Its last layer is zero, and so is its prediction."""
+    result = cli("check-prior", prior, "--json")
+    assert result.code == 1
+    assert [finding["kind"] for finding in result.json["findings"]] == ["untrained"]
+    assert result.json["images"] == 4
+    errors = [row["error"] for row in result.json["levels"]]
+    assert len(errors) == 9
+    assert all(math.isfinite(error) for error in errors)
+
+
+def test_the_table_and_the_mistake_are_printed_apart(cli, prior, image):
+    result = cli("check-prior", prior, image, "--prediction", "x0", "--schedule", "vp-cosine")
+    assert result.code == 1
+    assert result.out.splitlines()[0].split("   ")[0] == "noise / spread"
+    assert len(result.out.splitlines()) == 10
+    assert "likely mistake: " in result.err
+
+
+def test_a_prior_of_no_images_needs_data(cli, tmp_path):
+    config = UNetConfig(in_channels=5, out_channels=5, channels=32, multipliers=(1,), blocks=1, attention=())
+    with torch.random.fork_rng():
+        weights = UNet(config).state_dict()
+    save_prior(tmp_path / "five.safetensors", weights, PriorSpec(network=config, event_shape=(5, 8, 8)))
+    cli("check-prior", "five.safetensors").assert_mistake("(5, 8, 8)", "check_prior")
+
+
+@pytest.mark.parametrize("option", ["--prediction", "--schedule"])
+def test_unknown_conventions_are_one_line(cli, prior, option):
+    cli("check-prior", prior, option, "noise").assert_mistake("noise")
+
+
+def test_photographs_have_the_shape_and_range_asked_for():
+    pictures = photographs((1, 8, 12), (0.0, 1.0))
+    assert pictures.shape == (4, 1, 8, 12)
+    assert 0.0 <= float(pictures.min()) < 0.3 < 0.7 < float(pictures.max()) <= 1.0
+
+
+def test_a_prior_is_called_by_its_name_or_its_file():
+    assert [
+        output.prior_label(name) for name in ("faces-64", "a/b.safetensors", "x/ffhq_10m.pt", "google/ddpm", "d/e/")
+    ] == [
+        "faces-64",
+        "b",
+        "ffhq_10m",
+        "ddpm",
+        "e",
+    ]
+
+
+def test_public_priors_are_listed_with_their_home(cli):
+    homes = {row["name"]: row["home"] for row in cli("list", "priors", "--json").json}
+    assert homes["faces-64"] == "shipped"
+    assert homes["imagenet-256"] == "https://github.com/openai/guided-diffusion"
+
+
+def test_an_adm_prior_reconstructs_from_the_command_line(reconstruct, tmp_path):
+    config = ADMConfig(channels=32, multipliers=(1, 1), attention=(), head_channels=32)
+    with torch.random.fork_rng():
+        network = ADMUNet(config)
+    spec = PriorSpec(network=config, event_shape=(3, 16, 16), prediction="eps")
+    save_prior(tmp_path / "adm.safetensors", network.state_dict(), spec)
+    assert reconstruct("--prior", "adm.safetensors").code == 0
+
+
+def test_image_of_another_size_than_the_prior_says_both(cli, prior, tmp_path):
+    Image.new("RGB", (23, 17)).save(tmp_path / "odd.png")
+    cli("reconstruct", "odd.png", "--operator", "box-inpainting", "--prior", prior).assert_mistake("23x17", "16x16")
+
+
+def test_no_connection_is_one_line_and_leaves_the_cache_empty(cli, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    from midguide import hub
+
+    monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    card = replace(hub.CARDS["ffhq-256"], source="http://127.0.0.1:9/ffhq_10m.pt")
+    monkeypatch.setitem(hub.CARDS, "ffhq-256", card)
+    cli("sample", "--prior", "ffhq-256").assert_mistake("cannot be downloaded")
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -1,0 +1,253 @@
+"""Pipelines of diffusers, made on the spot with `save_pretrained`: network, forward process, prediction, weights."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from midguide.denoisers.diffusers import fetch_repository, read_scheduler
+from midguide.denoisers.latent import LatentPrior
+from midguide.denoisers.loading import load_prior
+from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.operators.mask import Mask
+from midguide.problem import Problem
+from midguide.rules import StepRule
+from midguide.samplers.mgps import MGPS
+from midguide.sampling import sample
+from midguide.schedules import DiscreteVP, RectifiedFlow
+from midguide.testing import check_denoiser
+
+DDPM = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
+
+
+@pytest.fixture(scope="module")
+def diffusers():
+    return pytest.importorskip("diffusers", reason="needs the extra 'hub'")
+
+
+@pytest.fixture(scope="module")
+def unet(diffusers):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        network = diffusers.UNet2DModel(
+            sample_size=(8, 16),
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def pipeline(diffusers, unet, tmp_path_factory):
+    """A DDPM pipeline that predicts v, on a cosine schedule, as a folder."""
+    folder = tmp_path_factory.mktemp("pipelines") / "tiny-ddpm"
+    scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
+    return folder
+
+
+X = torch.linspace(-1, 1, 2 * 3 * 8 * 16).reshape(2, 3, 8, 16)
+
+
+def test_a_pipeline_is_a_prior_with_the_conventions_of_its_scheduler(pipeline, unet):
+    prior = load_prior(pipeline)
+    check_denoiser(prior)
+    assert (prior.name, prior.prediction, prior.event_shape) == ("tiny-ddpm", "v", (3, 8, 16))
+    level = DiscreteVP.cosine().level(700)
+    with torch.no_grad():
+        v = unet(X, 699).sample
+    assert torch.allclose(prior(X, 700), level.alpha * X - level.sigma * v, atol=1e-5)
+    assert len(prior.record()["sha256"]) == 64
+
+
+def test_network_and_scheduler_may_lie_in_one_folder(pipeline, tmp_path):
+    """As in the older repositories, `google/ddpm-celebahq-256` for one; their weights are torch files."""
+    for file in [*(pipeline / "unet").iterdir(), *(pipeline / "scheduler").iterdir()]:
+        shutil.copy(file, tmp_path)
+    assert torch.equal(load_prior(tmp_path)(X, 300), load_prior(pipeline)(X, 300))
+
+
+def test_weights_of_a_torch_file_are_read_and_code_in_it_is_refused(diffusers, unet, tmp_path):
+    unet.save_pretrained(tmp_path / "unet", safe_serialization=False)
+    diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    with torch.no_grad():
+        eps = unet(X, 699).sample
+    level = DiscreteVP.linear().level(700)
+    assert torch.allclose(load_prior(tmp_path)(X, 700), (X - level.sigma * eps) / level.alpha, atol=1e-4)
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was-run"),)
+
+    torch.save({"conv_in.weight": Evil()}, tmp_path / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        load_prior(tmp_path)
+    assert "\n" not in caught.value.message
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Evil(), 2))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_prior(tmp_path)
+    assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3},
+    ],
+    ids=lambda settings: settings.get("beta_schedule", "trained"),
+)
+def test_forward_process_is_that_of_the_scheduler(diffusers, kind, settings):
+    """diffusers computes in float32: relative to it the two agree to some of its rounding, over 1000 products."""
+    theirs = getattr(diffusers, kind)(**settings)
+    config = json.loads(theirs.to_json_string())
+    ours, prediction = read_scheduler(config)
+    assert prediction == "eps"
+    assert isinstance(ours, DiscreteVP)
+    assert torch.allclose(torch.tensor(ours.alphas_cumprod), theirs.alphas_cumprod, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+def test_schedule_without_last_signal_is_that_of_the_scheduler(diffusers, kind):
+    theirs = getattr(diffusers, kind)(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    ours, prediction = read_scheduler(json.loads(theirs.to_json_string()))
+    assert prediction == "v"
+    assert isinstance(ours, DiscreteVP)
+    assert torch.allclose(torch.tensor(ours.alphas_cumprod), theirs.alphas_cumprod, rtol=1e-3, atol=1e-6)
+    assert ours.alphas_cumprod[-1] == 0.0
+
+
+def test_predictions_and_flows_are_read_and_the_unknown_is_refused():
+    assert read_scheduler({**DDPM, "prediction_type": "sample"})[1] == "x0"
+    assert read_scheduler(DDPM)[1] == "eps"
+    assert read_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler"}) == (RectifiedFlow(), "flow")
+    for config, words in (
+        ({**DDPM, "prediction_type": "noise"}, "unknown prediction_type 'noise'"),
+        ({**DDPM, "beta_schedule": "sigmoid"}, "unknown beta_schedule 'sigmoid'"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, "ScoreSdeVeScheduler"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read_scheduler(config)
+
+
+def test_a_flow_network_is_told_a_thousand_times_t(diffusers, unet, tmp_path):
+    unet.save_pretrained(tmp_path / "unet")
+    diffusers.FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path / "scheduler")
+    prior = load_prior(tmp_path)
+    with torch.no_grad():
+        velocity = unet(X, 300.0).sample
+    assert prior.prediction == "flow"
+    assert torch.allclose(prior(X, 0.3), X - 0.3 * velocity, atol=1e-5)
+
+
+def autoencoder(diffusers, kind, **settings):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(1)
+        network = getattr(diffusers, kind)(
+            block_out_channels=(32, 32),
+            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+            latent_channels=3,
+            **settings,
+        )
+    return network.eval()
+
+
+def test_a_latent_pipeline_with_a_vq_autoencoder_reconstructs(diffusers, unet, tmp_path):
+    coder = autoencoder(diffusers, "VQModel", num_vq_embeddings=64, scaling_factor=0.5)
+    scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195)
+    diffusers.LDMPipeline(coder, unet, scheduler).save_pretrained(tmp_path / "ldm")
+    prior = load_prior(tmp_path / "ldm")
+    assert isinstance(prior, LatentPrior)
+    assert (prior.event_shape, prior.signal_shape, prior.signal_range) == ((3, 8, 16), (3, 16, 32), (-1.0, 1.0))
+    assert prior.schedule == DiscreteVP.scaled_linear()
+    check_denoiser(prior)
+    with torch.no_grad():
+        assert torch.allclose(prior.autoencoder.decode(X), coder.decode(X / 0.5).sample, atol=1e-5)
+        image = torch.linspace(-1, 1, 3 * 16 * 32).reshape(1, 3, 16, 32)
+        assert torch.allclose(prior.autoencoder.encode(image), 0.5 * coder.encode(image).latents, atol=1e-5)
+    operator = Mask(torch.arange(3 * 16 * 32).reshape(3, 16, 32) % 2 == 0)
+    problem = Problem.simulate(prior, operator, image, sigma_y=0.1)
+    draws = sample(MGPS(steps=3, gradient_steps=StepRule(default=1), warm_start=None), problem.to_latent(), 1).draws
+    assert draws.shape == (1, 1, 3, 16, 32)
+
+
+def test_a_latent_pipeline_with_a_kl_autoencoder_is_scaled_and_shifted(diffusers, unet, tmp_path):
+    coder = autoencoder(diffusers, "AutoencoderKL", scaling_factor=0.7, shift_factor=0.2)
+    unet.save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    coder.save_pretrained(tmp_path / "vae")
+    prior = load_prior(tmp_path)
+    image = torch.linspace(-1, 1, 3 * 16 * 32).reshape(1, 3, 16, 32)
+    with torch.no_grad():
+        want = 0.7 * (coder.encode(image).latent_dist.mode() - 0.2)
+        assert torch.allclose(prior.autoencoder.encode(image), want, atol=1e-5)
+        assert torch.allclose(prior.autoencoder.decode(want), coder.decode(want / 0.7 + 0.2).sample, atol=1e-4)
+
+
+def test_damaged_and_foreign_folders_are_one_line(pipeline, tmp_path):
+    def broken(name):
+        return shutil.copytree(pipeline, tmp_path / name)
+
+    weights = broken("cut") / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (broken("none") / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    (broken("text") / "unet" / "config.json").write_text("{")
+    for name in ("cut", "none", "text"):
+        with pytest.raises(CheckpointError) as caught:
+            load_prior(tmp_path / name)
+        assert "\n" not in caught.value.message
+    with pytest.raises(CheckpointError, match="folder of diffusers"):
+        load_prior(tmp_path)
+    config = json.loads((pipeline / "unet" / "config.json").read_text())
+    (broken("other") / "unet" / "config.json").write_text(
+        json.dumps({**config, "_class_name": "DiTTransformer2DModel"})
+    )
+    with pytest.raises(ConfigError, match="DiTTransformer2DModel, expected UNet2DModel"):
+        load_prior(tmp_path / "other")
+    other = broken("latent") / "vae"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
+    with pytest.raises(ConfigError, match="known autoencoders: VQModel, AutoencoderKL"):
+        load_prior(tmp_path / "latent")
+
+
+def test_without_the_library_the_extra_is_named(pipeline, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    with pytest.raises(ConfigError, match="midguide\\[hub\\]"):
+        load_prior(pipeline)
+
+
+def test_a_repository_without_a_connection_is_one_line(monkeypatch, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+
+    def offline(*arguments, **settings):
+        raise hub.errors.LocalEntryNotFoundError("no connection,\nand nothing in the cache")
+
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    with pytest.raises(DataError, match="no repository 'nobody/nothing' to download: no connection,") as caught:
+        load_prior("nobody/nothing")
+    assert "\n" not in caught.value.message
+
+
+def test_a_repository_is_downloaded_without_what_is_not_needed(monkeypatch, pipeline):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+    asked = {}
+
+    def download(name, *, allow_patterns):
+        asked[name] = allow_patterns
+        return str(pipeline)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert fetch_repository("some/one") == pipeline
+    prior = load_prior("some/one")
+    assert prior.name == "some/one"
+    assert not any("pickle" in pattern or pattern == "*" for pattern in asked["some/one"])

@@ -1,0 +1,138 @@
+"""How a network is run changes its answers by rounding only: dtype, layout, compilation, recomputation, chunks."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from midguide.autodiff import checkpointed, vjp
+from midguide.denoisers.network import NetworkDenoiser
+from midguide.errors import ConfigError
+from midguide.nn.unet import ResidualBlock, SelfAttention, TimeEmbedding, UNet, UNetConfig
+from midguide.schedules import DiscreteVP
+from midguide.testing import check_denoiser
+
+SHAPE = (3, 16, 16)
+X = torch.linspace(-1, 1, 5 * 768).reshape(5, *SHAPE)
+
+
+def tiny_network() -> UNet:
+    generator = torch.Generator().manual_seed(0)
+    network = UNet(UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1,), patch=2))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05, generator=generator)
+    return network
+
+
+def answers(**settings):
+    """`D(x, t)` and a vjp, of one network."""
+    denoiser = NetworkDenoiser(tiny_network(), DiscreteVP.linear(), "v", SHAPE, **settings)
+    x0, pullback = vjp(lambda u: denoiser(u, 400), X)
+    return x0, pullback(X.flip(0))
+
+
+def distance(got, want):
+    return max(float((g - w).norm() / w.norm()) for g, w in zip(got, want, strict=True))
+
+
+# float32 sums in another order: some hundred times its 2^-24. bfloat16 and float16 have 8 and 11 bits, and there are
+# some layers.
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        ({"channels_last": True}, 1e-5),
+        ({"checkpointing": True}, 1e-6),
+        ({"chunk": 2}, 1e-5),
+        ({"chunk": 2, "checkpointing": True, "channels_last": True}, 1e-5),
+        ({"device": "cpu"}, 0.0),
+        ({"dtype": torch.float64}, 1e-5),
+        ({"dtype": torch.bfloat16}, 0.05),
+        ({"dtype": torch.float16}, 0.01),
+        ({"dtype": torch.bfloat16, "checkpointing": True, "chunk": 1}, 0.05),
+    ],
+    ids=str,
+)
+def test_settings_of_execution_change_the_answer_by_rounding_only(settings, tolerance):
+    got, want = answers(**settings), answers()
+    assert all(value.dtype == torch.float32 for value in got)
+    assert distance(got, want) <= tolerance
+
+
+def test_a_denoiser_with_every_setting_keeps_the_contract():
+    check_denoiser(
+        NetworkDenoiser(
+            tiny_network(),
+            DiscreteVP.linear(),
+            "v",
+            SHAPE,
+            dtype=torch.float32,
+            chunk=2,
+            checkpointing=True,
+            channels_last=True,
+            device="cpu",
+        )
+    )
+
+
+@pytest.mark.slow  # the compiler takes about a minute
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.filterwarnings("ignore")  # those of the compiler are not ours
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_network_gives_the_same_answer(checkpointing):
+    assert distance(answers(compile=True, checkpointing=checkpointing), answers()) < 1e-5
+
+
+def test_compilation_is_asked_for_once_and_only_if_wanted(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    answers()
+    assert compiled == []
+    answers(compile=True)
+    assert len(compiled) == 1
+
+
+def test_an_accelerator_gives_the_answer_of_the_cpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no accelerator")
+    assert distance(answers(device="cuda"), answers()) < 1e-3  # its convolutions may round to TF32
+
+
+def test_checkpointing_keeps_less_for_the_derivative():
+    """What autograd keeps between forward and backward, in numbers, counted by its own hooks."""
+
+    def kept(network):
+        sizes = []
+
+        def pack(value):
+            sizes.append(value.numel())
+            return value
+
+        x = torch.zeros(1, *SHAPE, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            network(x, torch.zeros(1))
+        return sum(sizes)
+
+    assert kept(checkpointed(tiny_network())) < 0.5 * kept(tiny_network())
+
+
+def test_checkpointed_blocks_are_the_residual_and_attention_blocks():
+    network = tiny_network()
+    checkpointed(network)
+    replaced = [module for module in network.modules() if "forward" in vars(module)]
+    blocks = (ResidualBlock, SelfAttention)
+    assert [m for m in network.modules() if isinstance(m, blocks)] == [m for m in replaced if isinstance(m, blocks)]
+    others = [m for m in replaced if not isinstance(m, blocks)]
+    assert others == [m.layers for m in network.modules() if isinstance(m, TimeEmbedding)]
+
+
+def test_a_callable_can_be_recomputed_as_a_whole():
+    denoiser = NetworkDenoiser(lambda x, t: torch.sin(x), DiscreteVP.linear(), "x0", SHAPE, checkpointing=True)
+    x0, pullback = vjp(lambda u: denoiser(u, 10), X)
+    assert torch.equal(x0, X.sin())
+    assert torch.allclose(pullback(torch.ones_like(X)), X.cos())
+
+
+def test_chunks_must_be_positive():
+    with pytest.raises(ConfigError, match="chunk must be at least 1"):
+        NetworkDenoiser(lambda x, t: x, DiscreteVP.linear(), "eps", SHAPE, chunk=0)

@@ -1,0 +1,257 @@
+"""One call for every kind of prior: files made on the spot, conventions given by hand, and what is refused."""
+
+import io
+import os
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.denoisers.edm import EDMPreconditioned
+from midguide.denoisers.loading import load_prior
+from midguide.errors import CheckpointError, ConfigError
+from midguide.nn.adm_unet import FFHQ_256, ADMConfig, ADMUNet
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
+
+SHAPE = (3, 16, 16)
+CONFIG = ADMConfig(channels=32, multipliers=(1, 2), attention=(1,), head_channels=16)
+X = torch.linspace(-1, 1, 2 * 768).reshape(2, *SHAPE)
+
+
+def adm(config=CONFIG):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        network = ADMUNet(config)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+    return network.eval()
+
+
+def eps_to_x0(network, x, t, schedule):
+    """`D(x, t)` by hand from an eps network with a learned variance."""
+    level = schedule.level(t)
+    with torch.no_grad():
+        eps = network(x, torch.full((len(x),), float(t - 1)))[:, :3]
+    return (x - level.sigma * eps) / level.alpha
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_guided_diffusion_checkpoint_is_an_eps_prior_with_learned_variance(tmp_path, name):
+    network = adm()
+    save = save_file if name.endswith(".safetensors") else torch.save
+    save(network.state_dict(), tmp_path / name)
+    prior = load_prior(tmp_path / name, network=CONFIG, event_shape=SHAPE)
+    assert (prior.name, prior.prediction, prior.value_range, prior.learned_variance) == ("model", "eps", (-1, 1), True)
+    want = eps_to_x0(network, X, 300, DiscreteVP.linear())
+    assert torch.allclose(prior(X, 300), want, atol=1e-4)
+    assert prior.record()["format"] == "guided-diffusion"
+
+
+def test_averaged_weights_of_a_training_checkpoint_are_the_ones_used(tmp_path):
+    averaged = adm().state_dict()
+    others = {name: torch.zeros_like(value) for name, value in averaged.items()}
+    torch.save({"model": others, "ema": averaged, "step": 7}, tmp_path / "training.ckpt")
+    prior = load_prior(tmp_path / "training.ckpt", network=CONFIG, event_shape=SHAPE)
+    assert torch.equal(prior.network.state_dict()["out.2.weight"], averaged["out.2.weight"])
+
+
+def test_keys_of_data_parallel_training_and_half_precision_are_understood(tmp_path):
+    network = adm()
+    torch.save({f"module.{k}": v.half() for k, v in network.state_dict().items()}, tmp_path / "dp.pt")
+    prior = load_prior(tmp_path / "dp.pt", network=CONFIG, event_shape=SHAPE)
+    want = eps_to_x0(network.half().float(), X, 300, DiscreteVP.linear())
+    assert torch.allclose(prior(X, 300), want, atol=1e-4)
+
+
+def test_a_public_checkpoint_is_recognised_by_its_shapes(tmp_path):
+    """Weights of the FFHQ model's shapes, each stored as one number: `torch.save` keeps the strides."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in ADMUNet(FFHQ_256).state_dict().items()}
+    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "ffhq.pt")
+    prior = load_prior(tmp_path / "ffhq.pt")
+    assert prior.event_shape == (3, 256, 256)
+    assert prior.network.config == FFHQ_256
+
+
+def test_a_checkpoint_of_unknown_shape_asks_for_what_it_does_not_show(tmp_path):
+    torch.save(adm().state_dict(), tmp_path / "own.pt")
+    with pytest.raises(ConfigError, match=r"heads(.|\n)*channels=32, multipliers=\(1, 2\), blocks=1, attention=\(1,\)"):
+        load_prior(tmp_path / "own.pt")
+    with pytest.raises(ConfigError, match="event_shape"):
+        load_prior(tmp_path / "own.pt", network=CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "explained"),
+    [
+        ({"blocks": 2}, "the file shows blocks=1 where the configuration has 2"),
+        ({"scale_shift": False}, "scale_shift=True where the configuration has False"),
+        ({"residual_resampling": False}, "residual_resampling=True where"),
+        ({"attention": ()}, r"attention=\(1,\) where"),
+        ({"channels": 64}, "channels=32 where the configuration has 64"),
+        ({"classes": 10}, "classes=0 where the configuration has 10"),
+        ({"out_channels": 3}, "out_channels=6 where the configuration has 3"),
+    ],
+    ids=str,
+)
+def test_wrong_architecture_names_keys_and_the_option_that_explains_them(tmp_path, change, explained):
+    torch.save(adm().state_dict(), tmp_path / "own.pt")
+    settings = {"class_index": 3} if "classes" in change else {}
+    with pytest.raises(CheckpointError, match=explained) as caught:
+        load_prior(tmp_path / "own.pt", network=replace(CONFIG, **change), event_shape=SHAPE, **settings)
+    assert any(word in caught.value.message for word in ("missing: ", "unexpected: ", "of another shape: "))
+    assert "\n" not in caught.value.message
+
+
+def test_weights_of_another_code_are_refused(tmp_path):
+    torch.save({"stem.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="not those of a guided-diffusion U-Net"):
+        load_prior(tmp_path / "other.pt")
+
+
+def test_class_conditional_network_is_a_prior_of_one_class(tmp_path):
+    config = replace(CONFIG, classes=5)
+    network = adm(config)
+    torch.save(network.state_dict(), tmp_path / "classes.pt")
+    priors = [
+        load_prior(tmp_path / "classes.pt", network=config, event_shape=SHAPE, class_index=index) for index in (1, 4)
+    ]
+    with torch.no_grad():
+        eps = network(X, torch.full((2,), 299.0), torch.full((2,), 4))[:, :3]
+    level = DiscreteVP.linear().level(300)
+    assert torch.allclose(priors[1](X, 300), (X - level.sigma * eps) / level.alpha, atol=1e-4)
+    assert not torch.allclose(priors[0](X, 300), priors[1](X, 300), atol=1e-2)
+    for index, words in ((None, "one of 5 classes"), (5, "classes 0..4")):
+        with pytest.raises(ConfigError, match=words):
+            load_prior(tmp_path / "classes.pt", network=config, event_shape=SHAPE, class_index=index)
+
+
+def test_an_adm_prior_can_be_saved_with_a_card_and_read_without_being_told_anything(tmp_path):
+    spec = PriorSpec(network=CONFIG, event_shape=SHAPE, prediction="eps")
+    save_prior(tmp_path / "own.safetensors", adm().state_dict(), spec, dtype=torch.float32)
+    prior = load_prior(tmp_path / "own.safetensors")
+    assert torch.allclose(prior(X, 300), eps_to_x0(adm(), X, 300, DiscreteVP.linear()), atol=1e-4)
+
+
+class Evil:
+    def __init__(self, place):
+        self.place = str(place)
+
+    def __reduce__(self):
+        return os.mkdir, (self.place,)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("form", ["pickle", "checkpoint", "module"])
+def test_a_file_that_wants_to_run_code_is_refused_and_not_run(tmp_path, form, protocol):
+    file, evil = tmp_path / "evil.pt", Evil(tmp_path / "was-run")
+    if form == "pickle":
+        file.write_bytes(pickle.dumps(evil, protocol))
+    elif form == "checkpoint":
+        torch.save({"weight": torch.zeros(2), "more": evil}, file, pickle_protocol=protocol)
+    else:
+        torch.save(nn.Linear(2, 2), file, pickle_protocol=protocol)
+    with pytest.raises(CheckpointError, match="is refused: .*run code"):
+        load_prior(file)
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_the_code_that_a_refused_file_wants_to_run_is_named_where_torch_names_it(tmp_path):
+    torch.save({"weight": torch.zeros(2), "more": Evil(tmp_path / "was-run")}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="mkdir"):
+        load_prior(tmp_path / "evil.pt")
+
+
+def test_damaged_checkpoints_are_one_line(tmp_path):
+    buffer = io.BytesIO()
+    torch.save(adm().state_dict(), buffer)
+    whole = buffer.getvalue()
+    contents = {"empty": b"", "two": b"\x80\x04", "head": whole[:800], "cut": whole[:-300], "text": b"not found"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name}.pt") as caught:
+            load_prior(tmp_path / f"{name}.pt")
+        assert "\n" not in caught.value.message
+        assert len(caught.value.message) < 300
+    torch.save({"step": 3}, tmp_path / "nothing.pt")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load_prior(tmp_path / "nothing.pt")
+
+
+def test_any_callable_is_a_prior_once_its_conventions_are_given():
+    prior = load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-cosine", event_shape=(1, 8), name="mine")
+    assert (prior.name, prior.event_shape, prior.schedule) == ("mine", (1, 8), DiscreteVP.cosine())
+    with pytest.raises(ConfigError, match="does not say its schedule, event_shape"):
+        load_prior(lambda x, t: x, prediction="eps")
+    with pytest.raises(ConfigError, match="unknown schedule 'linear'"):
+        load_prior(lambda x, t: x, prediction="eps", schedule="linear", event_shape=(1,))
+
+
+def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path):
+    torch.save(adm().state_dict(), tmp_path / "own.pt")
+    settings = {"network": CONFIG, "event_shape": SHAPE}
+    prior = load_prior(
+        tmp_path / "own.pt", **settings, prediction="v", schedule=DiscreteVP.cosine(), value_range=(0.0, 1.0), name="n"
+    )
+    assert (prior.prediction, prior.schedule, prior.value_range, prior.name) == (
+        "v",
+        DiscreteVP.cosine(),
+        (0.0, 1.0),
+        "n",
+    )
+    with pytest.raises(ConfigError, match="guided-diffusion checkpoint"):
+        load_prior("faces-64", class_index=3)
+
+
+def test_execution_settings_reach_the_network(tmp_path):
+    torch.save(adm().state_dict(), tmp_path / "own.pt")
+    settings = {"network": CONFIG, "event_shape": SHAPE}
+    plain = load_prior(tmp_path / "own.pt", **settings)(X, 200)
+    careful = load_prior(tmp_path / "own.pt", **settings, chunk=1, checkpointing=True, channels_last=False)(X, 200)
+    half = load_prior(tmp_path / "own.pt", **settings, dtype=torch.bfloat16, device="cpu")(X, 200)
+    assert torch.allclose(careful, plain, atol=1e-4)
+    assert 0.0 < float((half - plain).norm() / plain.norm()) < 0.05  # 8 bits, some layers deep
+
+
+def test_unknown_names_give_the_nearest_known_one():
+    with pytest.raises(ConfigError, match="did you mean imagenet-256"):
+        load_prior("imagnet-256")
+    with pytest.raises(ConfigError, match="ffhq-256"):
+        load_prior("qqq")
+
+
+def test_preconditioned_edm_network_is_a_denoiser():
+    """`F = 0` leaves `c_skip x`, the posterior mean of `N(0, sigma_data^2)`; at sigma_data it is x / 2."""
+    prior = load_prior(
+        EDMPreconditioned(lambda x, noise: 0 * x, sigma_data=0.5), prediction="x0", schedule="edm", event_shape=(4,)
+    )
+    x, t = torch.ones(1, 4), EDM().time_at(0.5)
+    assert torch.allclose(prior(x, t), 0.5 * x, atol=1e-6)
+
+
+def test_preconditioned_edm_network_is_told_the_logarithm_and_a_scaled_input():
+    seen = []
+
+    def network(x, noise):
+        seen.append((float(x.std()), float(noise[0])))
+        return x
+
+    x = torch.linspace(-1, 1, 100)[None]
+    denoised = EDMPreconditioned(network, sigma_data=0.5)(x, torch.tensor([3.0]))
+    total = 3.0**2 + 0.5**2
+    assert seen == [(pytest.approx(float(x.std()) / total**0.5), pytest.approx(torch.tensor(3.0).log() / 4))]
+    # c_skip x + c_out c_in x, with c_out = sigma sigma_data / sqrt(total)
+    assert torch.allclose(denoised, (0.25 + 3.0 * 0.5) / total * x, atol=1e-6)
+
+
+def test_edm_and_flow_priors_serve_samplers_on_another_schedule():
+    prior = load_prior(lambda x, t: 0.5 * x, prediction="x0", schedule=EDM(), event_shape=(4,))
+    vp = prior.on(DiscreteVP.linear())
+    level = vp.schedule.level(500)
+    assert torch.allclose(vp(torch.ones(1, 4), 500), 0.5 / level.alpha * torch.ones(1, 4))
+    flow = load_prior(lambda x, t: x, prediction="flow", schedule="flow", event_shape=(4,))
+    assert isinstance(flow.schedule, RectifiedFlow)

@@ -1,0 +1,30 @@
+"""Metrics that need a user's weights: asked for before anything runs, and recorded with their rows."""
+
+import json
+
+import pytest
+
+from midguide.errors import CheckpointError
+from midguide.metrics.registry import METRICS, Metric
+from midguide.studies.execute import check_weights, run_units
+from midguide.studies.spec import load_study
+from midguide.studies.store import Store
+
+LPIPS = "lpips_sample[net=alexnet,v=0.1,resize=none]"
+
+
+def test_rows_name_the_weights_of_their_metric_and_no_others(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS, "constant", Metric(compute=lambda *_: 1.0, files=lambda: {"net.pth": "abc"}))
+    study = load_study(tiny, [("metrics", ["constant", "mode_weight_tv"])])
+    store = Store.create(tmp_path / "out", study.plain, [])
+    unit = study.units[0]
+    assert run_units(study, store, [unit]) == 0
+    recorded = {row["metric"]: json.loads(row["configuration"]) for row in store.read(unit) or []}
+    assert recorded["constant"] == unit.configuration | {"weights": {"net.pth": "abc"}}
+    assert recorded["mode_weight_tv"] == unit.configuration
+
+
+def test_the_metric_and_the_file_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIDGUIDE_WEIGHTS", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"lpips_sample\[net=alexnet.*alexnet-owt-7be5be79.pth"):
+        check_weights(["chi_square", LPIPS])

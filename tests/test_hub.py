@@ -1,0 +1,210 @@
+"""Downloads against a local server: complete and verified, or not in the cache at all."""
+
+import hashlib
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from midguide import hub
+from midguide.denoisers.guided_diffusion import PUBLIC
+from midguide.denoisers.loading import load_prior
+from midguide.errors import CheckpointError, DataError
+from midguide.nn.adm_unet import ADMConfig, ADMUNet
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Server:
+    """What it serves, how far it gets before it breaks off, and the ranges that it was asked for."""
+
+    content: bytes = CONTENT
+    stop_after: int | None = None
+    tag: str = '"one"'
+    kind: str = "application/octet-stream"
+    ranges: list = field(default_factory=list)
+    address: str = ""
+
+
+@pytest.fixture
+def server(monkeypatch):
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path != "/file.pt":
+                self.send_error(404)
+                return
+            wanted = self.headers.get("Range")
+            state.ranges.append(wanted)
+            start = 0
+            if wanted and self.headers.get("If-Range") == state.tag:
+                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            body = state.content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", state.kind)
+            self.send_header("ETag", state.tag)
+            self.end_headers()
+            self.wfile.write(body if state.stop_after is None else body[: state.stop_after])
+
+        def log_message(self, *arguments):
+            """Nothing on stderr."""
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *arguments: None)  # of clients that hang up
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        state.address = f"http://127.0.0.1:{running.server_port}/file.pt"
+        yield state
+        running.shutdown()
+        thread.join()
+
+
+@contextmanager
+def refused(kind, *words):
+    """One line that holds the words, and a hint."""
+    with pytest.raises(kind) as caught:
+        yield
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    for word in words:
+        assert word in str(caught.value)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_download_has_the_bytes_and_leaves_nothing_else(server, tmp_path):
+    hub.download(server.address, tmp_path / "cache" / "file.pt", sha256=SHA256)
+    assert files(tmp_path / "cache") == ["file.pt"]
+    assert (tmp_path / "cache" / "file.pt").read_bytes() == CONTENT
+
+
+def test_an_interrupted_download_is_not_in_the_cache_and_goes_on_where_it_stopped(server, tmp_path):
+    server.stop_after = 300_000
+    with refused(DataError, "300,000 of 1,048,576 bytes", "try again"):
+        hub.download(server.address, tmp_path / "file.pt", sha256=SHA256)
+    assert not (tmp_path / "file.pt").exists()
+    server.stop_after = None
+    hub.download(server.address, tmp_path / "file.pt", sha256=SHA256)
+    assert server.ranges == [None, "bytes=300000-"]
+    assert (tmp_path / "file.pt").read_bytes() == CONTENT
+    assert files(tmp_path) == ["file.pt"]
+
+
+def test_a_file_that_changed_meanwhile_is_not_mixed_with_the_old_one(server, tmp_path):
+    server.stop_after = 300_000
+    with refused(DataError, "broke off"):
+        hub.download(server.address, tmp_path / "file.pt")
+    server.stop_after, server.tag, server.content = None, '"two"', CONTENT[::-1]
+    hub.download(server.address, tmp_path / "file.pt")
+    assert (tmp_path / "file.pt").read_bytes() == CONTENT[::-1]
+
+
+def test_a_file_of_another_sum_is_not_kept(server, tmp_path):
+    with refused(CheckpointError, "sha256", SHA256[:12]):
+        hub.download(server.address, tmp_path / "file.pt", sha256="0" * 64)
+    assert files(tmp_path) == []
+
+
+def test_a_web_page_in_place_of_the_file_is_not_kept(server, tmp_path):
+    server.kind = "text/html; charset=utf-8"
+    with refused(DataError, "web page"):
+        hub.download(server.address, tmp_path / "file.pt")
+    assert files(tmp_path) == []
+
+
+def test_a_missing_file_is_one_line(server, tmp_path):
+    with refused(DataError, "404"):
+        hub.download(server.address.replace("file", "other"), tmp_path / "file.pt")
+    assert files(tmp_path) == []
+
+
+def test_no_connection_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with refused(DataError, "cannot be downloaded", "network"):
+        hub.download("http://127.0.0.1:9/file.pt", tmp_path / "file.pt")
+    assert files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(server, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with refused(DataError, "cannot write"):
+        hub.download(server.address, tmp_path / "taken" / "file.pt")
+
+
+def test_two_processes_do_not_write_one_download(server, tmp_path):
+    import fcntl
+
+    with (tmp_path / "file.pt.partial").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with refused(DataError, "another process"):
+            hub.download(server.address, tmp_path / "file.pt")
+
+
+@pytest.fixture
+def card(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path / "cache"))
+    return replace(hub.CARDS["ffhq-256"], source=server.address, file="file.pt")
+
+
+def test_the_sum_of_the_first_download_is_recorded_and_holds_from_then_on(card, server, tmp_path, capsys):
+    path = hub.fetch(card)
+    assert path == tmp_path / "cache" / "file.pt"
+    assert "downloading file" in capsys.readouterr().err
+    assert (tmp_path / "cache" / "file.pt.sha256").read_text().split() == [SHA256]
+    hub.fetch(card)
+    assert len(server.ranges) == 1  # the second time it was in the cache
+    path.write_bytes(CONTENT[:-1])
+    with refused(CheckpointError, "damaged or was changed"):
+        hub.fetch(card)
+    path.unlink()
+    server.content = CONTENT[:-1]
+    with refused(CheckpointError, "not the file expected"):  # another file than the first time
+        hub.fetch(card)
+
+
+def test_the_sum_of_a_card_goes_before_all(card):
+    with refused(CheckpointError, "sha256"):
+        hub.fetch(replace(card, sha256="f" * 64))
+    hub.fetch(replace(card, sha256=SHA256))
+
+
+def test_a_public_checkpoint_is_loaded_by_its_name(card, server, tmp_path, monkeypatch):
+    small = ADMConfig(channels=32, multipliers=(1,), attention=(), head_channels=32)
+    torch.save(ADMUNet(small).state_dict(), tmp_path / "weights.pt")
+    server.content = (tmp_path / "weights.pt").read_bytes()
+    monkeypatch.setitem(hub.CARDS, "ffhq-256", card)
+    monkeypatch.setitem(PUBLIC, "ffhq-256", small)
+    prior = load_prior("ffhq-256", event_shape=(3, 16, 16))
+    assert prior.name == "ffhq-256"
+    assert prior.record()["sha256"] == hashlib.sha256(server.content).hexdigest()
+    assert prior(torch.zeros(1, 3, 16, 16), 500).shape == (1, 3, 16, 16)
+
+
+def test_cards_say_where_from_and_under_which_licence():
+    assert {"ffhq-256", "imagenet-256", "celebahq-256", "ffhq-ldm-vq4"} == set(hub.CARDS)
+    for name, card in hub.CARDS.items():
+        assert card.name == name
+        assert card.licence
+        assert card.home.startswith("https://")
+        assert card.sha256 is None or len(card.sha256) == 64
+        if card.parameters:  # a published file has four bytes for each
+            assert card.size == pytest.approx(4 * card.parameters, rel=0.01)
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("MIDGUIDE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert hub.cache_folder() == tmp_path / "midguide"
+    monkeypatch.setenv("MIDGUIDE_CACHE", os.fspath(tmp_path / "own"))
+    assert hub.cache_folder() == tmp_path / "own"
