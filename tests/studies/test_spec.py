@@ -96,7 +96,7 @@ def test_file_with_a_mistake_is_refused_by_name_and_with_a_hint(tiny, added, wor
     [
         (("metrics", ["sliced_wasserstein_1"]), ("did you mean", "[slices=100]")),
         (("metrics", []), ("empty",)),
-        (("samples", 1), ("samples",)),
+        (("samples", 0), ("samples",)),
         (("sampels", 10), ("sampels", "samples")),
     ],
 )
