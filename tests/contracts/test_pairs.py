@@ -58,7 +58,7 @@ def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
     missing = lacking(sampler.needs, type(likelihood.operator), type(likelihood))
     if missing is None:
         draws = sample(sampler, problem, 2).draws
-        assert draws.shape == (1, 2, *problem.prior.signal_shape)
+        assert draws.shape == (1, 2, *problem.signal_shape)
         assert bool(torch.isfinite(draws).all())
     else:
         with pytest.raises(UnsupportedProblem, match=f"needs {missing}.*\nhint: samplers that accept it: .*dps, mgps"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -164,4 +165,5 @@ def _network(body: str, table: dict[str, Any]) -> dict[str, BodyConfig]:
     """The entry `network` of a recipe, read as the configuration of the body that it names."""
     if body not in BODIES:
         raise ConfigError(f"unknown body {body!r}", hint=f"one of {', '.join(BODIES)}")
-    return TypeAdapter(dict[str, BODIES[body].config]).validate_python({"network": table})
+    reader: TypeAdapter[dict[str, BodyConfig]] = TypeAdapter(GenericAlias(dict, (str, BODIES[body].config)))
+    return reader.validate_python({"network": table})
