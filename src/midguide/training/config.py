@@ -165,5 +165,5 @@ def _network(body: str, table: dict[str, Any]) -> dict[str, BodyConfig]:
     """The entry `network` of a recipe, read as the configuration of the body that it names."""
     if body not in BODIES:
         raise ConfigError(f"unknown body {body!r}", hint=f"one of {', '.join(BODIES)}")
-    reader: TypeAdapter[dict[str, BodyConfig]] = TypeAdapter(GenericAlias(dict, (str, BODIES[body].config)))
-    return reader.validate_python({"network": table})
+    tables: Any = GenericAlias(dict, (str, BODIES[body].config))  # so that errors say `network.` before the key
+    return TypeAdapter(tables).validate_python({"network": table})
