@@ -103,8 +103,7 @@ def test_every_module_imports_without_torchvision() -> None:
 def test_every_module_imports_without_the_extras() -> None:
     extras = project()["optional-dependencies"]
     absent = {name_of(requirement) for requirements in extras.values() for requirement in requirements}
-    # As they are imported. scipy stays: scikit-image brings it.
-    modules = sorted({name.replace("-", "_") for name in absent | {"ot"}} - {"midguide", "scipy"})
+    modules = sorted({name.replace("-", "_") for name in absent | {"ot"}} - {"midguide"})  # as they are imported
     assert run(IMPORT_EVERY_MODULE.format(absent=(*modules, "torchvision"))) == ""
 
 

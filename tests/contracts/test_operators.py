@@ -40,7 +40,13 @@ from midguide.operators import (
 )
 from midguide.testing import ContractError, check_operator
 
-SHAPES = [(1, 16, 16), (3, 24, 16), (5, 16, 32)]
+IMAGES = [(1, 16, 16), (3, 24, 16), (5, 16, 32)]
+ECGS = [(9, 16), (9, 33)]
+
+
+def shapes(operator: str) -> list[tuple[int, ...]]:
+    """Shapes of what the operator measures."""
+    return [*(ECGS if operator.startswith("ecg-") else IMAGES)]
 
 
 def draw(*shape: int) -> Tensor:
@@ -72,8 +78,7 @@ PINV_TOLERANCES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in OPERATORS for shape in shapes(name)])
 def test_registered_operators_satisfy_the_contract(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     settings = needed_settings(name, shape, tmp_path)
     if shape in REFUSED.get(name, []):
@@ -81,6 +86,17 @@ def test_registered_operators_satisfy_the_contract(name: str, shape: tuple[int, 
             make_operator(name, shape, **settings)
         return
     check_operator(make_operator(name, shape, **settings), shape, pinv_tolerance=PINV_TOLERANCES.get(name))
+
+
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "ecg-missing-block": [{"hidden": "first"}, {"hidden": "random", "count": 3}],
+    "ecg-missing-leads": [{"observed": "holter"}, {"observed": "aVR,I,V6", "recorded": 20}],
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), [(name, one) for name, many in SETTINGS.items() for one in many])
+def test_ecg_operators_satisfy_the_contract_in_other_settings(name: str, settings: dict[str, Any]) -> None:
+    check_operator(make_operator(name, (9, 32), **settings), (9, 32))
 
 
 API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
@@ -166,7 +182,7 @@ def test_a_blur_too_strong_to_invert_by_iteration_satisfies_the_rest() -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_work_on_the_device_that_they_are_moved_to(name: str, tmp_path: Path) -> None:
     """On torch's device without storage, which refuses to mix with another as an accelerator does."""
-    shape = (3, 16, 16)
+    shape = (9, 16) if name.startswith("ecg-") else (3, 16, 16)
     operator = make_operator(name, shape, **needed_settings(name, shape, tmp_path)).to("meta")
     x = torch.empty(2, *shape, device="meta")
     y = operator(x)

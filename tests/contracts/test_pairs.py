@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from midguide.cli.compatibility import page
 from midguide.denoisers.base import Denoiser
@@ -20,18 +21,26 @@ from midguide.samplers.base import KINDS, Sampler, kind, lacking
 from midguide.samplers.registry import SAMPLERS
 from midguide.sampling import sample
 
-SHAPE = (3, 16, 16)
-PRIOR = Gaussian(torch.zeros(SHAPE), 0.25)
-TRUTH = PRIOR.sample(1, seed=3).clamp(-1, 1)
+IMAGE, ECG = (3, 16, 16), (9, 16)
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def prior_for(sampler: str) -> Denoiser:
+def shape_for(operator: str) -> tuple[int, ...]:
+    """Shape of what the operator measures."""
+    return ECG if operator.startswith("ecg-") else IMAGE
+
+
+def truth(shape: tuple[int, ...] = IMAGE) -> Tensor:
+    return Gaussian(torch.zeros(shape), 0.25).sample(1, seed=3).clamp(-1, 1)
+
+
+def prior_for(sampler: str, shape: tuple[int, ...] = IMAGE) -> Denoiser:
     """A prior that the sampler takes: of signals, or of latents that are signals in halves."""
     if not SAMPLERS[sampler]().needs.autoencoder:
-        return PRIOR
-    coder = NetworkAutoencoder(lambda x: x[..., ::2], lambda z: z.repeat_interleave(2, -1), SHAPE, (3, 16, 8))
-    return LatentPrior(Gaussian(torch.zeros(3, 16, 8), 0.25), coder)
+        return Gaussian(torch.zeros(shape), 0.25)
+    half = (*shape[:-1], shape[-1] // 2)
+    coder = NetworkAutoencoder(lambda x: x[..., ::2], lambda z: z.repeat_interleave(2, -1), shape, half)
+    return LatentPrior(Gaussian(torch.zeros(half), 0.25), coder)
 
 
 def build(name: str, folder: Path) -> Operator:
@@ -39,9 +48,9 @@ def build(name: str, folder: Path) -> Operator:
     settings = {}
     required = [key for key, p in OPERATORS[name].settings.items() if p.default is p.empty]
     if "path" in required:
-        Image.fromarray((TRUTH[0, 0] > 0).numpy()).save(folder / "mask.png")
+        Image.fromarray((truth()[0, 0] > 0).numpy()).save(folder / "mask.png")
         settings["path"] = str(folder / "mask.png")
-    return make_operator(name, SHAPE, **settings)
+    return make_operator(name, shape_for(name), **settings)
 
 
 def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
@@ -49,7 +58,7 @@ def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
     missing = lacking(sampler.needs, type(likelihood.operator), type(likelihood))
     if missing is None:
         draws = sample(sampler, problem, 2).draws
-        assert draws.shape == (1, 2, *SHAPE)
+        assert draws.shape == (1, 2, *problem.signal_shape)
         assert bool(torch.isfinite(draws).all())
     else:
         with pytest.raises(UnsupportedProblem, match=f"needs {missing}.*\nhint: samplers that accept it: .*dps, mgps"):
@@ -59,23 +68,25 @@ def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_sampler_takes_an_operator_or_says_what_it_needs(operator: str, sampler: str, tmp_path: Path) -> None:
-    problem = Problem.simulate(prior_for(sampler), build(operator, tmp_path), TRUTH, sigma_y=0.05)
+    shape = shape_for(operator)
+    problem = Problem.simulate(prior_for(sampler, shape), build(operator, tmp_path), truth(shape), sigma_y=0.05)
     runs_or_is_refused(SAMPLERS[sampler](steps=3), problem)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_takes_photon_counts_or_says_what_it_needs(sampler: str) -> None:
     runs_or_is_refused(
-        SAMPLERS[sampler](steps=3), Problem(prior_for(sampler), observe_counts(Identity(), TRUTH, rate=20.0))
+        SAMPLERS[sampler](steps=3), Problem(prior_for(sampler), observe_counts(Identity(), truth(), rate=20.0))
     )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_zero_noise_is_refused_in_one_line_before_any_sampler_divides_by_it(sampler: str) -> None:
     """There is no noiseless likelihood: MGPS, PGDM and DiffPIR divide by sigma_y, the chi-square of all does."""
+    prior = Gaussian(torch.zeros(IMAGE), 0.25)
     for make in (
-        lambda: Problem.simulate(PRIOR, Identity(), TRUTH, sigma_y=0.0),
-        lambda: Problem(PRIOR, GaussianLikelihood(Identity(), TRUTH, 0.0)),
+        lambda: Problem.simulate(prior, Identity(), truth(), sigma_y=0.0),
+        lambda: Problem(prior, GaussianLikelihood(Identity(), truth(), 0.0)),
     ):
         with pytest.raises(ConfigError, match=r"^sigma_y must be positive, got 0.0\nhint: .*1e-3$") as caught:
             sample(SAMPLERS[sampler](steps=3), make())
@@ -84,7 +95,7 @@ def test_zero_noise_is_refused_in_one_line_before_any_sampler_divides_by_it(samp
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_noise_as_small_as_the_hint_proposes_is_no_trouble(sampler: str) -> None:
-    problem = Problem.simulate(prior_for(sampler), make_operator("half-mask", SHAPE), TRUTH, sigma_y=1e-3)
+    problem = Problem.simulate(prior_for(sampler), make_operator("half-mask", IMAGE), truth(), sigma_y=1e-3)
     runs_or_is_refused(SAMPLERS[sampler](steps=3), problem)
 
 

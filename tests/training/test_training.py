@@ -5,15 +5,23 @@ import json
 import pytest
 import torch
 
-from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.denoisers.builtin import PriorSpec
+from midguide.denoisers.loading import load_prior, prior_spec
+from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
+from midguide.leads import EcgFormat
+from midguide.nn.registry import BODIES, check_fits
+from midguide.nn.s4d import DYNAMICS
+from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNetConfig
 from midguide.schedules import DiscreteVP
+from midguide.testing import check_denoiser
 from midguide.training.config import CardConfig, TrainingConfig, load_training_config
-from midguide.training.denoiser import TARGETS, LevelSampler, train
+from midguide.training.denoiser import TARGETS, Denoising, LevelSampler, train
+from midguide.training.loop import _groups
 from midguide.training.report import Origin, denoising_curve, export_prior
-from midguide.training.sources import Images
+from midguide.training.sources import Images, Signals
 
+ORIGIN = Origin(command="none", log=[])
 NETWORK = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=2)
 
 
@@ -36,8 +44,7 @@ def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
     for steps in (1, 60):
         config = recipe(steps=steps)
         network = train(config, Images(images), tmp_path / str(steps))
-        origin = Origin(command="none", log=[])
-        path, card = export_prior(config, network, Images(ramps(16)), tmp_path / str(steps), origin=origin)
+        path, card = export_prior(config, network, Images(ramps(16)), tmp_path / str(steps), origin=ORIGIN)
         stored = json.loads(card.read_text())
         assert stored["parameters"] == sum(p.numel() for p in network.parameters())
         assert stored["denoising_curve"] == denoising_curve(load_prior(path), ramps(16).float() / 127.5 - 1)
@@ -116,6 +123,12 @@ def test_targets_are_consistent_with_the_noisy_image():
         ("steps = 0", "positive"),
         ("prediction = 'noise'", "eps, v or x0"),
         ("[network]\nchannels = 33", "32 groups"),
+        ("body = 'resnet'", "unknown body 'resnet'\nhint: one of adm, sashimi, unet"),
+        ("body = 'sashimi'\n[network]\npatch = 4", "network.patch"),
+        ("body = 'adm'", "takes 3 channels and returns 6"),
+        ("kind = 'autoencoder'\nbody = 'unet'", "body"),
+        ("length = 0", "length must be positive"),
+        ("[ecg]\nrate_hz = 0.0", "format"),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):
@@ -129,3 +142,87 @@ def test_the_shipped_recipe_is_readable():
 
     path = resources.files("midguide") / "priors" / "faces-64.toml"
     assert load_training_config(str(path)).card != CardConfig()
+
+
+ECG = {
+    "network": SashimiConfig(in_channels=9, out_channels=9, channels=8, blocks=1, pools=(2,), states=8, embedding=16),
+    "ecg": EcgFormat(),
+    "length": 32,
+}
+
+
+def waves(count=32, samples=50):
+    """A source of nine leads that are multiples of one sine of random phase."""
+    phase = 6.3 * torch.rand(count, 1, 1, generator=torch.Generator().manual_seed(0))
+    return Signals(torch.sin(0.4 * torch.arange(samples) + phase) * torch.linspace(-1, 1, 9)[:, None], length=32)
+
+
+def test_windows_are_parts_of_recordings_and_short_recordings_end_with_zeros():
+    generator = torch.Generator().manual_seed(0)
+    source = Signals(torch.arange(40.0).reshape(2, 1, 20), length=5)
+    starts = source.draw(400, generator)[:, 0, 0]
+    assert torch.equal(source.draw(8, generator)[:, 0].diff(), torch.ones(8, 4))
+    assert {int(value) for value in starts} == {*range(16), *range(20, 36)}  # one is missed for one seed in 1e4
+    assert torch.equal(source.events()[:, 0, 0], torch.tensor([7.0, 27.0]))
+    short = Signals(torch.ones(1, 2, 3), length=5)
+    assert torch.equal(short.draw(1, generator), torch.tensor([[[1.0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]]))
+
+
+def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_their_format(tmp_path):
+    curves = []
+    for steps in (1, 120):
+        config = TrainingConfig(steps=steps, batch=16, warmup=5, learning_rate=1e-2, bfloat16=False, **ECG)
+        network = train(config, waves(), tmp_path / str(steps))
+        path, card = export_prior(config, network, waves(), tmp_path / str(steps), origin=ORIGIN)
+        rows = json.loads(card.read_text())["denoising_curve"]
+        curves.append([row["relative_error"] for row in rows if 50 <= row["time"] <= 300])
+    assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
+    assert prior_spec(path).ecg == EcgFormat()
+    assert load_prior(path).value_range is None
+    check_denoiser(load_prior(path))
+
+
+def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
+    """Rounded frequencies would put the responses out of phase; rounded weights change the output by about 2^-9."""
+    config = TrainingConfig(steps=20, batch=16, warmup=5, learning_rate=5e-3, bfloat16=False, **ECG)
+    network = train(config, waves(), tmp_path)
+    path, _ = export_prior(config, network, waves(), tmp_path, origin=ORIGIN)
+    stored = load_prior(path).network.state_dict()
+    for name, value in network.state_dict().items():
+        same = name.rpartition(".")[2] in DYNAMICS
+        assert torch.allclose(stored[name], value, rtol=0 if same else 2**-8, atol=0)
+    x, t = waves().events(), torch.full((32,), 200.0)
+    with torch.no_grad():
+        change = load_prior(path).network(x, t) - network(x, t)
+        assert float(change.std() / network(x, t).std()) < 0.02
+
+
+def test_state_matrices_have_no_weight_decay():
+    network = Sashimi(ECG["network"])
+    groups = _groups(network, Denoising(TrainingConfig(**ECG)))
+    free = {id(value) for value in groups[1]["params"]}
+    names = {name.rpartition(".")[2] for name, value in network.named_parameters() if id(value) in free}
+    assert names == set(DYNAMICS)
+    assert groups[1]["weight_decay"] == 0
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [((9, 33), "multiples of 2"), ((12, 32), "12 channels"), ((9, 32, 32), "takes multiples of 2")],
+)
+def test_data_that_the_network_cannot_take_are_refused(shape, says):
+    with pytest.raises(ShapeError, match=says):
+        check_fits(ECG["network"], shape)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_recipe_and_a_file_name_a_body_alike(tmp_path, name):
+    channels = 9 if name == "sashimi" else 3
+    (tmp_path / "recipe.toml").write_text(
+        f"body = '{name}'\n[network]\nin_channels = {channels}\nout_channels = {channels}"
+    )
+    config = load_training_config(tmp_path / "recipe.toml")
+    spec = PriorSpec(network=config.network, event_shape=(channels, 8, 8))
+    assert config.body == spec.body == name
+    assert PriorSpec.from_json(spec.to_json()) == spec

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from midguide import __version__
-from midguide.cli import check_prior, demo, failures, output, reconstruct, sample, study, train
+from midguide.cli import check_prior, demo, ecg, failures, output, reconstruct, sample, study, train
 from midguide.cli import list as listing
 from midguide.errors import MidguideError
 
@@ -62,6 +62,7 @@ def build() -> typer.Typer:
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
     app.add_typer(study.build(), name="study")
+    app.add_typer(ecg.build(), name="ecg")
     return app
 
 

@@ -1,8 +1,8 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape and, for a prior of latents, its autoencoder, whose weights are in the
-same file. A card beside it (`NAME.json`) tells where it comes from.
+prediction, schedule, value range, event shape; for a prior of latents its autoencoder, whose weights are in the same
+file, and for one of electrocardiograms how it holds them. A card beside it (`NAME.json`) tells where it comes from.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.denoisers.network import PREDICTIONS
 from midguide.denoisers.pretrained import Pretrained, fit, read_weights, sha256_of
 from midguide.errors import CheckpointError, ConfigError
 from midguide.files import replacing
-from midguide.nn.adm_unet import ADMConfig, ADMUNet
-from midguide.nn.unet import UNet, UNetConfig
+from midguide.leads import EcgFormat
+from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
 from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, Schedule
 
 FORMAT = 1
@@ -38,12 +37,6 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 """Forward processes by name, with their default constants; 1000 times where they are discrete."""
 
-BODIES: dict[str, tuple[type[Any], Callable[[Any], nn.Module]]] = {
-    "unet": (UNetConfig, UNet),
-    "adm": (ADMConfig, ADMUNet),
-}
-"""Network bodies by the name that files give them: configuration and class."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PriorSpec:
@@ -52,19 +45,21 @@ class PriorSpec:
     Args:
         network: shape of the network; its type says which body it is. With twice as many channels out as in, it
             also predicts a variance.
-        event_shape: shape of one sample, (C, H, W); of a latent, for a prior of latents.
+        event_shape: shape of one sample, (C, H, W) or (leads, time); of a latent, for a prior of latents.
         prediction: `eps`, `v`, `x0` or `flow`.
         schedule: one of `SCHEDULES`.
         value_range: range of clean data, or None where unbounded.
         autoencoder: that of the latents, for a prior of latents.
+        ecg: how a prior of electrocardiograms holds a recording.
     """
 
-    network: UNetConfig | ADMConfig
+    network: BodyConfig
     event_shape: tuple[int, ...]
     prediction: str = "v"
     schedule: str = "vp-linear"
     value_range: tuple[float, float] | None = (-1.0, 1.0)
     autoencoder: AutoencoderSpec | None = None
+    ecg: EcgFormat | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.prediction not in PREDICTIONS:
@@ -80,7 +75,7 @@ class PriorSpec:
     @property
     def body(self) -> str:
         """Name of the network body."""
-        return next(name for name, (config, _) in BODIES.items() if isinstance(self.network, config))
+        return body_name(self.network)
 
     @classmethod
     def from_json(cls, text: str) -> PriorSpec:
@@ -88,13 +83,14 @@ class PriorSpec:
         stored = json.loads(text)
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
-        network = BODIES[stored.pop("body", "unet")][0](**stored.pop("network"))
-        limits, inner = stored.pop("value_range"), stored.pop("autoencoder", None)
+        network = BODIES[stored.pop("body", DEFAULT)].config(**stored.pop("network"))
+        limits, inner, ecg = stored.pop("value_range"), stored.pop("autoencoder", None), stored.pop("ecg", None)
         return cls(
             network=network,
             event_shape=tuple(stored.pop("event_shape")),
             value_range=None if limits is None else tuple(limits),
             autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
+            ecg=None if ecg is None else EcgFormat(**ecg),
             **stored,
         )
 
@@ -102,8 +98,11 @@ class PriorSpec:
 def save_prior(
     path: str | Path, weights: Mapping[str, torch.Tensor], spec: PriorSpec, *, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write a prior's file, weights rounded to `dtype`."""
-    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+    """Write a prior's file, weights rounded to `dtype` except those that set rates and frequencies."""
+    tensors = {
+        name: value.detach().to("cpu", torch.float32 if is_dynamics(spec.network, name) else dtype).contiguous()
+        for name, value in weights.items()
+    }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"midguide": spec.to_json()})
 
@@ -118,12 +117,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
     Raises:
         CheckpointError: the file is damaged, of another kind, or not the one that its card names.
     """
-    try:
-        spec = PriorSpec.from_json(metadata(path)["midguide"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a prior: {error}", hint="was it written by save_prior?"
-        ) from error
+    spec = read_spec(path)
     weights, coder_weights = split(read_weights(path))
     sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
@@ -131,7 +125,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
             f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
         )
     with torch.device("meta"):  # draws no initial weights
-        network = BODIES[spec.body][1](spec.network)
+        network = BODIES[spec.body].build(spec.network)
     fit(network, weights, path, hint="was it written by another version of midguide?")
     return Pretrained(
         network=network,
@@ -144,6 +138,20 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         provenance={"sha256": sha256, "schedule": spec.schedule},
         autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
     )
+
+
+def read_spec(path: Path) -> PriorSpec:
+    """How to use the prior in the file that `save_prior` wrote, without its weights.
+
+    Raises:
+        CheckpointError: the file is damaged or of another kind.
+    """
+    try:
+        return PriorSpec.from_json(metadata(path)["midguide"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a prior: {error}", hint="was it written by save_prior?"
+        ) from error
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -168,6 +176,12 @@ def list_priors() -> list[dict[str, Any]]:
 def shipped(card: Mapping[str, Any]) -> Path:
     """The file of a shipped prior."""
     return _folder() / f"{card['name']}.safetensors"
+
+
+def recipe(name: str) -> Path | None:
+    """The recipe of a prior, shipped or not."""
+    path = _folder() / f"{name}.toml"
+    return path if path.is_file() else None
 
 
 def _folder() -> Path:

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from midguide import hub
-from midguide.denoisers.builtin import SCHEDULES, list_priors, metadata, read_prior, shipped
+from midguide.denoisers.builtin import (
+    SCHEDULES,
+    PriorSpec,
+    list_priors,
+    metadata,
+    read_prior,
+    read_spec,
+    recipe,
+    shipped,
+)
 from midguide.denoisers.diffusers import fetch_repository, load_diffusers
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior
@@ -125,6 +134,27 @@ def load_prior(
     return latent
 
 
+def prior_spec(prior: str | Path) -> PriorSpec:
+    """How to use a prior of this package, without its weights.
+
+    Args:
+        prior: name of a shipped prior, or path of the file that `save_prior` wrote.
+
+    Raises:
+        ConfigError: no such name and no such file.
+        CheckpointError: the file is damaged or of another kind.
+
+    Example:
+        >>> prior_spec("faces-64").body
+        'unet'
+    """
+    cards = {card["name"]: card for card in list_priors()}
+    path = shipped(cards[str(prior)]) if str(prior) in cards else Path(prior)
+    if not path.is_file():
+        raise _unknown(str(prior))
+    return read_spec(path)
+
+
 def _from_network(
     prior: Network,
     prediction: str | None,
@@ -157,10 +187,7 @@ def _from_name(
         return _from_card(hub.CARDS[name])
     if _REPOSITORY.fullmatch(name):
         return load_diffusers(fetch_repository(name), name=name)
-    close = difflib.get_close_matches(name, [*cards, *hub.CARDS], n=1)
-    known = ", ".join([*cards, *hub.CARDS])
-    hint = f"did you mean {close[0]}?" if close else f"known names: {known}; or give the path of a file or folder"
-    raise ConfigError(f"no prior and no file is called {name!r}", hint=hint)
+    raise _unknown(name)
 
 
 def _from_file(
@@ -174,6 +201,19 @@ def _from_file(
         f"{path} is no prior that can be read",
         hint=f"a folder of diffusers, .safetensors, or a guided-diffusion {', '.join(_CHECKPOINTS)}",
     )
+
+
+def _unknown(name: str) -> ConfigError:
+    """The error for a name that is none."""
+    if path := recipe(name):
+        return ConfigError(
+            f"{name} is not shipped: there is only its recipe",
+            hint=f"train it: midguide train {path} --data PATH; then give its .safetensors file as the prior",
+        )
+    names = [*(card["name"] for card in list_priors()), *hub.CARDS]
+    close = difflib.get_close_matches(name, names, n=1)
+    known = f"known names: {', '.join(names)}; or give the path of a file or folder"
+    return ConfigError(f"no prior and no file is called {name!r}", hint=f"did you mean {close[0]}?" if close else known)
 
 
 def _from_card(card: hub.Card) -> Pretrained:

@@ -78,6 +78,12 @@ class ADMConfig:
                 what = f"heads of {self.head_channels}" if self.head_channels else f"{self.heads} heads"
                 raise ConfigError(f"{width} channels do not divide into {what}", hint="change heads or head_channels")
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of what height and width of an image are multiples."""
+        multiple = 2 ** (len(self.multipliers) - 1)
+        return multiple, multiple
+
 
 FFHQ_256 = ADMConfig()
 """FFHQ at 256 pixels (Choi et al. 2021, `ffhq_10m.pt`)."""

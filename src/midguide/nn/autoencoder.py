@@ -49,6 +49,16 @@ class AutoencoderConfig:
             raise ConfigError("channels, latent_channels, blocks and patch must be at least 1")
 
     @property
+    def in_channels(self) -> int:
+        """Channels of the image."""
+        return self.channels
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of what height and width of an image are multiples."""
+        return self.factor, self.factor
+
+    @property
     def factor(self) -> int:
         """How many times smaller each side of a latent is."""
         return self.patch * 2 ** (len(self.widths) - 1)

@@ -57,6 +57,12 @@ class UNetConfig:
                 hint="take a multiple of 32 and of head_channels",
             )
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of what height and width of an image are multiples."""
+        multiple = self.patch * 2 ** (len(self.multipliers) - 1)
+        return multiple, multiple
+
 
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of the time index (cosines first, then sines), then a two-layer perceptron."""

@@ -21,6 +21,7 @@ from midguide.operators import (
     blur,
     colorization,
     compressed_sensing,
+    ecg,
     high_dynamic_range,
     jpeg,
     mask,
@@ -68,6 +69,8 @@ OPERATORS: dict[str, OperatorEntry] = {
     "compressed-sensing": OperatorEntry(
         compressed_sensing.compressed_sensing, "random combinations of the pixels", True, True
     ),
+    "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", True, True),
+    "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", True, True),
     "gaussian-blur": OperatorEntry(separable_blur.gaussian_blur, "Gaussian blur, reflect padding", True, True),
     "gaussian-blur-circular": OperatorEntry(blur.gaussian_blur_circular, "Gaussian blur, wraps around", True, True),
     "gaussian-blur-separable": OperatorEntry(

@@ -34,6 +34,9 @@ class Autoencoding:
     def build(self) -> AutoencoderNetwork:
         return AutoencoderNetwork(self.config.network)
 
+    def decays(self, name: str) -> bool:
+        return True
+
     def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
         """`(||x - Dec(z)||^2 + 2 s^2 KL) / entries of x`, averaged over the batch."""
         coder = cast(AutoencoderNetwork, network)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from types import GenericAlias
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from midguide.errors import ConfigError
+from midguide.leads import EcgFormat
 from midguide.nn.autoencoder import AutoencoderConfig
+from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name
 from midguide.nn.unet import UNetConfig
 
 
@@ -39,13 +42,13 @@ class LoopConfig:
         name: name of what is trained.
         card: what its card says of data and licence.
         steps: optimiser steps.
-        batch: images per step.
+        batch: images or recordings per step.
         learning_rate: peak of a cosine that starts after `warmup` linear steps and ends at zero.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW; weights that set rates and frequencies have none.
         warmup: steps until the peak.
         clip_norm: largest norm of the gradient.
         ema: decay of the averaged weights that are kept in the end.
-        flip: mirror half of the images.
+        flip: mirror half of the images; electrocardiograms have no mirror image.
         bfloat16: compute in bfloat16 where it is safe (autocast).
         seed: of initial weights, data order and noise.
         checkpoint_every: steps between two checkpoints.
@@ -74,17 +77,21 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(LoopConfig):
-    """How to train a prior on images, or on their latents.
+    """How to train a prior on images, on their latents, or on electrocardiograms.
 
     Args:
-        network: its body.
+        network: shape of its network; in a recipe, `body` says of which body of `nn.registry`, a U-Net by default.
+        ecg: the form of the electrocardiograms to train on; left out for images.
+        length: samples per lead of an electrocardiogram, cut out at random.
         prediction: what the network predicts: `eps`, `v` or `x0`.
         level_mean: mean of the log-normal over `sigma/alpha` that noise levels are drawn from.
         level_std: its standard deviation.
         uniform_levels: share of the draws that are uniform over the times instead.
     """
 
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: BodyConfig = field(default_factory=UNetConfig)
+    ecg: EcgFormat | None = None
+    length: int = 256
     prediction: str = "v"
     level_mean: float = -0.8
     level_std: float = 1.4
@@ -94,6 +101,18 @@ class TrainingConfig(LoopConfig):
         super().__post_init__()
         if self.prediction not in ("eps", "v", "x0"):
             raise ConfigError(f"prediction must be eps, v or x0, got {self.prediction!r}")
+        if self.length < 1:
+            raise ConfigError(f"length must be positive, got {self.length}")
+        if self.network.in_channels != self.network.out_channels:
+            raise ConfigError(
+                f"the network takes {self.network.in_channels} channels and returns {self.network.out_channels}",
+                hint="in training they are as many: a variance is not learned",
+            )
+
+    @property
+    def body(self) -> str:
+        """Name of the network's body."""
+        return body_name(self.network)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +152,18 @@ def load_training_config(path: str | Path) -> TrainingConfig | AutoencoderTraini
     if kind not in _READERS:
         raise ConfigError(f"{path}: unknown kind {kind!r}", hint=f"one of {', '.join(_READERS)}")
     try:
+        if kind == "prior":
+            table |= _network(table.pop("body", DEFAULT), table.get("network", {}))
         return _READERS[kind].validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {where}: {first['msg']}", hint="see `midguide.training.config`") from error
+
+
+def _network(body: str, table: dict[str, Any]) -> dict[str, BodyConfig]:
+    """The entry `network` of a recipe, read as the configuration of the body that it names."""
+    if body not in BODIES:
+        raise ConfigError(f"unknown body {body!r}", hint=f"one of {', '.join(BODIES)}")
+    tables: Any = GenericAlias(dict, (str, BODIES[body].config))  # so that errors say `network.` before the key
+    return TypeAdapter(tables).validate_python({"network": table})

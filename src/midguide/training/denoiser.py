@@ -1,4 +1,4 @@
-"""Training a denoising network on images or their latents.
+"""Training a denoising network on images, their latents, or signals.
 
 The loss is the mean squared error of the network's own prediction (eps, v or x0). Noise levels are drawn from a
 log-normal in `sigma/alpha` mixed with a uniform part, so that few steps are spent where there is nothing to learn
@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from midguide.nn.unet import UNet
+from midguide.linalg import per_row
+from midguide.nn.registry import BODIES, is_dynamics
 from midguide.schedules import DiscreteVP
 from midguide.training.config import TrainingConfig
 from midguide.training.loop import fit
@@ -37,13 +38,13 @@ class LevelSampler:
         self.sigmas = torch.tensor([level.sigma for level in levels])
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Network indices `0..T-1`, shape (count,), and alphas and sigmas, shape (count, 1, 1, 1).
+        """Network indices `0..T-1`, alphas and sigmas, each of shape (count,).
 
         The draws are stratified: one per interval of probability `1/count`.
         """
         u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
         index = torch.searchsorted(self.cumulative, u * self.cumulative[-1]).clamp(max=len(self.alphas) - 1)
-        return index, self.alphas[index, None, None, None], self.sigmas[index, None, None, None]
+        return index, self.alphas[index], self.sigmas[index]
 
 
 TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -67,14 +68,19 @@ class Denoising:
         return LevelSampler(DiscreteVP.linear(), self.config)
 
     def build(self) -> nn.Module:
-        return UNet(self.config.network)
+        return BODIES[self.config.body].build(self.config.network)
+
+    def decays(self, name: str) -> bool:
+        return not is_dynamics(self.config.network, name)
 
     def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the network's prediction, at noise levels of its own for each event."""
         z = torch.randn(clean.shape, generator=generator)
-        index, alpha, sigma = self.levels.draw(len(clean), generator)
+        index, *level = self.levels.draw(len(clean), generator)
+        alpha, sigma = (per_row(value, clean) for value in level)
         target = TARGETS[self.config.prediction](clean, z, alpha, sigma).to(self.device)
-        x_t = (alpha * clean + sigma * z).to(self.device, memory_format=torch.channels_last)
+        layout = torch.channels_last if clean.ndim == 4 else torch.contiguous_format
+        x_t = (alpha * clean + sigma * z).to(self.device, memory_format=layout)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
             prediction = network(x_t, index.to(self.device))
         return (prediction.float() - target).square().mean()

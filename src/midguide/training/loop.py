@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ class Task(Protocol):
 
     def build(self) -> nn.Module:
         """A new network; its weights come from the global random numbers."""
+        ...
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay acts on the parameter of that name."""
         ...
 
     def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,7 +93,7 @@ class _Run:
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            _groups(self.network, task), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.generator = torch.Generator().manual_seed(self.config.seed)
 
@@ -130,6 +134,13 @@ class _Run:
             raise CheckpointError(
                 f"{path} does not fit this training: {reason}", hint="choose another --out"
             ) from error
+
+
+def _groups(network: nn.Module, task: Task) -> list[dict[str, Any]]:
+    """Parameters for the optimiser, first those with weight decay, then those without."""
+    rest = [value for name, value in network.named_parameters() if task.decays(name)]
+    free = [value for name, value in network.named_parameters() if not task.decays(name)]
+    return [{"params": rest}] + ([{"params": free, "weight_decay": 0.0}] if free else [])
 
 
 def _rate(step: int, config: LoopConfig) -> float:

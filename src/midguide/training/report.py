@@ -1,4 +1,4 @@
-"""What a trained network is worth on held-out images, its file and its card."""
+"""What a trained network is worth on held-out data, its file and its card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from midguide.record import describe
 from midguide.rng import Rng
 from midguide.training.autoencoder import describe_autoencoder
 from midguide.training.config import AutoencoderTrainingConfig, LoopConfig, TrainingConfig
-from midguide.training.sources import Images, encoded
+from midguide.training.sources import Images, Source, encoded
 
 CURVE_TIMES = (5, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 
@@ -32,7 +32,7 @@ def denoising_curve(denoiser: Denoiser, clean: Tensor, *, seed: int = 0) -> list
 
     Args:
         denoiser: the prior.
-        clean: images in the prior's value range, or latents, shape (N, *event).
+        clean: images or signals in the prior's value range, or latents, shape (N, *event).
         seed: of the noise.
 
     Returns:
@@ -85,7 +85,7 @@ class Origin:
 def export_prior(
     config: TrainingConfig,
     network: nn.Module,
-    held_out: Images,
+    held_out: Source,
     out: Path,
     *,
     origin: Origin,
@@ -96,29 +96,29 @@ def export_prior(
     Args:
         config: the recipe that was run.
         network: averaged weights.
-        held_out: images that were not trained on, for the denoising curve.
+        held_out: what was not trained on, for the denoising curve; images for a prior of latents.
         out: folder.
         origin: what else its card says.
         autoencoder: file of the autoencoder for a prior of latents, which becomes part of the prior's file.
     """
     path = out / f"{config.name}.safetensors"
-    embedded = None if autoencoder is None else read_autoencoder(autoencoder)
+    clean, embedded = held_out.events(), None if autoencoder is None else read_autoencoder(autoencoder)
     spec = PriorSpec(
         network=config.network,
-        event_shape=tuple(held_out.pixels.shape[1:]) if embedded is None else embedded[0].latent_shape,
+        event_shape=tuple(clean.shape[1:]) if embedded is None else embedded[0].latent_shape,
         prediction=config.prediction,
         value_range=None if embedded else held_out.value_range,
         autoencoder=embedded[0] if embedded else None,
+        ecg=config.ecg,
     )
     save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), spec)
-    stored, images = load_prior(path), held_out.events()
-    facts: dict[str, Any] = {}
-    if embedded is not None and stored.autoencoder is not None:
+    stored, facts = load_prior(path), dict[str, Any](body=spec.body)
+    if stored.autoencoder is not None:
         facts["signal_shape"] = list(stored.signal_shape)
-        facts["autoencoder"] = describe(stored.autoencoder) | reconstruction(stored.autoencoder, images)
-    clean = images if stored.autoencoder is None else encoded(held_out.pixels, stored.autoencoder).float()
+        facts["autoencoder"] = describe(stored.autoencoder) | reconstruction(stored.autoencoder, clean)
+        clean = encoded(clean.split(64), stored.autoencoder).float()
     facts["parameters"] = sum(value.numel() for value in network.parameters())
-    facts |= {"held_out_images": len(clean), "denoising_curve": denoising_curve(stored, clean)}
+    facts |= {"held_out": len(clean), "denoising_curve": denoising_curve(stored, clean)}
     return path, _write_card(path, config, spec.event_shape, origin, facts)
 
 
@@ -149,7 +149,7 @@ def export_autoencoder(
         "scale": list(spec.scale),
         "shift": list(spec.shift),
         "parameters": sum(value.numel() for value in network.parameters()),
-        "held_out_images": len(held_out.pixels),
+        "held_out": len(held_out),
         "reconstruction": reconstruction(load_autoencoder(path), held_out.events()),
     }
     return path, _write_card(path, config, spec.event_shape, origin, facts)

@@ -1,12 +1,14 @@
-"""What a network is trained on: clean images or their latents, drawn at random."""
+"""What a network is trained on: clean images, their latents, or signals, drawn at random."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from midguide.denoisers.base import Autoencoder
 
@@ -25,6 +27,10 @@ class Source(Protocol):
 
     def events(self) -> Tensor:
         """Every event once, as it is, float32, shape (N, *event)."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
         ...
 
 
@@ -51,6 +57,9 @@ class Images:
     def events(self) -> Tensor:
         return scaled(self.pixels)
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
 
 @dataclass(frozen=True, eq=False)
 class Latents:
@@ -68,8 +77,11 @@ class Latents:
     @classmethod
     def encode(cls, images: Images, autoencoder: Autoencoder) -> Self:
         """Encode all images, and their mirror images where they are flipped."""
-        plain = encoded(images.pixels, autoencoder)
-        return cls(plain, encoded(images.pixels.flip(3), autoencoder) if images.flip else None)
+
+        def latents(pixels: Tensor) -> Tensor:
+            return encoded((scaled(part) for part in pixels.split(64)), autoencoder)
+
+        return cls(latents(images.pixels), latents(images.pixels.flip(3)) if images.flip else None)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(self.plain), (count,), generator=generator)
@@ -82,13 +94,51 @@ class Latents:
     def events(self) -> Tensor:
         return self.plain.float()
 
+    def __len__(self) -> int:
+        return len(self.plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Windows of recordings, each drawn from a random place; recordings shorter than a window end with zeros.
+
+    Args:
+        recordings: in units of the prior, float32, shape (N, channels, time).
+        length: samples of a window.
+    """
+
+    recordings: Tensor
+    length: int
+    value_range: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(self.recordings), (count,), generator=generator)
+        starts = torch.randint(self._starts, (count,), generator=generator)
+        windows = [self._window(row, start) for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
+        return torch.stack(windows)
+
+    def events(self) -> Tensor:
+        """The middle window of every recording."""
+        return torch.stack([self._window(row, (self._starts - 1) // 2) for row in range(len(self.recordings))])
+
+    @property
+    def _starts(self) -> int:
+        return max(self.recordings.shape[-1] - self.length, 0) + 1
+
+    def _window(self, row: int, start: int) -> Tensor:
+        window = self.recordings[row, :, start : start + self.length]
+        return F.pad(window, (0, self.length - window.shape[-1]))
+
 
 def scaled(pixels: Tensor) -> Tensor:
     """Bytes as values in [-1, 1]."""
     return pixels.float() / 127.5 - 1.0
 
 
-def encoded(pixels: Tensor, autoencoder: Autoencoder) -> Tensor:
-    """Latents of images, uint8, shape (N, C, H, W), a few at a time: float16, shape (N, *latent)."""
+def encoded(parts: Iterable[Tensor], autoencoder: Autoencoder) -> Tensor:
+    """Latents of images, a few at a time, each part of shape (B, C, H, W): float16, shape (N, *latent)."""
     with torch.no_grad():
-        return torch.cat([autoencoder.encode(scaled(part)).half() for part in pixels.split(64)])
+        return torch.cat([autoencoder.encode(part).half() for part in parts])

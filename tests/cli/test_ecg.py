@@ -1,0 +1,155 @@
+"""`midguide ecg`, with a tiny untrained prior: what is written holds together, and mistakes are one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from midguide.data.ecg import load_recording
+from midguide.data.ecg_files import write_csv, write_wfdb
+from midguide.data.ecg_simulator import simulate
+from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.leads import TWELVE, EcgFormat, einthoven_error
+from midguide.nn.sashimi import Sashimi, SashimiConfig
+
+SAMPLES = 64
+
+
+@pytest.fixture(scope="module")
+def ecg_prior(tmp_path_factory):
+    """The file of a prior of 0.64 s that has learned nothing."""
+    config = SashimiConfig(channels=8, blocks=1, pools=(2,), states=8, features=8, embedding=16)
+    path = tmp_path_factory.mktemp("prior") / "tiny-ecg.safetensors"
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        weights = Sashimi(config).state_dict()
+    spec = PriorSpec(network=config, event_shape=(9, SAMPLES), value_range=None, ecg=EcgFormat())
+    save_prior(path, weights, spec)
+    return path
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """A simulated patient as a table of twelve leads at 250 Hz."""
+    path = tmp_path_factory.mktemp("record") / "patient.csv"
+    write_csv(path, simulate(1, seconds=3.0, rate_hz=250.0))
+    return path
+
+
+@pytest.fixture
+def ecg(cli, ecg_prior):
+    def run(command, *argv):
+        return cli("ecg", command, *argv, "--prior", ecg_prior, "--steps", 3, "--samples", 3, "--out", "out")
+
+    return run
+
+
+def test_the_demo_needs_no_data_and_says_what_it_found(ecg):
+    result = ecg("demo", "--hide", "0.32-0.64", "--json")
+    assert result.code == 0
+    assert {
+        "mae_hidden_mv",
+        "rmse_hidden_mv",
+        "coverage90",
+        "einthoven_max_mv",
+        "seconds",
+        "files",
+    } <= result.json.keys()
+    assert result.json["einthoven_max_mv"] <= 1e-6
+    assert "no medical device" in result.err
+    assert "no medical device" in result.json["warning"]
+
+
+def test_what_was_given_is_in_every_file_and_einthoven_holds_in_each(ecg, record, tmp_path):
+    files = ecg("reconstruct", record, "--leads", "I,V2", "--json").json["files"]
+    tables = {name: load_recording(files[name]) for name in ("csv", "header")}
+    arrays = np.load(files["samples"])
+    assert arrays["samples_mv"].shape == (3, 12, SAMPLES)
+    assert arrays["observed"].any(1).tolist() == [name in ("I", "V2") for name in TWELVE]
+    samples = torch.from_numpy(arrays["samples_mv"])
+    for signal in (samples, *(table.signal for table in tables.values())):
+        assert float(einthoven_error(signal).max()) <= 1e-6
+    given = [TWELVE.index(name) for name in ("I", "V2")]
+    assert torch.equal(samples[0, given], samples[1, given])
+    # 1e-9 in the table; counts of 0.001 mV for lead I in the WFDB file.
+    assert torch.allclose(tables["csv"].signal[given], samples[0, given], atol=1e-9)
+    assert torch.allclose(tables["header"].signal[given], samples[0, given], atol=0.0005 + 1e-9)
+    assert all((tmp_path / "out" / name).stat().st_size > 1000 for name in ("ecg-3x4.png", "ecg-12x1.png"))
+
+
+def test_a_recording_without_a_truth_has_no_errors_but_a_reconstruction(ecg, tmp_path):
+    whole = simulate(1, seconds=3.0, rate_hz=100.0)
+    rows = [TWELVE.index(name) for name in ("II", "V5")]
+    write_csv(tmp_path / "two.csv", type(whole)("two", whole.signal[rows], ("II", "V5"), 100.0))
+    result = ecg("reconstruct", "two.csv", "--json").json
+    assert result["mae_hidden_mv"] is None
+    assert result["coverage90"] is None
+    assert result["einthoven_max_mv"] <= 1e-6
+    assert len(np.load(result["files"]["samples"])["samples_mv"][0]) == 12
+    table = ecg("reconstruct", "two.csv")
+    assert "chi-square" in table.out
+    assert "absolute error" not in table.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--leads", "V9"], "unknown lead 'V9'"),
+        (["--leads", "I", "--hide", "0-0.64"], "no lead is observed"),
+        ([], "nothing is missing"),
+        (["--hide", "0.5-0.9"], "no part of the window of 0.64 s"),
+        (["--hide", "soon"], "takes FROM-TO"),
+        (["--leads", "I", "--start", "2.5"], "lasts 3 s"),
+        (["--leads", "I", "--sigma", "0"], "positive"),
+        (["--leads", "I", "--unit", "counts"], "unknown unit"),
+        (["--leads", "I", "--unit", "V"], "no heart does"),
+        (["--leads", "I", "--rate", "40"], "the prior needs 100"),
+    ],
+)
+def test_mistakes_are_one_line(ecg, record, words, says):
+    ecg("reconstruct", record, *words).assert_mistake(says)
+
+
+def test_a_lead_that_was_not_recorded_cannot_be_given(ecg, tmp_path):
+    whole = simulate(1, seconds=3.0, rate_hz=100.0)
+    write_csv(tmp_path / "one.csv", type(whole)("one", whole.signal[:1], ("I",), 100.0))
+    ecg("reconstruct", "one.csv", "--leads", "I,V1").assert_mistake("lead V1 was not recorded")
+
+
+def test_a_prior_of_images_and_one_that_is_not_shipped_are_refused(cli, prior, record):
+    cli("ecg", "demo", "--prior", prior).assert_mistake("no prior of electrocardiograms")
+    missing = cli("ecg", "reconstruct", record, "--leads", "I", "--prior", "ecg-1024")
+    missing.assert_mistake("ecg-1024")
+
+
+def test_the_recipe_of_an_unshipped_prior_is_named_as_the_way_to_train_it(monkeypatch, tmp_path):
+    from midguide.denoisers import builtin, loading
+    from midguide.errors import ConfigError
+
+    (tmp_path / "later.toml").write_text("")
+    monkeypatch.setattr(builtin, "_folder", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="not shipped.*\n.*midguide train .*later.toml --data"):
+        loading.load_prior("later")
+
+
+def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path):
+    for number in range(1, 4):
+        write_wfdb(tmp_path / "data/records100", f"{number:05d}_lr", simulate(number, rate_hz=100.0))
+    folds = ["ecg_id,scp_codes,strat_fold,filename_lr", "1,,1,records100/00001_lr", "2,,9,records100/00002_lr"]
+    folds += ["3,,2,records100/00003_lr", "4,,3,records100/00004_lr"]
+    (tmp_path / "data/ptbxl_database.csv").write_text("\n".join(folds) + "\n")
+    recipe = "length = 32\nsteps = 2\nbatch = 2\nbfloat16 = false\nbody = 'sashimi'\n[ecg]\n[network]\nchannels = 8\n"
+    (tmp_path / "tiny.toml").write_text(recipe + "blocks = 1\npools = [2]\nstates = 8\nembedding = 16\n")
+    result = cli("train", "tiny.toml", "--data", "data", "--out", "trained")
+    assert result.code == 0
+    assert "left out record 4: there is no recording" in result.err
+    assert "on 2 recordings of data, 1 held out" in result.err
+    prior = tmp_path / "trained/prior.safetensors"
+    words = ("--prior", prior, "--hide", "0-0.16", "--steps", 3, "--samples", 2, "--out", "out")
+    assert cli("ecg", "demo", *words).code == 0
+    cli("train", "tiny.toml", "--data", "data", "--held-out", "data", "--out", "o").assert_mistake(
+        "--held-out is for images"
+    )
+    (tmp_path / "tiny.toml").write_text(recipe + "pools = [3]\n")
+    cli("train", "tiny.toml", "--data", "data", "--out", "o").assert_mistake("takes multiples of 3")
