@@ -99,6 +99,11 @@ class NoisyState(NamedTuple):
     x_t: Tensor
 
 
+def one_vjp_a_step(sampler: Sampler, problem: Problem) -> Calls:
+    """`Sampler.calls` of a method that differentiates the network once at each step but the last."""
+    return Calls(forwards=sampler.steps, vjps=sampler.steps - 1)
+
+
 def schedule_times(sampler: Sampler, problem: Problem) -> list[Time]:
     """`times` of a sampler that visits `steps` times of the prior's schedule."""
     return problem.schedule.times(sampler.steps)

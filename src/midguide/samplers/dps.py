@@ -21,7 +21,15 @@ from midguide.errors import ConfigError
 from midguide.linalg import inner, per_row
 from midguide.problem import Problem
 from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, NoisyState, Step, finish_denoised, schedule_times, start_from_noise
+from midguide.samplers.base import (
+    Needs,
+    NoisyState,
+    Step,
+    finish_denoised,
+    one_vjp_a_step,
+    schedule_times,
+    start_from_noise,
+)
 from midguide.schedules import CLEAN, Time, check_steps
 
 
@@ -49,11 +57,9 @@ class DPS:
             raise ConfigError(f"guidance must not be negative, got {self.guidance}")
 
     times = schedule_times
+    calls = one_vjp_a_step
     init = start_from_noise
     finish = finish_denoised
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=self.steps - 1)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t = state.x_t

@@ -25,12 +25,12 @@ from midguide.operators.base import LinearOperator, PseudoInvertibleOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
 from midguide.samplers.base import (
-    Calls,
     Needs,
     NoisyState,
     Step,
     finish_denoised,
     gaussian,
+    one_vjp_a_step,
     schedule_times,
     start_from_noise,
 )
@@ -68,11 +68,9 @@ class PGDM:
             raise ConfigError(f"unknown weighting {self.weighting!r}", hint=f"one of {', '.join(WEIGHTS)}")
 
     times = schedule_times
+    calls = one_vjp_a_step
     init = start_from_noise
     finish = finish_denoised
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=self.steps - 1)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t = state.x_t

@@ -23,12 +23,12 @@ from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
 from midguide.samplers.base import (
-    Calls,
     Needs,
     NoisyState,
     Step,
     autoencoder,
     finish_denoised,
+    one_vjp_a_step,
     schedule_times,
     signal_linear,
     start_from_noise,
@@ -64,11 +64,9 @@ class PSLD:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
 
     times = schedule_times
+    calls = one_vjp_a_step
     init = start_from_noise
     finish = finish_denoised
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=self.steps - 1)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         z_t = state.x_t
