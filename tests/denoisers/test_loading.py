@@ -203,7 +203,7 @@ def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path):
         (0.0, 1.0),
         "n",
     )
-    with pytest.raises(ConfigError, match="guided-diffusion checkpoint"):
+    with pytest.raises(ConfigError, match="class_index: for a guided-diffusion or CompVis"):
         load_prior("faces-64", class_index=3)
 
 

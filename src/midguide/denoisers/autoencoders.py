@@ -89,13 +89,13 @@ def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tenso
         ) from error
 
 
-def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int = 16) -> NetworkAutoencoder:
+def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int | None = None) -> NetworkAutoencoder:
     """An autoencoder from its file.
 
     Args:
         path: a `.safetensors` file that `save_autoencoder` wrote.
         device: where its weights live.
-        rows: most rows that are encoded or decoded at once.
+        rows: most rows that are encoded or decoded at once; see `NetworkAutoencoder`.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
@@ -104,7 +104,12 @@ def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int = 16) -
 
 
 def build_autoencoder(
-    spec: AutoencoderSpec, weights: Mapping[str, Tensor], *, where: str | Path, device: str = "cpu", rows: int = 16
+    spec: AutoencoderSpec,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str | Path,
+    device: str = "cpu",
+    rows: int | None = None,
 ) -> NetworkAutoencoder:
     """An autoencoder from its parts; `where` names the file in messages.
 

@@ -118,7 +118,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         CheckpointError: the file is damaged, of another kind, or not the one that its card names.
     """
     spec = read_spec(path)
-    weights, coder_weights = split(read_weights(path))
+    weights, coder_weights = split(read_weights(path).last)
     sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
         raise CheckpointError(
