@@ -22,6 +22,7 @@ from midguide.denoisers.latent import NetworkAutoencoder
 from midguide.errors import CheckpointError
 from midguide.files import replacing
 from midguide.nn.autoencoder import AutoencoderConfig, AutoencoderNetwork
+from midguide.nn.layout import lay_out
 
 KEY = "midguide-autoencoder"
 PREFIX = "autoencoder."
@@ -124,7 +125,7 @@ def build_autoencoder(
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"the autoencoder's weights in {where} do not fit its network: {reason}") from error
     frozen(network).to(device)
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    lay_out(network, device)
     coder = NetworkAutoencoder(
         network.encode,
         network.decode,

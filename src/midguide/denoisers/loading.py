@@ -34,6 +34,7 @@ from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
+from midguide.nn.layout import image_layout
 from midguide.schedules import Schedule, Time
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +61,7 @@ def load_prior(
     name: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
-    channels_last: bool = True,
+    channels_last: bool | None = None,
     compile: bool = False,  # noqa: A002 (as in torch)
     checkpointing: bool = False,
     chunk: int | None = None,
@@ -89,7 +90,7 @@ def load_prior(
         name: what to call the prior in records.
         dtype: dtype the network computes in; states keep theirs.
         device: where the network lives; x is copied there and the answer back.
-        channels_last: keep images and weights in that memory layout.
+        channels_last: keep images and weights in that memory layout; by default where `device` is a GPU.
         compile: run the network through `torch.compile`.
         checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed.
         chunk: most rows that the network is given at once.
@@ -133,7 +134,7 @@ def load_prior(
         name=found.name,
         dtype=dtype,
         device=device,
-        channels_last=channels_last,
+        channels_last=image_layout(device) == torch.channels_last if channels_last is None else channels_last,
         compile=compile,
         checkpointing=checkpointing,
         chunk=chunk,

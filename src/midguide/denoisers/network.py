@@ -42,7 +42,7 @@ class NetworkDenoiser(Denoiser):
         name: what to call the prior in records.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         device: where the network lives; x is copied there and the answer back. By default both stay where they are.
-        channels_last: keep images and weights in that memory layout, faster for convolutions.
+        channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU.
         compile: run the network through `torch.compile`; the first calls take a minute or more.
         checkpointing: for derivatives, keep only the inputs of each block of the network and compute the rest again:
             less memory, one more forward for each vjp. Replaces `forward` of those blocks in the module given.

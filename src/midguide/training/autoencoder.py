@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from midguide.denoisers.autoencoders import AutoencoderSpec
 from midguide.nn.autoencoder import AutoencoderNetwork
+from midguide.nn.layout import image_layout
 from midguide.training.config import AutoencoderTrainingConfig
 from midguide.training.loop import fit
 from midguide.training.sources import Images, Source
@@ -42,7 +43,7 @@ class Autoencoding:
         coder = cast(AutoencoderNetwork, network)
         latent = self.config.network.latent_shape(tuple(clean.shape[1:]))
         noise = torch.randn(len(clean), *latent, generator=generator).to(self.device)
-        x = clean.to(self.device, memory_format=torch.channels_last)
+        x = clean.to(self.device, memory_format=image_layout(self.device))
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
             mean, log_variance = coder.distribution(x)
             decoded = coder.decode(mean + (0.5 * log_variance).exp() * noise)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from midguide.linalg import per_row
+from midguide.nn.layout import image_layout
 from midguide.nn.registry import BODIES, is_dynamics
 from midguide.schedules import DiscreteVP
 from midguide.training.config import TrainingConfig
@@ -79,7 +80,7 @@ class Denoising:
         index, *level = self.levels.draw(len(clean), generator)
         alpha, sigma = (per_row(value, clean) for value in level)
         target = TARGETS[self.config.prediction](clean, z, alpha, sigma).to(self.device)
-        layout = torch.channels_last if clean.ndim == 4 else torch.contiguous_format
+        layout = image_layout(self.device) if clean.ndim == 4 else torch.preserve_format
         x_t = (alpha * clean + sigma * z).to(self.device, memory_format=layout)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
             prediction = network(x_t, index.to(self.device))

@@ -67,7 +67,6 @@ def train_features(
     )
     with global_seed(config.seed):
         network = FeatureNet(shape)
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
     generator = Generator().manual_seed(config.seed)
@@ -75,7 +74,7 @@ def train_features(
         picked = images[torch.randint(len(images), (config.batch,), generator=generator)]
         x, labels = question(picked, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            logits = network(x.contiguous(memory_format=torch.channels_last))
+            logits = network(x)
         losses = [F.cross_entropy(each.float(), label) for each, label in zip(logits, labels, strict=True)]
         loss = torch.stack(losses).sum()
         optimiser.zero_grad(set_to_none=True)

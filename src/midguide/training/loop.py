@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from midguide.errors import CheckpointError
 from midguide.files import append, replacing
+from midguide.nn.layout import lay_out
 from midguide.rng import global_seed
 from midguide.training.config import LoopConfig
 from midguide.training.sources import Source
@@ -90,7 +91,7 @@ class _Run:
         self.task, self.config, self.device, self.step = task, task.config, device, 0
         with global_seed(self.config.seed):
             self.network = task.build().to(device)
-        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        lay_out(self.network, device)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             _groups(self.network, task), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
