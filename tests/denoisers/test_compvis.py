@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from midguide.denoisers import loading
+from midguide.denoisers.autoencoders import AutoencoderSpec, prefixed
+from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, ConfigError
@@ -20,7 +22,6 @@ from midguide.rules import StepRule
 from midguide.samplers.mgps import MGPS
 from midguide.sampling import sample
 from midguide.schedules import DiscreteVP
-from midguide.testing import check_denoiser
 
 UNET = ADMConfig(
     out_channels=3,
@@ -91,7 +92,6 @@ def denoised(network, t):
 def test_a_vq_checkpoint_is_a_prior_of_latents_with_the_average_of_its_weights(state, networks, tmp_path):
     prior = load_prior(saved(state, tmp_path / "model.ckpt"), **ASKED)
     assert isinstance(prior, LatentPrior)
-    check_denoiser(prior)
     assert (prior.event_shape, prior.signal_shape, prior.signal_range) == (SHAPE, SIGNAL, (-1.0, 1.0))
     assert prior.schedule == DiscreteVP.scaled_linear()
     assert prior.denoiser.prediction == "eps"
@@ -203,6 +203,30 @@ def test_a_checkpoint_that_names_the_callback_of_its_trainer_is_read_without_tha
     assert name not in sys.modules
     assert load_prior(tmp_path / "model.ckpt", **ASKED).event_shape == SHAPE
     assert name not in sys.modules
+
+
+@pytest.mark.parametrize("kind", ["vq", "kl"])
+def test_a_prior_of_latents_is_saved_once_in_a_file_that_says_everything(state, networks, tmp_path, kind):
+    content = state if kind == "vq" else kl(state, networks)
+    prior = load_prior(saved(content, tmp_path / "model.ckpt"), **ASKED)
+    coder = prior.autoencoder
+    inner = AutoencoderSpec(
+        network=coder.network.config, event_shape=SIGNAL, scale=coder.scale.flatten().tolist(), shift=(0.0,)
+    )
+    spec = PriorSpec(
+        network=UNET,
+        event_shape=SHAPE,
+        prediction="eps",
+        schedule="vp-scaled-linear",
+        value_range=None,
+        autoencoder=inner,
+    )
+    weights = prior.denoiser.network.state_dict() | prefixed(coder.network.state_dict())
+    save_prior(tmp_path / "own.safetensors", weights, spec, dtype=torch.float32)
+    again = load_prior(tmp_path / "own.safetensors")
+    assert torch.equal(again(Z, 400), prior(Z, 400))
+    assert torch.equal(again.autoencoder.decode(Z), coder.decode(Z))
+    assert torch.equal(again.autoencoder.encode(IMAGE), coder.encode(IMAGE))
 
 
 def stored_as_one_number(network, prefix):

@@ -70,7 +70,8 @@ class PriorSpec:
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""
-        return json.dumps({"format": FORMAT, "body": self.body, **asdict(self)})
+        fields = {"format": FORMAT, "body": self.body, **asdict(self)}
+        return json.dumps(fields | {"autoencoder": self.autoencoder and self.autoencoder.to_fields()})
 
     @property
     def body(self) -> str:

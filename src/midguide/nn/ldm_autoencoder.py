@@ -45,6 +45,8 @@ class LDMAutoencoderConfig:
     codes: int = 8192
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        object.__setattr__(self, "attention", tuple(self.attention))
         if any(self.width * multiplier % GROUPS for multiplier in self.multipliers):
             raise ConfigError(f"width={self.width} does not divide into {GROUPS} groups", hint="change width")
 
@@ -52,6 +54,10 @@ class LDMAutoencoderConfig:
     def factor(self) -> int:
         """How many times smaller each side of a latent is."""
         return 2 ** (len(self.multipliers) - 1)
+
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the latent of an image (C, H, W)."""
+        return self.latent_channels, *(size // self.factor for size in event_shape[1:])
 
     def event_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the image of a latent (C, h, w)."""
