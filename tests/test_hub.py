@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -191,6 +192,40 @@ def test_a_public_checkpoint_is_loaded_by_its_name(card, server, tmp_path, monke
     assert prior(torch.zeros(1, 3, 16, 16), 500).shape == (1, 3, 16, 16)
 
 
+@pytest.fixture
+def archive(server, tmp_path, monkeypatch):
+    """The card of a zip archive that the server has, with a checkpoint in it."""
+    monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "made.zip", "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("model.ckpt", CONTENT)
+        made.writestr("../config.yaml", "not wanted")
+    server.content = (tmp_path / "made.zip").read_bytes()
+    return replace(hub.CARDS["ffhq-ldm-vq4"], source=server.address, file="one.zip")
+
+
+def test_the_checkpoint_of_an_archive_is_unpacked_alone_and_whole(archive, server, tmp_path):
+    path = hub.fetch(archive)
+    assert path.read_bytes() == CONTENT
+    assert files(tmp_path / "cache") == ["one.ckpt", "one.zip", "one.zip.sha256"]
+    written = path.stat().st_mtime_ns
+    assert hub.fetch(archive).stat().st_mtime_ns == written  # not unpacked a second time
+    path.write_bytes(CONTENT[:-1] + b"!")  # as long as before
+    assert hub.fetch(archive).read_bytes() == CONTENT
+    assert len(server.ranges) == 1
+
+
+def test_a_damaged_archive_and_a_wrong_one_are_one_line_and_leave_no_checkpoint(archive, server, tmp_path):
+    with refused(CheckpointError, "holds no weights.pt"):
+        hub.fetch(replace(archive, member="weights.pt"))
+    whole = server.content
+    for number, content in enumerate((whole[:-30], whole[:500] + b"?" * 20 + whole[520:])):
+        server.content = content
+        with refused(CheckpointError, "is damaged"):
+            hub.fetch(replace(archive, file=f"{number}.zip"))
+        assert not list((tmp_path / "cache").glob("*.ckpt"))
+        assert not list((tmp_path / "cache").glob(".*"))
+
+
 def test_cards_say_where_from_and_under_which_licence():
     assert {"ffhq-256", "imagenet-256", "celebahq-256", "ffhq-ldm-vq4"} == set(hub.CARDS)
     for name, card in hub.CARDS.items():
@@ -198,8 +233,10 @@ def test_cards_say_where_from_and_under_which_licence():
         assert card.licence
         assert card.home.startswith("https://")
         assert card.sha256 is None or len(card.sha256) == 64
-        if card.parameters:  # a published file has four bytes for each
+        if card.parameters and card.format == "guided-diffusion":  # a published file has four bytes for each
             assert card.size == pytest.approx(4 * card.parameters, rel=0.01)
+    latent = hub.CARDS["ffhq-ldm-vq4"]  # that of latent diffusion has the U-Net twice, and the autoencoder
+    assert latent.size == pytest.approx(4 * (2 * latent.parameters + 55_322_782), rel=0.01)
 
 
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):

@@ -10,9 +10,12 @@ import fcntl
 import hashlib
 import http.client
 import os
+import shutil
 import sys
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ from typing import Any, BinaryIO
 
 from midguide import __version__
 from midguide.errors import CheckpointError, DataError
+from midguide.files import replacing
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -42,7 +46,8 @@ class Card:
         sha256: of the file, where the authors publish it; else None, and the sum of the first download is recorded.
         event_shape: shape of one sample.
         conventions: prediction, schedule, value range and network, in words.
-        parameters: number of weights.
+        parameters: number of weights; of the U-Net, for a prior of latents.
+        member: name of the checkpoint, where the file is a zip archive.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Card:
     sha256: str | None = None
     conventions: Mapping[str, Any] = field(default_factory=dict)
     parameters: int | None = None
+    member: str | None = None
 
 
 _EPS_LINEAR = {"prediction": "eps", "schedule": "vp-linear", "value_range": (-1.0, 1.0)}
@@ -113,6 +119,8 @@ CARDS = {
             licence="MIT (the repository's); FFHQ is CC BY-NC-SA 4.0",
             event_shape=(3, 256, 256),
             conventions={"prediction": "eps", "schedule": "vp-scaled-linear", "latent_shape": (3, 64, 64)},
+            parameters=274_056_163,
+            member="model.ckpt",
         ),
     )
 }
@@ -127,12 +135,40 @@ def cache_folder() -> Path:
 
 
 def fetch(card: Card) -> Path:
-    """The file of a card, downloaded if it is not in the cache; verified in both cases.
+    """The checkpoint of a card, downloaded and unpacked if it is not in the cache; verified in both cases.
 
     Raises:
         DataError: no connection, or the download broke off; what has arrived is kept for the next attempt.
         CheckpointError: the file is not the one of the card, or no longer the one that was downloaded first.
     """
+    path = _fetched(card)
+    return path if card.member is None else unpacked(path, card.member)
+
+
+def unpacked(archive: Path, member: str) -> Path:
+    """A member of a zip archive as a file beside it, unpacked if it is not there; verified in both cases.
+
+    Raises:
+        DataError: the file cannot be written.
+        CheckpointError: the archive is damaged or has no such member.
+    """
+    path = archive.with_suffix(Path(member).suffix)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            info = opened.getinfo(member)
+            if not path.exists() or path.stat().st_size != info.file_size or _crc32(path) != info.CRC:
+                with replacing(path) as temporary, opened.open(info) as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target, _BLOCK)
+    except KeyError:
+        raise CheckpointError(f"{archive} holds no {member}", hint="is it the archive of the card?") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CheckpointError(f"{archive} is damaged: {error}", hint=f"remove {archive} and try again") from error
+    except OSError as error:
+        raise DataError(f"cannot unpack {archive}: {error.strerror}", hint="check the folder and free space") from error
+    return path
+
+
+def _fetched(card: Card) -> Path:
     path = cache_folder() / card.file
     record = path.with_name(f"{path.name}.sha256")
     if not path.exists():
@@ -244,6 +280,14 @@ def _recorded(record: Path) -> str | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _crc32(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            total = zlib.crc32(block, total)
+    return total
 
 
 @contextmanager

@@ -10,9 +10,12 @@ from PIL import Image
 
 from midguide.cli import output
 from midguide.cli.check_prior import photographs
+from midguide.denoisers import loading
 from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.denoisers.network import NetworkDenoiser
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.nn.unet import UNet, UNetConfig
+from midguide.schedules import DiscreteVP
 
 
 def test_a_prior_that_has_learned_nothing_is_found_out(cli, prior):
@@ -32,6 +35,23 @@ def test_the_table_and_the_mistake_are_printed_apart(cli, prior, image):
     assert result.out.splitlines()[0].split("   ")[0] == "noise / spread"
     assert len(result.out.splitlines()) == 10
     assert "likely mistake: " in result.err
+
+
+def test_both_sets_of_weights_of_a_file_are_compared(cli, monkeypatch):
+    """The average remembers the photographs only dimly, the last weights exactly."""
+    seen = photographs((3, 16, 16), (-1.0, 1.0))
+
+    def load(name, *, prediction, schedule, averaged=None):
+        share = 1.0 if averaged is False else 0.9
+        prior = NetworkDenoiser(lambda x, t: share * seen, DiscreteVP.linear(), "x0", (3, 16, 16))
+        prior.provenance = {"weights": "last" if averaged is False else "averaged"}
+        return prior
+
+    monkeypatch.setattr(loading, "load_prior", load)
+    result = cli("check-prior", "training.ckpt", "--json")
+    assert result.code == 1
+    assert [finding["kind"] for finding in result.json["findings"]] == ["weights"]
+    assert "last weights in the file, not the average (EMA)" in result.json["findings"][0]["message"]
 
 
 def test_a_prior_of_no_images_needs_data(cli, tmp_path):

@@ -85,11 +85,11 @@ def test_weights_of_a_torch_file_are_read_and_code_in_it_is_refused(diffusers, u
             return os.mkdir, (str(tmp_path / "was-run"),)
 
     torch.save({"conv_in.weight": Evil()}, tmp_path / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+    with pytest.raises(CheckpointError, match="is refused: reading it would run code, .*mkdir") as caught:
         load_prior(tmp_path)
     assert "\n" not in caught.value.message
     (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Evil(), 2))
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is refused: .*run code"):
         load_prior(tmp_path)
     assert not (tmp_path / "was-run").exists()
 

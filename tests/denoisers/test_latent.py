@@ -171,7 +171,7 @@ def test_samplers_that_need_more_of_the_operator_say_so_on_latents():
 def test_wrong_shapes_and_scales_are_refused():
     with pytest.raises(ShapeError, match="take the autoencoder that the prior was trained with"):
         LatentPrior(Gaussian(torch.zeros(3, 4, 4), 1.0), autoencoder())
-    with pytest.raises(ConfigError, match="scale and rows must be positive"):
+    with pytest.raises(ConfigError, match="scale of latents must be positive"):
         autoencoder(scale=0.0)
     with pytest.raises(ShapeError, match="decoder of custom takes rows of shape"):
         autoencoder().decode(torch.zeros(1, 2, 8, 8))

@@ -57,6 +57,18 @@ def test_averaged_weights_of_a_training_checkpoint_are_the_ones_used(tmp_path):
     torch.save({"model": others, "ema": averaged, "step": 7}, tmp_path / "training.ckpt")
     prior = load_prior(tmp_path / "training.ckpt", network=CONFIG, event_shape=SHAPE)
     assert torch.equal(prior.network.state_dict()["out.2.weight"], averaged["out.2.weight"])
+    assert prior.record()["weights"] == "averaged"
+    last = load_prior(tmp_path / "training.ckpt", network=CONFIG, event_shape=SHAPE, averaged=False)
+    assert torch.equal(last.network.state_dict()["out.2.weight"], others["out.2.weight"])
+    assert last.record()["weights"] == "last"
+    torch.save({"ema": averaged, "step": torch.tensor(7)}, tmp_path / "only.ckpt")
+    only = load_prior(tmp_path / "only.ckpt", network=CONFIG, event_shape=SHAPE)
+    assert torch.equal(only.network.state_dict()["out.2.weight"], averaged["out.2.weight"])
+    assert "weights" not in only.record()
+    with pytest.raises(ConfigError, match="no averaged weights"):
+        load_prior(tmp_path / "only.ckpt", network=CONFIG, event_shape=SHAPE, averaged=True)
+    with pytest.raises(ConfigError, match="no autoencoder"):
+        load_prior(tmp_path / "only.ckpt", network=CONFIG, event_shape=SHAPE, quantize=False)
 
 
 def test_keys_of_data_parallel_training_and_half_precision_are_understood(tmp_path):
@@ -203,7 +215,7 @@ def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path):
         (0.0, 1.0),
         "n",
     )
-    with pytest.raises(ConfigError, match="guided-diffusion checkpoint"):
+    with pytest.raises(ConfigError, match="class_index: for a guided-diffusion or CompVis"):
         load_prior("faces-64", class_index=3)
 
 

@@ -11,9 +11,10 @@ import torch
 
 from midguide.cli.check_prior import photographs
 from midguide.denoisers.gaussian import Gaussian
+from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.diagnostics.prior import check_prior
+from midguide.diagnostics.prior import LATENT_DIFFUSION, check_prior, network_and_data
 from midguide.errors import DataError, ShapeError
 from midguide.kernels import eps_from_x0
 from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
@@ -101,6 +102,12 @@ def test_wrong_schedule_is_named_each_way(true, said):
     assert [finding.message for finding in findings] == names
 
 
+def test_the_other_constants_of_latent_diffusion_are_named():
+    run = network(pictures(), LATENT_DIFFUSION, "eps")
+    (finding,) = check_prior(declared(run, DiscreteVP.scaled_linear(), "eps"), IMAGES).findings
+    assert finding.message == "errors fit the schedule vp-scaled-linear from 0.00085 to 0.012, not the one declared"
+
+
 def test_a_discrete_network_declared_as_continuous_is_named():
     run = network(pictures(), LINEAR, "x0")
     (finding,) = check_prior(declared(run, EDM(), "x0"), IMAGES).findings
@@ -183,6 +190,40 @@ def test_dropout_left_on_is_named():
         return out * (1 + 1e-3 * torch.randn(out.shape, generator=generator))
 
     assert found(declared(dropping, LINEAR, "eps"), IMAGES) == ["random"]
+
+
+@pytest.mark.parametrize(("used", "words"), [("last", "average (EMA)"), ("averaged", "last weights")])
+def test_weights_that_fit_worse_than_the_others_of_their_file_are_named(used, words):
+    """The worse ones are those of a network that has learned half the contrast of the pictures."""
+    good, bad = (declared(network(law, LINEAR, "eps"), LINEAR, "eps") for law in (pictures(), pictures(-0.5, 0.5)))
+    bad.provenance = {"weights": used}
+    (finding,) = check_prior(bad, IMAGES, other=good).findings
+    assert finding.kind == "weights"
+    assert finding.message.startswith(f"errors fit the {words}")
+    good.provenance = {"weights": used}
+    assert check_prior(good, IMAGES, other=bad).findings == ()
+
+
+@pytest.mark.parametrize("scale", [5.0, 0.2])
+def test_a_forgotten_scale_of_latents_is_named(scale):
+    """A network of latents of unit variance, and an autoencoder that does not bring them there, then one that does."""
+    exact = Gaussian(torch.zeros(SHAPE).double(), torch.linspace(0.2, 1.8, 108).double().diag())
+    latent = declared(network(exact, LINEAR, "eps"), LINEAR, "eps", value_range=None)
+    for factor, kinds in ((1.0, ["scale"]), (1.0 / scale, [])):
+        coder = NetworkAutoencoder(lambda x: x, lambda z: z, SHAPE, SHAPE, scale=factor)
+        network_and_latents = network_and_data(LatentPrior(latent, coder), scale * exact.sample(32))
+        assert found(*network_and_latents) == kinds
+    finding = check_prior(latent, scale * exact.sample(32)).findings[0]
+    times = float(finding.message.partition("times ")[2].partition(",")[0])
+    assert times == pytest.approx(1 / scale, rel=0.05)  # the spread of 32 draws of 108 numbers errs by 1 %
+
+
+def test_a_variance_that_is_not_split_off_is_named():
+    exact = network(pictures(), LINEAR, "eps")
+    both = lambda x, t: torch.cat([exact(x, t), torch.zeros_like(x)], dim=1)  # noqa: E731
+    with pytest.raises(ShapeError, match="learned_variance=True"):
+        check_prior(declared(both, LINEAR, "eps"), IMAGES)
+    assert found(declared(both, LINEAR, "eps", learned_variance=True), IMAGES) == []
 
 
 def test_an_untrained_network_is_named():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from midguide.errors import ConfigError
-from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
+from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, LDM_VQ4, ADMConfig, ADMUNet, visible_config
 
 SMALL = ADMConfig(channels=32, multipliers=(1, 2), blocks=2, attention=(1,), head_channels=16)
 
@@ -15,6 +15,7 @@ VARIANTS = {
     "new attention order": replace(SMALL, legacy_attention=False),
     "added embedding": replace(SMALL, scale_shift=False),
     "convolutional resampling": replace(SMALL, residual_resampling=False),
+    "as latent diffusion": replace(SMALL, out_channels=3, scale_shift=False, residual_resampling=False),
     "plain resampling": replace(SMALL, residual_resampling=False, learned_resampling=False),
     "classes": replace(SMALL, classes=7),
     "heads by number": replace(SMALL, head_channels=None, heads=4),
@@ -48,6 +49,13 @@ def test_public_models_have_their_parameters_and_shapes(config, count):
     assert out.shape == (1, 6, 256, 256)
 
 
+def test_latent_model_has_its_parameters_and_shapes():
+    """274.06 million are what the code of its authors prints for it."""
+    network = on_meta(LDM_VQ4)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 274_056_163
+    assert network(torch.empty(1, 3, 64, 64, device="meta"), torch.empty(1, device="meta")).shape == (1, 3, 64, 64)
+
+
 @pytest.mark.slow  # 94 million weights at 256 x 256 on one core
 def test_ffhq_model_runs_at_full_size():
     network = filled(FFHQ_256)
@@ -71,7 +79,7 @@ def test_keys_are_those_of_the_public_files():
     assert max(int(key.split(".")[1]) for key in keys if key.startswith("output_blocks.")) == 11
 
 
-@pytest.mark.parametrize("config", [*VARIANTS.values(), FFHQ_256, IMAGENET_256])
+@pytest.mark.parametrize("config", [*VARIANTS.values(), FFHQ_256, IMAGENET_256, LDM_VQ4])
 def test_a_checkpoint_shows_its_configuration_but_for_heads_and_their_order(config):
     seen = visible_config(on_meta(config).state_dict())
     invisible = {"heads": 1, "head_channels": None, "legacy_attention": True}
@@ -145,6 +153,7 @@ INNER_NAMES = {
     "skip_connection": "conv_shortcut",
     "norm": "group_norm",
     "proj_out": "to_out.0",
+    "op": "conv",
 }
 
 
@@ -168,26 +177,38 @@ def renamed(key, blocks):
     return ".".join(filter(None, (place, INNER_NAMES.get(inner, inner), kind)))
 
 
-def test_arithmetic_agrees_with_the_implementation_of_diffusers():
-    """The same weights in UNet2DModel: blocks, resampling in residual blocks, skips, embedding, new attention order."""
+THEIRS = {
+    "new attention order": {
+        "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "resnet_time_scale_shift": "scale_shift",
+    },
+    "as latent diffusion": {
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    },
+}
+
+
+@pytest.mark.parametrize("variant", THEIRS)
+def test_arithmetic_agrees_with_the_implementation_of_diffusers(variant):
+    """The same weights in UNet2DModel: blocks, resampling of both kinds, skips, embedding, both attention orders."""
     diffusers = pytest.importorskip("diffusers", reason="needs the extra 'hub'")
-    config = VARIANTS["new attention order"]
+    config = VARIANTS[variant]
     theirs = diffusers.UNet2DModel(
         sample_size=16,
         in_channels=3,
-        out_channels=6,
+        out_channels=config.out_channels,
         block_out_channels=(32, 64),
         layers_per_block=2,
-        down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        downsample_type="resnet",
-        upsample_type="resnet",
         attention_head_dim=16,
-        resnet_time_scale_shift="scale_shift",
         attn_norm_num_groups=32,
         norm_eps=1e-5,
         freq_shift=0,
         flip_sin_to_cos=True,
+        **THEIRS[variant],
     ).eval()
     ours = filled(config)
     state = {}
@@ -195,7 +216,10 @@ def test_arithmetic_agrees_with_the_implementation_of_diffusers():
         name = renamed(key, config.blocks)
         flat = value[..., 0] if name.endswith("weight") and value.ndim == 3 else value
         if ".qkv." in name:
-            for letter, part in zip("qkv", flat.chunk(3), strict=True):
+            parts = flat.chunk(3)
+            if config.legacy_attention:  # (heads, 3, 16)
+                parts = [part.flatten(0, 1) for part in flat.unflatten(0, (-1, 3, 16)).unbind(1)]
+            for letter, part in zip("qkv", parts, strict=True):
                 state[name.replace(".qkv.", f".to_{letter}.")] = part
         else:
             state[name] = flat

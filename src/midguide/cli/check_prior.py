@@ -36,8 +36,9 @@ def check_prior(
 ) -> None:
     """Measure a prior's denoising error, and name the convention that is likely wrong.
 
-    Prediction, schedule, value range, order of channels, time index: each is compared with the alternatives. Images of
-    the kind that the prior was trained on tell most. The exit code is 1 where something was found.
+    Prediction, schedule, value range, scale of latents, order of channels, time index, average of the weights: each is
+    compared with the alternatives. Images of the kind that the prior was trained on tell most. The exit code is 1 where
+    something was found.
     """
     output.use_threads(context)
     import torch
@@ -47,12 +48,16 @@ def check_prior(
     from midguide.diagnostics import prior as diagnostics
 
     denoiser = load_prior(prior, prediction=prediction, schedule=schedule)
+    other = None
+    if which := denoiser.provenance.get("weights"):  # the file holds two sets of them
+        other = load_prior(prior, prediction=prediction, schedule=schedule, averaged=which == "last")
+        other = diagnostics.network_of(other)
     shape, value_range = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
     if images:
         data = torch.cat([load_image(path, shape, value_range=value_range, resize=True) for path in images])
     else:
         data = photographs(shape, value_range)
-    report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed)
+    report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed, other=other)
     if as_json:
         output.print_json(_as_json(prior, report, len(data)))
     else:

@@ -21,8 +21,8 @@ from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
 from midguide.errors import CheckpointError
 from midguide.files import replacing
-from midguide.nn.autoencoder import AutoencoderConfig, AutoencoderNetwork
 from midguide.nn.layout import lay_out
+from midguide.nn.registry import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBodyConfig, body_name
 
 KEY = "midguide-autoencoder"
 PREFIX = "autoencoder."
@@ -34,7 +34,7 @@ class AutoencoderSpec:
     """How to use a network as an autoencoder.
 
     Args:
-        network: its shape.
+        network: its shape; the type says which autoencoder it is.
         event_shape: shape of one image, (C, H, W).
         scale: one over the standard deviation of each channel of its latents.
         shift: mean of each channel.
@@ -42,7 +42,7 @@ class AutoencoderSpec:
         name: what to call it in records.
     """
 
-    network: AutoencoderConfig
+    network: AutoencoderBodyConfig
     event_shape: tuple[int, ...]
     scale: tuple[float, ...]
     shift: tuple[float, ...]
@@ -54,12 +54,17 @@ class AutoencoderSpec:
         """Shape of one latent."""
         return self.network.latent_shape(self.event_shape)
 
+    def to_fields(self) -> dict[str, Any]:
+        """What JSON can hold, with the name of the autoencoder."""
+        return {"body": body_name(self.network), **asdict(self)}
+
     @classmethod
     def from_fields(cls, stored: Mapping[str, Any]) -> AutoencoderSpec:
-        """From the JSON object that `dataclasses.asdict` gave."""
-        network = AutoencoderConfig(**stored["network"])
-        tuples = {name: tuple(stored[name]) for name in ("event_shape", "value_range", "scale", "shift")}
-        return cls(**{**stored, "network": network, **tuples})
+        """From what `to_fields` gave."""
+        fields = dict(stored)
+        network = AUTOENCODERS[fields.pop("body", DEFAULT_AUTOENCODER)].config(**fields.pop("network"))
+        tuples = {name: tuple(fields.pop(name)) for name in ("event_shape", "value_range", "scale", "shift")}
+        return cls(network=network, **tuples, **fields)
 
 
 def save_autoencoder(
@@ -68,7 +73,7 @@ def save_autoencoder(
     """Write an autoencoder's file, weights rounded to `dtype`."""
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(asdict(spec))})
+        save_file(tensors, temporary, metadata={KEY: json.dumps(spec.to_fields())})
 
 
 def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tensor]]:
@@ -90,13 +95,13 @@ def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tenso
         ) from error
 
 
-def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int = 16) -> NetworkAutoencoder:
+def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int | None = None) -> NetworkAutoencoder:
     """An autoencoder from its file.
 
     Args:
         path: a `.safetensors` file that `save_autoencoder` wrote.
         device: where its weights live.
-        rows: most rows that are encoded or decoded at once.
+        rows: most rows that are encoded or decoded at once; see `NetworkAutoencoder`.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
@@ -105,7 +110,12 @@ def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int = 16) -
 
 
 def build_autoencoder(
-    spec: AutoencoderSpec, weights: Mapping[str, Tensor], *, where: str | Path, device: str = "cpu", rows: int = 16
+    spec: AutoencoderSpec,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str | Path,
+    device: str = "cpu",
+    rows: int | None = None,
 ) -> NetworkAutoencoder:
     """An autoencoder from its parts; `where` names the file in messages.
 
@@ -113,7 +123,7 @@ def build_autoencoder(
         CheckpointError: the weights are not those of the network.
     """
     with torch.device("meta"):  # draws no initial weights
-        network = AutoencoderNetwork(spec.network)
+        network: Any = AUTOENCODERS[body_name(spec.network)].build(spec.network)
     try:
         network.load_state_dict(dict(weights), assign=True)
     except RuntimeError as error:

@@ -70,7 +70,8 @@ class PriorSpec:
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""
-        return json.dumps({"format": FORMAT, "body": self.body, **asdict(self)})
+        fields = {"format": FORMAT, "body": self.body, **asdict(self)}
+        return json.dumps(fields | {"autoencoder": self.autoencoder and self.autoencoder.to_fields()})
 
     @property
     def body(self) -> str:
@@ -118,7 +119,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         CheckpointError: the file is damaged, of another kind, or not the one that its card names.
     """
     spec = read_spec(path)
-    weights, coder_weights = split(read_weights(path))
+    weights, coder_weights = split(read_weights(path).last)
     sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
         raise CheckpointError(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, sha256_of
+from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
@@ -197,6 +197,8 @@ def _weights(folder: Path) -> Path:
 
 def _network(weights: Path, kind: str) -> Any:
     diffusers = _library("diffusers")
+    if weights.suffix != ".safetensors":
+        read_weights(weights)  # which says of a file that wants to run code that it does
     try:
         return getattr(diffusers, kind).from_pretrained(
             weights.parent, use_safetensors=weights.suffix == ".safetensors", local_files_only=True

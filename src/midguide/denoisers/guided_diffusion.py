@@ -7,17 +7,19 @@ be known. For the two public models it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.pretrained import Pretrained, fit, read_weights, sha256_of
+from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
 from midguide.schedules import DiscreteVP
 
+FORMAT = "guided-diffusion"
 PUBLIC = {"ffhq-256": FFHQ_256, "imagenet-256": IMAGENET_256}
 _INVISIBLE = {"heads", "head_channels", "legacy_attention", "dropout"}
 
@@ -40,55 +42,89 @@ class OfClass(nn.Module):
 
 def load_guided_diffusion(
     path: Path,
+    weights: Weights,
     *,
     config: ADMConfig | None = None,
     event_shape: tuple[int, ...] | None = None,
     class_index: int | None = None,
+    averaged: bool | None = None,
 ) -> Pretrained:
     """An ADM checkpoint: eps, linear betas over 1,000 steps, values in [-1, 1].
 
     Args:
         path: `.pt`, `.pth`, `.ckpt` or `.safetensors`.
+        weights: what `read_weights` found there.
         config: shape of the network; may be left out for the public models.
         event_shape: shape of one sample; may be left out for the public models.
         class_index: the class, for a class-conditional network.
+        averaged: whether the average of the weights is taken, by default where there is one.
 
     Raises:
-        CheckpointError: the file is damaged, wants to run code, or does not fit `config`; the message says which
-            setting would explain it.
+        CheckpointError: the file does not fit `config`; the message says which setting would explain it.
         ConfigError: `config`, `event_shape` or `class_index` is needed and missing, or does not apply.
     """
-    weights = read_weights(path)
+    chosen, which = weights.choose(averaged, path)
+    network, public = adm_network(path, chosen, config, PUBLIC.values(), class_index)
+    if event_shape is None and not public:
+        raise ConfigError(f"{path} does not say the size of its images", hint="pass event_shape=(3, H, W)")
+    return Pretrained(
+        network=network,
+        schedule=DiscreteVP.linear(),
+        prediction="eps",
+        event_shape=event_shape or (3, 256, 256),
+        learned_variance=learned_variance(chosen),
+        name=path.stem,
+        provenance={"format": FORMAT, "sha256": sha256_of(path), "class": class_index, **which},
+    )
+
+
+def adm_network(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    config: ADMConfig | None,
+    known: Iterable[ADMConfig],
+    class_index: int | None,
+) -> tuple[nn.Module, bool]:
+    """The ADM U-Net with these weights, at one class if it is conditioned on them.
+
+    Args:
+        path: where the weights come from, for messages.
+        weights: its parameters by name.
+        config: its shape; may be left out where it is one of those known.
+        known: shapes that are recognised.
+        class_index: the class.
+
+    Returns:
+        network: called as `network(x, t)`.
+        recognised: whether its shape is one of those known.
+
+    Raises:
+        CheckpointError, ConfigError: as `load_guided_diffusion`.
+    """
     try:
         visible = visible_config(weights)
     except ConfigError as error:
         card = "it has no midguide card, and " if path.suffix == ".safetensors" else ""
         raise CheckpointError(f"{path} is no prior: {card}{error.message}", hint=error.hint) from None
-    public = next((known for known in PUBLIC.values() if _differences(visible, known) == []), None)
+    public = next((shape for shape in known if _differences(visible, shape) == []), None)
     if config is None and public is None:
         raise ConfigError(
             f"{path} is no public checkpoint, and does not say how many heads it has",
             hint=f"pass network=ADMConfig(...), with what the file shows: {_settings(visible)}",
         )
     config = config or public or visible
-    if event_shape is None and public is None:
-        raise ConfigError(f"{path} does not say the size of its images", hint="pass event_shape=(3, H, W)")
-    event_shape = event_shape or (3, 256, 256)
     _check_class(config, class_index)
     with torch.device("meta"):  # draws no initial weights
         network = ADMUNet(config)
     differences = _differences(visible, config)
     explained = f"the file shows {'; '.join(differences)}" if differences else "was it written by another code?"
     fit(network, weights, path, hint=explained)
-    return Pretrained(
-        network=network if class_index is None else OfClass(network, class_index),
-        schedule=DiscreteVP.linear(),
-        prediction="eps",
-        event_shape=event_shape,
-        learned_variance=config.out_channels == 2 * config.in_channels,
-        name=path.stem,
-        provenance={"format": "guided-diffusion", "sha256": sha256_of(path), "class": class_index},
-    )
+    return network if class_index is None else OfClass(network, class_index), public is not None
+
+
+def learned_variance(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a network has twice as many channels out as in."""
+    return len(weights["out.2.weight"]) == 2 * weights["input_blocks.0.0.weight"].shape[1]
 
 
 def _differences(visible: ADMConfig, config: ADMConfig) -> list[str]:

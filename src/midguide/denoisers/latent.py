@@ -6,6 +6,8 @@ it nonlinear, and `sample` decodes the draws.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -19,6 +21,8 @@ from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.operators.base import Operator
 from midguide.record import describe
 from midguide.schedules import Time
+
+ROWS, PIXELS = 16, 65_536  # most in a network at once: 16 images of 64x64, one of 256x256
 
 
 class LatentPrior(Denoiser):
@@ -76,7 +80,7 @@ class NetworkAutoencoder:
         value_range: range of signals.
         scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
         shift: mean of `e(x)`, likewise.
-        rows: most rows in a network at once.
+        rows: most rows in a network at once; by default 16, or fewer if those are more than 65,536 pixels.
         network: the module whose parameters both use, for `to`.
         name: what to call it in records.
 
@@ -100,13 +104,14 @@ class NetworkAutoencoder:
         value_range: tuple[float, float] | None = (-1.0, 1.0),
         scale: float | Sequence[float] = 1.0,
         shift: float | Sequence[float] = 0.0,
-        rows: int = 16,
+        rows: int | None = None,
         network: nn.Module | None = None,
         name: str = "custom",
     ) -> None:
-        self.scale, self.shift = _per_channel(scale, latent_shape), _per_channel(shift, latent_shape)
-        if not bool((self.scale > 0).all()) or rows < 1:
-            raise ConfigError(f"scale and rows must be positive, got {scale} and {rows}")
+        rows = max(1, min(ROWS, PIXELS // math.prod(event_shape[1:]))) if rows is None else rows
+        self.scale, self.shift = _positive(_per_channel(scale, latent_shape)), _per_channel(shift, latent_shape)
+        if rows < 1:
+            raise ConfigError(f"rows must be positive, got {rows}", hint="leave it out")
         self.encoder, self.decoder, self.network = encoder, decoder, network
         self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
         self.value_range, self.rows, self.name = value_range, rows, name
@@ -133,6 +138,16 @@ class NetworkAutoencoder:
         elif device != "cpu":
             raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
         return self
+
+    def scaled(self, scale: float | Sequence[float]) -> Self:
+        """The same networks with latents of another scale; what was subtracted from them stays.
+
+        Raises:
+            ConfigError: `scale` is not positive.
+        """
+        other = copy.copy(self)
+        other.scale = _positive(_per_channel(scale, self.latent_shape))
+        return other
 
     def record(self) -> dict[str, Any]:
         """Name, shapes, scaling and, for those from files, the digest of the weights."""
@@ -190,6 +205,12 @@ class Decoded(Operator):
 def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...]) -> Tensor:
     """One value, or one for each channel, so that it broadcasts over a latent; float64."""
     return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (len(latent_shape) - 1))
+
+
+def _positive(scale: Tensor) -> Tensor:
+    if not bool((scale > 0).all() and scale.isfinite().all()):
+        raise ConfigError(f"the scale of latents must be positive, got {scale.flatten().tolist()}")
+    return scale
 
 
 def _check_shape(what: str, value: Tensor, expected: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,11 +26,12 @@ from midguide.denoisers.builtin import (
     recipe,
     shipped,
 )
+from midguide.denoisers.compvis import is_compvis, load_compvis
 from midguide.denoisers.diffusers import fetch_repository, load_diffusers
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
-from midguide.denoisers.latent import LatentPrior
+from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import Pretrained
+from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
 from midguide.nn.layout import image_layout
@@ -39,6 +40,7 @@ from midguide.schedules import Schedule, Time
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin")
+_ASKABLE = ("guided-diffusion", "compvis")  # formats with settings of their own
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -53,6 +55,9 @@ def load_prior(
     label: Callable[[Time], float] | None = None,
     network: ADMConfig | None = None,
     class_index: int | None = None,
+    averaged: bool | None = None,
+    quantize: bool | None = None,
+    latent_scale: float | None = None,
     name: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
@@ -67,18 +72,21 @@ def load_prior(
     `midguide check-prior` measures whether they are right.
 
     Args:
-        prior: a name of `midguide list priors`; a diffusers folder or repository id `owner/name`; a guided-diffusion
-            checkpoint (`.pt`, `.pth`, `.ckpt`); a `.safetensors` file that `save_prior` wrote; or a network, called as
-            `network(x, label)`.
+        prior: a name of `midguide list priors`; a diffusers folder or repository id `owner/name`; a checkpoint of
+            guided diffusion or of latent diffusion (`.pt`, `.pth`, `.ckpt`, `.safetensors`); a `.safetensors` file
+            that `save_prior` wrote; or a network, called as `network(x, label)`.
         prediction: `eps`, `v`, `x0` or `flow`; needed for a network.
         schedule: the forward process or its name, one of `vp-linear`, `vp-cosine`, `vp-scaled-linear`, `edm`, `flow`;
             needed for a network.
-        event_shape: shape of one sample; needed for a network.
+        event_shape: shape of one sample, of a latent for a prior of latents; needed for a network.
         value_range: range of clean data; [-1, 1] where nothing else is known.
         learned_variance: whether the output has twice the channels, the second half for a variance.
         label: time to network input where it is not the schedule's own.
-        network: shape of the network of a guided-diffusion checkpoint that is not one of the public ones.
-        class_index: the class of a class-conditional guided-diffusion network.
+        network: shape of the U-Net of such a checkpoint that is not one of the public ones.
+        class_index: the class, where that U-Net is conditioned on classes.
+        averaged: false to take the last weights of a checkpoint that also has their average (EMA).
+        quantize: false to decode latents of latent diffusion as they are, where the autoencoder has a codebook.
+        latent_scale: what latents are multiplied by, where the file does not say it or is wrong.
         name: what to call the prior in records.
         dtype: dtype the network computes in; states keep theirs.
         device: where the network lives; x is copied there and the answer back.
@@ -98,19 +106,23 @@ def load_prior(
         >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
         (1, 8, 12)
     """
+    asked = _Asked(event_shape, network, class_index, averaged, quantize, _schedule(schedule))
     if isinstance(prior, str | Path):
-        found = _from_name(str(prior), event_shape, network, class_index)
+        found = _from_name(str(prior), asked)
     else:
-        found = _from_network(prior, prediction, schedule, event_shape)
-    if (network, class_index) != (None, None) and found.provenance.get("format") != "guided-diffusion":
+        found = _from_network(prior, prediction, asked.schedule, event_shape)
+    if asked.of_checkpoints and found.provenance.get("format") not in _ASKABLE:
         raise ConfigError(
-            "network and class_index describe a guided-diffusion checkpoint, which this is not", hint="leave them out"
+            f"{', '.join(asked.of_checkpoints)}: for a guided-diffusion or CompVis checkpoint, which this is not",
+            hint="leave them out",
         )
     changes = {"prediction": prediction, "value_range": value_range, "learned_variance": learned_variance}
     changes |= {"event_shape": event_shape, "label": label, "name": name}
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
-    if schedule is not None:
-        found = replace(found, schedule=_schedule(schedule))
+    if asked.schedule is not None:
+        found = replace(found, schedule=asked.schedule)
+    if latent_scale is not None:
+        found = replace(found, autoencoder=_scaled(found, latent_scale))
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -133,6 +145,24 @@ def load_prior(
     latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
     latent.provenance = denoiser.provenance
     return latent
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a caller says of a file; see `load_prior`."""
+
+    event_shape: tuple[int, ...] | None
+    network: ADMConfig | None
+    class_index: int | None
+    averaged: bool | None
+    quantize: bool | None
+    schedule: Schedule | None
+
+    @property
+    def of_checkpoints(self) -> list[str]:
+        """The settings given that only checkpoints of training codes have."""
+        names = ("network", "class_index", "averaged", "quantize")
+        return [name for name in names if getattr(self, name) is not None]
 
 
 def prior_spec(prior: str | Path) -> PriorSpec:
@@ -159,7 +189,7 @@ def prior_spec(prior: str | Path) -> PriorSpec:
 def _from_network(
     prior: Network,
     prediction: str | None,
-    schedule: Schedule | str | None,
+    schedule: Schedule | None,
     event_shape: tuple[int, ...] | None,
 ) -> Pretrained:
     if prediction is None or schedule is None or event_shape is None:
@@ -168,14 +198,10 @@ def _from_network(
             f"a network does not say its {', '.join(key for key, value in needed.items() if value is None)}",
             hint="for example prediction='eps', schedule='vp-linear', event_shape=(3, 64, 64)",
         )
-    return Pretrained(
-        network=prior, schedule=_schedule(schedule), prediction=prediction, event_shape=tuple(event_shape)
-    )
+    return Pretrained(network=prior, schedule=schedule, prediction=prediction, event_shape=tuple(event_shape))
 
 
-def _from_name(
-    name: str, event_shape: tuple[int, ...] | None, config: ADMConfig | None, class_index: int | None
-) -> Pretrained:
+def _from_name(name: str, asked: _Asked) -> Pretrained:
     cards = {card["name"]: card for card in list_priors()}
     path = Path(name)
     if name in cards:
@@ -183,25 +209,31 @@ def _from_name(
     if path.is_dir():
         return load_diffusers(path)
     if path.is_file():
-        return _from_file(path, event_shape, config, class_index)
+        return _from_file(path, asked)
     if name in hub.CARDS:
-        return _from_card(hub.CARDS[name])
+        return _from_card(hub.CARDS[name], asked)
     if _REPOSITORY.fullmatch(name):
         return load_diffusers(fetch_repository(name), name=name)
     raise _unknown(name)
 
 
-def _from_file(
-    path: Path, event_shape: tuple[int, ...] | None, config: ADMConfig | None, class_index: int | None
-) -> Pretrained:
+def _from_file(path: Path, asked: _Asked) -> Pretrained:
     if path.suffix == ".safetensors" and "midguide" in metadata(path):
         return read_prior(path)
-    if path.suffix in (".safetensors", *_CHECKPOINTS):
-        return load_guided_diffusion(path, config=config, event_shape=event_shape, class_index=class_index)
-    raise CheckpointError(
-        f"{path} is no prior that can be read",
-        hint=f"a folder of diffusers, .safetensors, or a guided-diffusion {', '.join(_CHECKPOINTS)}",
-    )
+    if path.suffix not in (".safetensors", *_CHECKPOINTS):
+        raise CheckpointError(
+            f"{path} is no prior that can be read",
+            hint=f"a folder of diffusers, .safetensors, or a checkpoint {', '.join(_CHECKPOINTS)}",
+        )
+    weights = read_weights(path)
+    settings = {"config": asked.network, "event_shape": asked.event_shape, "class_index": asked.class_index}
+    if is_compvis(weights.last):
+        quantize = asked.quantize is not False
+        own = {"averaged": asked.averaged, "quantize": quantize, "schedule": asked.schedule}
+        return load_compvis(path, weights.last, **settings, **own)
+    if asked.quantize is not None:
+        raise ConfigError(f"{path} holds no autoencoder", hint="leave quantize out")
+    return load_guided_diffusion(path, weights, **settings, averaged=asked.averaged)
 
 
 def _unknown(name: str) -> ConfigError:
@@ -217,18 +249,21 @@ def _unknown(name: str) -> ConfigError:
     return ConfigError(f"no prior and no file is called {name!r}", hint=f"did you mean {close[0]}?" if close else known)
 
 
-def _from_card(card: hub.Card) -> Pretrained:
+def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     if card.format == "diffusers":
         return replace(load_diffusers(fetch_repository(card.source)), name=card.name)
-    if card.format == "guided-diffusion":
-        return replace(load_guided_diffusion(hub.fetch(card), config=PUBLIC[card.name]), name=card.name)
-    raise ConfigError(
-        f"{card.name} is a CompVis checkpoint, a format that cannot be loaded yet",
-        hint=f"convert it to a diffusers folder; its home is {card.home}",
-    )
+    known = PUBLIC.get(card.name)
+    return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
 
-def _schedule(given: Schedule | str) -> Schedule:
+def _scaled(found: Pretrained, scale: float) -> NetworkAutoencoder:
+    """The autoencoder of a prior, with its latents at another scale."""
+    if not isinstance(found.autoencoder, NetworkAutoencoder):
+        raise ConfigError("latent_scale belongs to a prior of latents, which this is not", hint="leave it out")
+    return found.autoencoder.scaled(scale)
+
+
+def _schedule(given: Schedule | str | None) -> Schedule | None:
     if not isinstance(given, str):
         return given
     if given not in SCHEDULES:

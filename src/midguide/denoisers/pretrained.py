@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from midguide.denoisers.base import Autoencoder
-from midguide.errors import CheckpointError
+from midguide.errors import CheckpointError, ConfigError
 from midguide.schedules import Schedule, Time
 
-# Where training codes keep the weights inside their checkpoints, averaged ones first: those are meant to be used.
-_CONTAINERS = ("ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model")
+# Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
+_AVERAGED = ("ema", "ema_state_dict", "model_ema")
+_LAST = ("state_dict", "model_state_dict", "model")
 _SHOWN = 3
 
 
@@ -54,32 +55,72 @@ class Pretrained:
     autoencoder: Autoencoder | None = None
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+class Ignored:
+    """Stands for the classes of other libraries that training checkpoints name without needing them for weights."""
+
+
+_NAMED = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds.
+
+    Args:
+        last: the weights at the end of training, or the only ones.
+        averaged: their average over the training (EMA) where the file also has that.
+    """
+
+    last: Mapping[str, Tensor]
+    averaged: Mapping[str, Tensor] | None = None
+
+    def choose(self, averaged: bool | None, where: str | Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+        """The weights to use, by default the average, and what a record says of them.
+
+        Raises:
+            ConfigError: the average is asked for and there is none.
+        """
+        if self.averaged is None:
+            if averaged:
+                raise ConfigError(f"{where} holds no averaged weights beside the others", hint="leave averaged out")
+            return self.last, {}
+        return (self.last, {"weights": "last"}) if averaged is False else (self.averaged, {"weights": "averaged"})
+
+
+def read_weights(path: Path) -> Weights:
     """The tensors of a `.safetensors` file, or of a torch checkpoint read so that nothing in it can run.
 
-    Of a training checkpoint the averaged (EMA) weights are taken where it has them.
-
     Returns:
-        weights: float32 or integer tensors by name, without the prefix that data-parallel training adds.
+        Float32 or integer tensors by name, without the prefix that data-parallel training adds.
 
     Raises:
         CheckpointError: the file is damaged, holds no weights, or wants to run code.
     """
+    loaded = _load(path)
+    averaged, last = _inside(loaded, _AVERAGED), _inside(loaded, _LAST)
+    if not averaged and not last and not (last := _tensors(loaded)):
+        raise CheckpointError(
+            f"{path} holds no weights", hint=f"looked at the top and in {', '.join((*_AVERAGED, *_LAST))}"
+        )
+    return Weights(_plain(last or averaged), _plain(averaged) if last and averaged else None)
+
+
+def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickle protocols
             if path.suffix == ".safetensors":
-                loaded: Any = load_file(path)
-            else:
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
+                return load_file(path)
+            with torch.serialization.safe_globals([(Ignored, name) for name in _NAMED]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "it ends too early"
         raise CheckpointError(f"{path} cannot be read: {reason}", hint="is the file complete?") from error
-    weights = _unpacked(loaded)
-    if not weights:
-        raise CheckpointError(f"{path} holds no weights", hint=f"looked at the top and in {', '.join(_CONTAINERS)}")
+
+
+def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): v.float() if v.is_floating_point() else v for name, v in weights.items()}
 
 
@@ -116,14 +157,17 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _unpacked(loaded: Any) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, from the innermost of the usual containers."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    for name in _CONTAINERS:
-        if isinstance(loaded.get(name), Mapping) and (inner := _unpacked(loaded[name])):
-            return inner
-    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+def _inside(loaded: Any, containers: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors in the first of these containers that has some; containers may lie in each other."""
+    for name in containers if isinstance(loaded, Mapping) else ():
+        if found := _inside(loaded.get(name), (*_AVERAGED, *_LAST)) or _tensors(loaded.get(name)):
+            return found
+    return {}
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    items = loaded.items() if isinstance(loaded, Mapping) else ()
+    return {str(name): value for name, value in items if isinstance(value, Tensor)}
 
 
 def _refused(path: Path, message: str) -> CheckpointError:

@@ -25,6 +25,7 @@ from midguide.schedules import DiscreteVP, Schedule, Time
 THRESHOLD = 0.03  # natural logarithm of the ratio of errors, averaged over noise levels and images
 OFFSET_THRESHOLD = 0.01  # the same at the cleanest times, where an offset of one index matters
 RATIOS = tuple(0.04 * 100 ** (i / 8) for i in range(9))  # of noise to the spread of the data: 0.04 to 4
+SCALE = 1.5  # a spread of unbounded data outside 1/SCALE to SCALE may be a scale that was forgotten
 CLEANEST = 4  # times at which offsets are judged
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 LATENT_DIFFUSION = DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
@@ -52,7 +53,8 @@ class Finding(NamedTuple):
     """A likely mistake.
 
     Args:
-        kind: `images`, `prediction`, `schedule`, `value range`, `channels`, `label`, `offset`, `random`, `untrained`.
+        kind: `images`, `prediction`, `schedule`, `value range`, `scale`, `channels`, `label`, `offset`, `weights`,
+            `random`, `untrained`.
         message: one sentence.
         gain: factor by which errors are smaller under the other reading; 1 where there is none.
     """
@@ -93,7 +95,9 @@ class _Reading:
     view: Callable[[Tensor], Tensor] = field(default=lambda x: x)
 
 
-def check_prior(denoiser: NetworkDenoiser, images: Tensor, *, seed: int = 0) -> PriorReport:
+def check_prior(
+    denoiser: NetworkDenoiser, images: Tensor, *, seed: int = 0, other: NetworkDenoiser | None = None
+) -> PriorReport:
     """Measure a network prior on clean data, and name the convention that is likely wrong.
 
     Args:
@@ -101,9 +105,11 @@ def check_prior(denoiser: NetworkDenoiser, images: Tensor, *, seed: int = 0) -> 
         images: clean data in the declared value range, shape (N, *event); a handful suffices, best of the kind that it
             was trained on.
         seed: seed of the noise.
+        other: the same prior with the other weights of its file, averaged (EMA) or last, where it holds both.
 
     Raises:
-        ShapeError: the data do not have the shape of the prior, or the network not the declared output.
+        ShapeError: the data do not have the shape of the prior, or the network not the declared output, as one that
+            also predicts a variance which is not split off.
         DataError: all values are equal.
 
     Example:
@@ -129,8 +135,8 @@ def check_prior(denoiser: NetworkDenoiser, images: Tensor, *, seed: int = 0) -> 
             findings.append(Finding("random", message))
         declared = _Reading(kind="", message="", denoiser=denoiser)
         base = _errors(declared, images, RATIOS, seed)
-        errors = {other: _tried(other, images, seed) for other in _readings(denoiser)}
-        gains = {other: _gain(base, error) for other, error in errors.items()}
+        errors = {reading: _tried(reading, images, seed) for reading in _readings(denoiser, images, other)}
+        gains = {reading: _gain(base, error) for reading, error in errors.items()}
         best = max(gains, key=gains.__getitem__)
         fits_better = gains[best] > THRESHOLD
         linear = torch.tensor([ratio**2 / (1 + ratio**2) for ratio in RATIOS]).double()[:, None]
@@ -150,17 +156,35 @@ def network_and_data(prior: Denoiser, signals: Tensor) -> tuple[NetworkDenoiser,
     Raises:
         UnsupportedProblem: the prior is no network.
     """
-    network, data = prior, signals
-    if isinstance(prior, LatentPrior) and (coder := prior.autoencoder) is not None:
-        with torch.no_grad():
-            network, data = prior.denoiser, coder.encode(signals)
+    network = network_of(prior)
+    if prior.autoencoder is None:
+        return network, signals
+    with torch.no_grad():
+        return network, prior.autoencoder.encode(signals)
+
+
+def network_of(prior: Denoiser) -> NetworkDenoiser:
+    """The network of a prior, of latents or not.
+
+    Raises:
+        UnsupportedProblem: it is none.
+    """
+    network = prior.denoiser if isinstance(prior, LatentPrior) else prior
     if not isinstance(network, NetworkDenoiser):
         raise UnsupportedProblem(f"only networks are checked, this prior is a {type(network).__name__}")
-    return network, data
+    return network
 
 
-def _readings(denoiser: NetworkDenoiser) -> Iterator[_Reading]:
+def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser | None) -> Iterator[_Reading]:
     """All single changes of the declared conventions but offsets of the label."""
+    if other is not None:
+        names = ("average (EMA) of the weights", "last weights")
+        fits, used = names if denoiser.provenance.get("weights") == "last" else reversed(names)
+        yield _Reading(kind="weights", message=f"errors fit the {fits} in the file, not the {used}", denoiser=other)
+    spread = float(images.std(correction=0))
+    if denoiser.value_range is None and not 1 / SCALE < spread < SCALE:
+        message = f"errors fit data times {1 / spread:.3g}, of unit variance: was the scale of latents forgotten?"
+        yield _Reading(kind="scale", message=message, denoiser=denoiser, view=lambda x: x / spread)
     for name in PREDICTIONS:
         if name != denoiser.prediction:
             message = f"errors fit {_article(name)}-prediction, not {denoiser.prediction}"
@@ -172,10 +196,10 @@ def _readings(denoiser: NetworkDenoiser) -> Iterator[_Reading]:
             message = f"errors fit the schedule {name}, not the one declared"
             changed = _changed(denoiser, schedule=schedule, label=schedule.label)
             yield _Reading(kind="schedule", message=message, denoiser=changed)
-    for other in RANGES:
-        if denoiser.value_range and other != denoiser.value_range:
-            message = f"errors fit data in {_show(other)}, declared {_show(denoiser.value_range)}"
-            yield _Reading(kind="value range", message=message, denoiser=denoiser, view=_mover(denoiser, other))
+    for limits in RANGES:
+        if denoiser.value_range and limits != denoiser.value_range:
+            message = f"errors fit data in {_show(limits)}, declared {_show(denoiser.value_range)}"
+            yield _Reading(kind="value range", message=message, denoiser=denoiser, view=_mover(denoiser, limits))
     if len(denoiser.event_shape) == 3 and denoiser.event_shape[0] == 3:
         message = "errors fit the channels in reverse order: BGR, not RGB"
         yield _Reading(kind="channels", message=message, denoiser=denoiser, view=lambda x: x.flip(1))

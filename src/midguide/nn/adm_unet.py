@@ -91,6 +91,18 @@ FFHQ_256 = ADMConfig()
 IMAGENET_256 = ADMConfig(channels=256, blocks=2, attention=(3, 4, 5))
 """ImageNet at 256 pixels, unconditional (Dhariwal and Nichol 2021, `256x256_diffusion_uncond.pt`)."""
 
+LDM_VQ4 = ADMConfig(
+    out_channels=3,
+    channels=224,
+    multipliers=(1, 2, 3, 4),
+    blocks=2,
+    attention=(1, 2, 3),
+    head_channels=32,
+    scale_shift=False,
+    residual_resampling=False,
+)
+"""Latents 3x64x64 of faces (Rombach et al. 2022: FFHQ and CelebA-HQ at 256 pixels, with the autoencoder `vq-f4`)."""
+
 
 class Resample(nn.Module):
     """Halves (`op`) or doubles (`conv`) the grid, with a convolution or without."""

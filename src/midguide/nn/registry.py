@@ -1,4 +1,4 @@
-"""Network bodies that a prior's file and a training recipe can name: one line per body."""
+"""Network bodies and autoencoders that a prior's file can name: one line each. Training recipes name bodies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from torch import nn
 
 from midguide.errors import ShapeError
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
+from midguide.nn.autoencoder import AutoencoderConfig, AutoencoderNetwork
+from midguide.nn.ldm_autoencoder import LDMAutoencoder, LDMAutoencoderConfig
 from midguide.nn.s4d import DYNAMICS
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNet, UNetConfig
 
 BodyConfig = UNetConfig | ADMConfig | SashimiConfig
 """The configuration of any body; its type says which."""
+AutoencoderBodyConfig = AutoencoderConfig | LDMAutoencoderConfig
+"""The configuration of any autoencoder, likewise."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Body:
     """What is known of a network body.
 
     Args:
-        config: its configuration, with `in_channels`, `out_channels` and `grid`.
+        config: its configuration, with `in_channels`, `out_channels` and `grid`; or `latent_shape`, of an autoencoder.
         build: the network of a configuration.
         dynamics: endings of the names of weights that set rates and frequencies. They do not survive rounding to
             bfloat16, nor should weight decay pull them to zero.
@@ -42,10 +46,17 @@ BODIES: dict[str, Body] = {
 DEFAULT = "unet"
 """The body of files and recipes that name none."""
 
+AUTOENCODERS: dict[str, Body] = {
+    "folding": Body(AutoencoderConfig, AutoencoderNetwork),
+    "latent-diffusion": Body(LDMAutoencoderConfig, LDMAutoencoder),
+}
+DEFAULT_AUTOENCODER = "folding"
+"""The autoencoder of files that name none."""
 
-def body_name(config: BodyConfig) -> str:
-    """Under which name the body of a configuration is registered."""
-    return next(name for name, body in BODIES.items() if isinstance(config, body.config))
+
+def body_name(config: BodyConfig | AutoencoderBodyConfig) -> str:
+    """Under which name the body or autoencoder of a configuration is registered."""
+    return next(name for name, body in (BODIES | AUTOENCODERS).items() if isinstance(config, body.config))
 
 
 def is_dynamics(config: BodyConfig, name: str) -> bool:
