@@ -80,6 +80,18 @@ def test_vjp_and_jvp_are_transposed():
     assert torch.allclose((pushed * vector).sum(), (tangent * pullback(vector)).sum())
 
 
+def test_a_function_that_knows_its_derivative_has_it_in_both_modes():
+    x, vector = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
+
+    def sine(u):
+        return autodiff.with_pullback(lambda v: (v.sin(), lambda w: w * v.cos()), u)
+
+    value, pullback = autodiff.vjp(sine, x)
+    assert torch.equal(value, x.sin())
+    assert torch.equal(pullback(vector), vector * x.cos())
+    assert torch.allclose(autodiff.jvp(sine, x, vector)[1], vector * x.cos())
+
+
 def test_adam_takes_the_steps_of_torch():
     rule, x = Adam(rate=0.1, beta_second=0.99), torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
     theirs = torch.nn.Parameter(x.clone())
