@@ -125,10 +125,10 @@ class GaussianMixture(Denoiser):
         self._levels: dict[tuple[Level, torch.dtype, torch.device], _AtLevel] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        flat, level = x.reshape(len(x), self.dimension), self.schedule.level(t)
+        level = self.schedule.level(t)
         if self.kind == "shared isotropic":
-            return autodiff.with_pullback(lambda u: self._isotropic(u, level), flat).reshape(x.shape)
-        at = self._at(level, x.dtype, x.device)
+            return autodiff.with_pullback(lambda u: self._isotropic(u, level), x)
+        flat, at = x.reshape(len(x), self.dimension), self._at(level, x.dtype, x.device)
         exact = self._rotate(flat.double())
         weights = _softmax(at.logits.at(exact).mT, x.dtype).mT
         flat = flat if at.vectors is None else exact.to(x.dtype)
@@ -140,7 +140,7 @@ class GaussianMixture(Denoiser):
         return (x0 if at.vectors is None else x0 @ at.vectors.mT).reshape(x.shape)
 
     def _isotropic(self, x: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The denoiser and its pullback where all components have the covariance `l I`, for x of shape (B, d).
+        """The denoiser and its pullback where all components have the covariance `l I`.
 
         `D(x) = (alpha l x + sigma^2 sum_k w_k(x) m_k) / s`, with `s = alpha^2 l + sigma^2` and w the softmax of
         `log w_k + (alpha / s) (m_k^T x - alpha |m_k|^2 / 2)`. Components come first: the softmax is faster that way.
@@ -150,14 +150,17 @@ class GaussianMixture(Denoiser):
         total = level.alpha**2 * variance + level.sigma**2
         slope, gain, rest = level.alpha / total, level.alpha * variance / total, level.sigma**2 / total
         constant = exact.log_weights - 0.5 * level.alpha * slope * exact.norms
-        weights = _softmax(torch.addmm(constant[:, None], exact.means, x.double().mT, alpha=slope), x.dtype)
+        flat = x.reshape(len(x), self.dimension)
+        weights = _softmax(torch.addmm(constant[:, None], exact.means, flat.double().mT, alpha=slope), x.dtype)
 
         def pullback(vector: Tensor) -> Tensor:
+            vector = vector.reshape(flat.shape)
             along = means.means @ vector.mT
             spread = weights * (along - (weights * along).sum(0))
-            return torch.addmm(vector, spread.mT, means.means, beta=gain, alpha=slope * rest)
+            return torch.addmm(vector, spread.mT, means.means, beta=gain, alpha=slope * rest).reshape(x.shape)
 
-        return torch.addmm(x, weights.mT, means.means, beta=gain, alpha=rest), pullback
+        x0 = torch.addmm(flat, weights.mT, means.means, beta=gain, alpha=rest)
+        return x0.reshape(x.shape), pullback
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, computed in float64: (B, *event) -> (B,).
@@ -278,8 +281,8 @@ class GaussianMixture(Denoiser):
             if vectors is not None:
                 means = means @ vectors if vectors.ndim == 2 else torch.einsum("kd,kde->ke", means, vectors)
                 vectors = vectors.to(device, dtype)
-            parts = means, means.square().sum(-1), self.weights.log()
-            self._moved[dtype, device] = _Parts(*(part.to(device, dtype) for part in parts), vectors)
+            norms, log_weights = means.square().sum(-1).to(device, dtype), self.weights.log().to(device, dtype)
+            self._moved[dtype, device] = _Parts(means.to(device, dtype), norms, log_weights, vectors)
         return self._moved[dtype, device]
 
 
