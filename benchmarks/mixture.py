@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/mixture.py > docs/results/mixture-cost.md
 
-About five minutes on one idle core. Everything is measured in one process, with one thread.
+Half a minute on one idle core. Everything is measured in one process, with one thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from midguide.schedules import Time
 from midguide.studies.presets import make_sampler
 from midguide.studies.sources import Sampled
 
-SAMPLES, TIME, ROUNDS = 2000, 500, 3
+SAMPLES, TIME = 2000, 500
 SPECS = ("mgps:mixture", "dps:linear", "pgdm:stable", "ddnm", "ddnm-plus:paper", "ddrm:paper", "diffpir")
 SPECS += ("red-diff:authors", "unconditional")
 REFERENCE = {20: 4.4, 200: 20.0}
@@ -36,9 +36,10 @@ HEAD = """# Cost on the mixture
 Written by `OMP_NUM_THREADS=1 python benchmarks/mixture.py`: {samples:,} samples, one core, on which a
 1000x1000x1000 float32 product takes {product:.1f} ms.
 
-- Seconds: processor time of the one thread, least of {rounds} runs; on an idle core that is the time on the clock.
-- Calls: the same calls of the denoiser, at the same times and with the same derivatives, alone, in the same chunks.
-- Numbers: drawing as many standard normal numbers as the sampler draws, alone, in the same chunks.
+- Seconds: processor time of the one thread, on an idle core the time on the clock; of one chunk of samples, times the
+  number of chunks.
+- Calls: the same calls of the denoiser, at the same times and with the same derivatives, alone.
+- Numbers: drawing as many standard normal numbers as the sampler draws, alone.
 - Ratio: seconds over calls. Floor: calls and numbers over calls, the ratio of a sampler that does nothing else.
 
 What stands beside the calls is random numbers, optimiser and arithmetic on the state, which no network of practical
@@ -47,14 +48,9 @@ size would leave visible.
 
 
 def least(call: Callable[[], object], repeats: int = 101) -> float:
-    """The least time of a call, in seconds."""
+    """The least processor time of a call, in seconds."""
     call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(processor_time(call) for _ in range(repeats))
 
 
 def processor_time(call: Callable[[], object]) -> float:
@@ -106,16 +102,18 @@ class Recorded(Denoiser):
         return x0
 
 
-def sampler_row(spec: str, problem: Problem) -> str:
-    """One sampler's seconds beside those of its calls of the denoiser and of its random numbers."""
-    sampler, prior = make_sampler(spec, {}), problem.denoiser
-    rows = Sampled(sampler).chunk(problem, SAMPLES)
-    x, rng = noisy(problem, rows), Rng([(0, "numbers")], rows)
+def measure(spec: str, problem: Problem, rows: int) -> tuple[list[float], list[tuple[Time, bool]]]:
+    """Of one chunk: the seconds of the sampler, of its calls alone and of its random numbers alone; and the calls."""
+    sampler, prior, x, rng = make_sampler(spec, {}), problem.denoiser, noisy(problem, rows), Rng([(0, "more")], rows)
+    recorded, drawn, normal = Recorded(prior), [], Rng.normal
 
-    recorded = Recorded(prior)
-    with mock.patch.object(Rng, "normal", autospec=True, side_effect=Rng.normal) as normal:
-        sample(sampler, Problem(recorded, problem.likelihood))
-    draws = normal.call_count
+    def counted(self: Rng, like: Tensor) -> Tensor:
+        drawn.append(like.shape)
+        return normal(self, like)
+
+    def run() -> None:
+        with mock.patch.object(Rng, "normal", counted):
+            sample(sampler, Problem(recorded, problem.likelihood), rows, stream_size=rows)
 
     def calls() -> None:
         for t, differentiated in recorded.calls:
@@ -126,16 +124,18 @@ def sampler_row(spec: str, problem: Problem) -> str:
                     prior(x, t)
 
     def numbers() -> None:
-        for _ in range(draws):
+        for _ in drawn:
             rng.normal(x)
 
-    def run() -> None:
-        sample(sampler, problem, SAMPLES, stream_size=rows, chunk=rows)
+    return [processor_time(part) for part in (run, calls, numbers)], recorded.calls
 
-    rounds = [[processor_time(part) for part in (run, calls, numbers)] for _ in range(ROUNDS)]
-    total, bare, drawing = (min(times) for times in zip(*rounds, strict=True))
-    bare, drawing = bare * (SAMPLES // rows), drawing * (SAMPLES // rows)
-    counts = f"{len(recorded.calls)} | {sum(differentiated for _, differentiated in recorded.calls)}"
+
+def sampler_row(spec: str, problem: Problem) -> str:
+    """One sampler's seconds beside those of its calls of the denoiser and of its random numbers."""
+    rows = Sampled(make_sampler(spec, {})).chunk(problem, SAMPLES)
+    times, calls = measure(spec, problem, rows)
+    total, bare, drawing = (value * (SAMPLES // rows) for value in times)
+    counts = f"{len(calls)} | {sum(differentiated for _, differentiated in calls)}"
     seconds = f"{total:.2f} | {bare:.2f} | {drawing:.2f}"
     return f"| {spec} | {counts} | {seconds} | {total / bare:.2f} | {(bare + drawing) / bare:.2f} |"
 
@@ -144,7 +144,7 @@ def main() -> None:
     torch.set_num_threads(1)
     square = torch.eye(1000)
     product = least(lambda: square @ square) * 1e3
-    print(HEAD.format(samples=SAMPLES, product=product, rounds=ROUNDS))
+    print(HEAD.format(samples=SAMPLES, product=product))
     for dimension in (20, 200):
         problem = mixture_problem(dimension, 0)
         forward, derived, plain = (value * 1e3 for value in denoiser_times(problem))
