@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/mixture.py > docs/results/mixture-cost.md
 
-About two minutes on one idle core. Everything is measured in one process, with one thread.
+Half a minute on one idle core. Everything is measured in one process, with one thread.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
+from unittest import mock
 
 import torch
+from torch import Tensor
 
 from midguide import autodiff
 from midguide.data.toy import mixture_problem
+from midguide.denoisers.base import Denoiser
 from midguide.problem import Problem
-from midguide.samplers.base import Sampler
+from midguide.rng import Rng
+from midguide.sampling import sample
+from midguide.schedules import Time
 from midguide.studies.presets import make_sampler
 from midguide.studies.sources import Sampled
 
@@ -27,72 +31,128 @@ SPECS += ("red-diff:authors", "unconditional")
 REFERENCE = {20: 4.4, 200: 20.0}
 """Seconds of the MGPS authors' code with a closed-form denoiser, where the product below takes 20 to 30 ms."""
 
+HEAD = """# Cost on the mixture
 
-def seconds(call: Callable[[], object], repeats: int = 101) -> float:
-    """The median time of a call."""
+Written by `OMP_NUM_THREADS=1 python benchmarks/mixture.py`: {samples:,} samples, one core, on which a
+1000x1000x1000 float32 product takes {product:.1f} ms.
+
+- Seconds: processor time of the one thread, on an idle core the time on the clock; of one chunk of samples, times the
+  number of chunks.
+- Calls: the same calls of the denoiser, at the same times and with the same derivatives, alone.
+- Numbers: drawing as many standard normal numbers as the sampler draws, alone.
+- Ratio: seconds over calls. Floor: calls and numbers over calls, the ratio of a sampler that does nothing else.
+
+What stands beside the calls is random numbers, optimiser and arithmetic on the state, which no network of practical
+size would leave visible.
+"""
+
+
+def least(call: Callable[[], object], repeats: int = 101) -> float:
+    """The least processor time of a call, in seconds."""
     call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return median(times)
+    return min(processor_time(call) for _ in range(repeats))
 
 
-def denoiser_times(problem: Problem, rows: int) -> tuple[float, float, float]:
-    """Of `SAMPLES` samples in chunks of `rows`: a forward, a forward with its vjp, and the plain arithmetic.
+def processor_time(call: Callable[[], object]) -> float:
+    """Processor time of one call, in seconds: other work on the machine does not count."""
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def noisy(problem: Problem, rows: int) -> Tensor:
+    """Samples of the prior at the noise of `TIME`, shape (rows, d)."""
+    prior = problem.denoiser
+    x = prior.schedule.level(TIME).alpha * prior.sample(rows)
+    return x + prior.schedule.level(TIME).sigma * Rng([(0, "noise")], rows).normal(x)
+
+
+def denoiser_times(problem: Problem) -> tuple[float, float, float]:
+    """Of `SAMPLES` samples: a forward, a forward with its vjp, and the plain arithmetic.
 
     The plain arithmetic: the product of the samples with the means in float64, which the logits need, a softmax over
     the components, and the product of the weights with the means.
     """
-    prior, chunks = problem.denoiser, SAMPLES // rows
-    x = prior.schedule.level(TIME).alpha * prior.sample(rows) + torch.randn(rows, *prior.event_shape)
-    means = torch.randn(25, *prior.event_shape)
+    prior, x = problem.denoiser, noisy(problem, SAMPLES)
+    means = prior.sample(25)
     double = means.double()
 
-    def plain() -> torch.Tensor:
+    def plain() -> Tensor:
         return torch.softmax((x.double() @ double.mT).float().clamp_(-60, 0), 1) @ means
 
-    def with_vjp() -> torch.Tensor:
-        return autodiff.vjp(lambda u: prior(u, TIME), x)[1](x)
-
     with torch.no_grad():
-        forward, bare = seconds(lambda: prior(x, TIME)), seconds(plain)
-    return forward * chunks, seconds(with_vjp) * chunks, bare * chunks
+        forward, bare = least(lambda: prior(x, TIME)), least(plain)
+    return forward, least(lambda: with_vjp(prior, x, TIME)), bare
+
+
+def with_vjp(prior: Denoiser, x: Tensor, t: Time) -> Tensor:
+    return autodiff.vjp(lambda u: prior(u, t), x)[1](x)
+
+
+class Recorded(Denoiser):
+    """A denoiser that notes the time of each call, and whether its derivative may be asked for."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner, self.schedule, self.event_shape = inner, inner.schedule, inner.event_shape
+        self.calls: list[tuple[Time, bool]] = []
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        x0 = self.inner(x, t)
+        self.calls.append((t, x0.requires_grad))
+        return x0
+
+
+def measure(spec: str, problem: Problem, rows: int) -> tuple[list[float], list[tuple[Time, bool]]]:
+    """Of one chunk: the seconds of the sampler, of its calls alone and of its random numbers alone; and the calls."""
+    sampler, prior, x, rng = make_sampler(spec, {}), problem.denoiser, noisy(problem, rows), Rng([(0, "more")], rows)
+    recorded, drawn, normal = Recorded(prior), [], Rng.normal
+
+    def counted(self: Rng, like: Tensor) -> Tensor:
+        drawn.append(like.shape)
+        return normal(self, like)
+
+    def run() -> None:
+        with mock.patch.object(Rng, "normal", counted):
+            sample(sampler, Problem(recorded, problem.likelihood), rows, stream_size=rows)
+
+    def calls() -> None:
+        for t, differentiated in recorded.calls:
+            if differentiated:
+                with_vjp(prior, x, t)
+            else:
+                with torch.no_grad():
+                    prior(x, t)
+
+    def numbers() -> None:
+        for _ in drawn:
+            rng.normal(x)
+
+    return [processor_time(part) for part in (run, calls, numbers)], recorded.calls
 
 
 def sampler_row(spec: str, problem: Problem) -> str:
-    """One sampler's seconds beside those of its calls of the denoiser, measured before and after."""
-    sampler: Sampler = make_sampler(spec, {})
-    source = Sampled(sampler)
-    rows = source.chunk(problem, SAMPLES)
-    before = denoiser_times(problem, rows)
-    cost = source.draw(problem, SAMPLES, [0]).cost
-    after = denoiser_times(problem, rows)
-    forward, with_vjp = (min(pair) for pair in zip(before[:2], after[:2], strict=True))
-    bare = (cost.network_forwards - cost.network_vjps) * forward + cost.network_vjps * with_vjp
-    counts = f"{cost.network_forwards:.0f} | {cost.network_vjps:.0f}"
-    return f"| {spec} | {counts} | {cost.seconds:.2f} | {bare:.2f} | {cost.seconds / bare:.2f} |"
+    """One sampler's seconds beside those of its calls of the denoiser and of its random numbers."""
+    rows = Sampled(make_sampler(spec, {})).chunk(problem, SAMPLES)
+    times, calls = measure(spec, problem, rows)
+    total, bare, drawing = (value * (SAMPLES // rows) for value in times)
+    counts = f"{len(calls)} | {sum(differentiated for _, differentiated in calls)}"
+    seconds = f"{total:.2f} | {bare:.2f} | {drawing:.2f}"
+    return f"| {spec} | {counts} | {seconds} | {total / bare:.2f} | {(bare + drawing) / bare:.2f} |"
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    square = torch.randn(1000, 1000)
-    product = seconds(lambda: square @ square)
-    print("# Cost on the mixture\n")
-    print(f"Written by `OMP_NUM_THREADS=1 python benchmarks/mixture.py`: {SAMPLES:,} samples, one core, on which a")
-    print(f"1000x1000x1000 float32 product takes {product * 1e3:.1f} ms. Calls: the time of the denoiser calls that a")
-    print("sampler counts, made alone, in the same chunks. What stands beside them is random numbers, optimiser and")
-    print("arithmetic on the state, which no network of practical size would leave visible.\n")
+    square = torch.eye(1000)
+    product = least(lambda: square @ square) * 1e3
+    print(HEAD.format(samples=SAMPLES, product=product))
     for dimension in (20, 200):
         problem = mixture_problem(dimension, 0)
-        forward, with_vjp, plain = denoiser_times(problem, SAMPLES)
+        forward, derived, plain = (value * 1e3 for value in denoiser_times(problem))
         print(f"## dx = {dimension}\n")
-        print(
-            f"Denoiser: forward {forward * 1e3:.2f} ms, with vjp {with_vjp * 1e3:.2f} ms; product, softmax and product"
-        )
-        print(f"alone {plain * 1e3:.2f} ms: ratio {forward / plain:.2f}.\n")
-        print("| sampler | forwards | vjps | seconds | calls | ratio |\n|---|---|---|---|---|---|")
+        print(f"Denoiser: forward {forward:.2f} ms, with vjp {derived:.2f} ms; product, softmax and product")
+        print(f"alone {plain:.2f} ms: ratio {forward / plain:.2f}.\n")
+        print("| sampler | forwards | vjps | seconds | calls | numbers | ratio | floor |")
+        print("|---|---|---|---|---|---|---|---|")
         for spec in SPECS:
             print(sampler_row(spec, problem), flush=True)
             print(f"{spec} in {dimension} dimensions done", file=sys.stderr)

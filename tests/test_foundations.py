@@ -80,14 +80,25 @@ def test_vjp_and_jvp_are_transposed():
     assert torch.allclose((pushed * vector).sum(), (tangent * pullback(vector)).sum())
 
 
+def test_a_function_that_knows_its_derivative_has_it_in_both_modes():
+    x, vector = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
+
+    def sine(u):
+        return autodiff.with_pullback(lambda v: (v.sin(), lambda w: w * v.cos()), u)
+
+    value, pullback = autodiff.vjp(sine, x)
+    assert torch.equal(value, x.sin())
+    assert torch.equal(pullback(vector), vector * x.cos())
+    assert torch.allclose(autodiff.jvp(sine, x, vector)[1], vector * x.cos())
+
+
 def test_adam_takes_the_steps_of_torch():
     rule, x = Adam(rate=0.1, beta_second=0.99), torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
     theirs = torch.nn.Parameter(x.clone())
     optimiser = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))
     state = rule.init(x)
     for _ in range(20):
-        state, update = rule.update(state, x.pow(3) - 0.3)
-        x = x + update
+        state, x = rule.update(state, x, x.pow(3) - 0.3)
         theirs.grad = theirs.detach().pow(3) - 0.3
         optimiser.step()
     assert torch.allclose(x, theirs.detach(), rtol=0, atol=1e-12)
@@ -95,13 +106,14 @@ def test_adam_takes_the_steps_of_torch():
 
 def test_normalised_descent_steps_have_the_length_of_the_rate_in_every_row():
     gradient = torch.tensor([[3.0, 4.0], [0.0, 1e-3], [0.0, 0.0]])
-    _, update = NormalisedSGD(rate=0.5).update(NormalisedSGD(rate=0.5).init(gradient), gradient)
-    assert torch.allclose(update.norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
+    rule, x = NormalisedSGD(rate=0.5), torch.ones_like(gradient)
+    _, moved = rule.update(rule.init(x), x, gradient)
+    assert torch.allclose((moved - x).norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
 
 
 def test_gradient_descent_goes_down():
-    gradient = torch.tensor([[2.0]])
-    assert SGD(rate=0.5).update(SGD(rate=0.5).init(gradient), gradient)[1].item() == -1.0
+    rule, x, gradient = SGD(rate=0.5), torch.tensor([[3.0]]), torch.tensor([[2.0]])
+    assert rule.update(rule.init(x), x, gradient)[1].item() == 2.0
 
 
 @pytest.mark.parametrize("rule", [Adam, SGD, NormalisedSGD])

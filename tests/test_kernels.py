@@ -75,6 +75,16 @@ def test_ddim_reproduces_the_marginal_for_every_eta(s, r, t, eta):
     assert math.isclose(got.std, eta * bridge(CLEAN, r, t).std, rel_tol=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("s", "r", "t"), LEVELS)
+def test_renoising_keeps_the_rest_of_the_noise(s, r, t, share):
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, z = torch.randn(3, 4, 3, generator=generator, dtype=torch.float64)
+    fresh, kept = share * r.sigma, math.sqrt(1 - share**2) * r.sigma
+    x_r = kernels.renoised(r, t, fresh).draw(x0, t.alpha * x0 + t.sigma * eps, z)
+    torch.testing.assert_close(x_r, r.alpha * x0 + kept * eps + fresh * z)
+
+
 @pytest.mark.parametrize("level", [Level(0.8, 0.6), Level(1.0, 5.0), Level(0.3, 0.7)])
 def test_conversions_round_trip(level):
     generator = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ from midguide.linalg import (
     largest_singular_value,
     reflect,
     symmetric_sqrt,
+    weighted_sum,
 )
 
 
@@ -23,6 +24,15 @@ def _normal(*shape, seed=0):
 def _covariance(d, seed):
     factor = _normal(d, d, seed=seed)
     return factor @ factor.mT / d + 0.1 * torch.eye(d, dtype=torch.float64)
+
+
+def test_a_weighted_sum_leaves_its_terms_as_they_were():
+    x, y = _normal(2, 3), _normal(2, 3, seed=1)
+    before = x.clone(), y.clone()
+    torch.testing.assert_close(weighted_sum((2.0, x), (-0.5, y), (1.0, x)), 3 * x - y / 2)
+    torch.testing.assert_close(weighted_sum((1.0, x)), x)
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
 
 
 def test_conjugate_gradients_solve_the_system():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 
@@ -47,9 +48,31 @@ def vjp(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Ten
 
 def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
     """`f(x)` and `df/dx tangent`, by forward-mode differentiation."""
-    with forward_ad.dual_level():
+    with torch.no_grad(), forward_ad.dual_level():
         value, derivative = forward_ad.unpack_dual(f(forward_ad.make_dual(x.detach(), tangent)))
     return value.detach(), torch.zeros_like(value) if derivative is None else derivative.detach()
+
+
+def with_pullback(f: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]], x: Tensor) -> Tensor:
+    """The value of a function that knows its derivative, which is then taken from it; there is no second one.
+
+    Args:
+        f: maps x to its value and to its pullback, the map from a vector w to `w^T df/dx`, shape of x.
+        x: where to evaluate, shape (B, ...).
+    """
+    return _WithPullback.apply(f, x) if torch.is_grad_enabled() else f(x)[0]
+
+
+class _WithPullback(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, f: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]], x: Tensor) -> Tensor:
+        value, ctx.pullback = f(x)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, vector: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.pullback(vector)
 
 
 def frozen(module: nn.Module) -> nn.Module:

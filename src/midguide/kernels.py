@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from midguide.linalg import weighted_sum
 from midguide.schedules import CLEAN, Level
 
 
@@ -34,7 +35,11 @@ class Bridge(NamedTuple):
 
     def mean(self, x_s: Tensor, x_t: Tensor) -> Tensor:
         """Mean of the bridge, shape of `x_t`."""
-        return self.weight_s * x_s + self.weight_t * x_t
+        return weighted_sum((self.weight_s, x_s), (self.weight_t, x_t))
+
+    def draw(self, x_s: Tensor, x_t: Tensor, z: Tensor) -> Tensor:
+        """What the bridge draws where the standard normal draw is `z`, shape of `x_t`."""
+        return weighted_sum((self.weight_s, x_s), (self.weight_t, x_t), (self.std, z))
 
 
 def transition(s: Level, t: Level) -> Transition:
@@ -62,9 +67,16 @@ def ddim(r: Level, t: Level, eta: float) -> Bridge:
     Mean `alpha_r x_0 + sqrt(sigma_r^2 - nu^2) (x_t - alpha_t x_0) / sigma_t`, std `nu = eta` times the bridge's
     (Song et al. 2021, Eq. 7 and 12).
     """
-    nu = eta * bridge(CLEAN, r, t).std
-    weight_t = math.sqrt(max(r.sigma**2 - nu**2, 0.0)) / t.sigma
-    return Bridge(r.alpha - weight_t * t.alpha, weight_t, nu)
+    return renoised(r, t, eta * bridge(CLEAN, r, t).std)
+
+
+def renoised(r: Level, t: Level, std: float) -> Bridge:
+    """From `t` to `r` given `x_0`, with fresh noise of `std`; the rest of the noise at `r` is that of `x_t`.
+
+    `x_r = alpha_r x_0 + sqrt(sigma_r^2 - std^2) eps + std z`, with `eps = (x_t - alpha_t x_0) / sigma_t`.
+    """
+    weight_t = math.sqrt(max(r.sigma**2 - std**2, 0.0)) / t.sigma
+    return Bridge(r.alpha - weight_t * t.alpha, weight_t, std)
 
 
 def score_from_x0(x_t: Tensor, x0: Tensor, t: Level) -> Tensor:
@@ -74,7 +86,7 @@ def score_from_x0(x_t: Tensor, x0: Tensor, t: Level) -> Tensor:
 
 def eps_from_x0(x_t: Tensor, x0: Tensor, t: Level) -> Tensor:
     """`eps = (x_t - alpha_t x_0) / sigma_t`."""
-    return (x_t - t.alpha * x0) / t.sigma
+    return weighted_sum((1 / t.sigma, x_t), (-t.alpha / t.sigma, x0))
 
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, t: Level) -> Tensor:

@@ -98,7 +98,7 @@ class GaussianLikelihood(Likelihood):
     def score(self, x: Tensor) -> Tensor:
         """`A^T (y - A x) / sigma_y^2` where A is linear."""
         if isinstance(self.operator, LinearOperator):
-            return self.operator.adjoint(self.difference(x)) / self.sigma_y**2
+            return self.operator.adjoint(self.difference(x) / self.sigma_y**2)
         return _differentiated(self.log_prob, x)
 
     def residual(self, x: Tensor) -> Tensor:

@@ -13,6 +13,15 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(1)
 
 
+def weighted_sum(*terms: tuple[float, Tensor]) -> Tensor:
+    """`sum_i w_i x_i` of pairs (w_i, x_i) of one shape, which goes once through memory for each."""
+    (weight, first), *others = terms
+    total = weight * first
+    for weight, x in others:
+        total.add_(x, alpha=weight)
+    return total
+
+
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """Values of shape (B,) reshaped to broadcast over the rows of `like`, shape (B, 1, ..., 1)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,10 +1,11 @@
-"""First-order optimisers as pure functions: (state, gradient) -> (state, update), row by row.
+"""First-order optimisers as pure functions: (state, parameter, gradient) -> (state, parameter), row by row.
 
-An update is what to add to the parameter. Nothing is shared between rows, so a row's path does not depend on its batch.
+Nothing is shared between rows, so a row's path does not depend on its batch.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
+from midguide.linalg import per_row
 
 
 class Optimiser(Protocol):
@@ -21,8 +23,8 @@ class Optimiser(Protocol):
         """State before the first step."""
         ...
 
-    def update(self, state: Any, gradient: Tensor) -> tuple[NamedTuple, Tensor]:
-        """New state and the update to add, shape of the parameter."""
+    def update(self, state: Any, parameter: Tensor, gradient: Tensor) -> tuple[NamedTuple, Tensor]:
+        """State and parameter after the step."""
         ...
 
 
@@ -47,13 +49,15 @@ class Adam:
     def init(self, parameter: Tensor) -> AdamState:
         return AdamState(0, torch.zeros_like(parameter), torch.zeros_like(parameter))
 
-    def update(self, state: AdamState, gradient: Tensor) -> tuple[AdamState, Tensor]:
+    def update(self, state: AdamState, parameter: Tensor, gradient: Tensor) -> tuple[AdamState, Tensor]:
         count = state.count + 1
         first = torch.lerp(gradient, state.first, self.beta_first)
-        second = torch.lerp(gradient.square(), state.second, self.beta_second)
-        scale = (second / (1 - self.beta_second**count)).sqrt_().add_(self.epsilon)
-        update = (first / scale).mul_(-self.rate / (1 - self.beta_first**count))
-        return AdamState(count, first, second), update
+        second = (self.beta_second * state.second).addcmul_(gradient, gradient, value=1 - self.beta_second)
+        # the bias correction of the second moment, taken out of the root
+        unbias = math.sqrt(1 - self.beta_second**count)
+        scale = second.sqrt().add_(unbias * self.epsilon)
+        rate = self.rate * unbias / (1 - self.beta_first**count)
+        return AdamState(count, first, second), torch.addcdiv(parameter, first, scale, value=-rate)
 
 
 class NoState(NamedTuple):
@@ -72,8 +76,8 @@ class SGD:
     def init(self, parameter: Tensor) -> NoState:
         return NoState()
 
-    def update(self, state: NoState, gradient: Tensor) -> tuple[NoState, Tensor]:
-        return state, -self.rate * gradient
+    def update(self, state: NoState, parameter: Tensor, gradient: Tensor) -> tuple[NoState, Tensor]:
+        return state, torch.sub(parameter, gradient, alpha=self.rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +92,9 @@ class NormalisedSGD:
     def init(self, parameter: Tensor) -> NoState:
         return NoState()
 
-    def update(self, state: NoState, gradient: Tensor) -> tuple[NoState, Tensor]:
+    def update(self, state: NoState, parameter: Tensor, gradient: Tensor) -> tuple[NoState, Tensor]:
         norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-        return state, gradient * (-self.rate / norm).reshape(-1, *[1] * (gradient.ndim - 1))
+        return state, parameter - per_row(self.rate / norm, gradient) * gradient
 
 
 def _check_rate(rate: float) -> None:

@@ -218,7 +218,8 @@ class _Progress:
         if self.held.streams is None:
             return fresh
         rng.set_state(self.held.streams)
-        tensors = {name: value.to(fresh[0].device) for name, value in self.held.tensors.items()}
+        # copies: matrix products round differently where memory is aligned differently, as in a file's buffer
+        tensors = {name: value.to(fresh[0].device).clone() for name, value in self.held.tensors.items()}
         return type(fresh)(**tensors, **self.held.numbers)
 
     def finish_chunk(self, draws: Tensor, counted: CountedDenoiser) -> None:

@@ -107,7 +107,7 @@ def _problem(
     prior: Gaussian | GaussianMixture, dimension: int, measurements: int, seed: int, sigma_y: float, dtype: torch.dtype
 ) -> Problem:
     # A is rounded to the type of the problem, so that the exact posterior in float64 is that of the very same A.
-    operator = Matrix.create(_normal(seed, "operator", measurements, dimension).to(dtype), (dimension,))
+    operator = Matrix.create(_normal(seed, "operator", measurements, dimension).to(dtype), (dimension,)).to(dtype)
     # Not the seed itself: the truth would share its stream with the samples that users draw with the same seed.
     truth = prior.sample(1, seed=stream_seed(seed, "truth"))
     return Problem.simulate(prior, operator, truth, sigma_y=sigma_y, seed=seed)

@@ -14,11 +14,13 @@ References: Moufad et al. 2025 (MGPS), Section 4 and Table 1; Cardoso et al. 202
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from midguide import autodiff
 from midguide.denoisers.base import Denoiser
 from midguide.denoisers.gaussian import (
     check_variances,
@@ -36,9 +38,14 @@ from midguide.schedules import CLEAN, Level, Schedule, Time
 
 
 class _Parts(NamedTuple):
-    """Means (K, d) in the eigenbasis, and the eigenbasis: none, (d, d), or (K, d, d)."""
+    """Means (K, d) in the eigenbasis, their squared norms and log weights (K,), and the eigenbasis.
+
+    The eigenbasis: none, (d, d), or (K, d, d).
+    """
 
     means: Tensor
+    norms: Tensor
+    log_weights: Tensor
     vectors: Tensor | None
 
 
@@ -70,7 +77,6 @@ class _AtLevel(NamedTuple):
     """
 
     logits: _Logits
-    slope: Tensor
     gain: Tensor
     shift: Tensor
     vectors: Tensor | None
@@ -119,24 +125,42 @@ class GaussianMixture(Denoiser):
         self._levels: dict[tuple[Level, torch.dtype, torch.device], _AtLevel] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        flat = x.reshape(len(x), self.dimension)
-        at = self._at(self.schedule.level(t), x.dtype, x.device)
+        level = self.schedule.level(t)
+        if self.kind == "shared isotropic":
+            return autodiff.with_pullback(lambda u: self._isotropic(u, level), x)
+        flat, at = x.reshape(len(x), self.dimension), self._at(level, x.dtype, x.device)
         exact = self._rotate(flat.double())
-        logits = at.logits.at(exact)
-        # Once the largest is taken off, float32 is enough, and its softmax three times as fast. Weights below e^-60 are
-        # held there: they change nothing, while denormal numbers in the product would double the time.
-        gaps = (logits - logits.detach().amax(1, keepdim=True)).clamp_min(-60.0).to(x.dtype)
+        weights = _softmax(at.logits.at(exact).mT, x.dtype).mT
         flat = flat if at.vectors is None else exact.to(x.dtype)
-        if at.logits.curvature is None and torch.is_grad_enabled():
-            linear = flat @ at.slope.mT  # the value of the logits needs float64, their derivative does not
-            gaps = gaps.detach() + (linear - linear.detach())
-        weights = torch.softmax(gaps, 1)
         if flat.ndim == 3:
             parts = weights[..., None] * (at.gain * flat + at.shift)
             return torch.einsum("bkd,ked->be", parts, at.vectors).reshape(x.shape)
         gain = at.gain if len(at.gain) == 1 else weights @ at.gain
         x0 = torch.addmm(gain * flat, weights, at.shift)
         return (x0 if at.vectors is None else x0 @ at.vectors.mT).reshape(x.shape)
+
+    def _isotropic(self, x: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The denoiser and its pullback where all components have the covariance `l I`.
+
+        `D(x) = (alpha l x + sigma^2 sum_k w_k(x) m_k) / s`, with `s = alpha^2 l + sigma^2` and w the softmax of
+        `log w_k + (alpha / s) (m_k^T x - alpha |m_k|^2 / 2)`. Components come first: the softmax is faster that way.
+        """
+        exact, means = (self._like(dtype, x.device) for dtype in (torch.float64, x.dtype))
+        variance = float(self._values)
+        total = level.alpha**2 * variance + level.sigma**2
+        slope, gain, rest = level.alpha / total, level.alpha * variance / total, level.sigma**2 / total
+        constant = exact.log_weights - 0.5 * level.alpha * slope * exact.norms
+        flat = x.reshape(len(x), self.dimension)
+        weights = _softmax(torch.addmm(constant[:, None], exact.means, flat.double().mT, alpha=slope), x.dtype)
+
+        def pullback(vector: Tensor) -> Tensor:
+            vector = vector.reshape(flat.shape)
+            along = means.means @ vector.mT
+            spread = weights * (along - (weights * along).sum(0))
+            return torch.addmm(vector, spread.mT, means.means, beta=gain, alpha=slope * rest).reshape(x.shape)
+
+        x0 = torch.addmm(flat, weights.mT, means.means, beta=gain, alpha=rest)
+        return x0.reshape(x.shape), pullback
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, computed in float64: (B, *event) -> (B,).
@@ -222,18 +246,18 @@ class GaussianMixture(Denoiser):
         """What the denoiser needs at this level; the last one is kept, since samplers come back to it."""
         key = level, dtype, device
         if key not in self._levels:
-            logits, (means, vectors) = self._logits(level, device), self._like(dtype, device)
-            gain, rest = (weight.to(means) for weight in posterior_weights(self._values, level))
-            self._levels = {key: _AtLevel(logits, logits.slope.to(dtype), gain, rest * means, vectors)}
+            parts = self._like(dtype, device)
+            gain, rest = (weight.to(parts.means) for weight in posterior_weights(self._values, level))
+            self._levels = {key: _AtLevel(self._logits(level, device), gain, rest * parts.means, parts.vectors)}
         return self._levels[key]
 
     def _logits(self, level: Level, device: torch.device) -> _Logits:
         """The logits at a level, where `S_k` has the eigenvalues `alpha^2 l_k + sigma^2`."""
-        values, means = self._values.to(device), self._like(torch.float64, device).means
+        values, parts = self._values.to(device), self._like(torch.float64, device)
         total = level.alpha**2 * values + level.sigma**2
-        slope = level.alpha * means / total
-        constant = self.weights.log().to(device) - 0.5 * total.log().expand(len(total), self.dimension).sum(1)
-        constant = constant - 0.5 * level.alpha * (slope * means).sum(1)
+        slope = level.alpha * parts.means / total
+        constant = parts.log_weights - 0.5 * total.log().expand(len(total), self.dimension).sum(1)
+        constant = constant - 0.5 * level.alpha * (slope * parts.means).sum(1)
         return _Logits(constant, slope, None if len(total) == 1 else -0.5 / total.expand(-1, self.dimension))
 
     def _rotate(self, exact: Tensor) -> Tensor:
@@ -257,8 +281,19 @@ class GaussianMixture(Denoiser):
             if vectors is not None:
                 means = means @ vectors if vectors.ndim == 2 else torch.einsum("kd,kde->ke", means, vectors)
                 vectors = vectors.to(device, dtype)
-            self._moved[dtype, device] = _Parts(means.to(device, dtype), vectors)
+            norms, log_weights = means.square().sum(-1).to(device, dtype), self.weights.log().to(device, dtype)
+            self._moved[dtype, device] = _Parts(means.to(device, dtype), norms, log_weights, vectors)
         return self._moved[dtype, device]
+
+
+def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """The softmax over components of float64 logits, shape (K, B), in the dtype of everything else.
+
+    Once the largest is taken off, float32 is enough, and its softmax several times as fast. Weights below e^-60 are
+    held there: they change nothing, while denormal numbers in a product of weights and means would double its time.
+    """
+    gaps = logits - logits.detach().amax(0)
+    return torch.softmax(gaps.to(dtype).clamp_min(-60.0), 0)
 
 
 def _normalised(weights: Tensor, components: int) -> Tensor:

@@ -139,11 +139,31 @@ class Matrix(SVDOperator):
         return self._reflect(x.flatten(1), self.factor.mT)
 
     def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
-        return _multiply(self.right.mT, coefficients).unflatten(1, self.event_shape)
+        return self._reflect(coefficients, self.factor).unflatten(1, self.event_shape)
 
     def ut(self, y: Tensor) -> Tensor:
         self._check_measurement(y)
         return _multiply(self.left.mT, y)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self._through_rows(self._inverse(self.singular_values(y)), y)
+
+    def prox(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
+        values = self.singular_values(x)
+        return x + self._through_rows(values / (values**2 + weight), y - self(x))
+
+    def _through_rows(self, weights: Tensor, y: Tensor) -> Tensor:
+        """`V diag(weights) U^T y`, by the r directions in which values are not zero."""
+        self._check_measurement(y)
+        r = self.reflectors.shape[-1]
+        coefficients = weights[..., :r] * _multiply(self.left[..., :r].mT, y)
+        return _multiply(self._row_space, coefficients).unflatten(1, self.event_shape)
+
+    @cached_property
+    def _row_space(self) -> Tensor:
+        """The first r columns of V, shape (d, r) or (N, d, r)."""
+        d, r = self.reflectors.shape[-2:]
+        return torch.eye(d, r).to(self.reflectors) - self.reflectors @ self.factor @ self.reflectors[..., :r, :].mT
 
     def _reflect(self, x: Tensor, factor: Tensor) -> Tensor:
         """`x - Y F Y^T x` for each row of x, shape (B, d)."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from midguide import kernels
 from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
+from midguide.linalg import weighted_sum
 from midguide.operators.base import LinearOperator, SVDOperator
 from midguide.problem import Problem
 from midguide.rng import Rng
@@ -134,8 +135,8 @@ class DDNM:
         x0_hat = problem.denoiser(x_t, t)
         eps = kernels.eps_from_x0(x_t, x0_hat, level_t)
         x0 = x0_hat - operator.pinv(operator(x0_hat) - y)
-        noise = self.eta * rng.normal(x_t) + math.sqrt(1 - self.eta**2) * eps
-        return level_s.alpha * x0 + level_s.sigma * noise
+        fresh, kept = level_s.sigma * self.eta, level_s.sigma * math.sqrt(1 - self.eta**2)
+        return weighted_sum((level_s.alpha, x0), (fresh, rng.normal(x_t)), (kept, eps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +177,10 @@ class DDNMPlus:
         z = spectrum.vt(rng.normal(x_t))
         c, sigma = level_s.alpha * spectrum.noise, level_s.sigma  # infinite on the null space
 
-        weight = torch.where(sigma >= c, 1.0, sigma * math.sqrt(1 - self.eta**2) / c)
-        x0 = spectrum.vt(x0_hat)
-        x0 = torch.where(spectrum.seen, x0 + weight * (spectrum.y - x0), x0)
-        on_range = torch.where(sigma >= c, (sigma**2 - c**2).clamp_min(0).sqrt(), self.eta * sigma) * z
-        on_null_space = sigma * (self.eta * z + math.sqrt(1 - self.eta**2) * eps)
-        return spectrum.v(level_s.alpha * x0 + torch.where(spectrum.seen, on_range, on_null_space), x_t)
+        # for each coefficient: weight of y, of fresh noise, of the noise in x_t
+        rest = sigma * math.sqrt(1 - self.eta**2)
+        replaced = torch.where(sigma >= c, 1.0, rest / c)  # 0 on the null space
+        fresh = torch.where(sigma >= c, (sigma**2 - c**2).clamp_min(0).sqrt(), self.eta * sigma)
+        kept = torch.where(spectrum.seen, torch.zeros_like(c), rest)
+        x0 = torch.lerp(spectrum.vt(x0_hat), spectrum.y, replaced)
+        return spectrum.v((level_s.alpha * x0).addcmul_(fresh, z).addcmul_(kept, eps), x_t)

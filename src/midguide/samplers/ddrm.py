@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from midguide import kernels
 from midguide.likelihoods import GaussianLikelihood
 from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
@@ -80,13 +81,15 @@ class DDRM:
         spectrum = spectral_gaussian(problem)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0 = spectrum.vt(problem.denoiser(x_t, t))
-        eps = (spectrum.vt(x_t) / level_t.alpha - x0) / level_t.ratio
+        eps = kernels.eps_from_x0(spectrum.vt(x_t), x0, level_t)
         z = spectrum.vt(rng.normal(x_t))
-        sigma, c, y = level_s.ratio, spectrum.noise, spectrum.y
-        kept, eta_b = math.sqrt(1 - self.eta**2), self.eta_measured
+        sigma, c = level_s.ratio, spectrum.noise  # c is infinite on the null space
 
-        null_space = x0 + kept * sigma * eps + self.eta * sigma * z
-        barely = x0 + kept * sigma * (y - x0) / c + self.eta * sigma * z
-        well = (1 - eta_b) * x0 + eta_b * y + (sigma**2 - (eta_b * c) ** 2).clamp_min(0).sqrt() * z
-        coefficients = torch.where(spectrum.seen, torch.where(sigma >= c, well, barely), null_space)
+        # for each coefficient: weight of y, of fresh noise, of the noise in x_t
+        rest = sigma * math.sqrt(1 - self.eta**2)
+        replaced = torch.where(sigma >= c, self.eta_measured, rest / c)  # 0 on the null space
+        well = (sigma**2 - (self.eta_measured * c) ** 2).clamp_min(0).sqrt()
+        fresh = torch.where(sigma >= c, well, self.eta * sigma)
+        kept = torch.where(spectrum.seen, torch.zeros_like(c), rest)
+        coefficients = torch.lerp(x0, spectrum.y, replaced).addcmul_(fresh, z).addcmul_(kept, eps)
         return Step(NoisyState(level_s.alpha * spectrum.v(coefficients, x_t)), {})

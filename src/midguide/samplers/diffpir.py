@@ -85,9 +85,8 @@ class DiffPIR:
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         rho = self.strength * (likelihood.sigma_y / level_t.ratio) ** 2
         x0 = _data_step(likelihood, problem.denoiser(x_t, t), rho)
-        eps = kernels.eps_from_x0(x_t, x0, level_t)
-        noise = math.sqrt(1 - self.share) * eps + math.sqrt(self.share) * rng.normal(x_t)
-        return Step(NoisyState(level_s.alpha * x0 + level_s.sigma * noise), {})
+        move = kernels.renoised(level_s, level_t, math.sqrt(self.share) * level_s.sigma)
+        return Step(NoisyState(move.draw(x0, x_t, rng.normal(x_t))), {})
 
 
 def _data_step(likelihood: GaussianLikelihood, x0_hat: Tensor, rho: float) -> Tensor:

@@ -74,5 +74,5 @@ class DPS:
         scale = (self.guidance / norm).where(norm > 0, 0.0)
 
         move = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
-        x_s = move.mean(x0_hat, x_t) + move.std * rng.normal(x_t) - per_row(scale, x_t) * gradient
+        x_s = move.draw(x0_hat, x_t, rng.normal(x_t)) - per_row(scale, x_t) * gradient
         return Step(NoisyState(x_s), {"misfit": norm})

@@ -136,7 +136,7 @@ class MGPS:
             bridge, pin = kernels.bridge(level_1, level_s, level_t), x0_hat
         else:
             bridge, pin = kernels.bridge(level_l, level_s, level_t), x_l
-        x_s = bridge.mean(pin, x_t) + bridge.std * rng.normal(x_t)
+        x_s = bridge.draw(pin, x_t, rng.normal(x_t))
         info = {"chi_square": problem.likelihood.chi_square(x0_hat)}
         return Step(MGPSState(x_s, x0_hat, state.position - 1), info)
 
@@ -187,18 +187,18 @@ class MGPS:
     ) -> tuple[Tensor, Tensor]:
         """Fit `N(mu, diag(exp(2 rho)))` to `exp(-potential) prior` from `start`; a draw, and the last prediction."""
         mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
-        precision = 1 / prior.std**2
+        std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
         mu_state, rho_state = self.optimiser.init(mu), self.optimiser.init(rho)
         prediction = mu
         for _ in range(count):
-            std = rho.exp()
-            noise = std * rng.normal(mu)
+            noise = rng.normal(mu).mul_(std)
             gradient, prediction = potential(mu + noise)
-            kl_mu, kl_rho = precision * (mu - prior.mean), precision * std.square() - 1
-            mu_state, mu_update = self.optimiser.update(mu_state, kl_mu.add_(gradient))
-            rho_state, rho_update = self.optimiser.update(rho_state, kl_rho.addcmul_(gradient, noise))
-            mu, rho = mu + mu_update, rho + rho_update
-        return mu + rho.exp() * rng.normal(mu), prediction
+            by_rho = (gradient * noise).addcmul_(std, std, value=precision).sub_(1)
+            by_mu = gradient.add(mu - prior.mean, alpha=precision)
+            mu_state, mu = self.optimiser.update(mu_state, mu, by_mu)
+            rho_state, rho = self.optimiser.update(rho_state, rho, by_rho)
+            std = rho.exp()
+        return torch.addcmul(mu, std, rng.normal(mu)), prediction
 
 
 class Gaussian(NamedTuple):

@@ -92,7 +92,7 @@ class PGDM:
             raise UnsupportedProblem(f"{type(operator).__name__} has no pseudo-inverse")
 
         move = kernels.bridge(CLEAN, level_s, level_t)
-        x_s = move.mean(x0_hat, x_t) + move.std * rng.normal(x_t) + weight * pullback(correction)
+        x_s = torch.add(move.draw(x0_hat, x_t, rng.normal(x_t)), pullback(correction), alpha=weight)
         return Step(NoisyState(x_s), {"misfit": (y - measured).flatten(1).norm(dim=1)})
 
 

@@ -82,7 +82,7 @@ class PSLD:
 
         value, gradient, z0 = autodiff.value_and_grad(energy, z_t)
         move = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
-        z_s = move.mean(z0, z_t) + move.std * rng.normal(z_t) - gradient
+        z_s = move.draw(z0, z_t, rng.normal(z_t)) - gradient
         return Step(NoisyState(z_s), {"energy": value})
 
 

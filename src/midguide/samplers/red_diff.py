@@ -17,12 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from midguide import autodiff, kernels
+from midguide import autodiff
 from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
-from midguide.linalg import inner
+from midguide.linalg import inner, weighted_sum
 from midguide.operators.base import LinearOperator
 from midguide.optim import Adam, AdamState
 from midguide.problem import Problem
@@ -88,18 +89,18 @@ class REDDiff:
 
     def step(self, problem: Problem, state: REDDiffState, t: Time, s: Time, rng: Rng) -> Step:
         level, mu = problem.schedule.level(t), state.mu
-        z = rng.normal(mu)
-        x_t = level.alpha * mu + level.sigma * z
-        eps = kernels.eps_from_x0(x_t, problem.denoiser(x_t, t), level)
+        x_t = weighted_sum((level.alpha, mu), (level.sigma, rng.normal(mu)))
+        x0_hat = problem.denoiser(x_t, t)
 
         def misfit(x: Tensor) -> tuple[Tensor, Tensor]:
             r = problem.likelihood.difference(x)
             return 0.5 * inner(r, r) / r[0].numel(), r
 
         value, gradient, _ = autodiff.value_and_grad(misfit, mu)
-        gradient = gradient + self.weight * level.ratio / mu[0].numel() * (eps - z)
-        moments, update = self._adam.update(AdamState(state.count, state.first, state.second), gradient)
-        return Step(REDDiffState(mu + update, moments.first, moments.second, moments.count), {"misfit": value})
+        # (sigma_t / alpha_t) (eps(x_t, t) - z) = mu - D(x_t, t)
+        gradient = torch.add(gradient, mu - x0_hat, alpha=self.weight / mu[0].numel())
+        moments, mu = self._adam.update(AdamState(state.count, state.first, state.second), mu, gradient)
+        return Step(REDDiffState(mu, moments.first, moments.second, moments.count), {"misfit": value})
 
     def finish(self, problem: Problem, state: REDDiffState, t: Time) -> Tensor:
         return state.mu

@@ -116,7 +116,7 @@ class ReSample:
         else:
             z0, gradient = problem.denoiser(z_t, t), torch.zeros_like(z_t)
         move = kernels.bridge(CLEAN, level_s, level_t)
-        z_s = move.mean(z0, z_t) + move.std * rng.normal(z_t) - self.guidance * level_t.alpha**2 * gradient
+        z_s = move.draw(z0, z_t, rng.normal(z_t)) - self.guidance * level_t.alpha**2 * gradient
 
         # hard data consistency, and back to the noise level of s
         if not guided and (state.position - 1) % self.every == 0:
@@ -153,6 +153,6 @@ def _descend(likelihood: Likelihood, x: Tensor, rate: float, iterations: int) ->
         running = chi_square >= 1.0
         if not bool(running.any()):
             break
-        moments, update = optimiser.update(moments, gradient)
-        x = torch.where(per_row(running, x), (1 - rate * WEIGHT_DECAY) * x + update, x)
+        moments, moved = optimiser.update(moments, (1 - rate * WEIGHT_DECAY) * x, gradient)
+        x = torch.where(per_row(running, x), moved, x)
     return x

@@ -50,5 +50,4 @@ class Unconditional:
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x0_hat = problem.denoiser(state.x_t, t)
         move = kernels.ddim(problem.schedule.level(s), problem.schedule.level(t), self.eta)
-        x_s = move.mean(x0_hat, state.x_t) + move.std * rng.normal(state.x_t)
-        return Step(NoisyState(x_s), {})
+        return Step(NoisyState(move.draw(x0_hat, state.x_t, rng.normal(state.x_t))), {})
