@@ -121,8 +121,8 @@ def test_law_of_a_mixture_is_refused(tiny):
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiments_are_complete_and_have_their_floor(path):
-    study = load_study(path)
+def test_experiments_are_complete_and_have_their_floor(path, ecg_prior):
+    study = load_study(path, [("problems.prior", str(ecg_prior))] if path.stem.startswith("ecg") else ())
     assert study.head.name == path.stem
     if path.stem != "gaussian-midpoint":  # laws, without draws
         assert any(unit.spec in FIXED or unit.spec == "unconditional" for unit in study.units)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,28 @@ def read_index(folder: str | Path) -> tuple[Entry, ...]:
     return entries
 
 
+def entries_of(folder: str | Path, split: str) -> tuple[Entry, ...]:
+    """The lines of the index that belong to a split, in its order.
+
+    Raises:
+        ConfigError: there is no such split.
+        DataError: see `read_index`.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}", hint=f"one of {', '.join(SPLITS)}")
+    return tuple(entry for entry in read_index(folder) if entry.split == split)
+
+
+def content(folder: str | Path, entries: Sequence[Entry], *, rate: int = 100) -> str:
+    """SHA-256 of the files of these records; one that is missing counts as empty."""
+    whole = hashlib.sha256()
+    for entry in entries:
+        for suffix in (".hea", ".dat"):
+            path = Path(folder) / f"{entry.files.get(rate, '')}{suffix}"
+            whole.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+    return whole.hexdigest()
+
+
 def load_split(
     folder: str | Path, split: str, form: EcgFormat, *, rate: int = 100, refuse_broken: bool = False
 ) -> Split:
@@ -117,14 +140,10 @@ def load_split(
     Raises:
         DataError: see `read_index`; there is no recording in the split; or, with `refuse_broken`, the first broken one.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}", hint=f"one of {', '.join(SPLITS)}")
     entries, signals, broken = [], [], {}
-    for entry in read_index(folder):
-        if entry.split != split:
-            continue
+    for entry in entries_of(folder, split):
         try:
-            signals.append(_load(Path(folder), entry, form, rate).float())
+            signals.append(load_entry(folder, entry, form, rate=rate).float())
             entries.append(entry)
         except DataError as error:
             if refuse_broken:
@@ -149,11 +168,16 @@ def labels(entries: Sequence[Entry]) -> Tensor:
     return torch.tensor(rows, dtype=torch.bool).reshape(len(entries), len(DIAGNOSES))
 
 
-def _load(folder: Path, entry: Entry, form: EcgFormat, rate: int) -> Tensor:
+def load_entry(folder: str | Path, entry: Entry, form: EcgFormat, *, rate: int = 100) -> Tensor:
+    """One record in the form of a prior: mV, float64, shape (9, time).
+
+    Raises:
+        DataError: the record is broken, of another length or rate, or there is no file of this rate; names it.
+    """
     if rate not in entry.files:
         known = ", ".join(map(str, entry.files)) or "none"
         raise DataError(f"record {entry.name} has no file of {rate} samples per second", hint=f"it has: {known}")
-    recording = load_recording(folder / entry.files[rate])
+    recording = load_recording(Path(folder) / entry.files[rate])
     if recording.rate_hz != rate:
         raise DataError(f"record {entry.name} has {recording.rate_hz:g} samples per second, not {rate}")
     check_complete(recording, seconds=SECONDS)

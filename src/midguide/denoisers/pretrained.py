@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from midguide.denoisers.base import Autoencoder
 from midguide.errors import CheckpointError
+from midguide.leads import EcgFormat
 from midguide.schedules import Schedule, Time
 
 # Where training codes keep the weights inside their checkpoints, averaged ones first: those are meant to be used.
@@ -40,6 +41,7 @@ class Pretrained:
         name: what to call the prior in records.
         provenance: what the record says of its origin: sha256, format.
         autoencoder: that of the latents, where the samples are latents.
+        ecg: how it holds a recording, for a prior of electrocardiograms.
     """
 
     network: nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -52,6 +54,7 @@ class Pretrained:
     name: str = "custom"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     autoencoder: Autoencoder | None = None
+    ecg: EcgFormat | None = None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -41,8 +41,9 @@ from typing import Any, NamedTuple
 
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.metrics.registry import METRICS
-from midguide.studies.images import BUILT_IN, forget_files
+from midguide.studies.files import forget_files
 from midguide.studies.presets import dataclass_from_settings, suggestion
+from midguide.studies.problems import BUILT_IN
 from midguide.studies.sources import FIXED
 from midguide.studies.tables import (
     Head,
@@ -163,7 +164,7 @@ def _units(
             n, preset = match.samples or n, match.preset or preset
     where = f"sampler {sampler.label!r} on problem {problem.label!r}"
     try:
-        source = sampler.make(settings, preset)
+        source = sampler.make(problem.kind, settings, preset)
         first = problem.kind.probe(problem.seeds[0])
         source.check(first)
         for seed in problem.seeds:
@@ -193,7 +194,7 @@ def _units(
 def _refusal(problem: ProblemRow, sampler: SamplerRow) -> str:
     """Why a sampler cannot handle a problem; empty where it could."""
     try:
-        sampler.make({}).check(problem.kind.probe(problem.seeds[0]))
+        sampler.make(problem.kind).check(problem.kind.probe(problem.seeds[0]))
     except UnsupportedProblem as error:
         return error.message
     return ""
