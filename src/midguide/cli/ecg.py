@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.ecg_diagnose import diagnose
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
     app = typer.Typer(help=f"Electrocardiograms. {WARNING}", no_args_is_help=True)
     app.command("reconstruct")(reconstruct)
     app.command("demo")(demo)
+    app.command("diagnose")(diagnose)
     return app
 
 

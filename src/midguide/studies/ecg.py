@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,6 +31,9 @@ BUILT_IN = (SIMULATOR, PRIOR)
 
 FIRST_TO_TRAIN, TO_TRAIN = 1_000_000, 400
 """Simulated patients that the baselines learn from: the first, and how many. Those of problems are below."""
+
+FIRST_TO_VALIDATE, TO_VALIDATE = 900_000, 200
+"""Likewise those on which thresholds are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,29 @@ class EcgProblem:
             return f"simulator {FIRST_TO_TRAIN} {TO_TRAIN}"
         return _training_content(self.data, self.rate)
 
+    def window_mv(self, seed: int) -> Tensor:
+        """The truth of a problem in mV, shape (9, time).
+
+        Raises:
+            DataError: there is no such recording, it is broken, or the truths are draws of the prior.
+        """
+        if self.data == PRIOR:
+            raise DataError("draws of the prior are no recordings", hint="name data that have labels")
+        return self.form.unit_mv * self._window(seed)[0]
+
+    def labels(self, seed: int, targets: str) -> Tensor | None:
+        """Which of `ptbxl.TARGETS` the patient has, boolean, shape (classes,); None where that is not known."""
+        if self.data == SIMULATOR:
+            return _simulated_labels(seed, targets)
+        entry = _entries(self.data, self.split)[seed]
+        return ptbxl.labels([entry], targets)[0] if ptbxl.is_labelled(entry, targets) else None
+
+    def to_validate(self) -> tuple[EcgProblem, Sequence[int]]:
+        """The same problem with the data to choose thresholds on: fold 9, or other simulated patients; its seeds."""
+        if self.data == SIMULATOR:
+            return self, range(FIRST_TO_VALIDATE, FIRST_TO_VALIDATE + TO_VALIDATE)
+        return replace(self, split="val"), range(len(_entries(self.data, "val")))
+
     @property
     def _denoiser(self) -> NetworkDenoiser | LatentPrior:
         return prior_of(self.prior, self.dtype)
@@ -151,6 +177,14 @@ def middle(nine: Tensor, samples: int) -> Tensor:
     start = max(nine.shape[-1] - samples, 0) // 2
     window = nine[..., start : start + samples]
     return F.pad(window, (0, samples - window.shape[-1]))
+
+
+def _simulated_labels(number: int, targets: str) -> Tensor | None:
+    """Of a simulated patient the diagnosis is known, which is its condition; the superclass is not simulated."""
+    if targets != "diagnoses":
+        return None
+    condition = list(CONDITIONS)[number % len(CONDITIONS)]
+    return torch.tensor([name == condition for name in ptbxl.DIAGNOSES])
 
 
 @kept(2)

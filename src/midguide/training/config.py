@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,6 +15,7 @@ from midguide.leads import EcgFormat
 from midguide.nn.autoencoder import AutoencoderConfig
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name
 from midguide.nn.unet import UNetConfig
+from midguide.nn.xresnet1d import XResNet1dConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +134,43 @@ class AutoencoderTrainingConfig(LoopConfig):
             raise ConfigError(f"decoder_std must be positive, got {self.decoder_std}")
 
 
-_READERS = {"prior": TypeAdapter(TrainingConfig), "autoencoder": TypeAdapter(AutoencoderTrainingConfig)}
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTrainingConfig(LoopConfig):
+    """How to train a classifier of electrocardiograms; its recipe says `kind = "ecg-classifier"`.
+
+    Args:
+        network: its shape; the number of classes follows from the targets.
+        targets: `diagnoses`, the four of the MGPS paper, or `superclasses`, the five of PTB-XL.
+        ecg: form of the recordings: that of the prior whose draws it is to judge.
+        length: samples of a window, cut out at random.
+        aggregation: of the windows of a recording: `max` or `mean`.
+        threshold: how thresholds are chosen on fold 9: `balanced`, `f1`, or a number.
+    """
+
+    network: XResNet1dConfig = field(default_factory=XResNet1dConfig)
+    targets: Literal["diagnoses", "superclasses"] = "diagnoses"
+    ecg: EcgFormat = field(default_factory=EcgFormat)
+    length: int = 250
+    aggregation: Literal["max", "mean"] = "max"
+    threshold: Literal["balanced", "f1"] | float = "balanced"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 1 or self.flip:
+            raise ConfigError(f"length={self.length}, flip={self.flip}", hint="positive; flip = false")
 
 
-def load_training_config(path: str | Path) -> TrainingConfig | AutoencoderTrainingConfig:
-    """Read a recipe from a TOML file; its `kind` says whether for a prior, the default, or an autoencoder.
+Recipe = TrainingConfig | AutoencoderTrainingConfig | ClassifierTrainingConfig
+
+_READERS: dict[str, TypeAdapter[Any]] = {
+    "autoencoder": TypeAdapter(AutoencoderTrainingConfig),
+    "ecg-classifier": TypeAdapter(ClassifierTrainingConfig),
+    "prior": TypeAdapter(TrainingConfig),
+}
+
+
+def load_training_config(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file; its `kind` says for what: a prior, the default, or another of `_READERS`.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown key or a value of the wrong type; names the first.
