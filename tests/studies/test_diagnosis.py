@@ -25,7 +25,7 @@ study.batch = 10
 study.keep_samples = true
 study.metrics = ["chi_square"]
 problems = [
-    {{ label = "lead I", kind = "ecg", operator = "ecg-missing-leads", prior = "{0}", seeds = {{ first = 0, count = 20 }} }},
+    {{ label = "lead I", kind = "ecg", operator = "ecg-missing-leads", prior = "{0}", seeds = {1} }},
 ]
 samplers = [{{ spec = "zero" }}, {{ spec = "ridge" }}]
 """
@@ -59,7 +59,7 @@ def classifier(ecg_prior):
 @pytest.fixture
 def hearts(tmp_path, ecg_prior):
     path = tmp_path / "hearts.toml"
-    path.write_text(STUDY.format(ecg_prior))
+    path.write_text(STUDY.format(ecg_prior, list(range(20))))
     study = load_study(path)
     store = Store.create(tmp_path / "out", study.plain, [])
     run_units(study, store, list(study.units))

@@ -121,7 +121,7 @@ class _ImagePrior:
 
 @dataclass(frozen=True)
 class _EcgPrior:
-    """A prior of electrocardiograms, in its own units."""
+    """A prior of electrocardiograms, in its own units; or a network for their hidden parts."""
 
     recipe: TrainingConfig
     form: EcgFormat
@@ -137,8 +137,11 @@ class _EcgPrior:
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         from midguide.files import replacing
         from midguide.plots.ecg import ecg_strips
+        from midguide.training.conditional import export_conditional
         from midguide.training.report import export_prior
 
+        if self.recipe.condition is not None:
+            return export_conditional(self.recipe, network, self.kept, folder, origin=origin)
         paths, name = export_prior(self.recipe, network, self.kept, folder, origin=origin), self.recipe.name
         samples, picture = self.form.unit_mv * _unconditional(paths[0], STRIPS)[0], paths[0].with_suffix(".png")
         footer = f"unconditional samples of the prior {name}, {GRID_STEPS} steps, seed 0; none chosen"
@@ -213,7 +216,8 @@ def _ecg_prior(recipe: TrainingConfig, form: EcgFormat, data: Path) -> _EcgPrior
     from midguide.nn.registry import check_fits
     from midguide.training.sources import Signals
 
-    check_fits(recipe.network, (len(form.leads), recipe.length), "recordings")
+    channels = len(form.leads) * (1 if recipe.condition is None else 3)
+    check_fits(recipe.network, (channels, recipe.length), "recordings")
     source, kept = (Signals(split.signals / form.unit_mv, recipe.length) for split in _splits(data, form))
     return _EcgPrior(recipe, form, source, kept)
 

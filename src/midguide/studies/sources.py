@@ -26,6 +26,7 @@ from midguide.samples import Cost, Samples
 from midguide.sampling import sample
 from midguide.studies.guesses import RepeatedBeats, ZeroFill, ridge
 from midguide.studies.problems import ProblemKind, exact_prior
+from midguide.studies.trained import TrainedDiff
 
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
@@ -139,7 +140,10 @@ FIXED: dict[str, Callable[[ProblemKind], Source]] = {
     "ridge": ridge,
     "zero": lambda kind: ZeroFill(),
 }
-"""Specs that name no sampler, and their sources for the problems of a kind."""
+"""Specs that name no sampler and have no settings, and their sources for the problems of a kind."""
+
+OWN: dict[str, type[Source]] = {"trained-diff": TrainedDiff}
+"""Specs of sources that are no samplers and have settings, those of the dataclass."""
 
 OF_A_SAMPLER: dict[str, Callable[[Sampler], Source]] = {
     "samples": Sampled,

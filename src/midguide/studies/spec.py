@@ -25,8 +25,8 @@
     settings = { steps = 300 }
 
 Every key must be known, every override must match a cell, and every sampler must accept its problems: otherwise the
-study is refused before anything runs. Paths (`data`, and `prior` where it is a file) are relative to the folder of the
-call, and stored as absolute ones.
+study is refused before anything runs. Paths (`data`, the `network` of a sampler, a `prior` that is a file) are relative
+to the folder of the call, and stored as absolute ones.
 """
 
 from __future__ import annotations
@@ -206,8 +206,16 @@ def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
         for key, names in (("data", BUILT_IN), ("prior", ())):
             value = row.get(key)
             if isinstance(value, str) and value not in names and (key == "data" or value.endswith(".safetensors")):
-                row[key] = str(Path(value).expanduser().resolve())
+                row[key] = _absolute(value)
+    for row in tables_of(plain, "samplers"):
+        settings = row.get("settings")
+        if isinstance(settings, dict) and isinstance(settings.get("network"), str):
+            settings["network"] = _absolute(settings["network"])
     return plain
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:

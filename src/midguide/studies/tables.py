@@ -13,7 +13,7 @@ from midguide.errors import ConfigError
 from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.presets import dataclass_from_settings, make_sampler, suggestion
 from midguide.studies.problems import KINDS, ProblemKind
-from midguide.studies.sources import FIXED, OF_A_SAMPLER, Source, fixed
+from midguide.studies.sources import FIXED, OF_A_SAMPLER, OWN, Source, fixed
 
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
@@ -113,6 +113,8 @@ class SamplerRow:
         spec, merged = self.spec(preset), {**self.settings, **settings}
         if spec in FIXED:
             return fixed(spec, merged, kind)
+        if spec in OWN:
+            return dataclass_from_settings(OWN[spec], merged, spec)
         if self.table.source not in OF_A_SAMPLER:
             raise ConfigError(f"unknown source {self.table.source!r}", hint=suggestion(self.table.source, OF_A_SAMPLER))
         return OF_A_SAMPLER[self.table.source](make_sampler(spec, merged))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from midguide.denoisers.conditional import Condition
 from midguide.errors import ConfigError
 from midguide.leads import EcgFormat
 from midguide.nn.autoencoder import AutoencoderConfig
@@ -88,6 +89,9 @@ class TrainingConfig(LoopConfig):
         level_mean: mean of the log-normal over `sigma/alpha` that noise levels are drawn from.
         level_std: its standard deviation.
         uniform_levels: share of the draws that are uniform over the times instead.
+        condition: makes it no prior but a network that draws what is hidden, given the rest, of electrocardiograms:
+            `half`, of which one half of all leads is hidden, or `half-of-each-lead`. Its network takes three times as
+            many channels as it returns: the noisy hidden part, the known part, and which is which.
     """
 
     network: BodyConfig = field(default_factory=UNetConfig)
@@ -97,6 +101,7 @@ class TrainingConfig(LoopConfig):
     level_mean: float = -0.8
     level_std: float = 1.4
     uniform_levels: float = 0.3
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,11 +109,14 @@ class TrainingConfig(LoopConfig):
             raise ConfigError(f"prediction must be eps, v or x0, got {self.prediction!r}")
         if self.length < 1:
             raise ConfigError(f"length must be positive, got {self.length}")
-        if self.network.in_channels != self.network.out_channels:
+        inputs = self.network.out_channels * (1 if self.condition is None else 3)
+        if self.network.in_channels != inputs:
             raise ConfigError(
                 f"the network takes {self.network.in_channels} channels and returns {self.network.out_channels}",
-                hint="in training they are as many: a variance is not learned",
+                hint="as many: no variance is learned in training; with a condition it takes three times as many",
             )
+        if self.condition is not None and self.ecg is None:
+            raise ConfigError("a condition is one of electrocardiograms", hint="add a table [ecg]")
 
     @property
     def body(self) -> str:
