@@ -93,6 +93,14 @@ def test_a_recording_without_a_truth_has_no_errors_but_a_reconstruction(ecg, tmp
     assert "absolute error" not in table.out
 
 
+def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_path):
+    whole = simulate(1, seconds=0.5, rate_hz=100.0)
+    write_csv(tmp_path / "short.csv", whole)
+    result = ecg("reconstruct", "short.csv", "--leads", "I", "--json").json
+    assert result["mae_hidden_mv"] > 0
+    assert np.load(result["files"]["samples"])["samples_mv"].shape == (3, 12, 50)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from midguide.data.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
 from midguide.studies.expected import load_expected
@@ -126,6 +127,16 @@ def test_experiments_are_complete_and_have_their_floor(path, ecg_prior):
     assert study.head.name == path.stem
     if path.stem != "gaussian-midpoint":  # laws, without draws
         assert any(unit.spec in FIXED or unit.spec == "unconditional" for unit in study.units)
+
+
+def test_expected_numbers_of_diagnoses_belong_to_cells_of_their_study(ecg_prior):
+    folder = EXPERIMENTS[0].parent
+    study = load_study(folder / "ecg-missing-leads-full.toml", [("problems.prior", str(ecg_prior))])
+    cells = {(unit.problem_label, unit.sampler_label) for unit in study.units} | {("lead I", "truth")}
+    found = load_expected(folder / "expected", "ecg")
+    assert len(found) == 8 * 4
+    assert {(e.problem, e.sampler) for e in found} <= cells
+    assert {e.metric for e in found} == {f"balanced_accuracy[class={name}]" for name in DIAGNOSES}
 
 
 def test_expected_numbers_of_the_faces_belong_to_cells_of_their_studies():
