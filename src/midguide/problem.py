@@ -97,6 +97,8 @@ class Problem:
     def stack(cls, problems: Sequence[Problem]) -> Problem:
         """The observations of problems that share prior, operator and noise model, as one problem.
 
+        Masks of one observation each may differ: they become one mask for each observation.
+
         Raises:
             ShapeError: they do not share them.
         """
@@ -104,14 +106,16 @@ class Problem:
 
         def shared(problem: Problem) -> tuple[object, ...]:
             likelihood = problem.likelihood
-            settings = {name: value for name, value in vars(likelihood).items() if name != "y"}
+            settings = {name: value for name, value in vars(likelihood).items() if name not in ("y", "operator")}
             return id(problem.denoiser), type(likelihood), settings, problem.truth is None
 
-        if any(shared(problem) != shared(first) for problem in problems):
+        operator = _stacked([problem.likelihood.operator for problem in problems])
+        if operator is None or any(shared(problem) != shared(first) for problem in problems):
             raise ShapeError("only problems that share prior, operator and noise model can be stacked")
         y = torch.cat([problem.likelihood.y for problem in problems])
         truths = [problem.truth for problem in problems if problem.truth is not None]
-        return cls(first.denoiser, replace(first.likelihood, y=y), torch.cat(truths) if truths else None)
+        likelihood = replace(first.likelihood, operator=operator, y=y)
+        return cls(first.denoiser, likelihood, torch.cat(truths) if truths else None)
 
     @property
     def schedule(self) -> Schedule:
@@ -154,3 +158,13 @@ class Problem:
     def expand(self, n: int) -> Self:
         """`n` consecutive rows for each observation."""
         return self.select(torch.arange(self.observations).repeat_interleave(n))
+
+
+def _stacked(operators: Sequence[Operator]) -> Operator | None:
+    """One operator for observations that have these; None where there is none."""
+    if all(operator is operators[0] for operator in operators):
+        return operators[0]
+    masks = [operator for operator in operators if isinstance(operator, Mask) and not operator.per_observation]
+    if len(masks) < len(operators) or any(each.mask.shape != masks[0].mask.shape for each in masks):
+        return None
+    return Mask(torch.stack([each.mask for each in masks]), per_observation=True)

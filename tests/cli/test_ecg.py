@@ -8,7 +8,8 @@ import torch
 
 from midguide.data.ecg import load_recording
 from midguide.data.ecg_files import write_csv, write_wfdb
-from midguide.data.ecg_simulator import simulate
+from midguide.data.ecg_simulator import CONDITIONS, simulate
+from midguide.data.ptbxl import DIAGNOSES
 from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.leads import TWELVE, EcgFormat, einthoven_error
 from midguide.nn.sashimi import Sashimi, SashimiConfig
@@ -92,6 +93,14 @@ def test_a_recording_without_a_truth_has_no_errors_but_a_reconstruction(ecg, tmp
     assert "absolute error" not in table.out
 
 
+def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_path):
+    whole = simulate(1, seconds=0.5, rate_hz=100.0)
+    write_csv(tmp_path / "short.csv", whole)
+    result = ecg("reconstruct", "short.csv", "--leads", "I", "--json").json
+    assert result["mae_hidden_mv"] > 0
+    assert np.load(result["files"]["samples"])["samples_mv"].shape == (3, 12, 50)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -153,3 +162,42 @@ def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path
     )
     (tmp_path / "tiny.toml").write_text(recipe + "pools = [3]\n")
     cli("train", "tiny.toml", "--data", "data", "--out", "o").assert_mistake("takes multiples of 3")
+
+
+def test_classifier_is_trained_and_asked_for_the_diagnoses_of_a_study(cli, ecg_prior, tmp_path, many_patients):
+    recipe = "kind = 'ecg-classifier'\nname = 'c'\nsteps = 2\nbatch = 4\nflip = false\nbfloat16 = false\nema = 0.0\n"
+    (tmp_path / "c.toml").write_text(recipe + "length = 60\n[network]\nblocks = [1]\nwidth = 4\nexpansion = 1\n")
+    trained = cli("train", "c.toml", "--data", many_patients, "--out", "trained")
+    assert trained.code == 0
+    assert "left out 1 recordings whose diagnoses are unknown" in trained.err
+    shared = f'kind = "ecg", prior = "{ecg_prior}", data = "{many_patients}", seeds = {{ first = 0, count = 10 }}'
+    (tmp_path / "s.toml").write_text(f"""
+study = {{ name = "s", samples = 2, keep_samples = true, metrics = ["chi_square"] }}
+problems = [{{ label = "lead I", operator = "ecg-missing-leads", {shared} }}]
+samplers = [{{ spec = "zero" }}]
+""")
+    assert cli("study", "run", "s.toml", "--out", "out").code == 0
+    words = ("ecg", "diagnose", "out", "--classifier", "trained/c.safetensors")
+    found = cli(*words, "--json").json["rows"]
+    assert {(row["sampler"], row["diagnosis"]) for row in found} == {
+        (sampler, name) for sampler in ("truth", "zero") for name in ("RBBB", "LBBB", "AF", "SB")
+    }
+    assert all((row["records"], row["positive"]) == (10, 2) for row in found)
+    assert "balanced accuracy" in cli(*words, "--threshold", "0.5").out
+    cli(*words, "--threshold", "7").assert_mistake("must be a probability")
+    cli(*words[:-1], "s.toml").assert_mistake("no readable classifier")
+    cli("train", "c.toml", "--data", "out", "--out", "o").assert_mistake("ptbxl_database.csv")
+
+
+@pytest.fixture(scope="module")
+def many_patients(tmp_path_factory):
+    """31 simulated patients as PTB-XL: ten of them to validate, ten to test, one without statements."""
+    root = tmp_path_factory.mktemp("ptb-xl")
+    lines = ["ecg_id,scp_codes,strat_fold,filename_lr"]
+    for i in range(31):
+        condition = list(CONDITIONS)[i % 5]
+        write_wfdb(root / "records100", f"{i}_lr", simulate(i, condition, rate_hz=100.0))
+        codes = "" if i == 30 else f"\"{{'{DIAGNOSES.get(condition, 'NORM')}': 0.0}}\""
+        lines.append(f"{i},{codes},{1 if i < 10 or i == 30 else 9 if i < 20 else 10},records100/{i}_lr")
+    (root / "ptbxl_database.csv").write_text("\n".join(lines) + "\n")
+    return root

@@ -8,7 +8,7 @@ import torch
 from midguide.data.ecg import nine_leads
 from midguide.data.ecg_files import write_wfdb
 from midguide.data.ecg_simulator import simulate
-from midguide.data.ptbxl import RELEASES, labels, load_split, read_index
+from midguide.data.ptbxl import RELEASES, SUPERCLASSES, is_labelled, labels, load_split, read_index
 from midguide.errors import ConfigError, DataError
 from midguide.leads import EcgFormat
 
@@ -125,3 +125,27 @@ def test_what_is_no_index_is_refused(tmp_path, folder):
         load_split(folder, "dev", FORM)
     with pytest.raises(DataError, match="no file of 500"):
         load_split(folder, "test", FORM, rate=500)
+
+
+def test_superclasses_come_from_the_statements_or_from_a_column(tmp_path):
+    """Of any likelihood; a record without one is not labelled."""
+    (tmp_path / "scp_statements.csv").write_text(
+        ",description,diagnostic_class\nNORM,normal,NORM\nIMI,infarction,MI\nCLBBB,block,CD\nSR,sinus rhythm,\n"
+    )
+    codes = ["{'CLBBB': 0.0, 'IMI': 50.0}", "{'NORM': 100.0, 'SR': 0.0}", "{'SR': 0.0}"]
+    write_index(tmp_path, [row(i, 1, code) for i, code in enumerate(codes, start=1)])
+    entries = read_index(tmp_path)
+    assert [entry.superclass for entry in entries] == ["MI;CD", "NORM", ""]
+    assert [is_labelled(entry, "superclasses") for entry in entries] == [True, True, False]
+    assert labels(entries[:2], "superclasses").tolist() == [
+        [name in ("MI", "CD") for name in SUPERCLASSES],
+        [name == "NORM" for name in SUPERCLASSES],
+    ]
+    write_index(tmp_path, [row(1, 1, "", superclass="STTC;HYP"), row(2, 1, codes[0], superclass="")])
+    column = read_index(tmp_path)
+    assert [entry.superclass for entry in column] == ["STTC;HYP", "MI;CD"]
+    assert [is_labelled(entry) for entry in column] == [False, True]
+    with pytest.raises(DataError, match="superclasses of record 3 are unknown"):
+        labels(entries, "superclasses")
+    with pytest.raises(ConfigError, match="unknown targets"):
+        labels(entries, "rhythms")

@@ -11,6 +11,7 @@ from midguide.data.toy import mixture_problem, random_gaussian_problem
 from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
 from midguide.metrics.distribution import covariance_error, coverage, mean_error, mode_weight_tv
+from midguide.metrics.ecg import ECG_METRICS
 from midguide.metrics.pictures import IMAGE_METRICS
 from midguide.metrics.registry import METRICS, Answer, Target
 
@@ -47,7 +48,7 @@ def test_exact_draws_are_near_the_ideal_and_wrong_ones_are_not(gaussian, name):
 
 def test_every_metric_is_tested():
     of_the_truth = {name for name in METRICS if name.startswith(("truth_", "crps", "energy_score"))}  # test_scores.py
-    assert set(METRICS) == {*EXACT, "mode_weight_tv", *of_the_truth, *IMAGE_METRICS}  # test_pictures.py
+    assert set(METRICS) == {*EXACT, "mode_weight_tv", *of_the_truth, *IMAGE_METRICS, *ECG_METRICS}  # test_ecg.py
 
 
 def test_scores_of_exact_draws_are_better_on_average_than_those_of_wrong_ones():

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from midguide.denoisers.builtin import PriorSpec, save_prior
+from midguide.leads import EcgFormat
+from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNet, UNetConfig
 from midguide.rng import global_seed
 
@@ -57,6 +59,17 @@ def prior(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
     with global_seed(0):
         save_prior(path, UNet(config).state_dict(), PriorSpec(network=config, event_shape=(3, SIZE, SIZE)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def ecg_prior(tmp_path_factory) -> Path:
+    """The file of a prior of 2.56 s of electrocardiogram that has learned nothing."""
+    config = SashimiConfig(channels=8, blocks=1, pools=(4,), states=8, features=8, embedding=16)
+    path = tmp_path_factory.mktemp("prior") / "tiny-ecg.safetensors"
+    with global_seed(0):
+        weights = Sashimi(config).state_dict()
+    save_prior(path, weights, PriorSpec(network=config, event_shape=(9, 256), value_range=None, ecg=EcgFormat()))
     return path
 
 

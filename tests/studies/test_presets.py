@@ -100,6 +100,7 @@ def test_dps_presets_are_the_step_sizes_by_task() -> None:
         "nonlinear-blur": 0.1,
         "high-dynamic-range": 0.07,
         "jpeg": 0.2,
+        "ecg": 0.5,
     }
 
 
@@ -131,8 +132,16 @@ def test_diffpir_presets_are_the_shares_of_noise_by_task() -> None:
         "half-mask": 1.0,
         "gaussian-blur": 0.1,
         "motion-blur": 0.1,
+        "ecg": 0.5,
     }
-    assert all(settings["strength"] == 1.0 and settings["steps"] == 1000 for settings in presets.values())
+    assert all(settings["strength"] == 1.0 for settings in presets.values())
+    assert {settings["steps"] for name, settings in presets.items() if name != "ecg"} == {1000}
+
+
+def test_ecg_presets_have_the_steps_of_table_14() -> None:
+    steps = {preset["sampler"]: preset["settings"]["steps"] for preset in PRESETS if preset["name"] == "ecg"}
+    assert steps == {"mgps": 300, "dps": 400, "pgdm": 200, "ddnm-plus": 200, "diffpir": 500, "red-diff": 400}
+    assert make_sampler("red-diff:ecg") == REDDiff(steps=400, weight=0.05, rate=0.3)
 
 
 def test_presets_of_the_other_baselines_are_those_of_their_papers() -> None:

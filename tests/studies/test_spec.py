@@ -5,20 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from midguide.denoisers.autoencoders import AutoencoderSpec, prefixed
-from midguide.denoisers.builtin import PriorSpec, list_priors, recipe, save_prior
+from midguide.data.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
-from midguide.nn.autoencoder import AutoencoderNetwork
-from midguide.nn.unet import UNet
 from midguide.samplers.ddrm import DDRM
 from midguide.studies.expected import load_expected
 from midguide.studies.sources import FIXED, Sampled
 from midguide.studies.spec import load_study
-from midguide.training.config import load_training_config
 
-LATENT = "faces-64-latent"
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
 
@@ -127,35 +121,28 @@ def test_law_of_a_mixture_is_refused(tiny):
         load_study(tiny)
 
 
-@pytest.fixture(scope="module")
-def changes(tmp_path_factory):
-    """What a study of the latent prior needs as long as that is not shipped: random weights of its recipes' shapes."""
-    if LATENT in {card["name"] for card in list_priors()}:
-        return lambda path: ()
-    recipes = [load_training_config(recipe(name)) for name in (f"{LATENT.removesuffix('-latent')}-autoencoder", LATENT)]
-    coder, prior = (recipe.network for recipe in recipes)
-    with torch.random.fork_rng():
-        weights = UNet(prior).state_dict() | prefixed(AutoencoderNetwork(coder).state_dict())
-    same = {"scale": (1.0,) * coder.latent_channels, "shift": (0.0,) * coder.latent_channels}
-    inner = AutoencoderSpec(network=coder, event_shape=(3, 64, 64), **same)
-    spec = PriorSpec(network=prior, event_shape=inner.latent_shape, value_range=None, autoencoder=inner)
-    file = tmp_path_factory.mktemp("prior") / "random.safetensors"
-    save_prior(file, weights, spec)
-    return lambda path: [("problems.prior", str(file))] if "latent" in path.stem else ()
-
-
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiments_are_complete_and_have_their_floor(path, changes):
-    study = load_study(path, changes(path))
+def test_experiments_are_complete_and_have_their_floor(path, ecg_prior):
+    study = load_study(path, [("problems.prior", str(ecg_prior))] if path.stem.startswith("ecg") else ())
     assert study.head.name == path.stem
     if path.stem not in ("gaussian-midpoint", "faces-panels"):  # laws, without draws, and pictures
         assert any(unit.spec in FIXED or unit.spec == "unconditional" for unit in study.units)
 
 
-@pytest.mark.parametrize(("name", "least"), [("faces", 200), ("faces-latent", 80)])
-def test_expected_numbers_of_the_faces_belong_to_cells_of_their_studies(name, least, changes):
+def test_expected_numbers_of_diagnoses_belong_to_cells_of_their_study(ecg_prior):
     folder = EXPERIMENTS[0].parent
-    study = load_study(path := folder / f"{name}-cpu.toml", changes(path))
+    study = load_study(folder / "ecg-missing-leads-full.toml", [("problems.prior", str(ecg_prior))])
+    cells = {(unit.problem_label, unit.sampler_label) for unit in study.units} | {("lead I", "truth")}
+    found = load_expected(folder / "expected", "ecg")
+    assert len(found) == 8 * 4
+    assert {(e.problem, e.sampler) for e in found} <= cells
+    assert {e.metric for e in found} == {f"balanced_accuracy[class={name}]" for name in DIAGNOSES}
+
+
+@pytest.mark.parametrize(("name", "least"), [("faces", 200), ("faces-latent", 80)])
+def test_expected_numbers_of_the_faces_belong_to_cells_of_their_studies(name, least):
+    folder = EXPERIMENTS[0].parent
+    study = load_study(folder / f"{name}-cpu.toml")
     cells = {(unit.problem_label, unit.sampler_label) for unit in study.units}
     found = load_expected(folder / "expected", name)
     assert len(found) > least
@@ -165,12 +152,9 @@ def test_expected_numbers_of_the_faces_belong_to_cells_of_their_studies(name, le
 
 
 @pytest.mark.parametrize("profile", ["quick", "cpu", "full"])
-def test_latent_studies_have_the_tasks_of_the_pixel_studies_and_psld_where_it_applies(profile, changes):
+def test_latent_studies_have_the_tasks_of_the_pixel_studies_and_psld_where_it_applies(profile):
     folder = EXPERIMENTS[0].parent
-    latent, pixels = (
-        load_study(path, changes(path))
-        for path in (folder / f"{name}-{profile}.toml" for name in ("faces-latent", "faces"))
-    )
+    latent, pixels = (load_study(folder / f"{name}-{profile}.toml") for name in ("faces-latent", "faces"))
     seen = {(unit.problem_label, unit.problem_seed, unit.problem.operator) for unit in latent.units}
     assert seen == {(unit.problem_label, unit.problem_seed, unit.problem.operator) for unit in pixels.units}
     assert latent.left_out

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from midguide.denoisers import builtin
 from midguide.denoisers.builtin import PriorSpec
 from midguide.denoisers.loading import load_prior, prior_spec
 from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
@@ -195,6 +196,18 @@ def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
     with torch.no_grad():
         change = load_prior(path).network(x, t) - network(x, t)
         assert float(change.std() / network(x, t).std()) < 0.02
+
+
+def test_recipe_of_whole_recordings_has_the_papers_network_and_takes_ten_seconds_with_zeros_after_them():
+    path = builtin.recipe("ecg-1024")
+    assert path is not None
+    config = load_training_config(path)
+    assert isinstance(config, TrainingConfig)
+    assert config.network == SashimiConfig()
+    check_fits(config.network, (9, config.length))
+    windows = Signals(torch.ones(2, 9, 1000), config.length).events()
+    assert windows.shape == (2, 9, 1024)
+    assert not bool(windows[..., 1000:].any())
 
 
 def test_state_matrices_have_no_weight_decay():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.ecg_diagnose import diagnose
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
     app = typer.Typer(help=f"Electrocardiograms. {WARNING}", no_args_is_help=True)
     app.command("reconstruct")(reconstruct)
     app.command("demo")(demo)
+    app.command("diagnose")(diagnose)
     return app
 
 
@@ -142,7 +144,8 @@ def _run(
     )
     output.note(WARNING)
     drawn = runs.draw(run)
-    nine = ecg_problem.completed(form.unit_mv * drawn.draws[0].double(), window, observed)
+    drawn_mv = form.unit_mv * drawn.draws[0, ..., : window.shape[1]].double()
+    nine = ecg_problem.completed(drawn_mv, window, observed)
     chi2 = run.problem.expand(run.n).likelihood.chi_square(drawn.draws[0]).mean()
     metrics: dict[str, Any] = {**run.labels, **settings, "start": start, "leads": leads, "hide": hide}
     metrics |= ecg_problem.scores(nine, window, observed) | {"chi2": float(chi2), "seconds": drawn.cost.seconds}

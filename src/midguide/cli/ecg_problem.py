@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from midguide.data.ecg import Recording, nine_leads
 from midguide.denoisers.base import Denoiser
@@ -29,10 +30,14 @@ from midguide.problem import Problem
 def window(recording: Recording, form: EcgFormat, samples: int, start: float) -> Tensor:
     """The part of a recording that a prior sees, mV, shape (9, samples); NaN where nothing is known.
 
+    A recording that is shorter than the prior's samples is seen as a whole, from its start.
+
     Raises:
         DataError: the recording ends before the window does.
     """
     nine, first = nine_leads(recording, form), round(start * form.rate_hz)
+    if first == 0 and nine.shape[1] < samples:
+        return nine
     if first < 0 or first + samples > nine.shape[1]:
         raise DataError(
             f"{recording.name} lasts {recording.seconds:g} s, "
@@ -69,9 +74,10 @@ def observed(window: Tensor, leads: str | None, hide: str | None, form: EcgForma
 
 
 def problem(denoiser: Denoiser, window: Tensor, observed: Tensor, form: EcgFormat, sigma_mv: float) -> Problem:
-    """What is known of the window, in units of the prior."""
-    y = (window / form.unit_mv).float()[None]
-    return Problem(denoiser, GaussianLikelihood(Mask(observed), y, sigma_mv / form.unit_mv))
+    """What is known of the window, in units of the prior; what the prior has after its end counts as hidden."""
+    beyond = (0, denoiser.event_shape[1] - window.shape[1])
+    y, given = F.pad((window / form.unit_mv).float(), beyond)[None], F.pad(observed, beyond)
+    return Problem(denoiser, GaussianLikelihood(Mask(given), y, sigma_mv / form.unit_mv))
 
 
 def completed(nine: Tensor, window: Tensor, observed: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def status(
     settings: Set = None,
 ) -> None:
     """How many units of a study are done, failed, missing or damaged."""
-    study, store = _opened(place, settings)
+    study, store = opened(place, settings)
     progress = store.progress(study.units)
     counts: dict[str, Any] = {name: len(units) for name, units in vars(progress).items()}
     if as_json:
@@ -128,7 +128,7 @@ def report(
     if as_json + as_csv + as_html > 1:
         raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
     output.check_counts(images=images)
-    study, store = _opened(out, settings)
+    study, store = opened(out, settings)
     from midguide.files import replacing
     from midguide.studies import layout
     from midguide.studies import report as reports
@@ -152,7 +152,7 @@ def report(
             output.note(f"picture: {pictures / output.file_name(label)}.png")
 
 
-def _opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
+def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     """The study and the results of a folder, or of the default folder of a study's file.
 
     Units are found by their content: with `settings` the same images and priors may lie elsewhere than for the run.

@@ -1,9 +1,9 @@
-"""What `midguide train` can train: an autoencoder, or a prior of images, of their latents or of electrocardiograms."""
+"""What `midguide train` can train: priors of images, of latents or of electrocardiograms, and what goes with them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,12 +14,15 @@ from midguide.errors import ConfigError, DataError, ShapeError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from midguide.data.ptbxl import Split
     from midguide.denoisers.latent import NetworkAutoencoder
     from midguide.leads import EcgFormat
     from midguide.nn.autoencoder import AutoencoderNetwork
-    from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig
+    from midguide.nn.xresnet1d import XResNet1d
+    from midguide.training.classifier import Recordings
+    from midguide.training.config import AutoencoderTrainingConfig, ClassifierTrainingConfig, Recipe, TrainingConfig
     from midguide.training.report import Origin
-    from midguide.training.sources import Images, Signals, Source
+    from midguide.training.sources import Images, Signals
 
 GRID_SIZE, STRIPS, GRID_STEPS = 24, 8, 200
 """Unconditional samples in a picture, of images and of electrocardiograms, and the steps that each takes."""
@@ -38,12 +41,12 @@ class Job(Protocol):
         ...
 
     @property
-    def source(self) -> Source:
+    def source(self) -> Sized:
         """What to train on."""
         ...
 
     @property
-    def kept(self) -> Source:
+    def kept(self) -> Sized:
         """What to judge by."""
         ...
 
@@ -56,9 +59,7 @@ class Job(Protocol):
         ...
 
 
-def job(
-    recipe: TrainingConfig | AutoencoderTrainingConfig, data: Path, held_out: Path | None, autoencoder: Path | None
-) -> Job:
+def job(recipe: Recipe, data: Path, held_out: Path | None, autoencoder: Path | None) -> Job:
     """Read the data that a recipe is to be trained on.
 
     Args:
@@ -72,15 +73,17 @@ def job(
         DataError: the data cannot be read, or are too few.
         ShapeError: they do not fit the network.
     """
-    from midguide.training.config import TrainingConfig
+    from midguide.training.config import AutoencoderTrainingConfig, ClassifierTrainingConfig
 
-    if not isinstance(recipe, TrainingConfig):
+    if isinstance(recipe, AutoencoderTrainingConfig):
         return _autoencoder(recipe, data, held_out, autoencoder)
     if recipe.ecg is None:
         return _image_prior(recipe, data, held_out, autoencoder)
     if held_out is not None or autoencoder is not None:
         option = "--autoencoder" if held_out is None else "--held-out"
         raise ConfigError(f"{option} is for images", hint="PTB-XL names its own records to validate: fold 9")
+    if isinstance(recipe, ClassifierTrainingConfig):
+        return _ecg_classifier(recipe, data)
     return _ecg_prior(recipe, recipe.ecg, data)
 
 
@@ -118,7 +121,7 @@ class _ImagePrior:
 
 @dataclass(frozen=True)
 class _EcgPrior:
-    """A prior of electrocardiograms, in its own units."""
+    """A prior of electrocardiograms, in its own units; or a network for their hidden parts."""
 
     recipe: TrainingConfig
     form: EcgFormat
@@ -134,8 +137,11 @@ class _EcgPrior:
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         from midguide.files import replacing
         from midguide.plots.ecg import ecg_strips
+        from midguide.training.conditional import export_conditional
         from midguide.training.report import export_prior
 
+        if self.recipe.condition is not None:
+            return export_conditional(self.recipe, network, self.kept, folder, origin=origin)
         paths, name = export_prior(self.recipe, network, self.kept, folder, origin=origin), self.recipe.name
         samples, picture = self.form.unit_mv * _unconditional(paths[0], STRIPS)[0], paths[0].with_suffix(".png")
         footer = f"unconditional samples of the prior {name}, {GRID_STEPS} steps, seed 0; none chosen"
@@ -144,6 +150,27 @@ class _EcgPrior:
             figure = ecg_strips(samples, rate_hz=self.form.rate_hz, title=name, footer=footer)
             figure.savefig(temporary, format="png")
         return (*paths, picture, _curves(*paths))
+
+
+@dataclass(frozen=True)
+class _EcgClassifier:
+    """A classifier of electrocardiograms."""
+
+    recipe: ClassifierTrainingConfig
+    source: Recordings
+    kept: Recordings
+    what: str = "recordings"
+
+    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
+        from midguide.training.classifier import train_classifier
+
+        return train_classifier(self.recipe, self.source, folder, device=device, on_step=on_step)
+
+    def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
+        from midguide.training.classifier import export_classifier
+
+        classifier = cast("XResNet1d", network)
+        return export_classifier(self.recipe, classifier, self.source, self.kept, folder, origin=origin)
 
 
 @dataclass(frozen=True)
@@ -186,18 +213,41 @@ def _image_prior(recipe: TrainingConfig, data: Path, held_out: Path | None, auto
 
 def _ecg_prior(recipe: TrainingConfig, form: EcgFormat, data: Path) -> _EcgPrior:
     """With the recordings of the folds 1 to 8 to train on, and of fold 9 to judge by."""
-    from midguide.data.ptbxl import load_split
     from midguide.nn.registry import check_fits
     from midguide.training.sources import Signals
 
-    check_fits(recipe.network, (len(form.leads), recipe.length), "recordings")
+    channels = len(form.leads) * (1 if recipe.condition is None else 3)
+    check_fits(recipe.network, (channels, recipe.length), "recordings")
+    source, kept = (Signals(split.signals / form.unit_mv, recipe.length) for split in _splits(data, form))
+    return _EcgPrior(recipe, form, source, kept)
+
+
+def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path) -> _EcgClassifier:
+    """With the recordings of the folds 1 to 8, and of fold 9, whose labels are known."""
+    import torch
+
+    from midguide.data.ptbxl import is_labelled, labels
+    from midguide.training.classifier import Recordings
+
     parts = []
+    for split in _splits(data, recipe.ecg):
+        rows = torch.tensor([is_labelled(entry, recipe.targets) for entry in split.entries], dtype=torch.bool)
+        known = [entry for entry, row in zip(split.entries, rows, strict=True) if row]
+        if not bool(rows.all()):
+            output.note(f"left out {len(rows) - len(known)} recordings whose {recipe.targets} are unknown")
+        parts.append(Recordings(split.signals[rows], labels(known, recipe.targets)))
+    return _EcgClassifier(recipe, *parts)
+
+
+def _splits(data: Path, form: EcgFormat) -> Iterator[Split]:
+    """The recordings to train on, and those to judge by; says which are left out."""
+    from midguide.data.ptbxl import load_split
+
     for name in ("train", "val"):
         split = load_split(data, name, form)
         for record, reason in split.broken.items():
             output.note(f"left out record {record}: {reason}")
-        parts.append(Signals(split.signals / form.unit_mv, recipe.length))
-    return _EcgPrior(recipe, form, *parts)
+        yield split
 
 
 def _autoencoder(

@@ -26,7 +26,8 @@ from midguide.leads import LIMB, MODELLED, TWELVE, EcgFormat, lead_name, limb_le
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 """By unit, in lower case."""
 
-LARGEST_MV = 20.0
+LARGEST_MV, SMALLEST_MV = 20.0, 0.02
+"""Outside of which the largest amplitude of a recording tells of a wrong unit."""
 FLAT_MV = 0.002
 """A lead that moves by less in a whole recording was not connected: two steps of the usual 1000 per mV."""
 MOST_HZ = 20_000.0
@@ -209,10 +210,16 @@ def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float
         )
     if np.isinf(signal).any():
         raise DataError(f"{name} holds infinite values", hint="write NaN where nothing was recorded")
-    if np.isfinite(signal).any() and (largest := float(np.nanmax(np.abs(signal)))) > LARGEST_MV:
+    largest = float(np.nanmax(np.abs(signal))) if np.isfinite(signal).any() else 0.0
+    if largest > LARGEST_MV:
         raise DataError(
             f"{name} reaches {largest:,.0f} mV, no heart does: its numbers are probably uV or ADC counts",
             hint="say --unit uV, or divide ADC counts by the gain",
+        )
+    if 0.0 < largest < SMALLEST_MV:
+        raise DataError(
+            f"{name} reaches {largest:.2g} mV only: its numbers are probably V",
+            hint="say --unit V; or is it a recording?",
         )
     return Recording(name, torch.from_numpy(np.ascontiguousarray(signal, np.float64)), leads, float(rate_hz))
 
@@ -279,9 +286,16 @@ def _read_csv(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndar
     if names[0].lower() not in ("time", "t", "seconds"):
         return names, columns, _known_rate(path, rate_hz)
     steps = np.diff(columns[0])
-    if rate_hz is None and (len(steps) == 0 or not (steps > 0).all() or np.ptp(steps) > 0.1 * steps.mean()):
+    even = len(steps) > 0 and bool((steps > 0).all()) and float(np.ptp(steps)) <= 0.1 * float(steps.mean())
+    if not even and rate_hz is None:
         raise DataError(f"the times of {path} are not equally spaced", hint="in seconds; or give the rate with --rate")
-    return names[1:], columns[1:], rate_hz or 1 / float(steps.mean())
+    stated = 1 / float(steps.mean()) if even else None
+    if stated and rate_hz is not None and abs(rate_hz - stated) > 0.01 * stated:
+        raise DataError(
+            f"the times of {path} are those of {stated:g} samples per second, not of {rate_hz:g}",
+            hint="are they in seconds? Leave the rate out, or the times",
+        )
+    return names[1:], columns[1:], _known_rate(path, rate_hz if stated is None else stated)
 
 
 def _read_npy(

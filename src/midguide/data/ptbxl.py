@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,12 @@ RELEASES = {21_799: (17_418, 2_183, 2_198), 21_837: (17_441, 2_193, 2_203)}
 DIAGNOSES = {"RBBB": "CRBBB", "LBBB": "CLBBB", "AF": "AFIB", "SB": "SBRAD"}
 """Class of the MGPS paper -> statement: complete bundle branch blocks, atrial fibrillation, sinus bradycardia."""
 
+SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+"""Normal, myocardial infarction, ST/T change, conduction disturbance, hypertrophy: those of `scp_statements.csv`."""
+
+TARGETS = {"diagnoses": tuple(DIAGNOSES), "superclasses": SUPERCLASSES}
+"""What a classifier can be asked for, and its classes."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -47,7 +54,7 @@ class Entry:
         split: train, val or test.
         files: record by rate, relative to the folder, without suffix.
         codes: its statements, or None where they are unknown.
-        superclass: where the index has such a column.
+        superclass: those of its statements, separated by semicolons; empty where there is none.
     """
 
     name: str
@@ -88,7 +95,8 @@ def read_index(folder: str | Path) -> tuple[Entry, ...]:
         raise DataError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is damaged: {error}", hint="download it again") from error
-    entries = tuple(_entry(row, path) for row in rows)
+    known = _superclasses(path.with_name("scp_statements.csv"))
+    entries = tuple(_entry(row, path, known) for row in rows)
     twice = [name for name, count in Counter(entry.name for entry in entries).items() if count > 1]
     if not entries or twice:
         raise DataError(f"{path} has {f'record {twice[0]} twice' if twice else 'no records'}", hint="download it again")
@@ -100,6 +108,28 @@ def read_index(folder: str | Path) -> tuple[Entry, ...]:
             hint="was strat_fold changed?",
         )
     return entries
+
+
+def entries_of(folder: str | Path, split: str) -> tuple[Entry, ...]:
+    """The lines of the index that belong to a split, in its order.
+
+    Raises:
+        ConfigError: there is no such split.
+        DataError: see `read_index`.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}", hint=f"one of {', '.join(SPLITS)}")
+    return tuple(entry for entry in read_index(folder) if entry.split == split)
+
+
+def content(folder: str | Path, entries: Sequence[Entry], *, rate: int = 100) -> str:
+    """SHA-256 of the files of these records; one that is missing counts as empty."""
+    whole = hashlib.sha256()
+    for entry in entries:
+        for suffix in (".hea", ".dat"):
+            path = Path(folder) / f"{entry.files.get(rate, '')}{suffix}"
+            whole.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+    return whole.hexdigest()
 
 
 def load_split(
@@ -117,14 +147,10 @@ def load_split(
     Raises:
         DataError: see `read_index`; there is no recording in the split; or, with `refuse_broken`, the first broken one.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}", hint=f"one of {', '.join(SPLITS)}")
     entries, signals, broken = [], [], {}
-    for entry in read_index(folder):
-        if entry.split != split:
-            continue
+    for entry in entries_of(folder, split):
         try:
-            signals.append(_load(Path(folder), entry, form, rate).float())
+            signals.append(load_entry(folder, entry, form, rate=rate).float())
             entries.append(entry)
         except DataError as error:
             if refuse_broken:
@@ -136,31 +162,58 @@ def load_split(
     return Split(tuple(entries), torch.stack(signals), broken)
 
 
-def labels(entries: Sequence[Entry]) -> Tensor:
-    """Which of `DIAGNOSES` each record has: boolean, shape (N, 4).
+def labels(entries: Sequence[Entry], targets: str = "diagnoses") -> Tensor:
+    """Which of the classes of `TARGETS` each record has: boolean, shape (N, classes).
 
     Raises:
-        DataError: the statements of a record are unknown; leave such records out.
+        ConfigError: there are no such targets.
+        DataError: those of a record are unknown; leave such records out: see `is_labelled`.
     """
-    unknown = [entry.name for entry in entries if entry.codes is None]
+    if targets not in TARGETS:
+        raise ConfigError(f"unknown targets {targets!r}", hint=f"one of {', '.join(TARGETS)}")
+    unknown = [entry.name for entry in entries if not is_labelled(entry, targets)]
     if unknown:
-        raise DataError(f"the statements of record {unknown[0]} are unknown", hint="use entries whose codes are known")
-    rows = [[code in (entry.codes or ()) for code in DIAGNOSES.values()] for entry in entries]
-    return torch.tensor(rows, dtype=torch.bool).reshape(len(entries), len(DIAGNOSES))
+        raise DataError(f"the {targets} of record {unknown[0]} are unknown", hint="use records whose labels are known")
+    rows = []
+    for entry in entries:
+        if targets == "diagnoses":
+            rows.append([code in (entry.codes or ()) for code in DIAGNOSES.values()])
+        else:
+            rows.append([name in entry.superclass.split(";") for name in SUPERCLASSES])
+    return torch.tensor(rows, dtype=torch.bool).reshape(len(entries), len(TARGETS[targets]))
 
 
-def _load(folder: Path, entry: Entry, form: EcgFormat, rate: int) -> Tensor:
+def is_labelled(entry: Entry, targets: str = "diagnoses") -> bool:
+    """Whether the classes of a record are known: its statements, or for superclasses that it has any."""
+    return entry.codes is not None if targets == "diagnoses" else bool(entry.superclass)
+
+
+def load_entry(folder: str | Path, entry: Entry, form: EcgFormat, *, rate: int = 100) -> Tensor:
+    """One record in the form of a prior: mV, float64, shape (9, time).
+
+    Raises:
+        DataError: the record is broken, of another length or rate, or there is no file of this rate; names it.
+    """
     if rate not in entry.files:
         known = ", ".join(map(str, entry.files)) or "none"
         raise DataError(f"record {entry.name} has no file of {rate} samples per second", hint=f"it has: {known}")
-    recording = load_recording(folder / entry.files[rate])
+    recording = load_recording(Path(folder) / entry.files[rate])
     if recording.rate_hz != rate:
         raise DataError(f"record {entry.name} has {recording.rate_hz:g} samples per second, not {rate}")
     check_complete(recording, seconds=SECONDS)
     return nine_leads(recording, form)
 
 
-def _entry(row: dict[str, str], path: Path) -> Entry:
+def _superclasses(path: Path) -> dict[str, str]:
+    """Diagnostic statement -> superclass, from `scp_statements.csv`; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("diagnostic_class")]
+    return {next(iter(row.values())): row["diagnostic_class"] for row in rows}  # the first column has no name
+
+
+def _entry(row: dict[str, str], path: Path, superclasses: Mapping[str, str]) -> Entry:
     """One line, whose empty cells are unknown."""
     name, text = row.get("ecg_id", ""), row.get("scp_codes") or ""
     try:
@@ -175,4 +228,6 @@ def _entry(row: dict[str, str], path: Path) -> Entry:
             f"{path}: record {name} is in no split", hint="strat_fold is 1 to 10, or split train, val, test"
         )
     files = {rate: row[key] for rate, key in ((100, "filename_lr"), (500, "filename_hr")) if row.get(key)}
-    return Entry(name, split, files, codes, row.get("superclass") or "")
+    found = {superclasses[code] for code in codes or () if code in superclasses}
+    own = row.get("superclass") or ";".join(each for each in SUPERCLASSES if each in found)
+    return Entry(name, split, files, codes, own)

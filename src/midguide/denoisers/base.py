@@ -9,6 +9,7 @@ from torch import Tensor
 
 from midguide.errors import UnsupportedProblem
 from midguide.kernels import score_from_x0
+from midguide.leads import EcgFormat
 from midguide.schedules import Reindexed, Schedule, Time
 
 
@@ -46,12 +47,14 @@ class Denoiser(ABC):
         event_shape: shape of one sample.
         value_range: smallest and largest value of clean data, or None where unbounded.
         autoencoder: what turns samples into signals, where samples are latents; else None.
+        ecg: how a prior of electrocardiograms holds a recording; None for others.
     """
 
     schedule: Schedule
     event_shape: tuple[int, ...]
     value_range: tuple[float, float] | None = None
     autoencoder: Autoencoder | None = None
+    ecg: EcgFormat | None = None
 
     @property
     def signal_shape(self) -> tuple[int, ...]:
@@ -94,7 +97,7 @@ class OnSchedule(Denoiser):
         self.schedule = Reindexed(schedule, inner.schedule)
         self.event_shape = inner.event_shape
         self.value_range = inner.value_range
-        self.autoencoder = inner.autoencoder
+        self.autoencoder, self.ecg = inner.autoencoder, inner.ecg
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         level = self.schedule.level(t)

@@ -51,6 +51,8 @@ class PriorSpec:
         value_range: range of clean data, or None where unbounded.
         autoencoder: that of the latents, for a prior of latents.
         ecg: how a prior of electrocardiograms holds a recording.
+        condition: for a network that is no prior, what it was trained to draw the rest from: see
+            `denoisers.conditional`.
     """
 
     network: BodyConfig
@@ -60,6 +62,7 @@ class PriorSpec:
     value_range: tuple[float, float] | None = (-1.0, 1.0)
     autoencoder: AutoencoderSpec | None = None
     ecg: EcgFormat | None = None
+    condition: str | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.prediction not in PREDICTIONS:
@@ -119,6 +122,11 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         CheckpointError: the file is damaged, of another kind, or not the one that its card names.
     """
     spec = read_spec(path)
+    if spec.condition is not None:
+        raise CheckpointError(
+            f"{path} is no prior: it was trained to draw one kind of hidden part ({spec.condition})",
+            hint='name it in a study: spec = "trained-diff", settings = { network = "PATH" }',
+        )
     weights, coder_weights = split(read_weights(path).last)
     sha256 = sha256_of(path)
     if card and card["sha256"] != sha256:
@@ -138,6 +146,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         name=card["name"] if card else path.stem,
         provenance={"sha256": sha256, "schedule": spec.schedule},
         autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
+        ecg=spec.ecg,
     )
 
 

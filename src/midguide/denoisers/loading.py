@@ -139,7 +139,7 @@ def load_prior(
         checkpointing=checkpointing,
         chunk=chunk,
     )
-    denoiser.provenance = dict(found.provenance)
+    denoiser.provenance, denoiser.ecg = dict(found.provenance), found.ecg
     if found.autoencoder is None:
         return denoiser
     latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from midguide.denoisers.base import Autoencoder
 from midguide.errors import CheckpointError, ConfigError
+from midguide.leads import EcgFormat
 from midguide.schedules import Schedule, Time
 
 # Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
@@ -41,6 +42,7 @@ class Pretrained:
         name: what to call the prior in records.
         provenance: what the record says of its origin: sha256, format.
         autoencoder: that of the latents, where the samples are latents.
+        ecg: how it holds a recording, for a prior of electrocardiograms.
     """
 
     network: nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +55,7 @@ class Pretrained:
     name: str = "custom"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     autoencoder: Autoencoder | None = None
+    ecg: EcgFormat | None = None
 
 
 class Ignored:

@@ -6,6 +6,7 @@ linear regression where leads are missing: it is the lead reconstruction that cl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midguide.errors import ShapeError
+
+_PART = 256
+"""Recordings that a regression takes in at a time."""
 
 SHORTEST, LONGEST = 0.35, 1.6
 """Seconds between two beats that `repeat_beats` looks for."""
@@ -80,9 +84,11 @@ class LeadRidge:
             lags: samples before and after that count as well.
             penalty: relative to the mean power of a feature.
         """
-        features = _lagged(signals[:, list(measured)], lags).transpose(1, 2).flatten(0, 1).double()
-        targets = signals.transpose(1, 2).flatten(0, 1).double()
-        return cls(measured, _ridge(features, targets, penalty), lags)
+        parts = (
+            (_lagged(part[:, list(measured)], lags).transpose(1, 2).flatten(0, 1), part.transpose(1, 2).flatten(0, 1))
+            for part in signals.split(_PART)
+        )
+        return cls(measured, _ridge(parts, penalty), lags)
 
     def __call__(self, y: Tensor) -> Tensor:
         """All leads, shape (B, leads, time); the measured ones as they are."""
@@ -107,7 +113,8 @@ class BlockRidge:
     @classmethod
     def fit(cls, signals: Tensor, observed: Tensor, *, penalty: float = 1e-2) -> Self:
         """Least squares over windows of mean about zero, shape (N, leads, time); `penalty` as for `LeadRidge`."""
-        return cls(observed, _ridge(signals[:, observed].double(), signals[:, ~observed].double(), penalty))
+        parts = ((part[:, observed], part[:, ~observed]) for part in signals.split(_PART))
+        return cls(observed, _ridge(parts, penalty))
 
     def __call__(self, y: Tensor) -> Tensor:
         """Shape of y, (B, leads, time), equal to it where it was measured."""
@@ -116,11 +123,17 @@ class BlockRidge:
         return filled
 
 
-def _ridge(features: Tensor, targets: Tensor, penalty: float) -> Tensor:
-    """`argmin_W |X W - Y|^2 + penalty p |W|^2` with p the mean squared norm of a column of X."""
-    gram = features.T @ features
+def _ridge(parts: Iterable[tuple[Tensor, Tensor]], penalty: float) -> Tensor:
+    """`argmin_W |X W - Y|^2 + penalty p |W|^2` with p the mean squared norm of a column of X.
+
+    X and Y come as some rows at a time: only sums over the rows are kept.
+    """
+    gram, moment = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for features, targets in parts:
+        x = features.double()
+        gram, moment = gram + x.T @ x, moment + x.T @ targets.double()
     gram.diagonal().add_(penalty * gram.diagonal().mean())
-    return torch.linalg.solve(gram, features.T @ targets)
+    return torch.linalg.solve(gram, moment)
 
 
 def _lagged(signals: Tensor, lags: int) -> Tensor:

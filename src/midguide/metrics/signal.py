@@ -91,6 +91,12 @@ def hidden_of_twelve(observed: Tensor) -> Tensor:
     return ~torch.cat([observed[:3], both, observed[3:]])
 
 
+def recorded(truth: Tensor) -> int:
+    """How many samples a recording has, shape (leads, time), before the zeros in all leads that pad its end."""
+    times = truth.ne(0).any(0).nonzero()
+    return int(times[-1]) + 1 if len(times) else truth.shape[1]
+
+
 def ecg_scores(draws: Tensor, truth: Tensor, observed: Tensor) -> dict[str, float]:
     """Scores of one reconstruction by name, in the unit of the signals (mV), over the hidden part of twelve leads.
 

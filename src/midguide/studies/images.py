@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,25 +13,16 @@ from torch import Tensor
 
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
-from midguide.denoisers.latent import LatentPrior
-from midguide.denoisers.loading import load_prior
-from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError, DataError
 from midguide.likelihoods import check_sigma, observe, observe_counts
 from midguide.operators.base import Operator
-from midguide.operators.registry import make_operator
 from midguide.problem import Problem
-from midguide.record import describe, digest
-from midguide.rng import stream_seed
-from midguide.samplers.unconditional import Unconditional
-from midguide.sampling import sample
+from midguide.record import digest
+from midguide.studies.files import PRIOR, TRUTH_STEPS, drawn_from, kept, operator_of, prior_of
 
-PRIOR, PORTRAIT = "prior", "astronaut"
+PORTRAIT = "astronaut"
 BUILT_IN = (PRIOR, PORTRAIT)
 """Data that need no file: draws of the prior itself, and the one portrait of scikit-image."""
-
-TRUTH_STEPS = 200
-"""Steps of the ancestral sampling that makes the truths of `data = "prior"`."""
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -85,7 +75,7 @@ class ImageProblem:
 
     def prior_digest(self) -> str:
         """SHA-256 of the prior's file."""
-        return _prior(self.prior, self.dtype).provenance["sha256"]
+        return prior_of(self.prior, self.dtype).provenance["sha256"]
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the pixels of the image; empty for draws of the prior, which follow from prior and seed."""
@@ -97,13 +87,13 @@ class ImageProblem:
         Raises:
             DataError: there is no such image, or it does not fit the prior.
         """
-        return self._observed(_drawn(self.prior, seed) if self.data == PRIOR else self._loaded(seed), seed)
+        return self._observed(self._drawn(seed) if self.data == PRIOR else self._loaded(seed), seed)
 
     def probe(self, seed: int) -> Problem:
         """The problem of one image; where that would have to be drawn first, of an image of zeros."""
         if self.data != PRIOR:
             return self.build(seed)
-        return self._observed(torch.zeros(1, *_prior(self.prior, self.dtype).signal_shape), seed)
+        return self._observed(torch.zeros(1, *prior_of(self.prior, self.dtype).signal_shape), seed)
 
     def _observed(self, truth: Tensor, seed: int) -> Problem:
         operator, _ = self._operator()
@@ -111,24 +101,36 @@ class ImageProblem:
             likelihood = observe(operator, truth, self.sigma_y, seed=seed)
         else:
             likelihood = observe_counts(operator, truth, self.rate, seed=seed)
-        return Problem(_prior(self.prior, self.dtype), likelihood, truth)
+        return Problem(prior_of(self.prior, self.dtype), likelihood, truth)
 
     def _operator(self) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
-        return _operator(self.operator, settings, self.operator_seed, _prior(self.prior, self.dtype).signal_shape)
+        shape = prior_of(self.prior, self.dtype).signal_shape
+        made, described = operator_of(self.operator, settings, self.operator_seed, shape)
+        if made.observations is not None:
+            raise ConfigError(
+                f"{self.operator!r} has an operator for each observation",
+                hint="an image problem has one for all images",
+            )
+        return made, described
 
     def _pixels(self, seed: int) -> Tensor:
         """The image as bytes, shape (3, H, W)."""
-        shape = _prior(self.prior, self.dtype).signal_shape
+        shape = prior_of(self.prior, self.dtype).signal_shape
         images = _images(self.data, shape)
         if not 0 <= seed < len(images):
             last = f"0 to {len(images) - 1}" if len(images) > 1 else "0 only"
             raise DataError(f"{self.data} has no image {seed}", hint=f"the seeds of its images are {last}")
         return images[seed]
 
+    def _drawn(self, seed: int) -> Tensor:
+        """A draw of the prior in its value range, shape (1, C, H, W)."""
+        low, high = prior_of(self.prior, self.dtype).signal_range or (-1.0, 1.0)
+        return drawn_from(self.prior, seed).clamp(low, high)
+
     def _loaded(self, seed: int) -> Tensor:
         """The image in the value range and with the channels of the prior, shape (1, C, H, W)."""
-        denoiser = _prior(self.prior, self.dtype)
+        denoiser = prior_of(self.prior, self.dtype)
         low, high = denoiser.signal_range or (-1.0, 1.0)
         values = self._pixels(seed).float() / 255
         if denoiser.signal_shape[0] == 1:
@@ -136,29 +138,7 @@ class ImageProblem:
         return (low + (high - low) * values)[None]
 
 
-@lru_cache(maxsize=8)
-def _prior(name: str, dtype: str) -> NetworkDenoiser | LatentPrior:
-    return load_prior(name, dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype])
-
-
-@lru_cache(maxsize=2)
-def _prior_of_truths(name: str) -> NetworkDenoiser | LatentPrior:
-    """The prior once more: where that of the problems moves to a device, this one stays on the CPU."""
-    return load_prior(name)
-
-
-@lru_cache(maxsize=64)
-def _operator(name: str, settings: str, seed: int, event_shape: tuple[int, ...]) -> tuple[Operator, Any]:
-    """The operator, the same object for all images, and its description."""
-    operator = make_operator(name, event_shape, seed=seed, **json.loads(settings))
-    if operator.observations is not None:
-        raise ConfigError(
-            f"{name!r} has an operator for each observation", hint="an image problem has one for all images"
-        )
-    return operator, describe(operator)
-
-
-@lru_cache(maxsize=8)
+@kept(8)
 def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
     """All images of a source, uint8, shape (N, 3, H, W) with the size of the prior."""
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
@@ -171,18 +151,3 @@ def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
             hint="crop and resize them first, or give a prior of their size",
         )
     return images
-
-
-@lru_cache(maxsize=2048)
-def _drawn(prior: str, seed: int) -> Tensor:
-    """A draw of the prior, always in float32 and on its own, so that it depends on prior and seed only."""
-    denoiser = _prior_of_truths(prior)
-    low, high = denoiser.signal_range or (-1.0, 1.0)
-    drawn = sample(Unconditional(steps=TRUTH_STEPS), Problem.unobserved(denoiser), seed=stream_seed("truth", seed))
-    return drawn.draws[0].clamp(low, high)
-
-
-def forget_files() -> None:
-    """Read priors, images and masks anew: since the last study of this process their files may have changed."""
-    for cached in (_prior, _prior_of_truths, _operator, _images, _drawn):
-        cached.cache_clear()

@@ -1,10 +1,13 @@
-"""Pictures of a study's stored draws: for each problem, what every sampler makes of the first images."""
+"""Pictures of a study's stored draws: what every sampler makes of the first images or recordings of each problem."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from midguide.leads import twelve_leads
+from midguide.metrics.signal import expected_coverage, hidden_of_twelve, interval
+from midguide.plots.ecg import ecg_paper
 from midguide.plots.measurement import picture_of_measurement
 from midguide.plots.reconstructions import Reconstructed, reconstructions
 from midguide.problem import Problem
@@ -17,12 +20,14 @@ if TYPE_CHECKING:
 
 
 def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
-    """One figure for each problem whose samples are images and of which draws are stored, by the problem's label.
+    """Figures of the problems of which draws are stored, by heading.
+
+    Of images one figure for each problem; of electrocardiograms one page for each sampler and recording.
 
     Args:
         study: which problems and samplers.
         store: where the draws are.
-        images: so many images of each problem, the first of the file.
+        images: so many images or recordings of each problem, the first of the file.
     """
     units: dict[str, dict[int, dict[str, Unit]]] = {}
     for unit in study.units:
@@ -33,6 +38,8 @@ def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
         groups = list(by_image.values())[:images]
         some = next(iter(groups[0].values()))
         probe = some.problem.probe(some.problem_seed)
+        if probe.denoiser.ecg is not None:
+            made |= {f"{label}, {name}": page for group in groups for name, page in _pages(group, store).items()}
         if len(probe.signal_shape) != 3:
             continue
         shown = [image for group in groups if (image := _reconstructed(group, probe, store)) is not None]
@@ -51,3 +58,28 @@ def _reconstructed(units: dict[str, Unit], probe: Problem, store: Store) -> Reco
     problem = replace(probe, likelihood=replace(probe.likelihood, y=known["y"]))
     draws = {label: None if samples is None else samples.draws[0] for label, samples in found.items()}
     return Reconstructed(known["truth"][0] if "truth" in known else None, picture_of_measurement(problem), draws)
+
+
+def _pages(units: dict[str, Unit], store: Store) -> dict[str, Figure]:
+    """ECG paper with the median of the draws of each unit, their band and the truth; for one recording."""
+    pages = {}
+    for name, unit in units.items():
+        samples, problem = stored(unit, store.samples), unit.problem.probe(unit.problem_seed)
+        form = problem.denoiser.ecg
+        if samples is None or form is None:
+            continue
+        nine = form.unit_mv * samples.draws[0].double()
+        truth = form.unit_mv * samples.tensors["truth"][0].double() if "truth" in samples.tensors else None
+        observed = problem.likelihood.operator.measured(problem.likelihood.y)[0].expand(nine.shape[1:])
+        twelve = twelve_leads(nine)
+        title = f"{name}: median of {len(nine)} draws with their {100 * expected_coverage(len(nine)):.0f} % band"
+        pages[f"{name}, recording {unit.problem_seed}"] = ecg_paper(
+            twelve.quantile(0.5, dim=0),
+            rate_hz=form.rate_hz,
+            band=interval(twelve),
+            truth=None if truth is None else twelve_leads(truth),
+            observed=~hidden_of_twelve(observed),
+            title=title,
+            footer="no medical device: what is hidden (grey) is drawn, not observed",
+        )
+    return pages

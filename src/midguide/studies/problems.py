@@ -12,6 +12,8 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
 from midguide.problem import Problem
+from midguide.studies import ecg, images
+from midguide.studies.ecg import EcgProblem
 from midguide.studies.images import ImageProblem
 
 
@@ -111,7 +113,14 @@ class GaussianProblem:
         return self.build(seed)
 
 
-KINDS: dict[str, type[ProblemKind]] = {"gaussian": GaussianProblem, "images": ImageProblem, "mixture": MixtureProblem}
+KINDS: dict[str, type[ProblemKind]] = {
+    "ecg": EcgProblem,
+    "gaussian": GaussianProblem,
+    "images": ImageProblem,
+    "mixture": MixtureProblem,
+}
+BUILT_IN = {*images.BUILT_IN, *ecg.BUILT_IN}
+"""Data of images and of electrocardiograms that are no paths."""
 
 
 def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:

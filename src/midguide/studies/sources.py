@@ -24,7 +24,9 @@ from midguide.samplers.registry import SAMPLERS
 from midguide.samplers.unconditional import Unconditional
 from midguide.samples import Cost, Samples
 from midguide.sampling import sample
-from midguide.studies.problems import exact_prior
+from midguide.studies.guesses import RepeatedBeats, ZeroFill, ridge
+from midguide.studies.problems import ProblemKind, exact_prior
+from midguide.studies.trained import TrainedDiff
 
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
@@ -131,8 +133,17 @@ class ClosedForm:
         return Samples(draws[None], cost, {}, dict(zip(LAW, (law.mean, law.covariance), strict=True)))
 
 
-FIXED: dict[str, Source] = {"exact": ExactPosterior(), "prior": PriorDraws()}
-"""Specs that name no sampler."""
+FIXED: dict[str, Callable[[ProblemKind], Source]] = {
+    "exact": lambda kind: ExactPosterior(),
+    "prior": lambda kind: PriorDraws(),
+    "repeated-beats": lambda kind: RepeatedBeats(),
+    "ridge": ridge,
+    "zero": lambda kind: ZeroFill(),
+}
+"""Specs that name no sampler and have no settings, and their sources for the problems of a kind."""
+
+OWN: dict[str, type[Source]] = {"trained-diff": TrainedDiff}
+"""Specs of sources that are no samplers and have settings, those of the dataclass."""
 
 OF_A_SAMPLER: dict[str, Callable[[Sampler], Source]] = {
     "samples": Sampled,
@@ -149,11 +160,11 @@ def law_of(samples: Samples) -> tuple[Tensor, Tensor] | None:
     return samples.tensors[LAW[0]], samples.tensors[LAW[1]]
 
 
-def fixed(spec: str, settings: dict[str, object]) -> Source:
-    """The source of a spec in `FIXED`, which has no settings."""
+def fixed(spec: str, settings: dict[str, object], kind: ProblemKind) -> Source:
+    """The source of a spec in `FIXED`, which has no settings, for the problems of a kind."""
     if settings:
         raise ConfigError(f"{spec!r} has no settings, got {', '.join(settings)}", hint="remove them")
-    return FIXED[spec]
+    return FIXED[spec](kind)
 
 
 def _without_network(draw: Callable[[], Tensor]) -> Samples:

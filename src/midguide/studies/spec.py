@@ -25,8 +25,8 @@
     settings = { steps = 300 }
 
 Every key must be known, every override must match a cell, and every sampler must accept its problems: otherwise the
-study is refused before anything runs. Paths (`data`, and `prior` where it is a file) are relative to the folder of the
-call, and stored as absolute ones.
+study is refused before anything runs. Paths (`data`, the `network` of a sampler, a `prior` that is a file) are relative
+to the folder of the call, and stored as absolute ones.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ from typing import Any, NamedTuple
 
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.metrics.registry import METRICS
-from midguide.studies.images import BUILT_IN, forget_files
+from midguide.studies.files import forget_files
 from midguide.studies.presets import dataclass_from_settings, suggestion
+from midguide.studies.problems import BUILT_IN
 from midguide.studies.sources import FIXED
 from midguide.studies.tables import (
     Head,
@@ -163,7 +164,7 @@ def _units(
             n, preset = match.samples or n, match.preset or preset
     where = f"sampler {sampler.label!r} on problem {problem.label!r}"
     try:
-        source = sampler.make(settings, preset)
+        source = sampler.make(problem.kind, settings, preset)
         first = problem.kind.probe(problem.seeds[0])
         source.check(first)
         for seed in problem.seeds:
@@ -193,7 +194,7 @@ def _units(
 def _refusal(problem: ProblemRow, sampler: SamplerRow) -> str:
     """Why a sampler cannot handle a problem; empty where it could."""
     try:
-        sampler.make({}).check(problem.kind.probe(problem.seeds[0]))
+        sampler.make(problem.kind).check(problem.kind.probe(problem.seeds[0]))
     except UnsupportedProblem as error:
         return error.message
     return ""
@@ -205,8 +206,16 @@ def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
         for key, names in (("data", BUILT_IN), ("prior", ())):
             value = row.get(key)
             if isinstance(value, str) and value not in names and (key == "data" or value.endswith(".safetensors")):
-                row[key] = str(Path(value).expanduser().resolve())
+                row[key] = _absolute(value)
+    for row in tables_of(plain, "samplers"):
+        settings = row.get("settings")
+        if isinstance(settings, dict) and isinstance(settings.get("network"), str):
+            settings["network"] = _absolute(settings["network"])
     return plain
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:

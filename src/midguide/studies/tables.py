@@ -6,13 +6,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from midguide.errors import ConfigError
 from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.presets import dataclass_from_settings, make_sampler, suggestion
 from midguide.studies.problems import KINDS, ProblemKind
-from midguide.studies.sources import FIXED, OF_A_SAMPLER, Source, fixed
+from midguide.studies.sources import FIXED, OF_A_SAMPLER, OWN, Source, fixed
+
+NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +108,13 @@ class SamplerRow:
         """Whether the file wants this sampler on the problem of this label."""
         return any(fnmatchcase(problem, pattern) for pattern in self.table.problems)
 
-    def make(self, settings: Mapping[str, object], preset: str = "") -> Source:
-        """The source, with another preset and with further settings on top."""
+    def make(self, kind: ProblemKind, settings: Mapping[str, object] = NO_SETTINGS, preset: str = "") -> Source:
+        """The source for problems of a kind, with another preset and with further settings on top."""
         spec, merged = self.spec(preset), {**self.settings, **settings}
         if spec in FIXED:
-            return fixed(spec, merged)
+            return fixed(spec, merged, kind)
+        if spec in OWN:
+            return dataclass_from_settings(OWN[spec], merged, spec)
         if self.table.source not in OF_A_SAMPLER:
             raise ConfigError(f"unknown source {self.table.source!r}", hint=suggestion(self.table.source, OF_A_SAMPLER))
         return OF_A_SAMPLER[self.table.source](make_sampler(spec, merged))

@@ -6,15 +6,17 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from midguide.denoisers.conditional import Condition
 from midguide.errors import ConfigError
 from midguide.leads import EcgFormat
 from midguide.nn.autoencoder import AutoencoderConfig
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name
 from midguide.nn.unet import UNetConfig
+from midguide.nn.xresnet1d import XResNet1dConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,9 @@ class TrainingConfig(LoopConfig):
         level_mean: mean of the log-normal over `sigma/alpha` that noise levels are drawn from.
         level_std: its standard deviation.
         uniform_levels: share of the draws that are uniform over the times instead.
+        condition: makes it no prior but a network that draws what is hidden, given the rest, of electrocardiograms:
+            `half`, of which one half of all leads is hidden, or `half-of-each-lead`. Its network takes three times as
+            many channels as it returns: the noisy hidden part, the known part, and which is which.
     """
 
     network: BodyConfig = field(default_factory=UNetConfig)
@@ -96,6 +101,7 @@ class TrainingConfig(LoopConfig):
     level_mean: float = -0.8
     level_std: float = 1.4
     uniform_levels: float = 0.3
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,11 +109,14 @@ class TrainingConfig(LoopConfig):
             raise ConfigError(f"prediction must be eps, v or x0, got {self.prediction!r}")
         if self.length < 1:
             raise ConfigError(f"length must be positive, got {self.length}")
-        if self.network.in_channels != self.network.out_channels:
+        inputs = self.network.out_channels * (1 if self.condition is None else 3)
+        if self.network.in_channels != inputs:
             raise ConfigError(
                 f"the network takes {self.network.in_channels} channels and returns {self.network.out_channels}",
-                hint="in training they are as many: a variance is not learned",
+                hint="as many: no variance is learned in training; with a condition it takes three times as many",
             )
+        if self.condition is not None and self.ecg is None:
+            raise ConfigError("a condition is one of electrocardiograms", hint="add a table [ecg]")
 
     @property
     def body(self) -> str:
@@ -133,11 +142,43 @@ class AutoencoderTrainingConfig(LoopConfig):
             raise ConfigError(f"decoder_std must be positive, got {self.decoder_std}")
 
 
-_READERS = {"prior": TypeAdapter(TrainingConfig), "autoencoder": TypeAdapter(AutoencoderTrainingConfig)}
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTrainingConfig(LoopConfig):
+    """How to train a classifier of electrocardiograms; its recipe says `kind = "ecg-classifier"`.
+
+    Args:
+        network: its shape; the number of classes follows from the targets.
+        targets: `diagnoses`, the four of the MGPS paper, or `superclasses`, the five of PTB-XL.
+        ecg: form of the recordings: that of the prior whose draws it is to judge.
+        length: samples of a window, cut out at random.
+        aggregation: of the windows of a recording: `max` or `mean`.
+        threshold: how thresholds are chosen on fold 9: `balanced`, `f1`, or a number.
+    """
+
+    network: XResNet1dConfig = field(default_factory=XResNet1dConfig)
+    targets: Literal["diagnoses", "superclasses"] = "diagnoses"
+    ecg: EcgFormat = field(default_factory=EcgFormat)
+    length: int = 250
+    aggregation: Literal["max", "mean"] = "max"
+    threshold: Literal["balanced", "f1"] | float = "balanced"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 1 or self.flip:
+            raise ConfigError(f"length={self.length}, flip={self.flip}", hint="positive; flip = false")
 
 
-def load_training_config(path: str | Path) -> TrainingConfig | AutoencoderTrainingConfig:
-    """Read a recipe from a TOML file; its `kind` says whether for a prior, the default, or an autoencoder.
+Recipe = TrainingConfig | AutoencoderTrainingConfig | ClassifierTrainingConfig
+
+_READERS: dict[str, TypeAdapter[Any]] = {
+    "autoencoder": TypeAdapter(AutoencoderTrainingConfig),
+    "ecg-classifier": TypeAdapter(ClassifierTrainingConfig),
+    "prior": TypeAdapter(TrainingConfig),
+}
+
+
+def load_training_config(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file; its `kind` says for what: a prior, the default, or another of `_READERS`.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown key or a value of the wrong type; names the first.

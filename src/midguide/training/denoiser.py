@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from midguide.denoisers.conditional import conditioned, half_masks
 from midguide.linalg import per_row
 from midguide.nn.layout import image_layout
 from midguide.nn.registry import BODIES, is_dynamics
@@ -75,16 +76,30 @@ class Denoising:
         return not is_dynamics(self.config.network, name)
 
     def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the network's prediction, at noise levels of its own for each event."""
+        """Mean squared error of the network's prediction, at noise levels of its own for each event.
+
+        With a condition, over what is hidden, which is drawn anew for each event.
+        """
+        x_t, index, target = self._noised(clean, generator)
+        if self.config.condition is None:
+            return (self._predicted(network, x_t, index) - target).square().mean()
+        observed = half_masks(self.config.condition, clean, generator)
+        given = conditioned(x_t, torch.where(observed, clean, 0.0).to(x_t.device), observed.to(x_t.device))
+        return (self._predicted(network, given, index) - target)[~observed].square().mean()
+
+    def _noised(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy events, network indices and targets, on the device."""
         z = torch.randn(clean.shape, generator=generator)
         index, *level = self.levels.draw(len(clean), generator)
         alpha, sigma = (per_row(value, clean) for value in level)
         target = TARGETS[self.config.prediction](clean, z, alpha, sigma).to(self.device)
         layout = image_layout(self.device) if clean.ndim == 4 else torch.preserve_format
         x_t = (alpha * clean + sigma * z).to(self.device, memory_format=layout)
+        return x_t, index.to(self.device), target
+
+    def _predicted(self, network: nn.Module, x: Tensor, index: Tensor) -> Tensor:
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
-            prediction = network(x_t, index.to(self.device))
-        return (prediction.float() - target).square().mean()
+            return network(x, index).float()
 
 
 def train(

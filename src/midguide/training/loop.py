@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,21 @@ from midguide.files import append, replacing
 from midguide.nn.layout import lay_out
 from midguide.rng import global_seed
 from midguide.training.config import LoopConfig
-from midguide.training.sources import Source
+
+Batch = TypeVar("Batch")
+Drawn = TypeVar("Drawn", covariant=True)
+Taken = TypeVar("Taken", contravariant=True)
 
 
-class Task(Protocol):
+class Draws(Protocol[Drawn]):
+    """What to train on: gives batches of events, perhaps with labels."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Drawn:
+        """A batch of `count` events; all randomness comes from `generator`."""
+        ...
+
+
+class Task(Protocol[Taken]):
     """What a training is for."""
 
     @property
@@ -37,14 +48,14 @@ class Task(Protocol):
         """Whether weight decay acts on the parameter of that name."""
         ...
 
-    def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """What to minimise on a batch of events, a scalar on the device of the network."""
+    def loss(self, network: nn.Module, batch: Taken, generator: torch.Generator, /) -> Tensor:
+        """What to minimise on a batch, a scalar on the device of the network."""
         ...
 
 
 def fit(
-    task: Task,
-    source: Source,
+    task: Task[Batch],
+    source: Draws[Batch],
     out: Path,
     *,
     device: str = "cpu",
@@ -87,7 +98,7 @@ def fit(
 class _Run:
     """Network, averaged weights, optimiser and random stream at one step of a training."""
 
-    def __init__(self, task: Task, device: str) -> None:
+    def __init__(self, task: Task[Any], device: str) -> None:
         self.task, self.config, self.device, self.step = task, task.config, device, 0
         with global_seed(self.config.seed):
             self.network = task.build().to(device)
@@ -98,7 +109,7 @@ class _Run:
         )
         self.generator = torch.Generator().manual_seed(self.config.seed)
 
-    def advance(self, source: Source) -> float:
+    def advance(self, source: Draws[Any]) -> float:
         """One optimiser step; its loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * _rate(self.step, self.config)
@@ -111,7 +122,10 @@ class _Run:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:  # how many batches a normalisation has seen
+                    self.average[name].copy_(value)
         return float(loss.detach())
 
     def save(self, path: Path) -> None:
@@ -137,7 +151,7 @@ class _Run:
             ) from error
 
 
-def _groups(network: nn.Module, task: Task) -> list[dict[str, Any]]:
+def _groups(network: nn.Module, task: Task[Any]) -> list[dict[str, Any]]:
     """Parameters for the optimiser, first those with weight decay, then those without."""
     rest = [value for name, value in network.named_parameters() if task.decays(name)]
     free = [value for name, value in network.named_parameters() if not task.decays(name)]

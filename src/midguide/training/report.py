@@ -119,7 +119,7 @@ def export_prior(
         clean = encoded(clean.split(64), stored.autoencoder).float()
     facts["parameters"] = sum(value.numel() for value in network.parameters())
     facts |= {"held_out": len(clean), "denoising_curve": denoising_curve(stored, clean)}
-    return path, _write_card(path, config, spec.event_shape, origin, facts)
+    return path, write_card(path, config, spec.event_shape, origin, facts)
 
 
 def export_autoencoder(
@@ -152,10 +152,10 @@ def export_autoencoder(
         "held_out": len(held_out),
         "reconstruction": reconstruction(load_autoencoder(path), held_out.events()),
     }
-    return path, _write_card(path, config, spec.event_shape, origin, facts)
+    return path, write_card(path, config, spec.event_shape, origin, facts)
 
 
-def _write_card(
+def write_card(
     path: Path, config: LoopConfig, event_shape: tuple[int, ...], origin: Origin, facts: dict[str, Any]
 ) -> Path:
     """The card beside the file of something trained."""

@@ -115,10 +115,14 @@ class Signals:
         return len(self.recordings)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.pick(count, generator)[1]
+
+    def pick(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Numbers of recordings, shape (count,), and a window of each."""
         rows = torch.randint(len(self.recordings), (count,), generator=generator)
         starts = torch.randint(self._starts, (count,), generator=generator)
         windows = [self._window(row, start) for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
-        return torch.stack(windows)
+        return rows, torch.stack(windows)
 
     def events(self) -> Tensor:
         """The middle window of every recording."""
@@ -131,6 +135,27 @@ class Signals:
     def _window(self, row: int, start: int) -> Tensor:
         window = self.recordings[row, :, start : start + self.length]
         return F.pad(window, (0, self.length - window.shape[-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Windows of recordings with what is known of the recording.
+
+    Args:
+        signals: the recordings.
+        labels: float32, shape (N, classes), 0 or 1.
+    """
+
+    signals: Signals
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Windows, shape (count, channels, length), and labels, shape (count, classes)."""
+        rows, windows = self.signals.pick(count, generator)
+        return windows, self.labels[rows]
 
 
 def scaled(pixels: Tensor) -> Tensor:
