@@ -113,7 +113,7 @@ def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_p
         (["--leads", "I", "--sigma", "0"], "positive"),
         (["--leads", "I", "--unit", "counts"], "unknown unit"),
         (["--leads", "I", "--unit", "V"], "no heart does"),
-        (["--leads", "I", "--rate", "40"], "the prior needs 100"),
+        (["--leads", "I", "--rate", "40"], "are those of 250 samples per second, not of 40"),
     ],
 )
 def test_mistakes_are_one_line(ecg, record, words, says):
