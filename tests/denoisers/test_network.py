@@ -10,8 +10,8 @@ from torch import nn
 from midguide.data.toy import random_gaussian
 from midguide.denoisers import builtin
 from midguide.denoisers.builtin import PriorSpec, list_priors, save_prior
-from midguide.denoisers.loading import load_prior
 from midguide.denoisers.latent import LatentPrior
+from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.kernels import eps_from_x0
