@@ -1,16 +1,16 @@
-"""First-order optimisers as pure functions: (state, parameter, gradient) -> (state, parameter), row by row.
+"""First-order optimisers, row by row. State and parameter change in place, which a fit over large states is made of.
 
 Nothing is shared between rows, so a row's path does not depend on its batch.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from midguide.errors import ConfigError
 from midguide.linalg import per_row
@@ -23,13 +23,15 @@ class Optimiser(Protocol):
         """State before the first step."""
         ...
 
-    def update(self, state: Any, parameter: Tensor, gradient: Tensor) -> tuple[NamedTuple, Tensor]:
-        """State and parameter after the step."""
+    def update_(self, state: Any, parameter: Tensor, gradient: Tensor) -> None:
+        """Take the step: overwrites state and parameter."""
         ...
 
 
 class AdamState(NamedTuple):
-    count: int
+    """Steps taken, a float32 scalar, and the moving averages of the gradient and its square."""
+
+    count: Tensor
     first: Tensor
     second: Tensor
 
@@ -47,17 +49,27 @@ class Adam:
         _check_rate(self.rate)
 
     def init(self, parameter: Tensor) -> AdamState:
-        return AdamState(0, torch.zeros_like(parameter), torch.zeros_like(parameter))
+        count = torch.zeros((), device=parameter.device)
+        return AdamState(count, torch.zeros_like(parameter), torch.zeros_like(parameter))
 
-    def update(self, state: AdamState, parameter: Tensor, gradient: Tensor) -> tuple[AdamState, Tensor]:
-        count = state.count + 1
-        first = torch.lerp(gradient, state.first, self.beta_first)
-        second = (self.beta_second * state.second).addcmul_(gradient, gradient, value=1 - self.beta_second)
-        # the bias correction of the second moment, taken out of the root
-        unbias = math.sqrt(1 - self.beta_second**count)
-        scale = second.sqrt().add_(unbias * self.epsilon)
-        rate = self.rate * unbias / (1 - self.beta_first**count)
-        return AdamState(count, first, second), torch.addcdiv(parameter, first, scale, value=-rate)
+    def update_(self, state: AdamState, parameter: Tensor, gradient: Tensor) -> None:
+        # torch's fused kernel goes through memory once
+        adam(
+            [parameter],
+            [gradient],
+            [state.first],
+            [state.second],
+            [],
+            [state.count],
+            fused=True,
+            amsgrad=False,
+            beta1=self.beta_first,
+            beta2=self.beta_second,
+            lr=self.rate,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            maximize=False,
+        )
 
 
 class NoState(NamedTuple):
@@ -76,8 +88,8 @@ class SGD:
     def init(self, parameter: Tensor) -> NoState:
         return NoState()
 
-    def update(self, state: NoState, parameter: Tensor, gradient: Tensor) -> tuple[NoState, Tensor]:
-        return state, torch.sub(parameter, gradient, alpha=self.rate)
+    def update_(self, state: NoState, parameter: Tensor, gradient: Tensor) -> None:
+        parameter.sub_(gradient, alpha=self.rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +104,9 @@ class NormalisedSGD:
     def init(self, parameter: Tensor) -> NoState:
         return NoState()
 
-    def update(self, state: NoState, parameter: Tensor, gradient: Tensor) -> tuple[NoState, Tensor]:
+    def update_(self, state: NoState, parameter: Tensor, gradient: Tensor) -> None:
         norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-        return state, parameter - per_row(self.rate / norm, gradient) * gradient
+        parameter.sub_(per_row(self.rate / norm, gradient) * gradient)
 
 
 def _check_rate(rate: float) -> None:

@@ -21,6 +21,7 @@ from midguide.operators import (
     BlockMean,
     CircularBlur,
     Colorization,
+    Decomposed,
     HighDynamicRange,
     Identity,
     LinearOperator,
@@ -127,6 +128,16 @@ API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
     "reflect blur with its decomposition": (
         lambda: SeparableBlur.reflected(gaussian_kernel(0.7), gaussian_kernel(0.4), 6, 9),
         (2, 6, 9),
+    ),
+    "decomposed blur": (lambda: Decomposed.create(ReflectBlur(mild_kernels(5, 4)), (5, 7)), (2, 3, 5, 7)),
+    "decomposed blur without channels": (lambda: Decomposed.create(ReflectBlur(mild_kernels(3, 3)), (4, 5)), (4, 5)),
+    "decomposed blur per observation": (
+        lambda: Decomposed.create(ReflectBlur(mild_kernels(3, 3, 3), per_observation=True), (4, 6)),
+        (2, 4, 6),
+    ),
+    "decomposed blur with exact zeros": (
+        lambda: Decomposed.create(CircularBlur(torch.full((1, 2), 0.5)), (3, 8)),
+        (1, 3, 8),
     ),
     "nonlinear blur per observation": (lambda: make_operator("nonlinear-blur", (2, 33, 40), count=3), (2, 33, 40)),
     "phase retrieval, odd sizes": (lambda: PhaseRetrieval((2, 1)), (2, 7, 9)),

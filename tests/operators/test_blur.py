@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators import CircularBlur, ReflectBlur, gaussian_kernel, make_operator
+from midguide.operators import BlockMean, CircularBlur, Decomposed, ReflectBlur, gaussian_kernel, make_operator
 from midguide.record import describe, digest
 
 # Fourier transforms of up to 1e3 entries of size 1 in float64.
@@ -150,6 +150,26 @@ def test_each_observation_may_have_a_motion_kernel_of_its_own() -> None:
     assert describe(three)["kernel"]["sha256"] != describe(one)["kernel"]["sha256"]
     with pytest.raises(ConfigError, match="count must be at least 1"):
         make_operator("motion-blur", (1, 64, 64), count=0)
+
+
+def test_a_decomposed_motion_blur_is_the_motion_blur() -> None:
+    blur, decomposed = (make_operator(name, (2, 20, 24), seed=3) for name in ("motion-blur", "motion-blur-decomposed"))
+    assert isinstance(decomposed, Decomposed)
+    x = torch.randn(2, 2, 20, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    blur = blur.to(torch.float64)
+    torch.testing.assert_close(decomposed(x), blur(x), rtol=0.0, atol=0.0)
+    through = decomposed.left @ torch.diag(decomposed.values) @ decomposed.right
+    torch.testing.assert_close((through @ x.flatten(2).mT).mT, blur(x).flatten(2))
+
+
+def test_an_image_too_large_to_decompose_is_refused() -> None:
+    with pytest.raises(ShapeError, match="images of up to 4096 pixels, got 64x65"):
+        make_operator("motion-blur-decomposed", (1, 64, 65))
+
+
+def test_only_an_operator_that_keeps_the_size_is_decomposed() -> None:
+    with pytest.raises(ShapeError, match=r"makes \(4, 2\) of an image of 8x4"):
+        Decomposed.create(BlockMean(2), (8, 4))
 
 
 def test_a_motion_kernel_larger_than_the_mirror_is_refused() -> None:

@@ -69,7 +69,7 @@ def _train(x: Tensor, side: Tensor, rows: Tensor, rng: Rng) -> Tensor:
             return torch.nn.functional.softplus(-labels * logits).mean(1), logits
 
         _, gradient, _ = autodiff.value_and_grad(loss, weights)
-        state, weights = optimiser.update(state, weights, gradient)
+        optimiser.update_(state, weights, gradient)
     return weights
 
 

@@ -6,6 +6,7 @@ from midguide.operators.blur import CircularBlur, ReflectBlur, gaussian_kernel
 from midguide.operators.colorization import Colorization
 from midguide.operators.compose import Compose, LinearCompose, compose
 from midguide.operators.compressed_sensing import CompressedSensing, SubsampledHadamard
+from midguide.operators.decomposed import Decomposed
 from midguide.operators.deepinv import from_deepinv
 from midguide.operators.high_dynamic_range import HighDynamicRange
 from midguide.operators.jpeg import JPEG
@@ -28,6 +29,7 @@ __all__ = [
     "Colorization",
     "Compose",
     "CompressedSensing",
+    "Decomposed",
     "HighDynamicRange",
     "Identity",
     "LinearCompose",

@@ -21,6 +21,7 @@ from midguide.operators import (
     blur,
     colorization,
     compressed_sensing,
+    decomposed,
     ecg,
     high_dynamic_range,
     jpeg,
@@ -82,6 +83,9 @@ OPERATORS: dict[str, OperatorEntry] = {
     "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", False, False),
     "mask-file": OperatorEntry(mask.file_inpainting, "an image file says what is measured (white)", True, True),
     "motion-blur": OperatorEntry(blur.motion_blur, "blur by camera shake, reflect padding", True, False),
+    "motion-blur-decomposed": OperatorEntry(
+        decomposed.motion_blur_decomposed, "the same, decomposed: up to 64x64 pixels", True, True
+    ),
     "nonlinear-blur": OperatorEntry(
         nonlinear_blur.nonlinear_blur, "blur in kernel space, or by a camera that shakes in linear light", False, False
     ),
@@ -125,6 +129,9 @@ PRESETS: dict[str, OperatorPreset] = {
     "high-dynamic-range:paper": OperatorPreset({"scale": 2.0}, _PAPER),
     "jpeg:paper": OperatorPreset(
         {"quality": 2, "tables": "unclamped", "subsampling": "4:2:0"}, f"{_PAPER}: quality 2, tables as in its code"
+    ),
+    "motion-blur-decomposed:paper": OperatorPreset(
+        {"size": 61.0, "intensity": 0.5}, f"{_PAPER}: 61x61 pixels of 256; for methods that need an SVD"
     ),
     "motion-blur:paper": OperatorPreset({"size": 61.0, "intensity": 0.5}, f"{_PAPER}: 61x61 pixels of 256"),
     "phase-retrieval:paper": OperatorPreset({"oversampling": 2.0}, f"{_PAPER}: 256 pixels become 384"),

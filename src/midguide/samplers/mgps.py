@@ -195,9 +195,9 @@ class MGPS:
             gradient, prediction = potential(mu + noise)
             by_rho = (gradient * noise).addcmul_(std, std, value=precision).sub_(1)
             by_mu = gradient.add(mu - prior.mean, alpha=precision)
-            mu_state, mu = self.optimiser.update(mu_state, mu, by_mu)
-            rho_state, rho = self.optimiser.update(rho_state, rho, by_rho)
-            std = rho.exp()
+            self.optimiser.update_(mu_state, mu, by_mu)
+            self.optimiser.update_(rho_state, rho, by_rho)
+            torch.exp(rho, out=std)
         return torch.addcmul(mu, std, rng.normal(mu)), prediction
 
 

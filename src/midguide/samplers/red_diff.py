@@ -84,8 +84,7 @@ class REDDiff:
         operator, y = problem.likelihood.operator, problem.likelihood.y
         linear = isinstance(operator, LinearOperator)
         mu = operator.pinv(y) if linear else rng.normal(problem.zeros())
-        moments = self._adam.init(mu)
-        return REDDiffState(mu, moments.first, moments.second, moments.count)
+        return REDDiffState(mu, torch.zeros_like(mu), torch.zeros_like(mu), 0)
 
     def step(self, problem: Problem, state: REDDiffState, t: Time, s: Time, rng: Rng) -> Step:
         level, mu = problem.schedule.level(t), state.mu
@@ -99,8 +98,10 @@ class REDDiff:
         value, gradient, _ = autodiff.value_and_grad(misfit, mu)
         # (sigma_t / alpha_t) (eps(x_t, t) - z) = mu - D(x_t, t)
         gradient = torch.add(gradient, mu - x0_hat, alpha=self.weight / mu[0].numel())
-        moments, mu = self._adam.update(AdamState(state.count, state.first, state.second), mu, gradient)
-        return Step(REDDiffState(mu, moments.first, moments.second, moments.count), {"misfit": value})
+        mu = mu.clone()
+        adam = AdamState(torch.tensor(float(state.count), device=mu.device), state.first.clone(), state.second.clone())
+        self._adam.update_(adam, mu, gradient)
+        return Step(REDDiffState(mu, adam.first, adam.second, state.count + 1), {"misfit": value})
 
     def finish(self, problem: Problem, state: REDDiffState, t: Time) -> Tensor:
         return state.mu

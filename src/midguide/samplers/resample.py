@@ -153,6 +153,7 @@ def _descend(likelihood: Likelihood, x: Tensor, rate: float, iterations: int) ->
         running = chi_square >= 1.0
         if not bool(running.any()):
             break
-        moments, moved = optimiser.update(moments, (1 - rate * WEIGHT_DECAY) * x, gradient)
+        moved = (1 - rate * WEIGHT_DECAY) * x
+        optimiser.update_(moments, moved, gradient)
         x = torch.where(per_row(running, x), moved, x)
     return x

@@ -1,0 +1,120 @@
+"""Any linear operator on small images with the singular value decomposition of its matrix, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ShapeError
+from midguide.operators.base import LinearOperator, SVDOperator, image_size
+from midguide.operators.blur import motion_blur
+
+LARGEST = 64 * 64
+"""Pixels of the largest image: two square matrices of that size are kept, and decomposed in about half a minute."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed(SVDOperator):
+    """A linear operator that treats all channels alike, decomposed as `A = U diag(s) V^T` of n x n for n pixels.
+
+    It measures with the operator itself, and uses the matrices where singular vectors are asked for. Build it with
+    `Decomposed.create`. Coefficients are those of the channels, one channel after the other.
+
+    Args:
+        operator: maps (B, ..., H, W) to the same shape, each of the leading axes on its own.
+        left: U, shape (n, n), or (N, n, n) with a matrix for each observation.
+        values: s, shape (n,) or (N, n), decreasing.
+        right: V^T, shape (n, n) or (N, n, n).
+
+    Example:
+        >>> from midguide.operators.blur import ReflectBlur
+        >>> blur = Decomposed.create(ReflectBlur(torch.full((1, 3), 1 / 3)), (2, 4))
+        >>> blur.pinv(blur(torch.eye(4)[None, :2])).round()
+        tensor([[[1., 0., 0., 0.],
+                 [0., 1., 0., 0.]]])
+    """
+
+    operator: LinearOperator
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+    @classmethod
+    def create(cls, operator: LinearOperator, size: tuple[int, int]) -> Self:
+        """Write the operator down as a matrix and decompose it, in float64.
+
+        Args:
+            operator: what to decompose.
+            size: height and width of the images.
+
+        Raises:
+            ShapeError: the images have more pixels than `LARGEST`, or are not mapped to images of their size.
+        """
+        pixels = size[0] * size[1]
+        if pixels > LARGEST:
+            raise ShapeError(
+                f"a decomposition in memory is for images of up to {LARGEST} pixels, got {size[0]}x{size[1]}",
+                hint="without one, samplers that need no decomposition take the operator, by conjugate gradients",
+            )
+        basis = torch.eye(pixels, dtype=torch.float64).reshape(1, pixels, *size)  # its channels are the unit images
+        double = operator.to(torch.float64)
+        columns = [
+            double.select(torch.tensor([i]))(basis)  # an operator per observation takes one row for each
+            for i in range(operator.observations or 1)
+        ]
+        if any(column.shape != basis.shape for column in columns):
+            raise ShapeError(f"the operator makes {tuple(columns[0].shape[2:])} of an image of {size[0]}x{size[1]}")
+        matrix = torch.cat(columns).flatten(2).mT
+        left, values, right = torch.linalg.svd(matrix if operator.observations else matrix[0])
+        rounding = values.amax(-1, keepdim=True) * torch.finfo(values.dtype).eps * pixels
+        return cls(operator, left, torch.where(values > rounding, values, 0.0), right)
+
+    @property
+    def observations(self) -> int | None:
+        return self.operator.observations
+
+    def select(self, rows: Tensor) -> Self:
+        if self.observations is None:
+            return self
+        parts = {name: getattr(self, name)[rows] for name in ("left", "values", "right")}
+        return replace(self, operator=self.operator.select(rows), **parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.operator(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.adjoint(y)
+
+    def singular_values(self, x: Tensor) -> Tensor:
+        channels = x[0].numel() // self.values.shape[-1]
+        return self.values.to(x).repeat(*[1] * (self.values.ndim - 1), channels)
+
+    def vt(self, x: Tensor) -> Tensor:
+        return _channels(x, self.right.mT).flatten(1)
+
+    def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
+        return _channels(coefficients.unflatten(1, like.shape[1:]), self.right)
+
+    def ut(self, y: Tensor) -> Tensor:
+        coefficients = _channels(y, self.left).flatten(1)
+        return torch.where(self.singular_values(y) > 0, coefficients, 0.0)
+
+
+def motion_blur_decomposed(
+    event_shape: tuple[int, ...], *, seed: int = 0, size: float = 61.0, intensity: float = 0.5, count: int | None = None
+) -> Decomposed:
+    """`motion-blur` with the same kernels, and a decomposition for the samplers and steps that need one."""
+    blur = motion_blur(event_shape, seed=seed, size=size, intensity=intensity, count=count)
+    return Decomposed.create(blur, image_size(event_shape))
+
+
+def _channels(x: Tensor, matrix: Tensor) -> Tensor:
+    """`x M` for each channel of each row as a row vector, in the shape of x."""
+    rows = x.reshape(len(x), -1, matrix.shape[-2])
+    matrix = matrix.to(x)
+    # one matrix for all rows meets them in one product, so that it is read once
+    product = rows.flatten(0, 1) @ matrix if matrix.ndim == 2 else rows @ matrix
+    return product.reshape(x.shape)
