@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from midguide.denoisers.diffusers import fetch_repository, read_scheduler
 from midguide.denoisers.latent import LatentPrior
@@ -178,6 +179,51 @@ def test_a_latent_pipeline_with_a_vq_autoencoder_reconstructs(diffusers, unet, t
     problem = Problem.simulate(prior, operator, image, sigma_y=0.1)
     draws = sample(MGPS(steps=3, gradient_steps=StepRule(default=1), warm_start=None), problem.to_latent(), 1).draws
     assert draws.shape == (1, 1, 3, 16, 32)
+
+
+def test_a_vq_autoencoder_that_states_no_scale_has_none(diffusers, unet, tmp_path):
+    coder = autoencoder(diffusers, "VQModel", num_vq_embeddings=64)
+    diffusers.LDMPipeline(coder, unet, diffusers.DDIMScheduler()).save_pretrained(tmp_path / "ldm")
+    path = tmp_path / "ldm" / "vqvae" / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "scaling_factor"}))
+    prior = load_prior(tmp_path / "ldm")
+    with torch.no_grad():
+        assert torch.allclose(prior.autoencoder.decode(X), coder.decode(X).sample, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers_per_block": 2}, r"missing: down_blocks.0.resnets.1.conv1.bias, .* and \d+ more"),
+        ({"down_block_types": ["DownBlock2D"] * 2}, "unexpected: down_blocks.1.attentions.0"),
+        ({"block_out_channels": [32, 64]}, r"of another shape: .* \(32,\) for \(64,\)"),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_weights_of_another_architecture_are_named_and_nothing_else_is_said(pipeline, tmp_path, capfd, change, words):
+    folder = shutil.copytree(pipeline, tmp_path / "other")
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    capfd.readouterr()
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_prior(folder)
+    assert "\n" not in caught.value.message
+    assert "layers_per_block" in str(caught.value.hint)
+    assert capfd.readouterr().err == ""
+
+
+def test_attention_weights_under_their_old_names_are_read(pipeline, unet, tmp_path):
+    folder = shutil.copytree(pipeline, tmp_path / "old")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    names = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+    renamed = {}
+    for key, value in load_file(path).items():
+        for new, old in names.items():
+            key = key.replace(new, old)
+        renamed[key] = value
+    assert sum("query" in key for key in renamed) > 0
+    save_file(renamed, path, metadata={"format": "pt"})
+    assert torch.equal(load_prior(folder)(X, 400), load_prior(pipeline)(X, 400))
 
 
 def test_a_latent_pipeline_with_a_kl_autoencoder_is_scaled_and_shifted(diffusers, unet, tmp_path):

@@ -8,8 +8,10 @@ float64.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of
+from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, sha256_of
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
@@ -114,7 +116,8 @@ def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAuto
         lambda z: network.decode(z).sample,
         (network.config.in_channels, *(factor * size for size in latent_shape[1:])),
         latent_shape,
-        scale=network.config.scaling_factor,
+        # a VQ autoencoder has no scale unless its file states one: the library's default is that of Stable Diffusion's KL
+        scale=config.get("scaling_factor", 1.0 if kind == "VQModel" else network.config.scaling_factor),
         shift=network.config.get("shift_factor") or 0.0,
         network=network,
         name=folder.name,
@@ -200,13 +203,41 @@ def _network(weights: Path, kind: str) -> Any:
     if weights.suffix != ".safetensors":
         read_weights(weights)  # which says of a file that wants to run code that it does
     try:
-        return getattr(diffusers, kind).from_pretrained(
-            weights.parent, use_safetensors=weights.suffix == ".safetensors", local_files_only=True
-        )
+        with _silenced("diffusers.models.modeling_utils"):  # what it would say of weights that do not fit is said below
+            network, found = getattr(diffusers, kind).from_pretrained(
+                weights.parent,
+                use_safetensors=weights.suffix == ".safetensors",
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # of diffusers, safetensors and torch
         raise CheckpointError(
             f"{weights} cannot be read: {str(error).strip().splitlines()[0]}", hint="is the file complete?"
         ) from error
+    faults = {
+        "missing": sorted(found["missing_keys"]),
+        "unexpected": sorted(found["unexpected_keys"]),
+        "of another shape": [
+            f"{name} {tuple(has)} for {tuple(wants)}" for name, has, wants in sorted(found["mismatched_keys"])
+        ],
+    }
+    hint = f"{weights.parent / 'config.json'} states another network: see its layers_per_block, block types and widths"
+    refuse_misfit(faults, weights, hint=hint)
+    return network
+
+
+@contextmanager
+def _silenced(logger: str) -> Iterator[None]:
+    """Nothing below an error is logged by this logger."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
 
 
 def _library(name: str) -> Any:

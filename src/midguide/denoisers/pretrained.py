@@ -149,10 +149,19 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path, *,
             if name in weights and weights[name].shape != shape
         ],
     }
+    refuse_misfit(faults, where, hint=hint)
+    network.load_state_dict(dict(weights), assign=True)
+
+
+def refuse_misfit(faults: Mapping[str, list[str]], where: str | Path, *, hint: str) -> None:
+    """Refuse weights with faults: names of weights by what is wrong with them.
+
+    Raises:
+        CheckpointError: there is a fault; names the first of each kind.
+    """
     if any(faults.values()):
         words = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
         raise CheckpointError(f"the weights in {where} do not fit their network: {words}", hint=hint)
-    network.load_state_dict(dict(weights), assign=True)
 
 
 def _first(names: list[str]) -> str:
