@@ -104,6 +104,23 @@ def test_adam_takes_the_steps_of_torch():
     assert torch.allclose(x, theirs.detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 1, 0, 2)])
+@pytest.mark.parametrize("of_parameter", [False, True])
+def test_a_step_of_adam_does_not_depend_on_how_its_tensors_lie_in_memory(order, of_parameter):
+    """A gradient that a network or a picture file left channels last, or in another order."""
+    gradient = torch.linspace(-1, 2, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    back = [order.index(axis) for axis in range(4)]
+    permuted = gradient.permute(order).contiguous().permute(back)
+    rule, x = Adam(rate=0.1), torch.zeros_like(gradient)
+    y = torch.zeros_like(permuted) if of_parameter else torch.zeros_like(gradient)
+    states = rule.init(x), rule.init(y)
+    for shift in (0.0, 0.7):
+        rule.update_(states[0], x, gradient + shift)
+        rule.update_(states[1], y, (gradient if of_parameter else permuted) + shift)
+    assert torch.equal(y, x)
+    assert len(set(x.flatten().tolist())) > 10  # entries differ, so that a mixed-up order would show
+
+
 def test_normalised_descent_steps_have_the_length_of_the_rate_in_every_row():
     gradient = torch.tensor([[3.0, 4.0], [0.0, 1e-3], [0.0, 0.0]])
     rule, moved = NormalisedSGD(rate=0.5), torch.ones_like(gradient)

@@ -49,11 +49,15 @@ class Adam:
         _check_rate(self.rate)
 
     def init(self, parameter: Tensor) -> AdamState:
-        count = torch.zeros((), device=parameter.device)
+        count = torch.zeros((), dtype=torch.float32, device=parameter.device)
         return AdamState(count, torch.zeros_like(parameter), torch.zeros_like(parameter))
 
     def update_(self, state: AdamState, parameter: Tensor, gradient: Tensor) -> None:
-        # torch's fused kernel goes through memory once
+        # torch's fused kernel goes through memory once, and blindly: it takes entries as they lie, whatever their strides
+        if gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        if not parameter.stride() == state.first.stride() == state.second.stride() == gradient.stride():
+            raise ValueError(f"a parameter with strides {parameter.stride()} shares memory between its entries or rows")
         adam(
             [parameter],
             [gradient],

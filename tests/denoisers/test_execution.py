@@ -98,6 +98,13 @@ def test_an_accelerator_gives_the_answer_of_the_cpu():
     assert distance(answers(device="cuda"), answers()) < 1e-3  # its convolutions may round to TF32
 
 
+def test_a_prior_on_another_schedule_moves_with_its_weights():
+    inner = NetworkDenoiser(tiny_network(), DiscreteVP.linear(), "v", SHAPE, device="cpu")
+    inner.on(DiscreteVP.cosine()).to("meta")
+    assert {p.device.type for p in inner.network.parameters()} == {"meta"}
+    assert inner.device == "meta"  # where inputs are copied to from now on
+
+
 def test_checkpointing_keeps_less_for_the_derivative():
     """What autograd keeps between forward and backward, in numbers, counted by its own hooks."""
 

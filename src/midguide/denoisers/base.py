@@ -103,3 +103,7 @@ class OnSchedule(Denoiser):
         level = self.schedule.level(t)
         t_inner = self.inner.schedule.time_at(level.ratio)
         return self.inner(x * (self.inner.schedule.level(t_inner).alpha / level.alpha), t_inner)
+
+    def to(self, device: str) -> Self:
+        self.inner.to(device)
+        return self

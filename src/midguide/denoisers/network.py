@@ -103,6 +103,8 @@ class NetworkDenoiser(Denoiser):
         """This denoiser, with its weights moved to `device`."""
         if isinstance(self.network, nn.Module):
             self.network.to(device)
+        if self.device is not None:  # where inputs are copied to
+            self.device = device
         return self
 
     def with_variance(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
@@ -128,6 +130,11 @@ class NetworkDenoiser(Denoiser):
         label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=given.device)
         size = self.chunk or max(len(x), 1)
         parts = [self._run(*rows) for rows in zip(given.split(size), label.split(size), strict=True)]
+        if not isinstance(parts[0], Tensor):
+            raise ConfigError(
+                f"the network returns a {type(parts[0]).__name__}, expected a tensor",
+                hint="one of diffusers: pass midguide.denoisers.diffusers.SampleOf(network)",
+            )
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         expected = (len(x), (1 + self.learned_variance) * x.shape[1], *x.shape[2:])
         if out.shape != expected:
