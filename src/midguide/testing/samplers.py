@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     """Check everything that a sampler promises, on a problem with at least two observations.
 
     Finite; the same seed gives the same draws and another seed others; sample j of observation i does not depend on
-    the number of samples, on the chunk or on the other observations; interrupted and resumed gives the very same draws;
+    the number of samples, on the chunk, on the other observations, or on the order in which observations and what the
+    network returns lie in memory; interrupted and resumed gives the very same draws;
     network calls as announced by `calls`, at usable times only; inputs and the global random state are left alone.
 
     Args:
@@ -62,6 +64,9 @@ def _check_batches(sampler: Sampler, problem: Problem, draws: Tensor, tolerance:
         compare("the number of samples", sample(sampler, problem, 1, seed=1).draws, draws[:, :1])
         for chunk in (1, 2):
             compare("the chunk", sample(sampler, problem, 3, seed=1, chunk=chunk).draws, draws)
+    reordered = replace(problem.likelihood, y=_reordered(problem.likelihood.y))
+    other = Problem(_Reordered(problem.denoiser), reordered, problem.truth)
+    compare("the order of its inputs in memory", sample(sampler, other, 3, seed=1).draws, draws)
     first = problem.select(torch.tensor([0]))
     compare("the other observations", sample(sampler, first, 3, seed=1).draws, draws[:1])
 
@@ -95,6 +100,22 @@ class _Spy(Denoiser):
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         self.times.add(t)
         return self.inner(x, t)
+
+
+class _Reordered(Denoiser):
+    """A denoiser whose answers lie in memory with the last axis first, as after a network that runs channels last."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner, self.schedule = inner, inner.schedule
+        self.event_shape, self.value_range = inner.event_shape, inner.value_range
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return _reordered(self.inner(_reordered(x), t))
+
+
+def _reordered(x: Tensor) -> Tensor:
+    """The same values, the last axis outermost in memory."""
+    return x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim)))
 
 
 class _Interrupt:
