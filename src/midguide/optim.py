@@ -53,7 +53,7 @@ class Adam:
         return AdamState(count, torch.zeros_like(parameter), torch.zeros_like(parameter))
 
     def update_(self, state: AdamState, parameter: Tensor, gradient: Tensor) -> None:
-        # torch's fused kernel goes through memory once, and blindly: it takes entries as they lie, whatever their strides
+        # torch's fused kernel goes through memory once, and blindly: it takes entries as they lie
         if gradient.stride() != parameter.stride():
             gradient = torch.empty_like(parameter).copy_(gradient)
         if not parameter.stride() == state.first.stride() == state.second.stride() == gradient.stride():

@@ -116,7 +116,7 @@ def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAuto
         lambda z: network.decode(z).sample,
         (network.config.in_channels, *(factor * size for size in latent_shape[1:])),
         latent_shape,
-        # a VQ autoencoder has no scale unless its file states one: the library's default is that of Stable Diffusion's KL
+        # a VQ autoencoder has no scale unless its file states one; the library's default is that of another autoencoder
         scale=config.get("scaling_factor", 1.0 if kind == "VQModel" else network.config.scaling_factor),
         shift=network.config.get("shift_factor") or 0.0,
         network=network,
