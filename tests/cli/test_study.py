@@ -98,6 +98,11 @@ def test_setting_of_the_command_line_makes_other_units(cli, study):
     assert [row["network_forwards"] for row in rows] == [0, 5]
 
 
+def test_expected_numbers_that_do_not_exist_are_refused_before_anything_is_written(cli, study, tmp_path):
+    cli("study", "run", study, "--out", "wrong", "--set", "expected=tyni").assert_mistake("no number of 'tyni'")
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_damaged_unit_is_named_and_made_anew(cli, study, tmp_path):
     cli("study", "run", study, "--out", "out")
     file = sorted((tmp_path / "out" / "units").iterdir())[0]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -68,6 +69,22 @@ def test_an_unknown_setting_lists_the_known_ones() -> None:
 def test_settings_of_the_wrong_type_are_refused(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"of '{name}' cannot be"):
         make_operator(name, (3, 16, 16), **settings)
+
+
+FLOATS = [
+    (name, key)
+    for name, entry in OPERATORS.items()
+    for key, parameter in entry.settings.items()
+    if parameter.annotation is float or float in get_args(parameter.annotation)
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("name", "key"), FLOATS)
+def test_a_setting_that_is_no_finite_number_is_refused_by_name(name: str, key: str, value: float) -> None:
+    shape = (9, 32) if name.startswith("ecg-") else (3, 16, 16)
+    with pytest.raises(ConfigError, match=f"setting '{key}' of '{name}' cannot be"):
+        make_operator(name, shape, **{key: value})
 
 
 def test_integers_serve_as_floats_and_none_where_it_is_allowed() -> None:

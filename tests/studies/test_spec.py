@@ -73,6 +73,19 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[overrides]]\nsamplerz = "DDRM"\nsamples = 3\n', ("samplerz", "sampler")),
         ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean 'mgps'")),
         ('[[samplers]]\nspec = "mgps"\nsource = "lwa"\n', ("lwa", "law")),
+        ('[[samplers]]\nspec = "prior"\nsource = "lwa"\n', ("lwa", "law")),
+        ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("'prior' is no sampler", "law")),
+        ('[[samplers]]\nspec = "mgps"\nproblems = []\n', ("on no problem", "leave problems out")),
+        (
+            '[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 0.9 }\nsweep = { midpoint = [0.5] }\n',
+            ("set and swept",),
+        ),
+        (
+            '[[samplers]]\nspec = "mgps"\nsweep = { midpoint = [0.5] }\n'
+            '[[overrides]]\nsampler = "mgps*"\nsettings = { midpoint = 0.9 }\n',
+            ("'midpoint' is swept", "midpoint 0.5"),
+        ),
+        ('[[overrides]]\nsampler = "DDRM"\nsamples = 0\n', ("samples must be at least 1, got 0",)),
         ('[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 7 }\n', ("midpoint", "7")),
         ('[[samplers]]\nspec = "mgps"\nsweep = { midpoint = 0.5 }\n', ("sweep.midpoint", "list")),
         ('[[samplers]]\nspec = "ddrm"\nlabel = "DDRM"\n', ("label twice",)),
@@ -106,6 +119,17 @@ def test_key_of_the_study_with_a_mistake_is_refused(tiny, change, words):
         load_study(tiny, [change])
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_setting_of_the_command_line_that_no_sampler_takes_is_refused(tiny):
+    sweep = '[[samplers]]\nspec = "mgps"\nsweep = { midpoint = [0.5] }\n'
+    text = tiny.read_text()
+    tiny.write_text(text + sweep)
+    with pytest.raises(ConfigError, match="set and swept"):
+        load_study(tiny, [("samplers.midpoint", 0.9)])
+    tiny.write_text(text[: text.index('[[samplers]]\nspec = "ddrm')])
+    with pytest.raises(ConfigError, match="samplers.steps matches no sampler"):
+        load_study(tiny, [("samplers.steps", 7)])
 
 
 def test_metric_that_does_not_fit_a_problem_is_refused_before_anything_runs(tiny):
@@ -149,6 +173,16 @@ def test_expected_numbers_of_the_faces_belong_to_cells_of_their_studies(name, le
     assert {(e.problem, e.sampler) for e in found} <= cells
     assert all(e.source.startswith("paper, FFHQ 256, other prior") for e in found)
     assert len({(e.problem, e.sampler, e.metric) for e in found}) == len(found)
+
+
+@pytest.mark.parametrize("profile", ["full", "fid"])
+def test_the_papers_numbers_have_their_cells_in_the_long_studies_of_faces(profile):
+    folder = EXPERIMENTS[0].parent
+    cells = {(unit.problem_label, unit.sampler_label) for unit in load_study(folder / f"faces-{profile}.toml").units}
+    found = load_expected(folder / "expected", "faces")
+    asked = {(e.problem, e.sampler) for e in found if e.metric.startswith("fid") or profile == "full"}
+    assert len(asked) >= 7
+    assert asked <= cells
 
 
 @pytest.mark.parametrize("profile", ["quick", "cpu", "full"])

@@ -14,7 +14,7 @@ import typer
 
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
-from midguide.errors import DataError
+from midguide.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from midguide.studies.spec import Study
@@ -78,8 +78,11 @@ def run(
     study = load_study(file, [parse_override(text) for text in settings or ()])
     check_weights(study.metrics, event_shapes(study))
     check_device(study, device)
+    numbers = file.parent / "expected"
+    expected = load_expected(numbers, study.head.expected or study.head.name)
+    if study.head.expected and numbers.is_dir() and not expected:
+        raise ConfigError(f"{numbers} has no number of {study.head.expected!r}", hint="leave expected out for none")
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
-    expected = load_expected(file.parent / "expected", study.head.expected or study.head.name)
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)
     for unit in progress.damaged:

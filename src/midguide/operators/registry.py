@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args, get_type_hints
@@ -195,10 +196,12 @@ def _check_settings(name: str, known: Mapping[str, inspect.Parameter], given: Ma
 
 
 def _fits(value: object, annotation: object) -> bool:
-    """Whether a value of a configuration file has the annotated type; integers serve as floats, booleans do not."""
+    """Whether a value of a configuration file has the annotated type and is finite; integers serve as floats."""
     types = tuple(part for part in get_args(annotation) or (annotation,) if isinstance(part, type))
     if isinstance(value, bool):
         return bool in types
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, types) or (isinstance(value, int) and float in types)
 
 

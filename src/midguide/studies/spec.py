@@ -161,7 +161,8 @@ def _units(
     for match, changed in overrides:
         if matches(match, problem.label, sampler.label):
             settings |= changed
-            n, preset = match.samples or n, match.preset or preset
+            n = n if match.samples is None else match.samples
+            preset = match.preset or preset
     where = f"sampler {sampler.label!r} on problem {problem.label!r}"
     try:
         source = sampler.make(problem.kind, settings, preset)
@@ -227,6 +228,8 @@ def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dic
                 row[rest] = value
         elif table == "samplers" and rest:
             rows = [row for row in tables_of(plain, "samplers") if row.get("spec") not in FIXED]
+            if not rows:
+                raise ConfigError(f"{key} matches no sampler", hint="none of the study's samplers has settings")
             for row in rows:
                 row["settings"] = {**table_of(row, "settings"), rest: value}
         else:

@@ -84,6 +84,14 @@ class SamplerTable:
     source: str = "samples"
     problems: tuple[str, ...] = ("*",)
 
+    def __post_init__(self) -> None:
+        if self.source not in OF_A_SAMPLER:
+            raise ConfigError(f"unknown source {self.source!r}", hint=suggestion(self.source, OF_A_SAMPLER))
+        if self.source != "samples" and (self.spec in FIXED or self.spec in OWN):
+            raise ConfigError(f"{self.spec!r} is no sampler, so that it has no {self.source!r}", hint="remove source")
+        if not self.problems:
+            raise ConfigError(f"{self.spec!r} would run on no problem", hint="leave problems out for all of them")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerRow:
@@ -110,13 +118,14 @@ class SamplerRow:
 
     def make(self, kind: ProblemKind, settings: Mapping[str, object] = NO_SETTINGS, preset: str = "") -> Source:
         """The source for problems of a kind, with another preset and with further settings on top."""
+        for key, _ in self.swept:
+            if key in settings:
+                raise ConfigError(f"the setting {key!r} is swept: it has a value of its own in each row")
         spec, merged = self.spec(preset), {**self.settings, **settings}
         if spec in FIXED:
             return fixed(spec, merged, kind)
         if spec in OWN:
             return dataclass_from_settings(OWN[spec], merged, spec)
-        if self.table.source not in OF_A_SAMPLER:
-            raise ConfigError(f"unknown source {self.table.source!r}", hint=suggestion(self.table.source, OF_A_SAMPLER))
         return OF_A_SAMPLER[self.table.source](make_sampler(spec, merged))
 
 
@@ -128,6 +137,10 @@ class Match:
     sampler: str = "*"
     samples: int | None = None
     preset: str = ""
+
+    def __post_init__(self) -> None:
+        if self.samples is not None and self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
 
 
 def parse_problem(table: Mapping[str, Any], index: int) -> ProblemRow:
@@ -180,6 +193,8 @@ def parse_samplers(table: Mapping[str, Any], index: int) -> list[SamplerRow]:
         numbers = isinstance(values, list) and values and all(type(value) in (int, float) for value in values)
         if not numbers:
             raise ConfigError(f"{where}: sweep.{key} must be a list of numbers, got {values!r}")
+        if key in settings:
+            raise ConfigError(f"{where}: {key!r} is set and swept", hint="it is one or the other")
     rows = []
     for values in product(*sweep.values()):
         swept = tuple(zip(sweep, values, strict=True))
