@@ -50,7 +50,16 @@ class Problem:
     def simulate(
         cls, denoiser: Denoiser, operator: Operator, truth: Tensor, *, sigma_y: float, seed: int = 0
     ) -> Problem:
-        """The problem of recovering `truth`, shape (N, *signal), from `A(truth) + sigma_y z`."""
+        """The problem of recovering `truth`, shape (N, *signal), from `A(truth) + sigma_y z`.
+
+        Raises:
+            ShapeError: the truth is not of the size of the prior.
+        """
+        if tuple(truth.shape[1:]) != denoiser.signal_shape:
+            raise ShapeError(
+                f"the prior is one of signals {denoiser.signal_shape}, the truth has signals {tuple(truth.shape[1:])}",
+                hint="resize the truth, or take a prior of its size",
+            )
         return cls(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
 
     @classmethod

@@ -227,6 +227,11 @@ def test_a_prior_of_latents_is_saved_once_in_a_file_that_says_everything(state, 
     assert torch.equal(again(Z, 400), prior(Z, 400))
     assert torch.equal(again.autoencoder.decode(Z), coder.decode(Z))
     assert torch.equal(again.autoencoder.encode(IMAGE), coder.encode(IMAGE))
+    lost = next(iter(coder.network.state_dict()))
+    (name,) = prefixed({lost: torch.zeros(0)})
+    save_prior(tmp_path / "cut.safetensors", {k: v for k, v in weights.items() if k != name}, spec, dtype=torch.float32)
+    with pytest.raises(CheckpointError, match=f"do not fit their network: missing: {lost}"):
+        load_prior(tmp_path / "cut.safetensors")
 
 
 def stored_as_one_number(network, prefix):

@@ -54,6 +54,14 @@ def test_latent_priors_satisfy_the_contract_of_denoisers_on_their_own_and_on_oth
     assert moved.signal_shape == (1, 8, 8)
 
 
+def test_a_truth_of_another_size_than_the_prior_is_refused():
+    prior = problem().denoiser
+    for shape in [(1, 8, 16), prior.event_shape]:
+        with pytest.raises(ShapeError, match=r"one of signals \(1, 8, 8\), the truth has signals") as caught:
+            Problem.simulate(prior, BlockMean(2), torch.zeros(1, *shape), sigma_y=0.1)
+        assert "resize" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("inner", [BlockMean(2), random_mask((1, 8, 8), 0.5, seed=0, count=3)], ids=["one", "own"])
 def test_operators_through_a_decoder_satisfy_the_contract_of_operators(inner):
     coder = NetworkAutoencoder(lambda x: x, lambda z: z.sin().repeat_interleave(2, 3), (1, 8, 8), (1, 8, 4))

@@ -172,6 +172,12 @@ def test_a_file_that_wants_to_run_code_is_refused_and_not_run(tmp_path, form, pr
     assert not (tmp_path / "was-run").exists()
 
 
+def test_a_pickle_is_refused_unread(tmp_path):
+    (tmp_path / "edm.pkl").write_bytes(b"not even opened")
+    with pytest.raises(CheckpointError, match="is a pickle, which may run code when it is read: refused"):
+        load_prior(tmp_path / "edm.pkl")
+
+
 def test_the_code_that_a_refused_file_wants_to_run_is_named_where_torch_names_it(tmp_path):
     torch.save({"weight": torch.zeros(2), "more": Evil(tmp_path / "was-run")}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="mkdir"):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
+from midguide.denoisers.pretrained import fit
 from midguide.errors import CheckpointError
 from midguide.files import replacing
 from midguide.nn.layout import lay_out
@@ -124,11 +125,7 @@ def build_autoencoder(
     """
     with torch.device("meta"):  # draws no initial weights
         network: Any = AUTOENCODERS[body_name(spec.network)].build(spec.network)
-    try:
-        network.load_state_dict(dict(weights), assign=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the autoencoder's weights in {where} do not fit its network: {reason}") from error
+    fit(network, weights, where, hint="was it written by another version of midguide?")
     frozen(network).to(device)
     lay_out(network, device)
     coder = NetworkAutoencoder(

@@ -220,6 +220,11 @@ def _from_name(name: str, asked: _Asked) -> Pretrained:
 def _from_file(path: Path, asked: _Asked) -> Pretrained:
     if path.suffix == ".safetensors" and "midguide" in metadata(path):
         return read_prior(path)
+    if path.suffix in (".pkl", ".pickle"):
+        raise CheckpointError(
+            f"{path} is a pickle, which may run code when it is read: refused",
+            hint="load it with the library that wrote it, and pass the module",
+        )
     if path.suffix not in (".safetensors", *_CHECKPOINTS):
         raise CheckpointError(
             f"{path} is no prior that can be read",
