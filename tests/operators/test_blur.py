@@ -158,6 +158,7 @@ def test_a_decomposed_motion_blur_is_the_motion_blur() -> None:
     x = torch.randn(2, 2, 20, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     blur = blur.to(torch.float64)
     torch.testing.assert_close(decomposed(x), blur(x), rtol=0.0, atol=0.0)
+    assert describe(decomposed) == {"type": "Decomposed", "operator": describe(blur)}  # in float64, as it is made
     through = decomposed.left @ torch.diag(decomposed.values) @ decomposed.right
     torch.testing.assert_close((through @ x.flatten(2).mT).mT, blur(x).flatten(2))
 

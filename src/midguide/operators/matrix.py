@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -65,10 +65,11 @@ class Matrix(SVDOperator):
     """
 
     matrix: Tensor
-    left: Tensor
-    values: Tensor
-    reflectors: Tensor
-    factor: Tensor
+    # rounded as the number of threads has it: not part of what describes the operator
+    left: Tensor = field(repr=False)
+    values: Tensor = field(repr=False)
+    reflectors: Tensor = field(repr=False)
+    factor: Tensor = field(repr=False)
     event_shape: tuple[int, ...]
 
     @classmethod
