@@ -159,8 +159,21 @@ def test_a_decomposed_motion_blur_is_the_motion_blur() -> None:
     blur = blur.to(torch.float64)
     torch.testing.assert_close(decomposed(x), blur(x), rtol=0.0, atol=0.0)
     assert describe(decomposed) == {"type": "Decomposed", "operator": describe(blur)}  # in float64, as it is made
-    through = decomposed.left @ torch.diag(decomposed.values) @ decomposed.right
+    left, values, right = decomposed.decomposition.at(x)
+    through = left @ torch.diag(values) @ right
     torch.testing.assert_close((through @ x.flatten(2).mT).mT, blur(x).flatten(2))
+
+
+def test_a_decomposition_is_made_once_and_only_if_it_is_asked_for(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(torch.linalg, "svd", lambda matrix, svd=torch.linalg.svd: made.append(1) or svd(matrix))
+    operator = make_operator("motion-blur-decomposed", (1, 16, 16), count=2)
+    y = operator(torch.ones(2, 1, 16, 16))
+    operator.adjoint(y)
+    assert made == []
+    for _ in range(2):
+        operator.to(torch.float32).select(torch.tensor([1, 0, 1])).pinv(torch.cat([y, y[:1]]))
+    assert made == [1]
 
 
 def test_an_image_too_large_to_decompose_is_refused() -> None:

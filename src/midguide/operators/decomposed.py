@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -17,6 +18,32 @@ LARGEST = 64 * 64
 """Pixels of the largest image: two square matrices of that size take 400 MB in two precisions, and half a minute."""
 
 
+class Decomposition:
+    """U, s and V^T with `A = U diag(s) V^T`, computed in float64 when they are first asked for, and kept.
+
+    Shapes (n, n), (n,) and (n, n), or with a leading axis of observations; s decreases.
+    """
+
+    def __init__(self, compute: Callable[[], tuple[Tensor, ...]]) -> None:
+        self._compute = compute
+        self._moved: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    @cached_property
+    def _exact(self) -> tuple[Tensor, ...]:
+        return self._compute()
+
+    def at(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The three on the device and in the dtype of x: converting them takes longer than using them."""
+        key = x.dtype, x.device
+        if key not in self._moved:
+            self._moved[key] = tuple(part.to(x) for part in self._exact)
+        return self._moved[key]
+
+    def select(self, rows: Tensor) -> Decomposition:
+        """Those of the observations `rows`."""
+        return Decomposition(lambda: tuple(part[rows] for part in self._exact))
+
+
 @dataclass(frozen=True, eq=False)
 class Decomposed(SVDOperator):
     """A linear operator that treats all channels alike, decomposed as `A = U diag(s) V^T` of n x n for n pixels.
@@ -26,9 +53,7 @@ class Decomposed(SVDOperator):
 
     Args:
         operator: maps (B, ..., H, W) to the same shape, each of the leading axes on its own.
-        left: U, shape (n, n), or (N, n, n) with a matrix for each observation.
-        values: s, shape (n,) or (N, n), decreasing.
-        right: V^T, shape (n, n) or (N, n, n).
+        decomposition: of its matrix; not part of what describes it.
 
     Example:
         >>> from midguide.operators.blur import ReflectBlur
@@ -39,14 +64,11 @@ class Decomposed(SVDOperator):
     """
 
     operator: LinearOperator
-    # rounded as the number of threads has it: not part of what describes the operator
-    left: Tensor = field(repr=False)
-    values: Tensor = field(repr=False)
-    right: Tensor = field(repr=False)
+    decomposition: Decomposition = field(repr=False)
 
     @classmethod
     def create(cls, operator: LinearOperator, size: tuple[int, int]) -> Self:
-        """Write the operator down as a matrix and decompose it, in float64.
+        """The operator with its decomposition, which is made when it is first needed.
 
         Args:
             operator: what to decompose.
@@ -55,24 +77,16 @@ class Decomposed(SVDOperator):
         Raises:
             ShapeError: the images have more pixels than `LARGEST`, or are not mapped to images of their size.
         """
-        pixels = size[0] * size[1]
-        if pixels > LARGEST:
+        if size[0] * size[1] > LARGEST:
             raise ShapeError(
                 f"a decomposition in memory is for images of up to {LARGEST} pixels, got {size[0]}x{size[1]}",
                 hint="without one, samplers that need no decomposition take the operator, by conjugate gradients",
             )
-        basis = torch.eye(pixels, dtype=torch.float64).reshape(1, pixels, *size)  # its channels are the unit images
         double = operator.to(torch.float64)
-        columns = [
-            double.select(torch.tensor([i]))(basis)  # an operator per observation takes one row for each
-            for i in range(operator.observations or 1)
-        ]
-        if any(column.shape != basis.shape for column in columns):
-            raise ShapeError(f"the operator makes {tuple(columns[0].shape[2:])} of an image of {size[0]}x{size[1]}")
-        matrix = torch.cat(columns).flatten(2).mT
-        left, values, right = torch.linalg.svd(matrix if operator.observations else matrix[0])
-        rounding = values.amax(-1, keepdim=True) * torch.finfo(values.dtype).eps * pixels
-        return cls(operator, left, torch.where(values > rounding, values, 0.0), right)
+        made = double(torch.zeros(operator.observations or 1, 1, *size, dtype=torch.float64)).shape[2:]
+        if tuple(made) != size:
+            raise ShapeError(f"the operator makes {tuple(made)} of an image of {size[0]}x{size[1]}")
+        return cls(operator, Decomposition(lambda: _decompose(double, size)))
 
     @property
     def observations(self) -> int | None:
@@ -81,8 +95,7 @@ class Decomposed(SVDOperator):
     def select(self, rows: Tensor) -> Self:
         if self.observations is None:
             return self
-        parts = {name: getattr(self, name)[rows] for name in ("left", "values", "right")}
-        return replace(self, operator=self.operator.select(rows), **parts)
+        return replace(self, operator=self.operator.select(rows), decomposition=self.decomposition.select(rows))
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.operator(x)
@@ -91,29 +104,19 @@ class Decomposed(SVDOperator):
         return self.operator.adjoint(y)
 
     def singular_values(self, x: Tensor) -> Tensor:
-        channels = x[0].numel() // self.values.shape[-1]
-        return self.values.to(x).repeat(*[1] * (self.values.ndim - 1), channels)
+        _, values, _ = self.decomposition.at(x)
+        channels = x[0].numel() // values.shape[-1]
+        return values.repeat(*[1] * (values.ndim - 1), channels)
 
     def vt(self, x: Tensor) -> Tensor:
-        return _channels(x, self._matrices(x)[1].mT).flatten(1)
+        return _channels(x, self.decomposition.at(x)[2].mT).flatten(1)
 
     def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
-        return _channels(coefficients.unflatten(1, like.shape[1:]), self._matrices(coefficients)[1])
+        return _channels(coefficients.unflatten(1, like.shape[1:]), self.decomposition.at(coefficients)[2])
 
     def ut(self, y: Tensor) -> Tensor:
-        coefficients = _channels(y, self._matrices(y)[0]).flatten(1)
+        coefficients = _channels(y, self.decomposition.at(y)[0]).flatten(1)
         return torch.where(self.singular_values(y) > 0, coefficients, 0.0)
-
-    def _matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """U and V^T on the device and in the dtype of x, kept: converting them takes longer than using them."""
-        key = x.dtype, x.device
-        if key not in self._moved:
-            self._moved[key] = self.left.to(x), self.right.to(x)
-        return self._moved[key]
-
-    @cached_property
-    def _moved(self) -> dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]]:
-        return {}
 
 
 def motion_blur_decomposed(
@@ -130,3 +133,14 @@ def _channels(x: Tensor, matrix: Tensor) -> Tensor:
     # one matrix for all rows meets them in one product, so that it is read once
     product = rows.flatten(0, 1) @ matrix if matrix.ndim == 2 else rows @ matrix
     return product.reshape(x.shape)
+
+
+def _decompose(operator: LinearOperator, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """U, s and V^T of the matrix of an operator in float64, on one channel; zero where s is zero up to rounding."""
+    pixels = size[0] * size[1]
+    basis = torch.eye(pixels, dtype=torch.float64).reshape(1, pixels, *size)  # its channels are the unit images
+    rows = torch.arange(operator.observations or 1)  # an operator per observation takes one row for each
+    matrix = torch.cat([operator.select(row[None])(basis) for row in rows]).flatten(2).mT
+    left, values, right = torch.linalg.svd(matrix if operator.observations else matrix[0])
+    rounding = values.amax(-1, keepdim=True) * torch.finfo(values.dtype).eps * pixels
+    return left, torch.where(values > rounding, values, 0.0), right
