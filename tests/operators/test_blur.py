@@ -52,7 +52,7 @@ def test_circular_blur_is_scipys_convolution(
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kernel_shape", [(3, 3), (5, 3), (9, 5), (1, 5), (1, 1)])
+@pytest.mark.parametrize("kernel_shape", [(3, 3), (5, 3), (5, 5), (1, 5), (1, 1)])
 def test_reflect_blur_is_scipys_convolution(
     size: tuple[int, int], kernel_shape: tuple[int, int], rng: np.random.Generator
 ) -> None:
@@ -72,15 +72,8 @@ def test_the_image_of_a_point_is_the_kernel(
         assert_close(y.numpy(), kernel.numpy())
 
 
-def test_a_circular_kernel_larger_than_the_image_wraps(rng: np.random.Generator) -> None:
-    kernel, x = asymmetric(rng, (13, 9)), rng.normal(size=(1, 1, 5, 4))
-    tiled = np.tile(x[0, 0], (5, 5))
-    want = ndimage.convolve(tiled, kernel.numpy(), mode="wrap")[10:15, 8:12]
-    assert_close(CircularBlur(kernel)(torch.from_numpy(x))[0, 0].numpy(), want)
-
-
 @pytest.mark.parametrize("make", [CircularBlur, ReflectBlur])
-@pytest.mark.parametrize("kernel_shape", [(3, 5), (4, 4), (7, 1)])
+@pytest.mark.parametrize("kernel_shape", [(3, 5), (4, 4), (5, 1)])
 def test_adjoint_is_the_transpose_of_the_dense_matrix(
     make: type[CircularBlur] | type[ReflectBlur],
     kernel_shape: tuple[int, int],
@@ -177,7 +170,7 @@ def test_a_decomposition_is_made_once_and_only_if_it_is_asked_for(monkeypatch) -
 
 
 def test_an_image_too_large_to_decompose_is_refused() -> None:
-    with pytest.raises(ShapeError, match="images of up to 4096 pixels, got 64x65"):
+    with pytest.raises(ShapeError, match="images of up to 4,096 pixels, got 64x65"):
         make_operator("motion-blur-decomposed", (1, 64, 65))
 
 
@@ -186,16 +179,27 @@ def test_only_an_operator_that_keeps_the_size_is_decomposed() -> None:
         Decomposed.create(BlockMean(2), (8, 4))
 
 
-def test_a_motion_kernel_larger_than_the_mirror_is_refused() -> None:
-    make_operator("motion-blur", (1, 16, 16), size=31 * 16.0)
-    with pytest.raises(ShapeError, match="33x33 kernel reaches beyond the mirror of a 16x16 image"):
-        make_operator("motion-blur", (1, 16, 16), size=33 * 16.0)
+@pytest.mark.parametrize("make", [CircularBlur, ReflectBlur])
+def test_a_kernel_larger_than_the_image_is_refused(make: type[CircularBlur] | type[ReflectBlur]) -> None:
+    image = torch.zeros(1, 1, 4, 5)
+    make(torch.ones(4, 5))(image)
+    for shape, said in (((5, 5), "a kernel of 5x5"), ((4, 6), "a kernel of 4x6")):
+        with pytest.raises(ShapeError, match=f"{said} is larger than the image of 4x5"):
+            make(torch.ones(shape))(image)
 
 
-def test_a_reflected_kernel_larger_than_the_mirror_is_refused() -> None:
-    ReflectBlur(torch.ones(7, 9))(torch.zeros(1, 1, 4, 5))
-    with pytest.raises(ShapeError, match="reaches beyond"):
-        ReflectBlur(torch.ones(9, 3))(torch.zeros(1, 1, 4, 5))
+@pytest.mark.parametrize("name", ["gaussian-blur", "gaussian-blur-circular", "gaussian-blur-separable"])
+def test_a_gaussian_wider_than_the_image_is_refused(name: str) -> None:
+    make_operator(name, (1, 16, 16), std=28.0)  # 15 pixels
+    with pytest.raises(ShapeError, match="is larger than the image of 16"):
+        make_operator(name, (1, 16, 16), std=30.0)
+
+
+@pytest.mark.parametrize("name", ["motion-blur", "motion-blur-decomposed"])
+def test_a_motion_kernel_larger_than_the_image_is_refused(name: str) -> None:
+    make_operator(name, (1, 16, 16), size=15 * 16.0)
+    with pytest.raises(ShapeError, match="a kernel of 17x17 is larger than the image of 16x16"):
+        make_operator(name, (1, 16, 16), size=17 * 16.0)
 
 
 def test_bad_kernels_and_widths_are_refused() -> None:

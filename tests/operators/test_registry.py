@@ -2,22 +2,67 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import pytest
 import torch
+from PIL import Image
 
 from midguide.errors import ConfigError, DataError, ShapeError
-from midguide.operators import JPEG, OPERATORS, PRESETS, BlockMean, LinearOperator, Mask, SVDOperator, make_operator
+from midguide.operators import JPEG, OPERATORS, PRESETS, BlockMean, Mask, make_operator
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_entries_say_what_their_factory_returns(name: str) -> None:
+def test_entries_say_what_their_factory_makes(name: str, tmp_path: Path) -> None:
     entry = OPERATORS[name]
-    made = get_type_hints(entry.build)["return"]
-    assert issubclass(made, LinearOperator) == entry.linear
-    assert issubclass(made, SVDOperator) == entry.svd
     assert entry.summary
+    shape = (9, 32) if name.startswith("ecg") else (3, 32, 32)
+    settings = {}
+    if "path" in entry.settings:
+        settings["path"] = str(tmp_path / "mask.png")
+        Image.new("L", (32, 32)).save(settings["path"])
+    assert type(make_operator(name, shape, **settings)) is entry.operator
+    if entry.needs == "nothing":
+        assert type(make_operator(name, (5,))) is entry.operator
+
+
+UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
+    ("bicubic", (3, 8, 9), {}, "8x9 cannot be shrunk by 4"),
+    ("box-inpainting", (3, 8, 8), {"top": 200.0}, "5x5 box at row 6, column 1 does not fit a 8x8 image"),
+    ("colorization", (8, 8), {}, r"shape \(C, H, W\), got \(8, 8\)"),
+    ("colorization", (4, 8, 8), {"weights": "luma"}, "luma is that of 3 channels, got 4"),
+    ("compressed-sensing", (3, 8, 9), {}, "power of two of pixels, got 72"),
+    ("compressed-sensing", (1, 64, 65), {"kind": "gaussian"}, "at most 4,096 pixels"),
+    ("ecg-missing-block", (12, 32), {}, r"shape \(9, time\)"),
+    ("ecg-missing-leads", (3, 8, 8), {}, r"shape \(9, time\)"),
+    ("gaussian-blur", (1, 16, 16), {"std": 30.0}, "kernel of 17x17 is larger than the image of 16x16"),
+    ("gaussian-blur-circular", (1, 16, 16), {"std": 30.0}, "kernel of 17x17 is larger than the image of 16x16"),
+    ("gaussian-blur-separable", (1, 16, 16), {"std": 30.0}, "kernel of 17x17 is larger than the image of 16x16"),
+    ("half-mask", (3, 8, 1), {}, "8x1 has no right half"),
+    ("jpeg", (2, 8, 8), {}, r"events of shape \(1, H, W\) or \(3, H, W\), got \(2, 8, 8\)"),
+    ("mask-file", (3, 8, 9), {}, r"is 8x8 \(height x width\), the images are 8x9"),
+    ("motion-blur", (1, 16, 16), {"size": 272.0}, "kernel of 17x17 is larger than the image of 16x16"),
+    ("motion-blur-decomposed", (1, 64, 65), {}, "up to 4,096 pixels, got 64x65"),
+    ("nonlinear-blur", (16, 16), {}, r"shape \(channels, H, W\), got \(16, 16\)"),
+    ("phase-retrieval", (16,), {}, r"shape \(..., H, W\), got \(16,\)"),
+    ("super-resolution", (3, 8, 9), {}, r"blocks of 4x4 do not tile events of shape \(3, 8, 9\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "settings", "said"), UNFIT)
+def test_a_signal_without_what_the_operator_needs_is_refused(
+    name: str, shape: tuple[int, ...], settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    if name == "mask-file":
+        Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+        settings = {"path": str(tmp_path / "mask.png")}
+    with pytest.raises((ConfigError, DataError, ShapeError), match=said) as refusal:
+        make_operator(name, shape, **settings)
+    assert str(refusal.value).count("\n") <= 1  # one line and a hint
+
+
+def test_every_need_is_tried() -> None:
+    assert {name for name, *_ in UNFIT} == {name for name, entry in OPERATORS.items() if entry.needs != "nothing"}
 
 
 def test_names_are_sorted() -> None:

@@ -15,7 +15,7 @@ from midguide.operators import ReflectBlur, SeparableBlur, gaussian_kernel, make
 assert_close = partial(np.testing.assert_allclose, rtol=0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("lengths", [(3, 5), (1, 7), (15, 3)])
+@pytest.mark.parametrize("lengths", [(3, 5), (1, 7), (5, 9)])
 def test_it_is_scipys_convolution_with_zeros_outside(lengths: tuple[int, int], rng: np.random.Generator) -> None:
     kernel_y, kernel_x = (rng.random(length) for length in lengths)
     x = rng.normal(size=(2, 3, 6, 9))
@@ -26,7 +26,7 @@ def test_it_is_scipys_convolution_with_zeros_outside(lengths: tuple[int, int], r
 
 @pytest.mark.parametrize("cut", [0.0, 0.3])
 def test_decomposition_is_that_of_the_dense_matrix(cut: float, dense: Callable[..., np.ndarray]) -> None:
-    operator = SeparableBlur.create(gaussian_kernel(0.8), gaussian_kernel(0.5), 5, 6, cut=cut)
+    operator = SeparableBlur.create(gaussian_kernel(0.8, 2.5), gaussian_kernel(0.5), 5, 6, cut=cut)
     shape = (2, 5, 6)
     matrix = dense(operator, shape)
     basis = torch.eye(60, dtype=torch.float64).unflatten(1, shape)
@@ -52,17 +52,12 @@ def test_the_registered_gaussian_blur_is_a_reflected_convolution(
 
 
 def test_decomposition_of_a_reflected_blur_is_that_of_the_dense_matrix(dense: Callable[..., np.ndarray]) -> None:
-    operator = SeparableBlur.reflected(gaussian_kernel(0.8), gaussian_kernel(0.5), 5, 6)
-    matrix = dense(ReflectBlur(torch.outer(gaussian_kernel(0.8), gaussian_kernel(0.5))), (1, 5, 6))
+    operator = SeparableBlur.reflected(gaussian_kernel(0.8, 2.5), gaussian_kernel(0.5), 5, 6)
+    matrix = dense(ReflectBlur(torch.outer(gaussian_kernel(0.8, 2.5), gaussian_kernel(0.5))), (1, 5, 6))
     basis = torch.eye(30, dtype=torch.float64).unflatten(1, (1, 5, 6))
     values = operator.singular_values(basis[:1]).numpy()
     assert_close(np.sort(values)[::-1], np.linalg.svd(matrix, compute_uv=False))
     assert_close((operator.ut(basis).numpy() * values) @ operator.vt(basis).numpy().T, matrix)
-
-
-def test_a_reflected_kernel_larger_than_the_mirror_is_refused() -> None:
-    with pytest.raises(ShapeError, match="reaches beyond the mirror"):
-        make_operator("gaussian-blur", (3, 16, 16), std=100.0)
 
 
 def test_cut_of_the_paper_keeps_73_of_256_values() -> None:
@@ -72,7 +67,7 @@ def test_cut_of_the_paper_keeps_73_of_256_values() -> None:
 
 
 def test_cut_operator_is_the_truncated_one() -> None:
-    kernel = gaussian_kernel(1.5)
+    kernel = gaussian_kernel(1.5, 3.5)
     operator = SeparableBlur.create(kernel, kernel, 12, 12, cut=0.1)
     x = torch.randn(1, 1, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kept = (operator.singular_values(x) > 0).to(x)

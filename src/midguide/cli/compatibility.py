@@ -35,6 +35,10 @@ of latents see the operator itself.
 What the samplers need:
 
 {needs}
+
+What the operators need; anything else is refused in one line:
+
+{signals}
 """
 
 
@@ -44,6 +48,7 @@ def page() -> str:
     noises = {"Gaussian": GaussianLikelihood, "Poisson": PoissonLikelihood}
     needs = [(name, cls().needs) for name, cls in sorted(SAMPLERS.items())]
     return PAGE.format(
+        signals=_table(["operator", "needs"], [[name, entry.needs] for name, entry in sorted(OPERATORS.items())]),
         operators=_matrix("operator", operators, lambda operator: (operator, GaussianLikelihood)),
         noise=_matrix("noise", noises, lambda noise: (Identity, noise)),
         needs=_table(

@@ -55,10 +55,17 @@ def _operators() -> list[dict[str, Any]]:
     rows = []
     for name, entry in sorted(OPERATORS.items()):
         known = {key: None if p.default is p.empty else p.default for key, p in entry.settings.items()}
-        words = ", ".join(key if value is None else f"{key}={value}" for key, value in known.items())
-        row = {"name": name, "summary": entry.summary, "kind": kind(entry.operator)}
-        rows.append(row | {"settings": words, "defaults": known})
+        words = ", ".join(_setting(key, p.default) for key, p in entry.settings.items())
+        row = {"name": name, "summary": entry.summary, "kind": kind(entry.operator), "needs": entry.needs}
+        required = [key for key, p in entry.settings.items() if p.default is p.empty]
+        rows.append(row | {"settings": words, "defaults": known, "required": required})
     return rows
+
+
+def _setting(key: str, default: object) -> str:
+    if default is inspect.Parameter.empty:
+        return f"{key} (required)"
+    return key if default is None else f"{key}={default}"
 
 
 def _priors() -> list[dict[str, Any]]:

@@ -56,8 +56,11 @@ class CircularBlur(SVDOperator):
     inverse, is V; the singular values are |t|, and `U = F^-1 (t / |t|) F V`.
 
     Args:
-        kernel: shape (kh, kw); a kernel larger than the image wraps as well.
+        kernel: shape (kh, kw), not larger than the image.
         per_observation: the kernel has a leading axis with one kernel for each observation.
+
+    Raises:
+        ShapeError: the kernel is larger than the image.
 
     Example:
         >>> CircularBlur(torch.full((1, 3), 1 / 3))(torch.tensor([[[3.0, 0.0, 0.0, 0.0]]])).round()
@@ -101,6 +104,7 @@ class CircularBlur(SVDOperator):
     def _transfer(self, x: Tensor) -> Tensor:
         """The transfer function, exactly zero where it is zero up to rounding."""
         check_rows(self, x)
+        check_fits(tuple(self.kernel.shape[-2:]), image_size(tuple(x.shape[1:])))
         transfer = _transfer(self.kernel, x)
         size = transfer.abs()
         cut = 10 * torch.finfo(size.dtype).eps * size.amax((-2, -1), keepdim=True)
@@ -112,11 +116,11 @@ class ReflectBlur(LinearOperator):
     """Convolution that mirrors the image at its borders (c b | a b c d | c b): pad, convolve, crop.
 
     Args:
-        kernel: shape (kh, kw), at most twice the image less one.
+        kernel: shape (kh, kw), not larger than the image.
         per_observation: the kernel has a leading axis with one kernel for each observation.
 
     Raises:
-        ShapeError: the kernel reaches beyond the mirrored image.
+        ShapeError: the kernel is larger than the image.
 
     Example:
         >>> ReflectBlur(torch.full((1, 3), 1 / 3))(torch.tensor([[[0.0, 3.0, 0.0]]])).round()
@@ -155,15 +159,19 @@ class ReflectBlur(LinearOperator):
 
     def _pads(self, x: Tensor) -> tuple[int, int]:
         check_rows(self, x)
-        height, width = image_size(tuple(x.shape[1:]))
-        rows, columns = self.kernel.shape[-2] // 2, self.kernel.shape[-1] // 2
-        if rows >= height or columns >= width:
-            raise ShapeError(
-                f"a {self.kernel.shape[-2]}x{self.kernel.shape[-1]} kernel reaches beyond the mirror of a "
-                f"{height}x{width} image",
-                hint=f"this image takes kernels up to {2 * height - 1}x{2 * width - 1}; CircularBlur takes any",
-            )
-        return rows, columns
+        height, width = self.kernel.shape[-2:]
+        check_fits((height, width), image_size(tuple(x.shape[1:])))
+        return height // 2, width // 2
+
+
+def check_fits(kernel: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Refuse a kernel that is larger than the image along some axis."""
+    if any(side > size for side, size in zip(kernel, image, strict=True)):
+        sides, sizes = ("x".join(map(str, shape)) for shape in (kernel, image))
+        raise ShapeError(
+            f"a kernel of {sides} is larger than the image of {sizes}",
+            hint="take a smaller one; where operators have names, std and size are those of a 256x256 image",
+        )
 
 
 def gaussian_blur_circular(

@@ -79,7 +79,7 @@ class Decomposed(SVDOperator):
         """
         if size[0] * size[1] > LARGEST:
             raise ShapeError(
-                f"a decomposition in memory is for images of up to {LARGEST} pixels, got {size[0]}x{size[1]}",
+                f"a decomposition in memory is for images of up to {LARGEST:,} pixels, got {size[0]}x{size[1]}",
                 hint="without one, samplers that need no decomposition take the operator, by conjugate gradients",
             )
         double = operator.to(torch.float64)

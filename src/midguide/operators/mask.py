@@ -120,9 +120,12 @@ def half_mask(height: int, width: int, side: str = "right") -> Mask:
 
     Raises:
         ConfigError: `side` is something else.
+        ShapeError: there is one row or column only.
     """
     if side not in SIDES:
         raise ConfigError(f"unknown side {side!r}", hint=f"one of {', '.join(SIDES)}")
+    if (width if side in ("left", "right") else height) < 2:
+        raise ShapeError(f"an image of {height}x{width} has no {side} half", hint="it takes at least two pixels")
     if side in ("left", "right"):
         return box_mask(height, width, height, width // 2, 0, 0 if side == "left" else width - width // 2)
     return box_mask(height, width, height // 2, width, 0 if side == "top" else height - height // 2, 0)
@@ -138,11 +141,13 @@ def random_mask(event_shape: tuple[int, ...], keep: float, seed: int, count: int
         count: how many observations get a mask of their own; None for one mask that serves all.
 
     Raises:
-        ConfigError: `keep` or `count` is out of range.
+        ConfigError: `keep` or `count` is out of range, or nothing would be measured.
     """
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"keep must be in (0, 1], got {keep}", hint="it is the fraction that is measured")
     n = math.prod(event_shape)
+    if round(keep * n) < 1:
+        raise ConfigError(f"keep={keep} of {n} entries measures none", hint=f"take at least {1 / n:.2g}")
     draws = torch.cat([rng.uniform(torch.empty(1, n)) for rng in observation_streams(seed, "mask", count)])
     order = draws.argsort(dim=1, stable=True)
     masks = torch.zeros(draws.shape, dtype=torch.bool)

@@ -43,14 +43,12 @@ class OperatorEntry:
     Args:
         build: the factory.
         summary: one line for lists.
-        linear: it makes a `LinearOperator`.
-        svd: it makes an `SVDOperator`.
+        needs: what it needs of the signal, in words for lists; anything else is refused.
     """
 
     build: Callable[..., Operator]
     summary: str
-    linear: bool
-    svd: bool
+    needs: str
 
     @property
     def operator(self) -> type[Operator]:
@@ -65,36 +63,66 @@ class OperatorEntry:
 
 
 OPERATORS: dict[str, OperatorEntry] = {
-    "bicubic": OperatorEntry(bicubic.bicubic, "bicubic downsampling", True, True),
-    "box-inpainting": OperatorEntry(mask.box_inpainting, "a box is hidden", True, True),
-    "colorization": OperatorEntry(colorization.colorization, "mean or luma of the channels", True, True),
+    "bicubic": OperatorEntry(bicubic.bicubic, "bicubic downsampling", "an image, its sides multiples of factor"),
+    "box-inpainting": OperatorEntry(mask.box_inpainting, "a box is hidden", "an image that holds the box"),
+    "colorization": OperatorEntry(
+        colorization.colorization, "mean or luma of the channels", "an image with channels; luma: three"
+    ),
     "compressed-sensing": OperatorEntry(
-        compressed_sensing.compressed_sensing, "random combinations of the pixels", True, True
+        compressed_sensing.compressed_sensing,
+        "random combinations of the pixels",
+        "an image; hadamard: a power of two of pixels, gaussian: up to 4,096",
     ),
-    "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", True, True),
-    "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", True, True),
-    "gaussian-blur": OperatorEntry(separable_blur.gaussian_blur, "Gaussian blur, reflect padding", True, True),
-    "gaussian-blur-circular": OperatorEntry(blur.gaussian_blur_circular, "Gaussian blur, wraps around", True, True),
+    "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", "nine leads"),
+    "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", "nine leads"),
+    "gaussian-blur": OperatorEntry(
+        separable_blur.gaussian_blur,
+        "Gaussian blur, reflect padding",
+        "an image not smaller than the kernel",
+    ),
+    "gaussian-blur-circular": OperatorEntry(
+        blur.gaussian_blur_circular, "Gaussian blur, wraps around", "an image not smaller than the kernel"
+    ),
     "gaussian-blur-separable": OperatorEntry(
-        separable_blur.gaussian_blur_separable, "Gaussian blur, zero padding, small singular values cut", True, True
+        separable_blur.gaussian_blur_separable,
+        "Gaussian blur, zero padding, small singular values cut",
+        "an image not smaller than the kernel",
     ),
-    "half-mask": OperatorEntry(mask.half_inpainting, "one half of the image is hidden", True, True),
-    "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", False, False),
-    "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", True, True),
-    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", False, False),
-    "mask-file": OperatorEntry(mask.file_inpainting, "an image file says what is measured (white)", True, True),
-    "motion-blur": OperatorEntry(blur.motion_blur, "blur by camera shake, reflect padding", True, False),
+    "half-mask": OperatorEntry(
+        mask.half_inpainting, "one half of the image is hidden", "an image of at least two rows or columns"
+    ),
+    "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", "nothing"),
+    "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", "nothing"),
+    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", "an image of one or three channels"),
+    "mask-file": OperatorEntry(
+        mask.file_inpainting,
+        "an image file says what is measured (white)",
+        "an image of the size of the file at path",
+    ),
+    "motion-blur": OperatorEntry(
+        blur.motion_blur, "blur by camera shake, reflect padding", "an image not smaller than the kernel"
+    ),
     "motion-blur-decomposed": OperatorEntry(
-        decomposed.motion_blur_decomposed, "the same, decomposed: up to 64x64 pixels", True, True
+        decomposed.motion_blur_decomposed,
+        "the same, decomposed",
+        "an image not smaller than the kernel, of up to 4,096 pixels",
     ),
     "nonlinear-blur": OperatorEntry(
-        nonlinear_blur.nonlinear_blur, "blur in kernel space, or by a camera that shakes in linear light", False, False
+        nonlinear_blur.nonlinear_blur,
+        "blur in kernel space, or by a camera that shakes in linear light",
+        "an image with channels; weights: three, sides multiples of 128",
     ),
     "phase-retrieval": OperatorEntry(
-        phase_retrieval.phase_retrieval, "modulus of the Fourier transform of the padded image", False, False
+        phase_retrieval.phase_retrieval,
+        "modulus of the Fourier transform of the padded image",
+        "an image",
     ),
-    "random-inpainting": OperatorEntry(mask.random_inpainting, "a random fraction of pixels is measured", True, True),
-    "super-resolution": OperatorEntry(super_resolution.super_resolution, "means of square blocks", True, True),
+    "random-inpainting": OperatorEntry(mask.random_inpainting, "a random fraction of pixels is measured", "nothing"),
+    "super-resolution": OperatorEntry(
+        super_resolution.super_resolution,
+        "means of square blocks",
+        "an image, its sides multiples of factor",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from midguide.errors import ShapeError
 from midguide.operators.base import image_size
-from midguide.operators.blur import ReflectBlur, scaled_gaussian
+from midguide.operators.blur import ReflectBlur, check_fits, scaled_gaussian
 from midguide.operators.matrix import Matrix
 from midguide.operators.separable import Separable
 
@@ -33,12 +33,16 @@ class SeparableBlur(Separable):
         """Convolve columns with `kernel_y` and rows with `kernel_x`, zeros beyond the border.
 
         Args:
-            kernel_y: shape (kh,).
-            kernel_x: shape (kw,).
+            kernel_y: shape (kh,), kh <= height.
+            kernel_x: shape (kw,), kw <= width.
             height: rows of the images.
             width: columns of the images.
             cut: singular values of either factor below it are set to zero, in the operator as well.
+
+        Raises:
+            ShapeError: a kernel has several axes or is larger than the image.
         """
+        _check_kernels(kernel_y, kernel_x, height, width)
         return cls(
             Matrix.create(_toeplitz(kernel_y, height), (height,), cut=cut),
             Matrix.create(_toeplitz(kernel_x, width), (width,), cut=cut),
@@ -47,6 +51,7 @@ class SeparableBlur(Separable):
     @classmethod
     def reflected(cls, kernel_y: Tensor, kernel_x: Tensor, height: int, width: int) -> Self:
         """The `ReflectBlur` with the kernel `outer(kernel_y, kernel_x)`; arguments as in `create`."""
+        _check_kernels(kernel_y, kernel_x, height, width)
         return cls(
             Matrix.create(_mirrored(kernel_y, height), (height,)),
             Matrix.create(_mirrored(kernel_x, width), (width,)),
@@ -73,10 +78,15 @@ def gaussian_blur_separable(
     return SeparableBlur.create(kernel, kernel, *image_size(event_shape), cut=cut)
 
 
+def _check_kernels(kernel_y: Tensor, kernel_x: Tensor, height: int, width: int) -> None:
+    for kernel in (kernel_y, kernel_x):
+        if kernel.ndim != 1:
+            raise ShapeError(f"expected a kernel of one axis, got {tuple(kernel.shape)}")
+    check_fits((len(kernel_y), len(kernel_x)), (height, width))
+
+
 def _toeplitz(kernel: Tensor, size: int) -> Tensor:
     """The matrix of a 1-D convolution with zeros beyond the border, shape (size, size)."""
-    if kernel.ndim != 1:
-        raise ShapeError(f"expected a kernel of one axis, got {tuple(kernel.shape)}")
     index = torch.arange(size)
     offset = index[:, None] - index[None] + len(kernel) // 2
     inside = (offset >= 0) & (offset < len(kernel))
