@@ -11,6 +11,7 @@ import torch
 from midguide.errors import ShapeError
 from midguide.plots.grid import grid
 from midguide.plots.panel import panel
+from midguide.plots.reconstructions import Reconstructed, reconstructions
 from midguide.samples import Cost, Samples
 
 
@@ -62,6 +63,14 @@ def test_colour_bar_is_as_high_as_the_image_beside_it():
 def test_panel_refuses_what_is_no_image():
     with pytest.raises(ShapeError, match="images"):
         panel(made(shape=(5,)))
+
+
+def test_a_single_draw_has_no_mean_and_no_spread():
+    truth, two = torch.zeros(1, 4, 4), torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    figure = reconstructions([Reconstructed(truth, None, {"one": two[:1], "two": two})])
+    drawn = [len(axes.images) for axes in figure.axes]
+    assert drawn == [1, 0, 0, 1, 0, 0, 1, 1, 1]  # three rows of the truth, of one draw, and of two
+    assert [text.get_text() for text in figure.axes[4].texts] == ["one draw:\nno mean, no std"]
 
 
 def test_plots_leave_pyplot_alone():

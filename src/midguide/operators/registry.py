@@ -163,6 +163,9 @@ PRESETS: dict[str, OperatorPreset] = {
         {"size": 61.0, "intensity": 0.5}, f"{_PAPER}: 61x61 pixels of 256; for methods that need an SVD"
     ),
     "motion-blur:paper": OperatorPreset({"size": 61.0, "intensity": 0.5}, f"{_PAPER}: 61x61 pixels of 256"),
+    "nonlinear-blur:paper": OperatorPreset(
+        {"strength": 1.2}, f"{_PAPER}: codes of 1.2 N(0, I), drawn once; its network takes weights = FILE"
+    ),
     "phase-retrieval:paper": OperatorPreset({"oversampling": 2.0}, f"{_PAPER}: 256 pixels become 384"),
     "super-resolution:x16": OperatorPreset({"factor": 16}, f"{_PAPER}: super-resolution x16"),
     "super-resolution:x4": OperatorPreset({"factor": 4}, f"{_PAPER}: super-resolution x4"),

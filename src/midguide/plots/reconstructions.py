@@ -40,6 +40,8 @@ def reconstructions(
 ) -> Figure:
     """Three rows for each image: truth, measurement and the scale; a sample, the mean and the spread of each sampler.
 
+    A single draw has neither mean nor spread.
+
     All spreads of an image share their scale: white is the largest standard deviation of any pixel and sampler, or
     half of the value range where one is larger.
 
@@ -71,10 +73,13 @@ def reconstructions(
             draws = image.draws[sampler]
             places = [tile(len(_ROWS) * i + k, column) for k in range(len(_ROWS))]
             if draws is None:
-                places[0].text(0.5, 0.5, "no draws", ha="center", va="center", size=7, transform=places[0].transAxes)
+                _say(places[0], "no draws")
                 continue
-            for axes, shown in zip(places, (draws[0], draws.mean(0)), strict=False):
-                axes.imshow(pixels(shown, value_range), cmap="gray", vmin=0.0, vmax=1.0)
+            places[0].imshow(pixels(draws[0], value_range), cmap="gray", vmin=0.0, vmax=1.0)
+            if len(draws) == 1:
+                _say(places[1], "one draw:\nno mean, no std")
+                continue
+            places[1].imshow(pixels(draws.mean(0), value_range), cmap="gray", vmin=0.0, vmax=1.0)
             places[2].imshow(_spread(draws).numpy(), cmap="magma", vmin=0.0, vmax=scale)
     return figure
 
@@ -86,15 +91,19 @@ def _first_column(places: Sequence[Axes], image: Reconstructed, value_range: tup
         shown = pixels(image.measurement.image, value_range, image.measurement.measured)
         places[1].imshow(shown, cmap="gray", vmin=0.0, vmax=1.0)
         places[1].set_title(image.measurement.caption, size=6, y=0.0, color="white")
-    words = f"rows: sample,\nposterior mean,\nstd (0 to {scale:.2g})"
-    places[2].text(0.5, 0.5, words, ha="center", va="center", size=6, transform=places[2].transAxes)
+    _say(places[2], f"rows: sample,\nposterior mean,\nstd (0 to {scale:.2g})")
+
+
+def _say(axes: Axes, words: str) -> None:
+    """Words in the middle of an empty tile."""
+    axes.text(0.5, 0.5, words, ha="center", va="center", size=6, transform=axes.transAxes)
 
 
 def _spread(draws: Tensor) -> Tensor:
     """Standard deviation of each pixel, root mean square over the channels, shape (H, W)."""
-    return draws.std(0, correction=min(1, len(draws) - 1)).square().mean(0).sqrt().cpu()
+    return draws.std(0).square().mean(0).sqrt().cpu()
 
 
 def _scale(image: Reconstructed, value_range: tuple[float, float]) -> float:
-    spreads = [float(_spread(draws).max()) for draws in image.draws.values() if draws is not None]
+    spreads = [float(_spread(draws).max()) for draws in image.draws.values() if draws is not None and len(draws) > 1]
     return min(max(spreads, default=1.0), (value_range[1] - value_range[0]) / 2) or 1.0
