@@ -123,16 +123,17 @@ def warm_fit(p, x_l, x0, l, count, rate, rng):
     return fit(potential, start, std, x_l / np.sqrt(forward), np.sqrt((1 - forward) / forward), count, rate, rng)[0]
 
 
-def pgdm(p, steps, n, rng):
+def pgdm(p, steps, weighting, n, rng):
     times = levels(p.T, steps)
     x = rng.standard_normal((n, len(p.m)))
     for t, s in zip(times, times[1:], strict=False):
         a_t, a_s = p.alpha_squared[t], p.alpha_squared[s]
         x0 = p.denoise(x, t)
-        weight = np.linalg.inv(p.A @ p.A.T + p.sigma_y**2 / (1 - a_t) * np.eye(len(p.A)))
-        guidance = (p.y - x0 @ p.A.T) @ weight @ p.A @ p.jacobian(t)
+        inverse = np.linalg.inv(p.A @ p.A.T + p.sigma_y**2 / (1 - a_t) * np.eye(len(p.A)))
+        weight = {"stable": np.sqrt(a_t * a_s), "paper": np.sqrt(a_t)}[weighting]
+        guidance = (p.y - x0 @ p.A.T) @ inverse @ p.A @ p.jacobian(t)
         mean, std = p.ddpm(x0, x, t, s)
-        x = mean + std * rng.standard_normal(x.shape) + np.sqrt(a_t * a_s) * guidance
+        x = mean + std * rng.standard_normal(x.shape) + weight * guidance
     return p.denoise(x, times[-1])
 
 
@@ -143,6 +144,20 @@ def spectrum(p):
     s_all[: len(s)] = s
     y[: len(s)] = (U.T @ p.y)[: len(s)] / s
     return Vt, s_all, y
+
+
+def ddnm(p, steps, eta, n, rng):
+    times = levels(p.T, steps)
+    pinv = np.linalg.pinv(p.A)
+    x = rng.standard_normal((n, len(p.m)))
+    for t, s in zip(times, times[1:], strict=False):
+        a_t, a_s = p.alpha_squared[t], p.alpha_squared[s]
+        x0 = p.denoise(x, t)
+        eps = (x - np.sqrt(a_t) * x0) / np.sqrt(1 - a_t)
+        x0 = p.y @ pinv.T + x0 @ (np.eye(len(p.m)) - pinv @ p.A).T
+        z = rng.standard_normal(x.shape)
+        x = np.sqrt(a_s) * x0 + np.sqrt(1 - a_s) * (eta * z + np.sqrt(1 - eta**2) * eps)
+    return p.denoise(x, times[-1])
 
 
 def ddnm_plus(p, steps, eta, n, rng):

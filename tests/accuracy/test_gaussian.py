@@ -19,7 +19,7 @@ from midguide.diagnostics.accuracy import gaussian_accuracy
 from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
 from midguide.optim import Adam
 from midguide.rules import StepRule
-from midguide.samplers.ddnm import DDNMPlus
+from midguide.samplers.ddnm import DDNM, DDNMPlus
 from midguide.samplers.ddrm import DDRM
 from midguide.samplers.diffpir import DiffPIR
 from midguide.samplers.dps import DPS
@@ -52,7 +52,12 @@ CASES = {
     "mgps 0.5, warm start": mgps(0.5, 0.7),
     "mgps 0.75, long warm start": mgps(0.75, 0.4),
     "dps": (DPS(steps=100, guidance=0.1), lambda p, rng: reference.dps(p, 100, 0.1, N, rng)),
-    "pgdm": (PGDM(steps=60), lambda p, rng: reference.pgdm(p, 60, N, rng)),
+    "pgdm": (PGDM(steps=60), lambda p, rng: reference.pgdm(p, 60, "stable", N, rng)),
+    "pgdm, weighting of the paper": (
+        PGDM(steps=60, weighting="paper"),
+        lambda p, rng: reference.pgdm(p, 60, "paper", N, rng),
+    ),
+    "ddnm": (DDNM(steps=60), lambda p, rng: reference.ddnm(p, 60, 0.85, N, rng)),
     "ddnm-plus": (DDNMPlus(steps=60), lambda p, rng: reference.ddnm_plus(p, 60, 0.85, N, rng)),
     "ddrm": (DDRM(steps=60), lambda p, rng: reference.ddrm(p, 60, 0.85, 1.0, N, rng)),
     "ddrm, eta_measured 0.7": (

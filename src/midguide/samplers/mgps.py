@@ -193,8 +193,8 @@ class MGPS:
         for _ in range(count):
             noise = rng.normal(mu).mul_(std)
             gradient, prediction = potential(mu + noise)
-            by_rho = (gradient * noise).addcmul_(std, std, value=precision).sub_(1)
-            by_mu = gradient.add(mu - prior.mean, alpha=precision)
+            by_rho = noise.mul_(gradient).addcmul_(std, std, value=precision).sub_(1)
+            by_mu = (mu - prior.mean).mul_(precision).add_(gradient)
             self.optimiser.update_(mu_state, mu, by_mu)
             self.optimiser.update_(rho_state, rho, by_rho)
             torch.exp(rho, out=std)
