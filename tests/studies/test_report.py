@@ -126,17 +126,20 @@ def test_expected_numbers_with_other_columns_are_refused(tmp_path):
 
 
 def test_closed_form_law_is_measured_by_its_moments_not_by_its_draws(tmp_path):
-    """10 steps of MGPS on a Gaussian: the W2 of the law, whatever the number of draws."""
+    """10 steps of MGPS on a Gaussian: the W2 of the law, whatever the number of draws; that of the posterior is zero."""
     path = tmp_path / "law.toml"
     path.write_text(
         '[study]\nname = "law"\nsamples = 2\nmetrics = ["gaussian_w2"]\n'
         '[[problems]]\nkind = "gaussian"\ndimension = 4\nmeasurements = 2\nsigma_y = 0.3\nseeds = [0]\n'
         '[[samplers]]\nspec = "mgps"\nsource = "law"\nsettings = { steps = 10 }\n'
+        '[[samplers]]\nspec = "exact-law"\n'
     )
     found = []
     for n in (2, 50):
         study = load_study(path, [("samples", n)])
         store = Store.create(tmp_path / f"out{n}", study.plain, [])
         run_units(study, store, list(study.units))
-        found.append(reports.make_report(study, store).rows[0].mean)
+        found.append([row.mean for row in reports.make_report(study, store).rows])
     assert found[0] == found[1]
+    assert found[0][0] > 0.01
+    assert found[0][1] < 1e-6  # the root of a rounding error in float64

@@ -139,8 +139,9 @@ def test_metric_that_does_not_fit_a_problem_is_refused_before_anything_runs(tiny
         load_study(tiny)
 
 
-def test_law_of_a_mixture_is_refused(tiny):
-    tiny.write_text(tiny.read_text() + '[[samplers]]\nspec = "mgps"\nsource = "law"\n')
+@pytest.mark.parametrize("row", ['spec = "mgps"\nsource = "law"\n', 'spec = "exact-law"\n'])
+def test_law_of_a_mixture_is_refused(tiny, row):
+    tiny.write_text(f"{tiny.read_text()}[[samplers]]\n{row}")
     with pytest.raises(UnsupportedProblem, match="Gaussian problems"):
         load_study(tiny)
 
@@ -149,7 +150,7 @@ def test_law_of_a_mixture_is_refused(tiny):
 def test_experiments_are_complete_and_have_their_floor(path, ecg_prior):
     study = load_study(path, [("problems.prior", str(ecg_prior))] if path.stem.startswith("ecg") else ())
     assert study.head.name == path.stem
-    if path.stem not in ("gaussian-midpoint", "faces-panels"):  # laws, without draws, and pictures
+    if path.stem != "faces-panels":  # pictures
         assert any(unit.spec in FIXED or unit.spec == "unconditional" for unit in study.units)
 
 

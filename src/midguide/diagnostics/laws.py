@@ -47,6 +47,17 @@ class Law:
         return cls(gaussian.mean.double().flatten(), gaussian.covariance_matrix().double())
 
 
+def posterior_law(problem: Problem) -> Law:
+    """The law of the posterior itself, for a Gaussian prior: what the laws of samplers are compared with.
+
+    Raises:
+        UnsupportedProblem: the prior is not Gaussian.
+    """
+    if not isinstance(problem.denoiser, Gaussian):
+        raise UnsupportedProblem("laws in closed form are those of Gaussian problems")
+    return Law.of(problem.denoiser.posterior(problem.likelihood))
+
+
 def unconditional_law(sampler: Unconditional, problem: Problem) -> Law:
     """The law of `Unconditional` samples for a Gaussian prior; it tends to the prior as steps grow."""
     affine = _Affine(problem)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.gmm import GaussianMixture
-from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
+from midguide.diagnostics.laws import Law, mgps_law, posterior_law, unconditional_law
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.problem import Problem
 from midguide.rng import stream_seed
@@ -125,16 +125,24 @@ class ClosedForm:
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         (seed,) = seeds  # problems with an exact posterior come alone
-        started = time.monotonic()
-        law = LAWS[type(self.sampler), self.mean_field](self.sampler, problem)
-        cost = Cost(0.0, 0.0, time.monotonic() - started, 0.0)
-        shaped = law.mean.reshape(problem.event_shape)
-        draws = Gaussian(shaped, law.covariance).sample(n, seed=stream_seed(seed, "law"))
-        return Samples(draws[None], cost, {}, dict(zip(LAW, (law.mean, law.covariance), strict=True)))
+        return _of_law(lambda: LAWS[type(self.sampler), self.mean_field](self.sampler, problem), problem, n, seed)
+
+
+@dataclass(frozen=True)
+class PosteriorLaw:
+    """The law of the posterior of a Gaussian problem, and draws of it: the floor of laws in closed form."""
+
+    def check(self, problem: Problem) -> None:
+        posterior_law(problem)
+
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
+        return _of_law(lambda: posterior_law(problem), problem, n, seed)
 
 
 FIXED: dict[str, Callable[[ProblemKind], Source]] = {
     "exact": lambda kind: ExactPosterior(),
+    "exact-law": lambda kind: PosteriorLaw(),
     "prior": lambda kind: PriorDraws(),
     "repeated-beats": lambda kind: RepeatedBeats(),
     "ridge": ridge,
@@ -165,6 +173,15 @@ def fixed(spec: str, settings: dict[str, object], kind: ProblemKind) -> Source:
     if settings:
         raise ConfigError(f"{spec!r} has no settings, got {', '.join(settings)}", hint="remove them")
     return FIXED[spec](kind)
+
+
+def _of_law(find: Callable[[], Law], problem: Problem, n: int, seed: int) -> Samples:
+    """`n` draws of a Gaussian law, with its moments."""
+    started = time.monotonic()
+    law = find()
+    cost = Cost(0.0, 0.0, time.monotonic() - started, 0.0)
+    draws = Gaussian(law.mean.reshape(problem.event_shape), law.covariance).sample(n, seed=stream_seed(seed, "law"))
+    return Samples(draws[None], cost, {}, dict(zip(LAW, (law.mean, law.covariance), strict=True)))
 
 
 def _without_network(draw: Callable[[], Tensor]) -> Samples:

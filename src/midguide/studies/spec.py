@@ -13,7 +13,7 @@
     metrics = ["mode_weight_tv"]                    # besides those of the study
 
     [[samplers]]
-    spec = "mgps:mixture"                           # a sampler, a preset, "exact" or "prior"
+    spec = "mgps:mixture"                           # a sampler, a preset, or "exact", "exact-law", "prior"...
     settings = { steps = 100 }
     problems = ["dx*"]                              # labels of the problems that it runs on, all by default
     sweep = { midpoint = [0.5, 1.0] }               # one sampler for each combination
