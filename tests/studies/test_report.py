@@ -126,7 +126,7 @@ def test_expected_numbers_with_other_columns_are_refused(tmp_path):
 
 
 def test_closed_form_law_is_measured_by_its_moments_not_by_its_draws(tmp_path):
-    """10 steps of MGPS on a Gaussian: the W2 of the law, whatever the number of draws; that of the posterior is zero."""
+    """10 steps of MGPS on a Gaussian: W2 of the law, whatever the number of draws; that of the posterior is zero."""
     path = tmp_path / "law.toml"
     path.write_text(
         '[study]\nname = "law"\nsamples = 2\nmetrics = ["gaussian_w2"]\n'
