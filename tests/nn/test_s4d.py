@@ -86,3 +86,16 @@ def test_gradients_agree_with_differences():
         return torch.func.functional_call(s4d, dict(zip(names, values, strict=True)), (u,))
 
     assert torch.autograd.gradcheck(apply, tuple(s4d.parameters()))
+
+
+def test_rates_and_frequencies_are_not_rounded_where_the_network_is():
+    """In bfloat16 the responses of float32; a rounded frequency would turn the late ones around."""
+    coarse, fine = layer().float().to(torch.bfloat16), layer().float()
+    assert torch.equal(coarse.kernels(256), fine.kernels(256))
+    assert layer().float().double().frequency.dtype == torch.float64
+    u = torch.randn(2, 3, 256, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        y = coarse(u.to(torch.bfloat16))
+        assert y.dtype == torch.bfloat16
+        # input and output are rounded to 8 bits: 2^-9 each, of values up to a few times the largest
+        assert float((y.float() - fine(u)).abs().max()) < 0.02 * float(fine(u).abs().max())

@@ -54,6 +54,7 @@ class EcgProblem:
         rate: which files of PTB-XL to read: 100 or 500 samples per second.
         noise: what is added to the known part: `none`, as in the follow-up of the MGPS paper, or `gaussian`.
         sigma_mv: standard deviation in mV that the likelihood has, and the noise, if any.
+        dtype: what the network computes in; states stay in float32.
     """
 
     stacks: ClassVar[bool] = True
@@ -67,6 +68,7 @@ class EcgProblem:
     rate: int = 100
     noise: Literal["none", "gaussian"] = "none"
     sigma_mv: float = 0.05
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma_mv)
@@ -84,7 +86,7 @@ class EcgProblem:
     def record(self) -> dict[str, Any]:
         """What a result depends on besides the prior's file and what `data_digest` holds."""
         data = {"data": "recordings"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
-        own = {"operator": self.operator, "noise": self.noise, "sigma_mv": self.sigma_mv}
+        own = {"operator": self.operator, "noise": self.noise, "sigma_mv": self.sigma_mv, "dtype": self.dtype}
         return {"type": "EcgProblem", **own, **data}
 
     def prior_digest(self) -> str:
@@ -147,7 +149,7 @@ class EcgProblem:
 
     @property
     def _denoiser(self) -> NetworkDenoiser | LatentPrior:
-        return prior_of(self.prior)
+        return prior_of(self.prior, self.dtype)
 
     def _operator(self, seed: int) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
