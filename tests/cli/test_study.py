@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from midguide.cli import main
 from midguide.cli.study import WEIGHTS
 from midguide.metrics.registry import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
@@ -219,11 +223,18 @@ def units(folder: Path) -> set[str]:
     return {path.name for path in (folder / "units").glob("[!.]*.parquet")}
 
 
-def wait_for(condition, process) -> None:
+def wait_for(condition, process: subprocess.Popen | BaseProcess) -> None:
     deadline = time.monotonic() + 60
-    while not condition() and process.poll() is None:
+    while not condition() and (process.poll() if isinstance(process, subprocess.Popen) else process.exitcode) is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def report_without_seconds(cli, folder: Path) -> list[dict]:
+    rows = cli("study", "report", folder, "--json").json
+    for row in rows:
+        del row["seconds"]
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -243,11 +254,42 @@ def test_killed_study_goes_on_with_the_same_rows(cli, study, tmp_path, workers, 
     assert cli("study", "status", "out", "--json").json["damaged"] == 0
     assert f"{before} done" in cli("study", "run", study, "--out", "out").err
     assert units(tmp_path / "out") == units(tmp_path / "whole")
-    reports = [cli("study", "report", folder, "--json").json for folder in ("out", "whole")]
-    for report in reports:
-        for row in report:
-            del row["seconds"]
-    assert reports[0] == reports[1]
+    assert report_without_seconds(cli, "out") == report_without_seconds(cli, "whole")
+
+
+def draws(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in (folder / "samples").glob("[!.]*/samples.safetensors")}
+
+
+def test_ten_kills_at_random_moments_leave_the_rows_and_draws_of_an_uninterrupted_study(cli, study, tmp_path):
+    """300 units of some 10 ms, of which writing is a third; runs are forked from a process that has torch in memory.
+
+    A run is killed up to 30 ms after it has added up to 28 units: while it starts, draws or writes. That is counted in
+    units, so that on a machine of any speed there are ten kills before the study is complete.
+    """
+    study.write_text(study.read_text().replace("count = 3", "count = 150"))
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["midguide.studies.execute", "midguide.cli.study"])
+    words = ["study", "run", str(study), "--set", "keep_samples=true", "--out"]
+    rng = np.random.default_rng(1)
+    before = 0
+    for more, delay in zip(rng.integers(0, 29, size=10), rng.uniform(0, 0.03, size=10), strict=True):
+        process = context.Process(target=main, args=([*words, str(tmp_path / "out")],))
+        process.start()
+        wait_for(lambda least=before + more: len(units(tmp_path / "out")) >= least, process)
+        time.sleep(delay)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        before = len(units(tmp_path / "out"))
+    assert 0 < before < 300
+    assert cli("study", "status", "out", "--json").json["damaged"] == 0
+    assert f"{before} done, 0 failed" in cli(*words, "out").err
+    cli(*words, "whole")
+    assert units(tmp_path / "out") == units(tmp_path / "whole")
+    assert len(draws(tmp_path / "whole")) == 300
+    assert draws(tmp_path / "out") == draws(tmp_path / "whole")
+    assert report_without_seconds(cli, "out") == report_without_seconds(cli, "whole")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
