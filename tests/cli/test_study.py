@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import os
@@ -86,6 +87,28 @@ def test_run_status_and_report_belong_together(cli, study):
     assert "± 95 %" in cli("study", "report", folder).out
     assert len(list(csv.DictReader(io.StringIO(cli("study", "report", folder, "--csv").out)))) == 2
     assert "data:image/png;base64," in cli("study", "report", folder, "--html").out
+
+
+def test_figure_of_the_report_is_written_in_the_format_of_its_name(cli, study, tmp_path):
+    cli("study", "run", study, "--out", "out")
+    plain = cli("study", "report", "out").out
+    for name, start in (("figure.png", b"\x89PNG"), ("a/figure.svg", b"<?xml"), ("figure.pdf", b"%PDF")):
+        result = cli("study", "report", "out", "--figure", name)
+        assert (result.out, result.err) == (plain, f"picture: {name}\n")
+        assert (tmp_path / name).read_bytes().startswith(start)
+    page = cli("study", "report", "out", "--html").out
+    assert base64.b64encode((tmp_path / "figure.png").read_bytes()).decode() in page
+    cli("study", "report", "out", "--figure", "figure.gif").assert_mistake("figure.gif", ".png")
+
+
+def test_report_without_a_figure_says_why_in_one_line(cli, study, tmp_path):
+    tables = "".join(
+        STUDY[STUDY.index("[[problems]]") : STUDY.index("[[samplers]]")].replace("dx = 2", f"p{i}") for i in range(9)
+    )
+    study.write_text(study.read_text() + tables)
+    cli("study", "run", study, "--out", "out", "--limit", 1, "--set", "problems.seeds=[0]")
+    cli("study", "report", "out", "--figure", "figure.png").assert_mistake("no figure", "10 problems", "8 panels")
+    assert not (tmp_path / "figure.png").exists()
 
 
 def test_limit_and_second_run_do_what_is_missing_only(cli, study):

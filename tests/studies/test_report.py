@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from midguide.studies import layout
 from midguide.studies import report as reports
 from midguide.studies.execute import run_units
 from midguide.studies.expected import Expected, load_expected
-from midguide.studies.html import as_html
+from midguide.studies.html import as_html, figure
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
 
@@ -107,11 +108,16 @@ def test_varied_setting_is_drawn_as_a_curve(tmp_path, tiny):
     study = load_study(tiny, [("metrics", [SW])])
     store = Store.create(tmp_path / "out", study.plain, [])
     run_units(study, store, list(study.units))
-    from midguide.studies.html import figure
-
     axes = figure(reports.make_report(study, store)).axes[0]
     assert axes.get_xlabel() == "steps"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mgps, midpoint 0.5", "mgps, midpoint 1"]
+
+
+def test_study_of_more_panels_than_a_figure_takes_has_its_tables_only(report):
+    few, many = (replace(report, rows=[replace(report.rows[0], problem=str(i)) for i in range(n)]) for n in (8, 9))
+    assert "data:image" in as_html(few)
+    assert "data:image" not in as_html(many)
+    assert figure(many) is None
 
 
 def test_study_without_results_has_no_report(study, store):

@@ -17,9 +17,13 @@ from midguide.cli.failures import Interrupted
 from midguide.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from midguide.studies.report import Report
     from midguide.studies.spec import Study
     from midguide.studies.store import Store
 
+FORMATS = (".png", ".svg", ".pdf")
 WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
 Set = Annotated[
@@ -121,6 +125,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
     as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figures, on stdout.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Write the figure of --html: PNG, SVG or PDF.")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option("--panels", metavar="DIR", help="Write a PNG of reconstructions for each problem.")
     ] = None,
@@ -131,13 +138,16 @@ def report(
     if as_json + as_csv + as_html > 1:
         raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
     output.check_counts(images=images)
+    if figure is not None and figure.suffix not in FORMATS:
+        raise ConfigError(f"--figure {figure} is no {', '.join(FORMATS)}", hint="end the file's name in .png")
     study, store = opened(out, settings)
-    from midguide.files import replacing
     from midguide.studies import layout
     from midguide.studies import report as reports
     from midguide.studies.pictures import panels
 
     found = reports.make_report(study, store)
+    if figure is not None:
+        _save(_overview(found), figure)
     if as_json:
         output.print_json(reports.as_dicts(found))
     elif as_csv:
@@ -149,10 +159,27 @@ def report(
     else:
         print(layout.as_markdown(found), end="")
     if pictures is not None:
-        for label, figure in panels(study, store, images).items():
-            with replacing(pictures / f"{output.file_name(label)}.png") as temporary:
-                figure.savefig(temporary, format="png")
-            output.note(f"picture: {pictures / output.file_name(label)}.png")
+        for label, picture in panels(study, store, images).items():
+            _save(picture, pictures / f"{output.file_name(label)}.png")
+
+
+def _overview(report: Report) -> Figure:
+    from midguide.studies.html import MOST_PANELS
+    from midguide.studies.html import figure as overview
+
+    made = overview(report)
+    if made is None:
+        grid = f"{len(report.metrics)} metrics on {len(report.problems)} problems"
+        raise DataError(f"no figure: {grid} are more than {MOST_PANELS} panels", hint="--html has tables of them")
+    return made
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from midguide.files import replacing
+
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])
+    output.note(f"picture: {path}")
 
 
 def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
