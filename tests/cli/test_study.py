@@ -111,6 +111,14 @@ def test_report_without_a_figure_says_why_in_one_line(cli, study, tmp_path):
     assert not (tmp_path / "figure.png").exists()
 
 
+def test_baseline_of_the_differences_is_named_on_the_command_line(cli, study):
+    cli("study", "run", study, "--out", "out")
+    assert "## Difference from DDRM," in cli("study", "report", "out").out
+    assert "## Difference from exact," in cli("study", "report", "out", "--baseline", "exact").out
+    cli("study", "report", "out", "--baseline", "ddrm").assert_mistake("'ddrm'", "'exact', 'DDRM'")
+    cli("study", "report", "out", "--baseline", "exact", "--json").assert_mistake("no differences")
+
+
 def test_limit_and_second_run_do_what_is_missing_only(cli, study):
     assert "4 units to run" in cli("study", "run", study, "--out", "out", "--limit", 4).err
     assert "2 units to run, 4 done" in cli("study", "run", study, "--out", "out").err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from midguide.errors import DataError
+from midguide.errors import ConfigError, DataError
 from midguide.studies import layout
 from midguide.studies import report as reports
 from midguide.studies.execute import run_units
@@ -61,6 +61,22 @@ def test_difference_is_paired_by_problem_with_the_first_sampler(study, store, re
     assert report.baseline == "DDRM"
     assert found.mean == pytest.approx(gaps.mean())
     assert found.ci95 == pytest.approx(stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / np.sqrt(3), rel=0.02)
+
+
+def test_any_row_can_be_the_baseline_and_the_pairs_are_those_of_its_problems(study, store, report):
+    against = reports.make_report(study, store, baseline="DPS")
+    assert {d.sampler for d in against.differences} == {"exact", "DDRM"}
+    found = next(d for d in against.differences if (d.sampler, d.metric) == ("exact", SW))
+    gaps = per_problem(study, store, "exact") - per_problem(study, store, "DPS")
+    assert (found.mean, found.n) == (pytest.approx(gaps.mean()), 3)
+    assert "Difference from DPS" in layout.as_markdown(against)
+    assert against.rows == report.rows
+
+
+def test_baseline_that_is_no_row_is_refused_with_the_labels(study, store, report):
+    with pytest.raises(ConfigError, match="'MGPS'") as caught:
+        reports.make_report(study, store, baseline="MGPS")
+    assert caught.value.hint == "labels are: 'exact', 'DDRM', 'DPS'"
 
 
 def test_seeds_of_one_problem_are_averaged_before_the_interval(tiny, tmp_path):

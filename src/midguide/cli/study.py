@@ -125,6 +125,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
     as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figures, on stdout.")] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Compare with this sampler, paired; by default the first that samples."),
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="Write the figure of --html: PNG, SVG or PDF.")
     ] = None,
@@ -137,6 +141,10 @@ def report(
     """The results of a study as Markdown, or in another form: means, intervals, failures, costs."""
     if as_json + as_csv + as_html > 1:
         raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
+    if baseline is not None and (as_json or as_csv):
+        raise ConfigError(
+            "--json and --csv have no differences from a --baseline", hint="Markdown and --html have them"
+        )
     output.check_counts(images=images)
     if figure is not None and figure.suffix not in FORMATS:
         raise ConfigError(f"--figure {figure} is no {', '.join(FORMATS)}", hint="end the file's name in .png")
@@ -145,7 +153,7 @@ def report(
     from midguide.studies import report as reports
     from midguide.studies.pictures import panels
 
-    found = reports.make_report(study, store)
+    found = reports.make_report(study, store, baseline)
     if figure is not None:
         _save(_overview(found), figure)
     if as_json:
