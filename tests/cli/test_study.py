@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from midguide.cli import main
+from midguide.cli import study as study_commands
 from midguide.cli.study import WEIGHTS
 from midguide.metrics.registry import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
@@ -123,6 +124,17 @@ def test_limit_and_second_run_do_what_is_missing_only(cli, study):
     assert "4 units to run" in cli("study", "run", study, "--out", "out", "--limit", 4).err
     assert "2 units to run, 4 done" in cli("study", "run", study, "--out", "out").err
     assert "0 units to run, 6 done" in cli("study", "run", study, "--out", "out").err
+
+
+def test_log_has_a_line_of_progress_at_most_every_so_often(cli, study, monkeypatch):
+    result = cli("study", "run", study, "--out", "seldom")
+    assert "left" not in result.err
+    monkeypatch.setattr(study_commands, "SECONDS", 0.0)
+    result = cli("study", "run", study, "--out", "often")
+    lines = [line for line in result.err.splitlines() if line.endswith("left")]
+    assert [line.split(",")[0] for line in lines] == [f"{i} of 6 units" for i in range(1, 7)]
+    assert lines[-1] == "6 of 6 units, 0 s left"
+    assert result.out.splitlines() == [str(Path("often").resolve())]
 
 
 def test_setting_of_the_command_line_makes_other_units(cli, study):

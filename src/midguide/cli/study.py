@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from midguide.studies.spec import Study
     from midguide.studies.store import Store
 
+SECONDS = 30.0
+"""Between two lines of progress in a log."""
+
 FORMATS = (".png", ".svg", ".pdf")
 WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
@@ -208,9 +211,9 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
 
 @contextmanager
 def _watched(total: int) -> Iterator[Any]:
-    """A callback for finished units: a progress bar where stderr is a terminal, and a line for each failure."""
+    """A callback for finished units: a line for each failure, and a progress bar, or a line now and then in a log."""
     if not sys.stderr.isatty():
-        yield lambda unit, failures, left: _complain(unit, failures)
+        yield _teller(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -220,10 +223,29 @@ def _watched(total: int) -> Iterator[Any]:
         task = bar.add_task("units", total=total, left="")
 
         def on_unit(unit: Any, failures: list[str], left: float) -> None:
-            bar.update(task, advance=1, left=f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+            bar.update(task, advance=1, left=_left(left))
             _complain(unit, failures)
 
         yield on_unit
+
+
+def _teller(total: int) -> Any:
+    """The callback for a stderr that is no terminal: at most one line in `SECONDS`."""
+    done, last = 0, time.monotonic()
+
+    def on_unit(unit: Any, failures: list[str], left: float) -> None:
+        nonlocal done, last
+        done += 1
+        _complain(unit, failures)
+        if (now := time.monotonic()) - last >= SECONDS:
+            last = now
+            output.note(f"{done} of {total} units, {_left(left)}")
+
+    return on_unit
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
 
 
 def _complain(unit: Any, failures: list[str]) -> None:
