@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import midguide
 from midguide.data.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
+from midguide.studies import units
 from midguide.studies.expected import load_expected
 from midguide.studies.sources import FIXED, Sampled
 from midguide.studies.spec import load_study
@@ -32,6 +34,14 @@ def test_address_changes_with_everything_that_a_number_depends_on(tiny):
     for change in changes:
         assert not before & addresses(tiny, change), change
     assert len(before & addresses(tiny, ("samplers.steps", 6))) == 2  # those of "exact"
+
+
+def test_address_changes_with_the_version_of_the_package(tiny, monkeypatch):
+    before, (first, *_) = addresses(tiny), load_study(tiny).units
+    assert first.configuration["midguide"] == midguide.__version__
+    monkeypatch.setattr(units, "__version__", f"{midguide.__version__}.post1")
+    assert not before & addresses(tiny)
+    assert load_study(tiny).units[0].draws_address != first.draws_address
 
 
 def test_address_does_not_depend_on_names(tiny):
