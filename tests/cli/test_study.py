@@ -141,6 +141,7 @@ def test_setting_of_the_command_line_makes_other_units(cli, study):
     cli("study", "run", study, "--out", "out")
     result = cli("study", "run", study, "--out", "out", "--set", "samplers.steps=5", "--set", "problems.seeds=[0]")
     assert "1 units to run, 1 done" in result.err
+    assert "5 results in" in result.err
     rows = cli("study", "report", "out", "--json").json
     assert [row["network_forwards"] for row in rows] == [0, 5]
 
@@ -153,11 +154,14 @@ def test_expected_numbers_that_do_not_exist_are_refused_before_anything_is_writt
 def test_damaged_unit_is_named_and_made_anew(cli, study, tmp_path):
     cli("study", "run", study, "--out", "out")
     file = sorted((tmp_path / "out" / "units").iterdir())[0]
-    file.write_bytes(file.read_bytes()[:-20])
+    damaged = file.read_bytes()[:-20]
+    file.write_bytes(damaged)
     assert cli("study", "status", "out", "--json").json["damaged"] == 1
-    result = cli("study", "run", study, "--out", "out")
-    assert file.name in result.err
+    result = cli("study", "run", study, "--out", "out", "--limit", 1)
+    assert f"damaged, kept as {file.stem}.damaged when it is made anew: {file}" in result.err
     assert "1 units to run, 5 done" in result.err
+    assert file.with_suffix(".damaged").read_bytes() == damaged
+    assert cli("study", "status", "out", "--json").json["done"] == 6
 
 
 def test_failing_unit_is_reported_and_counted(cli, study, monkeypatch):

@@ -92,8 +92,10 @@ def run(
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)
+    if others := store.others(study.units):
+        output.note(f"{others} results in {folder} are not of this grid: they stay there, and out of its report")
     for unit in progress.damaged:
-        output.note(f"damaged, to be made anew: {store.path(unit)}")
+        output.note(f"damaged, kept as {store.set_aside(unit).name} when it is made anew: {store.path(unit)}")
     units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
