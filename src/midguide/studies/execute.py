@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from midguide.errors import CheckpointError, ConfigError, ShapeError
+from midguide.errors import ConfigError, about
 from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
@@ -66,13 +66,11 @@ def check_weights(metrics: Iterable[str], event_shapes: Iterable[tuple[int, ...]
         ShapeError: names a metric of sets that does not take such images.
     """
     for name in metrics:
-        try:
+        with about(f"metric {name!r}"):
             if name in METRICS:
                 METRICS[name].ready()
             for shape in event_shapes if name in SET_METRICS else ():
                 SET_METRICS[name].check(shape)
-        except (CheckpointError, ShapeError) as error:
-            raise type(error)(f"metric {name!r}: {error.message}", hint=error.hint) from error
 
 
 def event_shapes(study: Study) -> list[tuple[int, ...]]:
