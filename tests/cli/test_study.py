@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import os
 import signal
 import subprocess
@@ -191,6 +192,35 @@ def test_kept_draws_are_measured_again_without_sampling(cli, study, monkeypatch)
     result = cli("study", "run", study, "--out", "out", "--set", 'metrics=["mean_error", "gaussian_w2"]')
     assert "6 units to run, 0 done" in result.err
     assert {row["metric"] for row in cli("study", "report", "out", "--json").json} == {"mean_error", "gaussian_w2"}
+
+
+def test_rescoring_names_damaged_draws_and_never_samples(cli, study, tmp_path, monkeypatch):
+    cli("study", "run", study, "--out", "out", "--limit", 5, "--set", "keep_samples=true")
+    before = cli("study", "report", "out", "--json").json
+    kept = next(p.parent for p in sorted((tmp_path / "out" / "samples").glob("*/*.json")) if cost_of(p) == 4)
+    (kept / "samples.safetensors").write_bytes(b"text")
+
+    def sampling(*arguments):
+        raise AssertionError("sampling has started")
+
+    monkeypatch.setattr(DDRM, "step", sampling)
+    result = cli("study", "run", study, "--out", "out", "--rescore")
+    assert result.code == 0
+    (line,) = [line for line in result.err.splitlines() if line.startswith("not measured: ")]
+    assert line.startswith("not measured: DDRM on dx = 2, problem ")
+    assert line.endswith(f"damaged draws in {kept}")
+    assert "4 units to run" in result.err
+    assert (kept / "samples.safetensors").read_bytes() == b"text"
+    assert cli("study", "report", "out", "--json").json == before
+
+
+def cost_of(path: Path) -> float:
+    return json.loads(path.read_text())["cost"]["network_forwards"]
+
+
+def test_rescoring_without_stored_draws_is_a_mistake(cli, study):
+    cli("study", "run", study, "--out", "out")
+    cli("study", "run", study, "--out", "out", "--rescore").assert_mistake("no draws to measure", "keep_samples")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from midguide.studies.report import Report
     from midguide.studies.spec import Study
     from midguide.studies.store import Store
+    from midguide.studies.units import Unit
 
 SECONDS = 30.0
 """Between two lines of progress in a log."""
@@ -63,7 +64,7 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
     ] = None,
     rescore: Annotated[
-        bool, typer.Option("--rescore", help="Measure stored draws again, without sampling (needs keep_samples).")
+        bool, typer.Option("--rescore", help="Measure stored draws again and do nothing else (needs keep_samples).")
     ] = False,
 ) -> None:
     """Run what is missing of a study; the same command goes on after an interrupt.
@@ -97,6 +98,8 @@ def run(
     for unit in progress.damaged:
         output.note(f"damaged, kept as {store.set_aside(unit).name} when it is made anew: {store.path(unit)}")
     units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
+    if rescore:
+        units = _readable(units, store)
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
@@ -211,6 +214,21 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     return parse_study(changed(store.plain, changes)), store
 
 
+def _readable(units: list[Unit], store: Store) -> list[Unit]:
+    """The units whose stored draws can be measured; a line for each whose draws are damaged."""
+    from midguide.studies.units import stored
+
+    if not units:
+        raise DataError(f"{store.samples} has no draws to measure again", hint="run the study with keep_samples = true")
+    readable = []
+    for unit in units:
+        if stored(unit, store.samples) is not None:
+            readable.append(unit)
+        else:
+            output.note(f"not measured: {_name(unit)}: damaged draws in {store.samples / unit.draws_address}")
+    return readable
+
+
 @contextmanager
 def _watched(total: int) -> Iterator[Any]:
     """A callback for finished units: a line for each failure, and a progress bar, or a line now and then in a log."""
@@ -252,4 +270,8 @@ def _left(seconds: float) -> str:
 
 def _complain(unit: Any, failures: list[str]) -> None:
     for reason in failures:
-        output.note(f"failed: {unit.sampler_label} on {unit.problem_label}, problem {unit.problem_seed}: {reason}")
+        output.note(f"failed: {_name(unit)}: {reason}")
+
+
+def _name(unit: Unit) -> str:
+    return f"{unit.sampler_label} on {unit.problem_label}, problem {unit.problem_seed}"
