@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from midguide.studies.report import Report
     from midguide.studies.spec import Study
-    from midguide.studies.store import Store
+    from midguide.studies.store import Progress, Store
     from midguide.studies.units import Unit
 
 SECONDS = 30.0
@@ -93,13 +93,10 @@ def run(
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)
-    if others := store.others(study.units):
-        output.note(f"{others} results in {folder} are not of this grid: they stay there, and out of its report")
-    for unit in progress.damaged:
-        output.note(f"damaged, kept as {store.set_aside(unit).name} when it is made anew: {store.path(unit)}")
     units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
     if rescore:
         units = _readable(units, store)
+    _tell_what_is_odd(study, store, progress)
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
@@ -212,6 +209,13 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
         place = output.default_folder("study", load_study(place, changes).head.name)
     store = Store.open(place)
     return parse_study(changed(store.plain, changes)), store
+
+
+def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
+    if others := store.others(study.units):
+        output.note(f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report")
+    for unit in progress.damaged:
+        output.note(f"damaged, kept as {store.set_aside(unit).name} when it is made anew: {store.path(unit)}")
 
 
 def _readable(units: list[Unit], store: Store) -> list[Unit]:
