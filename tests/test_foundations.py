@@ -1,6 +1,7 @@
 """Random streams, derivatives, optimisers, rules, files and records."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -171,6 +172,16 @@ def test_folders_appear_complete_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with replacing_folder(tmp_path / "out") as temporary:
         (temporary / "one").write_text("1")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    left = tmp_path / f".out.{os.getpid()}.partial"
+    left.mkdir()
+    (left / "half").write_text("")
+    with replacing_folder(tmp_path / "out") as temporary:
+        (temporary / "one").write_text("1")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["one"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MidguideError(Exception):
     """Base of all errors of this package.
@@ -15,6 +18,15 @@ class MidguideError(Exception):
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
         self.message = message
         self.hint = hint
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put `what` before the message of an error of this package that the block raises."""
+    try:
+        yield
+    except MidguideError as error:
+        raise type(error)(f"{what}: {error.message}", hint=error.hint) from error
 
 
 class ConfigError(MidguideError):

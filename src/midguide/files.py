@@ -46,6 +46,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process of the same number, as in a container
         temporary.mkdir(parents=True)
         yield temporary
         path.mkdir(exist_ok=True)

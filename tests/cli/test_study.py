@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from midguide.cli import main
+from midguide.cli import study as study_commands
 from midguide.cli.study import WEIGHTS
 from midguide.metrics.registry import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
@@ -84,16 +91,58 @@ def test_run_status_and_report_belong_together(cli, study):
     assert "data:image/png;base64," in cli("study", "report", folder, "--html").out
 
 
+def test_figure_of_the_report_is_written_in_the_format_of_its_name(cli, study, tmp_path):
+    cli("study", "run", study, "--out", "out")
+    plain = cli("study", "report", "out").out
+    for name, start in (("figure.png", b"\x89PNG"), ("a/figure.svg", b"<?xml"), ("figure.pdf", b"%PDF")):
+        result = cli("study", "report", "out", "--figure", name)
+        assert (result.out, result.err) == (plain, f"picture: {name}\n")
+        assert (tmp_path / name).read_bytes().startswith(start)
+    page = cli("study", "report", "out", "--html").out
+    assert base64.b64encode((tmp_path / "figure.png").read_bytes()).decode() in page
+    cli("study", "report", "out", "--figure", "figure.gif").assert_mistake("figure.gif", ".png")
+
+
+def test_report_without_a_figure_says_why_in_one_line(cli, study, tmp_path):
+    tables = "".join(
+        STUDY[STUDY.index("[[problems]]") : STUDY.index("[[samplers]]")].replace("dx = 2", f"p{i}") for i in range(9)
+    )
+    study.write_text(study.read_text() + tables)
+    cli("study", "run", study, "--out", "out", "--limit", 1, "--set", "problems.seeds=[0]")
+    cli("study", "report", "out", "--figure", "figure.png").assert_mistake("no figure", "10 problems", "8 panels")
+    assert not (tmp_path / "figure.png").exists()
+
+
+def test_baseline_of_the_differences_is_named_on_the_command_line(cli, study):
+    cli("study", "run", study, "--out", "out")
+    assert "## Difference from DDRM," in cli("study", "report", "out").out
+    assert "## Difference from exact," in cli("study", "report", "out", "--baseline", "exact").out
+    cli("study", "report", "out", "--baseline", "ddrm").assert_mistake("'ddrm'", "'exact', 'DDRM'")
+    cli("study", "report", "out", "--baseline", "exact", "--json").assert_mistake("no differences")
+
+
 def test_limit_and_second_run_do_what_is_missing_only(cli, study):
     assert "4 units to run" in cli("study", "run", study, "--out", "out", "--limit", 4).err
     assert "2 units to run, 4 done" in cli("study", "run", study, "--out", "out").err
     assert "0 units to run, 6 done" in cli("study", "run", study, "--out", "out").err
 
 
+def test_log_has_a_line_of_progress_at_most_every_so_often(cli, study, monkeypatch):
+    result = cli("study", "run", study, "--out", "seldom")
+    assert "left" not in result.err
+    monkeypatch.setattr(study_commands, "SECONDS", 0.0)
+    result = cli("study", "run", study, "--out", "often")
+    lines = [line for line in result.err.splitlines() if line.endswith("left")]
+    assert [line.split(",")[0] for line in lines] == [f"{i} of 6 units" for i in range(1, 7)]
+    assert lines[-1] == "6 of 6 units, 0 s left"
+    assert result.out.splitlines() == [str(Path("often").resolve())]
+
+
 def test_setting_of_the_command_line_makes_other_units(cli, study):
     cli("study", "run", study, "--out", "out")
     result = cli("study", "run", study, "--out", "out", "--set", "samplers.steps=5", "--set", "problems.seeds=[0]")
     assert "1 units to run, 1 done" in result.err
+    assert "5 results in" in result.err
     rows = cli("study", "report", "out", "--json").json
     assert [row["network_forwards"] for row in rows] == [0, 5]
 
@@ -106,11 +155,14 @@ def test_expected_numbers_that_do_not_exist_are_refused_before_anything_is_writt
 def test_damaged_unit_is_named_and_made_anew(cli, study, tmp_path):
     cli("study", "run", study, "--out", "out")
     file = sorted((tmp_path / "out" / "units").iterdir())[0]
-    file.write_bytes(file.read_bytes()[:-20])
+    damaged = file.read_bytes()[:-20]
+    file.write_bytes(damaged)
     assert cli("study", "status", "out", "--json").json["damaged"] == 1
-    result = cli("study", "run", study, "--out", "out")
-    assert file.name in result.err
+    result = cli("study", "run", study, "--out", "out", "--limit", 1)
+    assert f"damaged, kept as {file.stem}.damaged when it is made anew: {file}" in result.err
     assert "1 units to run, 5 done" in result.err
+    assert file.with_suffix(".damaged").read_bytes() == damaged
+    assert cli("study", "status", "out", "--json").json["done"] == 6
 
 
 def test_failing_unit_is_reported_and_counted(cli, study, monkeypatch):
@@ -140,6 +192,35 @@ def test_kept_draws_are_measured_again_without_sampling(cli, study, monkeypatch)
     result = cli("study", "run", study, "--out", "out", "--set", 'metrics=["mean_error", "gaussian_w2"]')
     assert "6 units to run, 0 done" in result.err
     assert {row["metric"] for row in cli("study", "report", "out", "--json").json} == {"mean_error", "gaussian_w2"}
+
+
+def test_rescoring_names_damaged_draws_and_never_samples(cli, study, tmp_path, monkeypatch):
+    cli("study", "run", study, "--out", "out", "--limit", 5, "--set", "keep_samples=true")
+    before = cli("study", "report", "out", "--json").json
+    kept = next(p.parent for p in sorted((tmp_path / "out" / "samples").glob("*/*.json")) if cost_of(p) == 4)
+    (kept / "samples.safetensors").write_bytes(b"text")
+
+    def sampling(*arguments):
+        raise AssertionError("sampling has started")
+
+    monkeypatch.setattr(DDRM, "step", sampling)
+    result = cli("study", "run", study, "--out", "out", "--rescore")
+    assert result.code == 0
+    (line,) = [line for line in result.err.splitlines() if line.startswith("not measured: ")]
+    assert line.startswith("not measured: DDRM on dx = 2, problem ")
+    assert line.endswith(f"damaged draws in {kept}")
+    assert "4 units to run" in result.err
+    assert (kept / "samples.safetensors").read_bytes() == b"text"
+    assert cli("study", "report", "out", "--json").json == before
+
+
+def cost_of(path: Path) -> float:
+    return json.loads(path.read_text())["cost"]["network_forwards"]
+
+
+def test_rescoring_without_stored_draws_is_a_mistake(cli, study):
+    cli("study", "run", study, "--out", "out")
+    cli("study", "run", study, "--out", "out", "--rescore").assert_mistake("no draws to measure", "keep_samples")
 
 
 @pytest.mark.parametrize(
@@ -219,11 +300,18 @@ def units(folder: Path) -> set[str]:
     return {path.name for path in (folder / "units").glob("[!.]*.parquet")}
 
 
-def wait_for(condition, process) -> None:
+def wait_for(condition, process: subprocess.Popen | BaseProcess) -> None:
     deadline = time.monotonic() + 60
-    while not condition() and process.poll() is None:
+    while not condition() and (process.poll() if isinstance(process, subprocess.Popen) else process.exitcode) is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def report_without_seconds(cli, folder: Path) -> list[dict]:
+    rows = cli("study", "report", folder, "--json").json
+    for row in rows:
+        del row["seconds"]
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -243,11 +331,42 @@ def test_killed_study_goes_on_with_the_same_rows(cli, study, tmp_path, workers, 
     assert cli("study", "status", "out", "--json").json["damaged"] == 0
     assert f"{before} done" in cli("study", "run", study, "--out", "out").err
     assert units(tmp_path / "out") == units(tmp_path / "whole")
-    reports = [cli("study", "report", folder, "--json").json for folder in ("out", "whole")]
-    for report in reports:
-        for row in report:
-            del row["seconds"]
-    assert reports[0] == reports[1]
+    assert report_without_seconds(cli, "out") == report_without_seconds(cli, "whole")
+
+
+def draws(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in (folder / "samples").glob("[!.]*/samples.safetensors")}
+
+
+def test_ten_kills_at_random_moments_leave_the_rows_and_draws_of_an_uninterrupted_study(cli, study, tmp_path):
+    """300 units of some 10 ms, of which writing is a third; runs are forked from a process that has torch in memory.
+
+    A run is killed up to 30 ms after it has added up to 28 units: while it starts, draws or writes. That is counted in
+    units, so that on a machine of any speed there are ten kills before the study is complete.
+    """
+    study.write_text(study.read_text().replace("count = 3", "count = 150"))
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["midguide.studies.execute", "midguide.cli.study"])
+    words = ["study", "run", str(study), "--set", "keep_samples=true", "--out"]
+    rng = np.random.default_rng(1)
+    before = 0
+    for more, delay in zip(rng.integers(0, 29, size=10), rng.uniform(0, 0.03, size=10), strict=True):
+        process = context.Process(target=main, args=([*words, str(tmp_path / "out")],))
+        process.start()
+        wait_for(lambda least=before + more: len(units(tmp_path / "out")) >= least, process)
+        time.sleep(delay)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        before = len(units(tmp_path / "out"))
+    assert 0 < before < 300
+    assert cli("study", "status", "out", "--json").json["damaged"] == 0
+    assert f"{before} done, 0 failed" in cli(*words, "out").err
+    cli(*words, "whole")
+    assert units(tmp_path / "out") == units(tmp_path / "whole")
+    assert len(draws(tmp_path / "whole")) == 300
+    assert draws(tmp_path / "out") == draws(tmp_path / "whole")
+    assert report_without_seconds(cli, "out") == report_without_seconds(cli, "whole")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

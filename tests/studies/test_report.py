@@ -6,17 +6,18 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from midguide.errors import DataError
+from midguide.errors import ConfigError, DataError
 from midguide.studies import layout
 from midguide.studies import report as reports
 from midguide.studies.execute import run_units
 from midguide.studies.expected import Expected, load_expected
-from midguide.studies.html import as_html
+from midguide.studies.html import as_html, figure
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
 
@@ -60,6 +61,22 @@ def test_difference_is_paired_by_problem_with_the_first_sampler(study, store, re
     assert report.baseline == "DDRM"
     assert found.mean == pytest.approx(gaps.mean())
     assert found.ci95 == pytest.approx(stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / np.sqrt(3), rel=0.02)
+
+
+def test_any_row_can_be_the_baseline_and_the_pairs_are_those_of_its_problems(study, store, report):
+    against = reports.make_report(study, store, baseline="DPS")
+    assert {d.sampler for d in against.differences} == {"exact", "DDRM"}
+    found = next(d for d in against.differences if (d.sampler, d.metric) == ("exact", SW))
+    gaps = per_problem(study, store, "exact") - per_problem(study, store, "DPS")
+    assert (found.mean, found.n) == (pytest.approx(gaps.mean()), 3)
+    assert "Difference from DPS" in layout.as_markdown(against)
+    assert against.rows == report.rows
+
+
+def test_baseline_that_is_no_row_is_refused_with_the_labels(study, store, report):
+    with pytest.raises(ConfigError, match="'MGPS'") as caught:
+        reports.make_report(study, store, baseline="MGPS")
+    assert caught.value.hint == "labels are: 'exact', 'DDRM', 'DPS'"
 
 
 def test_seeds_of_one_problem_are_averaged_before_the_interval(tiny, tmp_path):
@@ -107,11 +124,16 @@ def test_varied_setting_is_drawn_as_a_curve(tmp_path, tiny):
     study = load_study(tiny, [("metrics", [SW])])
     store = Store.create(tmp_path / "out", study.plain, [])
     run_units(study, store, list(study.units))
-    from midguide.studies.html import figure
-
     axes = figure(reports.make_report(study, store)).axes[0]
     assert axes.get_xlabel() == "steps"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mgps, midpoint 0.5", "mgps, midpoint 1"]
+
+
+def test_study_of_more_panels_than_a_figure_takes_has_its_tables_only(report):
+    few, many = (replace(report, rows=[replace(report.rows[0], problem=str(i)) for i in range(n)]) for n in (8, 9))
+    assert "data:image" in as_html(few)
+    assert "data:image" not in as_html(many)
+    assert figure(many) is None
 
 
 def test_study_without_results_has_no_report(study, store):

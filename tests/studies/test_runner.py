@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent import futures
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 import pytest
 
@@ -14,10 +16,10 @@ from midguide.problem import Problem
 from midguide.samples import Samples
 from midguide.studies.execute import run_units, units_to_run
 from midguide.studies.report import make_report
-from midguide.studies.runner import InProcess, local_runner
+from midguide.studies.runner import Batch, Finished, InProcess, local_runner
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
-from midguide.studies.units import run_batch
+from midguide.studies.units import Rows, run_batch
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,56 @@ def test_nothing_runs_after_close(tiny):
         runner.submit([unit])
     runner.close()
     assert list(runner.collect()) == []
+
+
+class Executor:
+    """Another engine: any executor of `concurrent.futures`, as those of clusters are."""
+
+    def __init__(self, executor: futures.Executor) -> None:
+        self._executor = executor
+        self._batches: dict[futures.Future[list[Rows]], Batch] = {}
+
+    def submit(self, batch: Batch) -> None:
+        self._batches[self._executor.submit(run_batch, batch)] = batch
+
+    def collect(self) -> Iterator[Finished]:
+        for future in futures.as_completed(self._batches):
+            yield from map(Finished, self._batches[future], future.result())
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
+def rows_without_seconds(study, store):
+    return [{**row, "seconds": 0, "peak_memory_mib": 0} for unit in study.units for row in store.read(unit)]
+
+
+def test_another_engine_takes_the_place_of_the_processes_and_gives_the_same_results(tiny, tmp_path):
+    study = load_study(tiny)
+    here, there = (Store.create(tmp_path / name, study.plain, []) for name in ("here", "there"))
+    assert run_units(study, here, list(study.units)) == 0
+    engine = futures.ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    seen = []
+    failed = run_units(
+        study, there, list(study.units), runner=Executor(engine), on_unit=lambda unit, *_: seen.append(unit)
+    )
+    assert failed == 0
+    assert {unit.address for unit in seen} == {unit.address for unit in study.units}
+    assert rows_without_seconds(study, there) == rows_without_seconds(study, here)
+    with pytest.raises(RuntimeError, match="after shutdown"):  # it has been closed
+        engine.submit(print)
+
+
+def test_failures_of_another_engine_are_counted_and_an_error_closes_it(tiny, tmp_path):
+    study = load_study(tiny)
+    store = Store.create(tmp_path / "out", study.plain, [])
+    units = [replace(study.units[0], source=Failing()), *study.units[1:]]
+    assert run_units(study, store, units, runner=Executor(futures.ThreadPoolExecutor(1))) == 1
+    engine = futures.ThreadPoolExecutor(1)
+    with pytest.raises(TypeError, match="it cannot be"):
+        run_units(study, store, [replace(units[0], source=Failing(TypeError))], runner=Executor(engine))
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        engine.submit(print)
 
 
 def test_number_of_workers_must_be_positive():

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import midguide
 from midguide.data.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
+from midguide.studies import units
 from midguide.studies.expected import load_expected
+from midguide.studies.problems import MixtureProblem
 from midguide.studies.sources import FIXED, Sampled
 from midguide.studies.spec import load_study
 
@@ -32,6 +35,14 @@ def test_address_changes_with_everything_that_a_number_depends_on(tiny):
     for change in changes:
         assert not before & addresses(tiny, change), change
     assert len(before & addresses(tiny, ("samplers.steps", 6))) == 2  # those of "exact"
+
+
+def test_address_changes_with_the_version_of_the_package(tiny, monkeypatch):
+    before, (first, *_) = addresses(tiny), load_study(tiny).units
+    assert first.configuration["midguide"] == midguide.__version__
+    monkeypatch.setattr(units, "__version__", f"{midguide.__version__}.post1")
+    assert not before & addresses(tiny)
+    assert load_study(tiny).units[0].draws_address != first.draws_address
 
 
 def test_address_does_not_depend_on_names(tiny):
@@ -103,6 +114,39 @@ def test_file_with_a_mistake_is_refused_by_name_and_with_a_hint(tiny, added, wor
     assert caught.value.hint
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('kind = "images"\noperator = "blurr"\nseeds = [0]', ("operator 'blurr'",)),
+        ('kind = "images"\noperator = "super-resolution:x5"\nseeds = [0]', ("'x5'", "super-resolution:x4")),
+        ('kind = "images"\noperator = "identity"\nprior = "fases-64"\nseeds = [0]', ("prior: ", "'fases-64'")),
+        ('kind = "images"\noperator = "identity"\ndata = "nowhere"\nseeds = [0]', ("data: ", "nowhere")),
+        ('kind = "images"\noperator = "identity"\ndata = "astronaut"\nseeds = [0, 7]', ("image 7", "seeds")),
+        ('kind = "ecg"\noperator = "ecg-missing-block"\ndata = "nowhere"\nseeds = [0]', ("data: ", "nowhere")),
+        ('kind = "ecg"\noperator = "ecg-missing-block"\nprior = "faces-64"\nseeds = [0]', ("no prior of electro",)),
+        ('kind = "mixture"\ndimension = 2\nsigma_y = 0.0\nseeds = [0]', ("sigma_y", "0.0")),
+        ('kind = "mixture"\ndimension = 2\nseeds = [0]\nmetrics = ["mean_eror"]', ("mean_eror", "mean_error")),
+    ],
+)
+def test_mistake_in_a_problem_is_that_of_its_table_and_not_of_a_sampler(tiny, table, words):
+    tiny.write_text(f'{tiny.read_text()}\n[[problems]]\nlabel = "bad"\n{table}\n')
+    with pytest.raises(MidguideError) as caught:
+        load_study(tiny)
+    assert caught.value.message.startswith(f"{tiny}: [[problems]] number 2")
+    assert "sampler" not in caught.value.message
+    assert caught.value.hint
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_problem_is_made_once_to_check_all_samplers(tiny, monkeypatch):
+    made = []
+    probe = MixtureProblem.probe
+    monkeypatch.setattr(MixtureProblem, "probe", lambda self, seed: made.append(seed) or probe(self, seed))
+    load_study(tiny)
+    assert made == [0]
 
 
 @pytest.mark.parametrize(

@@ -40,46 +40,75 @@ def test_running_again_does_what_is_missing_only(study, store):
     assert units_to_run(store.progress(study.units), store) == [gone]
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def flip_a_bit(content: bytes) -> bytes:
     return content[:60] + bytes([content[60] ^ 1]) + content[61:]
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: b"", lambda c: b"text" * 50, flip_a_bit])
-def test_damaged_file_is_seen_named_and_made_anew(study, store, damage):
+def test_damaged_file_is_seen_named_set_aside_and_made_anew(study, store, damage):
     unit = study.units[1]
     before = store.read(unit)
-    store.path(unit).write_bytes(damage(store.path(unit).read_bytes()))
+    damaged = damage(store.path(unit).read_bytes())
+    store.path(unit).write_bytes(damaged)
     with pytest.raises(DataError, match=unit.address):
         store.read(unit)
     progress = store.progress(study.units)
     assert progress.damaged == [unit]
     run_units(study, store, units_to_run(progress, store))
     assert [row["value"] for row in store.read(unit)] == [row["value"] for row in before]
+    assert store.set_aside(unit).read_bytes() == damaged
 
 
 def test_file_under_the_name_of_another_unit_is_damage(study, store):
-    store.path(study.units[0]).write_bytes(store.path(study.units[1]).read_bytes())
+    other = store.path(study.units[1]).read_bytes()
+    store.path(study.units[0]).write_bytes(other)
     assert store.progress(study.units).damaged == [study.units[0]]
+    run_units(study, store, [study.units[0]])
+    assert store.set_aside(study.units[0]).read_bytes() == other
+
+
+def test_result_that_is_readable_is_replaced_by_a_new_one(study, store):
+    run_units(study, store, [study.units[0]])
+    assert len(list((store.folder / "units").iterdir())) == len(study.units)
+
+
+def test_results_of_another_grid_of_the_same_study_stay_and_are_counted(study, store, tiny):
+    before = contents(store.folder / "units")
+    other = load_study(tiny, [("problems.dimension", 3)])
+    wider = Store.create(store.folder, other.plain, [])
+    assert wider.progress(other.units).missing == list(other.units)
+    assert (wider.others(study.units), wider.others(study.units[:1]), wider.others(other.units)) == (0, 5, 6)
+    run_units(other, wider, list(other.units))
+    assert before.items() <= contents(store.folder / "units").items()
+    assert Store.create(store.folder, study.plain, []).progress(study.units).done == list(study.units)
 
 
 def test_folder_of_another_study_is_refused_and_untouched(study, store, tiny):
     other = load_study(tiny, [("name", "another")])
-    before = (store.folder / "study.json").read_bytes()
+    before = contents(store.folder)
     with pytest.raises(DataError, match="'tiny'"):
         Store.create(store.folder, other.plain, [])
-    assert (store.folder / "study.json").read_bytes() == before
+    assert contents(store.folder) == before
 
 
-@pytest.mark.parametrize("content", [None, "{}", "not json", "[]", '{"midguide-study": 99}'])
+@pytest.mark.parametrize(
+    "content", [None, "{}", "not json", "[]", '{"midguide-study": 99}', '{"midguide-study": 1, "study": {}}']
+)
 def test_folder_that_holds_no_study_is_refused_and_untouched(study, tmp_path, content):
     folder = tmp_path / "foreign"
-    folder.mkdir()
-    (folder / "thesis.txt").write_text("years of work")
+    (folder / "units").mkdir(parents=True)
+    (folder / "units" / "thesis.txt").write_text("years of work")
     if content is not None:
         (folder / "study.json").write_text(content)
+    before = contents(folder)
     with pytest.raises(DataError, match="no results of a study"):
         Store.create(folder, study.plain, [])
-    assert (folder / "thesis.txt").read_text() == "years of work"
+    assert contents(folder) == before
+    assert len(before) == 2 - (content is None)
 
 
 def test_empty_folder_is_accepted(study, tmp_path):

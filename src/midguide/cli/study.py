@@ -17,9 +17,17 @@ from midguide.cli.failures import Interrupted
 from midguide.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from midguide.studies.spec import Study
-    from midguide.studies.store import Store
+    from matplotlib.figure import Figure
 
+    from midguide.studies.report import Report
+    from midguide.studies.spec import Study
+    from midguide.studies.store import Progress, Store
+    from midguide.studies.units import Unit
+
+SECONDS = 30.0
+"""Between two lines of progress in a log."""
+
+FORMATS = (".png", ".svg", ".pdf")
 WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as experiments/gmm-quick.toml.")]
 Set = Annotated[
@@ -56,7 +64,7 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
     ] = None,
     rescore: Annotated[
-        bool, typer.Option("--rescore", help="Measure stored draws again, without sampling (needs keep_samples).")
+        bool, typer.Option("--rescore", help="Measure stored draws again and do nothing else (needs keep_samples).")
     ] = False,
 ) -> None:
     """Run what is missing of a study; the same command goes on after an interrupt.
@@ -85,9 +93,10 @@ def run(
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)
-    for unit in progress.damaged:
-        output.note(f"damaged, to be made anew: {store.path(unit)}")
     units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
+    if rescore:
+        units = _readable(units, store)
+    _tell_what_is_odd(study, store, progress)
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
@@ -121,6 +130,13 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
     as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figures, on stdout.")] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Compare with this sampler, paired; by default the first that samples."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Write the figure of --html: PNG, SVG or PDF.")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option("--panels", metavar="DIR", help="Write a PNG of reconstructions for each problem.")
     ] = None,
@@ -130,14 +146,21 @@ def report(
     """The results of a study as Markdown, or in another form: means, intervals, failures, costs."""
     if as_json + as_csv + as_html > 1:
         raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
+    if baseline is not None and (as_json or as_csv):
+        raise ConfigError(
+            "--json and --csv have no differences from a --baseline", hint="Markdown and --html have them"
+        )
     output.check_counts(images=images)
+    if figure is not None and figure.suffix not in FORMATS:
+        raise ConfigError(f"--figure {figure} is no {', '.join(FORMATS)}", hint="end the file's name in .png")
     study, store = opened(out, settings)
-    from midguide.files import replacing
     from midguide.studies import layout
     from midguide.studies import report as reports
     from midguide.studies.pictures import panels
 
-    found = reports.make_report(study, store)
+    found = reports.make_report(study, store, baseline)
+    if figure is not None:
+        _save(_overview(found), figure)
     if as_json:
         output.print_json(reports.as_dicts(found))
     elif as_csv:
@@ -149,10 +172,27 @@ def report(
     else:
         print(layout.as_markdown(found), end="")
     if pictures is not None:
-        for label, figure in panels(study, store, images).items():
-            with replacing(pictures / f"{output.file_name(label)}.png") as temporary:
-                figure.savefig(temporary, format="png")
-            output.note(f"picture: {pictures / output.file_name(label)}.png")
+        for label, picture in panels(study, store, images).items():
+            _save(picture, pictures / f"{output.file_name(label)}.png")
+
+
+def _overview(report: Report) -> Figure:
+    from midguide.studies.html import MOST_PANELS
+    from midguide.studies.html import figure as overview
+
+    made = overview(report)
+    if made is None:
+        grid = f"{len(report.metrics)} metrics on {len(report.problems)} problems"
+        raise DataError(f"no figure: {grid} are more than {MOST_PANELS} panels", hint="--html has tables of them")
+    return made
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from midguide.files import replacing
+
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])
+    output.note(f"picture: {path}")
 
 
 def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
@@ -171,11 +211,33 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     return parse_study(changed(store.plain, changes)), store
 
 
+def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
+    if others := store.others(study.units):
+        output.note(f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report")
+    for unit in progress.damaged:
+        output.note(f"damaged, kept as {store.set_aside(unit).name} when it is made anew: {store.path(unit)}")
+
+
+def _readable(units: list[Unit], store: Store) -> list[Unit]:
+    """The units whose stored draws can be measured; a line for each whose draws are damaged."""
+    from midguide.studies.units import stored
+
+    if not units:
+        raise DataError(f"{store.samples} has no draws to measure again", hint="run the study with keep_samples = true")
+    readable = []
+    for unit in units:
+        if stored(unit, store.samples) is not None:
+            readable.append(unit)
+        else:
+            output.note(f"not measured: {_name(unit)}: damaged draws in {store.samples / unit.draws_address}")
+    return readable
+
+
 @contextmanager
 def _watched(total: int) -> Iterator[Any]:
-    """A callback for finished units: a progress bar where stderr is a terminal, and a line for each failure."""
+    """A callback for finished units: a line for each failure, and a progress bar, or a line now and then in a log."""
     if not sys.stderr.isatty():
-        yield lambda unit, failures, left: _complain(unit, failures)
+        yield _teller(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -185,12 +247,35 @@ def _watched(total: int) -> Iterator[Any]:
         task = bar.add_task("units", total=total, left="")
 
         def on_unit(unit: Any, failures: list[str], left: float) -> None:
-            bar.update(task, advance=1, left=f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+            bar.update(task, advance=1, left=_left(left))
             _complain(unit, failures)
 
         yield on_unit
 
 
+def _teller(total: int) -> Any:
+    """The callback for a stderr that is no terminal: at most one line in `SECONDS`."""
+    done, last = 0, time.monotonic()
+
+    def on_unit(unit: Any, failures: list[str], left: float) -> None:
+        nonlocal done, last
+        done += 1
+        _complain(unit, failures)
+        if (now := time.monotonic()) - last >= SECONDS:
+            last = now
+            output.note(f"{done} of {total} units, {_left(left)}")
+
+    return on_unit
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+
+
 def _complain(unit: Any, failures: list[str]) -> None:
     for reason in failures:
-        output.note(f"failed: {unit.sampler_label} on {unit.problem_label}, problem {unit.problem_seed}: {reason}")
+        output.note(f"failed: {_name(unit)}: {reason}")
+
+
+def _name(unit: Unit) -> str:
+    return f"{unit.sampler_label} on {unit.problem_label}, problem {unit.problem_seed}"

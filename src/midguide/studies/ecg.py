@@ -16,7 +16,7 @@ from midguide.data.ecg import nine_leads
 from midguide.data.ecg_simulator import CONDITIONS, simulate
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.errors import ConfigError, DataError
+from midguide.errors import ConfigError, DataError, about
 from midguide.leads import EcgFormat
 from midguide.likelihoods import GaussianLikelihood, check_sigma, observe
 from midguide.operators.base import Operator
@@ -218,7 +218,8 @@ def _recording(data: str, split: str, rate: int, seed: int, form: EcgFormat) -> 
 
 @kept(8)
 def _entries(data: str, split: str) -> tuple[ptbxl.Entry, ...]:
-    entries = ptbxl.entries_of(data, split)
+    with about("data"):
+        entries = ptbxl.entries_of(data, split)
     if not entries:
         raise DataError(f"{data} has no recordings to {split}", hint="see its ptbxl_database.csv")
     return entries

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from midguide.errors import CheckpointError, ConfigError, ShapeError
+from midguide.errors import ConfigError, about
 from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.runner import Runner, local_runner
 from midguide.studies.spec import Study
@@ -24,13 +24,13 @@ def units_to_run(
     limit: int | None = None,
     only: Sequence[str] = (),
 ) -> list[Unit]:
-    """The units of which there is no result, and on request others.
+    """The units of which there is no result, or others on request.
 
     Args:
         progress: what is there.
         store: where it is.
         retry: also those that failed.
-        rescore: also those that are done and whose draws are stored, which are measured again without sampling.
+        rescore: instead those whose draws are stored, done or not: they are measured without sampling.
         limit: at most so many.
         only: patterns "PROBLEM/SAMPLER" of labels, with * and ? for any text: the units that match one of them.
 
@@ -45,7 +45,8 @@ def units_to_run(
             )
     units = [*progress.damaged, *progress.missing]
     units += progress.failed if retry else []
-    units += [unit for unit in progress.done if (store.samples / unit.draws_address).exists()] if rescore else []
+    if rescore:
+        units = [unit for unit in [*units, *progress.done] if (store.samples / unit.draws_address).exists()]
     return [unit for unit in units if not only or any(_is_of(unit, pattern) for pattern in only)][:limit]
 
 
@@ -66,13 +67,11 @@ def check_weights(metrics: Iterable[str], event_shapes: Iterable[tuple[int, ...]
         ShapeError: names a metric of sets that does not take such images.
     """
     for name in metrics:
-        try:
+        with about(f"metric {name!r}"):
             if name in METRICS:
                 METRICS[name].ready()
             for shape in event_shapes if name in SET_METRICS else ():
                 SET_METRICS[name].check(shape)
-        except (CheckpointError, ShapeError) as error:
-            raise type(error)(f"metric {name!r}: {error.message}", hint=error.hint) from error
 
 
 def event_shapes(study: Study) -> list[tuple[int, ...]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
+from midguide.errors import about
 from midguide.operators.base import Operator
 from midguide.operators.registry import make_operator
 from midguide.problem import Problem
@@ -55,7 +56,8 @@ def forget_files() -> None:
 @kept(8)
 def prior_of(name: str, dtype: str = "float32") -> NetworkDenoiser | LatentPrior:
     """The prior of a name or file, computing in the dtype of this name; the same object for all problems of a study."""
-    return load_prior(name, dtype=DTYPES[dtype])
+    with about("prior"):
+        return load_prior(name, dtype=DTYPES[dtype])
 
 
 @kept(512)

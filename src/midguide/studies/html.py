@@ -34,24 +34,29 @@ def as_html(report: Report, pictures: Mapping[str, Figure] = NO_PICTURES) -> str
     parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
     if report.missing:
         parts.append(f"<p><b>Not complete: {report.missing} units are missing.</b></p>")
-    if len(report.metrics) * len(report.problems) <= MOST_PANELS:
-        parts.append(_inline(figure(report), 120))
+    if (overview := figure(report)) is not None:
+        parts.append(_inline(overview))
     for heading, header, cells in tables(report):
         lines = [_line("th", header), *(_line("td", line) for line in cells)]
         parts.append(f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>")
     parts += [f"<p>{escape(text)}</p>" for text in notes(report)]
     for heading, made in pictures.items():
-        parts += [f"<h2>{escape(heading)}</h2>", _inline(made, made.dpi)]
+        parts += [f"<h2>{escape(heading)}</h2>", _inline(made)]
     return "\n".join(parts) + "\n"
 
 
-def figure(report: Report) -> Figure:
-    """One panel per metric and problem: curves where the study varies a setting, else one mark per sampler."""
+def figure(report: Report) -> Figure | None:
+    """One panel per metric and problem: curves where the study varies a setting, else one mark per sampler.
+
+    None where that would be more than `MOST_PANELS`.
+    """
     from matplotlib.figure import Figure
 
     rows, columns = len(report.metrics), len(report.problems)
+    if rows * columns > MOST_PANELS:
+        return None
     height = 1.2 + 0.28 * len(report.swept) if not any(report.swept.values()) else 3.6
-    made = Figure(figsize=(max(6.0, 5.5 * columns), height * rows), layout="constrained")
+    made = Figure(figsize=(max(6.0, 5.5 * columns), height * rows), dpi=120, layout="constrained")
     grid = made.subplots(rows, columns, squeeze=False)
     for i, metric in enumerate(report.metrics):
         for j, problem in enumerate(report.problems):
@@ -66,9 +71,9 @@ def figure(report: Report) -> Figure:
     return made
 
 
-def _inline(made: Figure, dpi: float) -> str:
+def _inline(made: Figure) -> str:
     image = io.BytesIO()
-    made.savefig(image, format="png", dpi=dpi)
+    made.savefig(image, format="png")
     return f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
-from midguide.errors import ConfigError, DataError
+from midguide.errors import ConfigError, DataError, about
 from midguide.likelihoods import check_sigma, observe, observe_counts
 from midguide.operators.base import Operator
 from midguide.problem import Problem
@@ -143,7 +143,8 @@ def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
     """All images of a source, uint8, shape (N, 3, H, W) with the size of the prior."""
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
         raise DataError(f"an image has 1 or 3 channels, events of this prior have shape {event_shape}")
-    images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data))
+    with about("data"):
+        images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data))
     (height, width), (rows, columns) = images.shape[2:], event_shape[1:]
     if (height, width) != (rows, columns):
         raise DataError(

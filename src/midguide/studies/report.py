@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from midguide.errors import DataError
+from midguide.errors import ConfigError, DataError
 from midguide.studies.expected import Expected
 from midguide.studies.sets import measure_sets
 from midguide.studies.sources import FIXED
@@ -89,8 +89,8 @@ class Report:
     Args:
         title: the study's title, or its name.
         rows: one per problem, sampler and metric, in the order of the study's file.
-        baseline: the first sampler of the file that samples.
-        differences: of the other samplers from it, paired by problem.
+        baseline: the sampler that the others are compared with.
+        differences: of the others from it, paired by problem.
         expected: the numbers of others for this experiment.
         swept: by sampler, the settings that the study varies, with their values.
         missing: units that are not there yet.
@@ -134,18 +134,24 @@ class Report:
         return [row for row in self.rows if (row.problem, row.metric) == (problem, metric)]
 
 
-def make_report(study: Study, store: Store) -> Report:
+def make_report(study: Study, store: Store, baseline: str | None = None) -> Report:
     """Aggregate what is stored of a study.
 
+    Args:
+        study: its cells.
+        store: their results.
+        baseline: the label of the sampler that the others are compared with; the first that samples by default.
+
     Raises:
+        ConfigError: no sampler has the label `baseline`.
         DataError: nothing is there yet.
     """
+    baseline = _baseline(study, baseline)
     progress = store.progress(study.units)
     stored = [*progress.done, *progress.failed]
     if not stored:
         raise DataError(f"{store.folder} has no results yet", hint="run the study first")
     known = {(e.problem, e.sampler, e.metric): e for e in store.expected}
-    baseline = next((u.sampler_label for u in study.units if u.spec not in FIXED), study.units[0].sampler_label)
     with duckdb.connect() as database:
         database.register("cells", _cells(study, {unit.address for unit in stored}))
         paths = [str(store.path(unit)) for unit in stored]
@@ -204,6 +210,16 @@ def as_csv(report: Report) -> str:
     writer.writeheader()
     writer.writerows(as_dicts(report))
     return text.getvalue()
+
+
+def _baseline(study: Study, wanted: str | None) -> str:
+    labels = list(dict.fromkeys(unit.sampler_label for unit in study.units))
+    if wanted is None:
+        return next((unit.sampler_label for unit in study.units if unit.spec not in FIXED), labels[0])
+    if wanted not in labels:
+        known = ", ".join(map(repr, labels))
+        raise ConfigError(f"no sampler of this study is labelled {wanted!r}", hint=f"labels are: {known}")
+    return wanted
 
 
 def _cells(study: Study, addresses: set[str]) -> pa.Table:

@@ -39,8 +39,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
+from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about
 from midguide.metrics.registry import METRICS
+from midguide.problem import Problem
 from midguide.studies.files import forget_files
 from midguide.studies.presets import dataclass_from_settings, suggestion
 from midguide.studies.problems import BUILT_IN
@@ -144,16 +145,31 @@ def parse_study(plain: dict[str, Any]) -> Study:
             known = f"problems {[p.label for p in problems]}, samplers {[s.label for s in samplers]}"
             raise ConfigError(f"[[overrides]] number {i + 1} matches no cell", hint=f"labels are: {known}")
     units: list[Unit] = []
-    for problem in problems:  # all samplers on one problem before the next, so that unfinished results compare
-        own = [_units(head, problem, sampler, overrides) for other, sampler in cells if other is problem]
+    left_out: list[LeftOut] = []
+    for i, problem in enumerate(problems):  # all samplers on one before the next, so that unfinished results compare
+        with about(f"[[problems]] number {i + 1} ({problem.label})"):
+            probe = _probe(problem)
+        own = [_units(head, problem, probe, sampler, overrides) for other, sampler in cells if other is problem]
         units += [unit for row in zip(*own, strict=True) for unit in row]
-    others = [(p, s) for p in problems for s in samplers if not s.accepts(p.label)]
-    left_out = tuple(LeftOut(p.label, s.label, _refusal(p, s)) for p, s in others)
-    return Study(head=head, units=tuple(units), plain=plain, left_out=left_out)
+        others = [sampler for sampler in samplers if not sampler.accepts(problem.label)]
+        left_out += [LeftOut(problem.label, other.label, _refusal(problem, probe, other)) for other in others]
+    return Study(head=head, units=tuple(units), plain=plain, left_out=tuple(left_out))
+
+
+def _probe(problem: ProblemRow) -> Problem:
+    """A problem of the row to check samplers with, after a check that there are prior, operator and data of all."""
+    probe = problem.kind.probe(problem.seeds[0])
+    for seed in problem.seeds:
+        problem.kind.data_digest(seed)
+    return probe
 
 
 def _units(
-    head: Head, problem: ProblemRow, sampler: SamplerRow, overrides: list[tuple[Match, dict[str, object]]]
+    head: Head,
+    problem: ProblemRow,
+    probe: Problem,
+    sampler: SamplerRow,
+    overrides: list[tuple[Match, dict[str, object]]],
 ) -> list[Unit]:
     """The units of one cell, after a check that sampler and metrics can handle the problem."""
     settings, n, preset = dict[str, object](), head.samples, ""
@@ -163,18 +179,12 @@ def _units(
             settings |= changed
             n = n if match.samples is None else match.samples
             preset = match.preset or preset
-    where = f"sampler {sampler.label!r} on problem {problem.label!r}"
-    try:
+    with about(f"sampler {sampler.label!r} on problem {problem.label!r}"):
         source = sampler.make(problem.kind, settings, preset)
-        first = problem.kind.probe(problem.seeds[0])
-        source.check(first)
-        for seed in problem.seeds:
-            problem.kind.data_digest(seed)  # that there is such data
-        for name in metrics:
-            where = f"metric {name!r} on problem {problem.label!r}"
-            METRICS[name].check(first, n)
-    except MidguideError as error:
-        raise type(error)(f"{where}: {error.message}", hint=error.hint) from error
+        source.check(probe)
+    for name in metrics:
+        with about(f"metric {name!r} on problem {problem.label!r}"):
+            METRICS[name].check(probe, n)
     return [
         Unit(
             problem_label=problem.label,
@@ -192,10 +202,10 @@ def _units(
     ]
 
 
-def _refusal(problem: ProblemRow, sampler: SamplerRow) -> str:
+def _refusal(problem: ProblemRow, probe: Problem, sampler: SamplerRow) -> str:
     """Why a sampler cannot handle a problem; empty where it could."""
     try:
-        sampler.make(problem.kind).check(problem.kind.probe(problem.seeds[0]))
+        sampler.make(problem.kind).check(probe)
     except UnsupportedProblem as error:
         return error.message
     return ""

@@ -2,6 +2,7 @@
 
 OUT/study.json                  which study this is, its file as plain values, the expected numbers
 OUT/units/ADDRESS.parquet       one row per metric
+OUT/units/ADDRESS.damaged       what stood there and could not be read, when the unit was made anew
 OUT/samples/ADDRESS/            the draws, where the study keeps them
 """
 
@@ -98,15 +99,31 @@ class Store:
         """The folder of stored draws."""
         return self.folder / "samples"
 
+    @property
+    def _units(self) -> Path:
+        return self.folder / "units"
+
     def path(self, unit: Unit) -> Path:
         """The file of a unit's rows."""
-        return self.folder / "units" / f"{unit.address}.parquet"
+        return self._units / f"{unit.address}.parquet"
 
     def write(self, unit: Unit, rows: list[dict[str, Any]]) -> None:
-        """Store the rows of a unit, all or nothing."""
+        """Store the rows of a unit, all or nothing; a file in their place that is damaged or foreign is set aside."""
+        try:
+            self.read(unit)
+        except DataError:
+            self.path(unit).replace(self.set_aside(unit))
         plain = [{**row, "configuration": json.dumps(row["configuration"], sort_keys=True)} for row in rows]
         with replacing(self.path(unit)) as temporary:
             pq.write_table(pa.Table.from_pylist(plain, schema=SCHEMA), temporary, write_page_checksum=True)
+
+    def set_aside(self, unit: Unit) -> Path:
+        """Where a damaged file of a unit is kept when the unit is made anew."""
+        return self.path(unit).with_suffix(".damaged")
+
+    def others(self, units: Iterable[Unit]) -> int:
+        """How many results are in the folder that belong to none of these units."""
+        return len({path.stem for path in self._units.glob("*.parquet")} - {unit.address for unit in units})
 
     def read(self, unit: Unit) -> list[dict[str, Any]] | None:
         """The rows of a unit, None where there are none.
@@ -120,11 +137,11 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path} is damaged", hint="run the study again: it is made anew") from error
+            raise DataError(f"{path} is damaged", hint="run the study again: the unit is made anew") from error
         rows = table.to_pylist()
         found = {(row.get("address"), row.get("metric")) for row in rows}
         if table.schema.names != SCHEMA.names or found != {(unit.address, name) for name in unit.metrics}:
-            raise DataError(f"{path} does not hold its unit", hint="run the study again: it is made anew")
+            raise DataError(f"{path} does not hold its unit", hint="run the study again: the unit is made anew")
         return rows
 
     def progress(self, units: Iterable[Unit]) -> Progress:

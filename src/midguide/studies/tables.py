@@ -9,7 +9,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, about
 from midguide.metrics.registry import METRICS, SET_METRICS
 from midguide.studies.presets import dataclass_from_settings, make_sampler, suggestion
 from midguide.studies.problems import KINDS, ProblemKind
@@ -161,7 +161,8 @@ def _metrics(given: Any, where: str) -> tuple[str, ...]:
         return ()
     if not isinstance(given, list):
         raise ConfigError(f"{where}: metrics must be a list of names, got {given!r}")
-    check_metrics(given, METRICS)
+    with about(where):
+        check_metrics(given, METRICS)
     return tuple(given)
 
 
