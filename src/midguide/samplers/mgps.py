@@ -121,7 +121,7 @@ class MGPS:
         # fit and draw the midpoint
         start = kernels.bridge(level_1 if warm else CLEAN, level_l, level_t)
         x_l, x0_hat = self._draw_fitted(
-            self._midpoint_potential(problem, l),
+            self._midpoint_score(problem, l),
             Gaussian(start.mean(x0_hat, x_t), start.std),
             Gaussian(prior.mean(x0, x_t), prior.std),
             count,
@@ -158,43 +158,46 @@ class MGPS:
         start = kernels.bridge(CLEAN, level_1, level_l)
         forward = kernels.transition(level_1, level_l)
 
-        def potential(x_1: Tensor) -> tuple[Tensor, Tensor]:
-            return -problem.likelihood.score(x_1) - problem.denoiser.score(x_1, schedule.cleanest), x_1
+        def score(x_1: Tensor) -> tuple[Tensor, Tensor]:
+            return problem.likelihood.score(x_1) + problem.denoiser.score(x_1, schedule.cleanest), x_1
 
         # log q(x_l | x_1), as a function of x_1, is that of a Gaussian with this mean and standard deviation
         transition = Gaussian(x_l / forward.scale, math.sqrt(forward.variance) / forward.scale)
-        x_1, _ = self._draw_fitted(potential, Gaussian(start.mean(x0_hat, x_l), start.std), transition, count, rng)
+        x_1, _ = self._draw_fitted(score, Gaussian(start.mean(x0_hat, x_l), start.std), transition, count, rng)
         return x_1
 
-    def _midpoint_potential(self, problem: Problem, l: Time) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Gradient of `-log p(y | D(x, l))` and the prediction `D(x, l)`; at the cleanest level D is the identity."""
+    def _midpoint_score(self, problem: Problem, l: Time) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Gradient of `log p(y | D(x, l))` and the prediction `D(x, l)`; at the cleanest level D is the identity."""
         if l == problem.schedule.cleanest:
-            return lambda x: (-problem.likelihood.score(x), x)
+            return lambda x: (problem.likelihood.score(x), x)
 
-        def potential(x: Tensor) -> tuple[Tensor, Tensor]:
+        def score(x: Tensor) -> tuple[Tensor, Tensor]:
             x0_hat, pullback = autodiff.vjp(lambda x_l: problem.denoiser(x_l, l), x)
-            return pullback(-problem.likelihood.score(x0_hat)), x0_hat
+            return pullback(problem.likelihood.score(x0_hat)), x0_hat
 
-        return potential
+        return score
 
     def _draw_fitted(
         self,
-        potential: Callable[[Tensor], tuple[Tensor, Tensor]],
+        score: Callable[[Tensor], tuple[Tensor, Tensor]],
         start: Gaussian,
         prior: Gaussian,
         count: int,
         rng: Rng,
     ) -> tuple[Tensor, Tensor]:
-        """Fit `N(mu, diag(exp(2 rho)))` to `exp(-potential) prior` from `start`; a draw, and the last prediction."""
+        """Fit `N(mu, diag(exp(2 rho)))` from `start` to a likelihood times `prior`; a draw, and the last prediction.
+
+        `score` gives the gradient of the log-likelihood, and a prediction.
+        """
         mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
         std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
         mu_state, rho_state = self.optimiser.init(mu), self.optimiser.init(rho)
         prediction = mu
         for _ in range(count):
             noise = rng.normal(mu).mul_(std)
-            gradient, prediction = potential(mu + noise)
-            by_rho = noise.mul_(gradient).addcmul_(std, std, value=precision).sub_(1)
-            by_mu = (mu - prior.mean).mul_(precision).add_(gradient)
+            uphill, prediction = score(mu + noise)
+            by_rho = noise.mul_(uphill).neg_().addcmul_(std, std, value=precision).sub_(1)
+            by_mu = (mu - prior.mean).mul_(precision).sub_(uphill)
             self.optimiser.update_(mu_state, mu, by_mu)
             self.optimiser.update_(rho_state, rho, by_rho)
             torch.exp(rho, out=std)
