@@ -181,6 +181,20 @@ def test_what_does_not_fit_is_one_line_with_the_first_keys_and_the_likely_settin
         assert caught.value.hint
 
 
+def test_autoencoder_and_network_are_given_as_many_rows_at_once_as_asked_for(state, tmp_path):
+    path = saved(state, tmp_path / "model.ckpt")
+    assert load_prior(path, **ASKED).autoencoder.rows == 16
+    prior = load_prior(path, **ASKED, latent_chunk=1, latent_scale=0.5, chunk=1, device="cpu")
+    assert (prior.autoencoder.rows, prior.autoencoder.scale.item(), prior.denoiser.chunk) == (1, 0.5, 1)
+    sizes = []
+    with torch.no_grad():
+        prior.autoencoder.network.decoder.register_forward_hook(lambda *call: sizes.append(len(call[2])))
+        prior.autoencoder.decode(Z)
+    assert sizes == [1, 1]
+    with pytest.raises(ConfigError, match="latent_chunk belongs to a prior of latents"):
+        load_prior("faces-64", latent_chunk=1)
+
+
 def test_settings_of_checkpoints_are_refused_where_they_mean_nothing(tmp_path):
     for setting in ({"quantize": False}, {"averaged": True}, {"network": UNET}):
         with pytest.raises(ConfigError, match=f"{next(iter(setting))}: for a guided-diffusion or CompVis"):

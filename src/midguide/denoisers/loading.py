@@ -34,7 +34,6 @@ from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
-from midguide.nn.layout import image_layout
 from midguide.schedules import Schedule, Time
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -58,6 +57,7 @@ def load_prior(
     averaged: bool | None = None,
     quantize: bool | None = None,
     latent_scale: float | None = None,
+    latent_chunk: int | None = None,
     name: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
@@ -87,13 +87,15 @@ def load_prior(
         averaged: false to take the last weights of a checkpoint that also has their average (EMA).
         quantize: false to decode latents of latent diffusion as they are, where the autoencoder has a codebook.
         latent_scale: what latents are multiplied by, where the file does not say it or is wrong.
+        latent_chunk: most rows that the autoencoder of latents is given at once; by default 16, or fewer if those are
+            more than 65,536 pixels.
         name: what to call the prior in records.
         dtype: dtype the network computes in; states keep theirs.
-        device: where the network lives; x is copied there and the answer back.
+        device: where the networks live; x is copied there and the answer back.
         channels_last: keep images and weights in that memory layout; by default where `device` is a GPU.
         compile: run the network through `torch.compile`.
         checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed.
-        chunk: most rows that the network is given at once.
+        chunk: most rows that the network is given at once; see `latent_chunk` for that of an autoencoder.
 
     Raises:
         ConfigError: no such name or file, or a setting is missing or does not apply.
@@ -121,8 +123,8 @@ def load_prior(
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
     if asked.schedule is not None:
         found = replace(found, schedule=asked.schedule)
-    if latent_scale is not None:
-        found = replace(found, autoencoder=_scaled(found, latent_scale))
+    if latent_scale is not None or latent_chunk is not None:
+        found = replace(found, autoencoder=_autoencoder(found, latent_scale, latent_chunk))
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -134,7 +136,7 @@ def load_prior(
         name=found.name,
         dtype=dtype,
         device=device,
-        channels_last=image_layout(device) == torch.channels_last if channels_last is None else channels_last,
+        channels_last=channels_last,
         compile=compile,
         checkpointing=checkpointing,
         chunk=chunk,
@@ -261,11 +263,12 @@ def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
 
-def _scaled(found: Pretrained, scale: float) -> NetworkAutoencoder:
-    """The autoencoder of a prior, with its latents at another scale."""
+def _autoencoder(found: Pretrained, scale: float | None, rows: int | None) -> NetworkAutoencoder:
+    """The autoencoder of a prior, with its latents at another scale, or run in other pieces."""
     if not isinstance(found.autoencoder, NetworkAutoencoder):
-        raise ConfigError("latent_scale belongs to a prior of latents, which this is not", hint="leave it out")
-    return found.autoencoder.scaled(scale)
+        name = "latent_scale" if rows is None else "latent_chunk"
+        raise ConfigError(f"{name} belongs to a prior of latents, which this is not", hint="leave it out")
+    return found.autoencoder.changed(scale=scale, rows=rows)
 
 
 def _schedule(given: Schedule | str | None) -> Schedule | None:

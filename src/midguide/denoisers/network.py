@@ -12,6 +12,7 @@ from midguide import kernels
 from midguide.autodiff import checkpointed, frozen
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ConfigError, ShapeError
+from midguide.nn.layout import device_of, image_layout, lay_out
 from midguide.schedules import Level, Schedule, Time
 
 Conversion = Callable[[Tensor, Tensor, Level], Tensor]
@@ -42,7 +43,8 @@ class NetworkDenoiser(Denoiser):
         name: what to call the prior in records.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         device: where the network lives; x is copied there and the answer back. By default both stay where they are.
-        channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU.
+        channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU; by default where
+            the network is on one.
         compile: run the network through `torch.compile`; the first calls take a minute or more.
         checkpointing: for derivatives, keep only the inputs of each block of the network and compute the rest again:
             less memory, one more forward for each vjp. Replaces `forward` of those blocks in the module given.
@@ -73,7 +75,7 @@ class NetworkDenoiser(Denoiser):
         name: str = "custom",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
         compile: bool = False,  # noqa: A002 (as in torch)
         checkpointing: bool = False,
         chunk: int | None = None,
@@ -82,14 +84,13 @@ class NetworkDenoiser(Denoiser):
             raise ConfigError(f"unknown prediction {prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {chunk}", hint="leave it out for no limit")
-        self.layout = torch.channels_last if channels_last and len(event_shape) == 3 else torch.preserve_format
         if isinstance(network, nn.Module):
-            network = frozen(network).to(device=device, dtype=dtype)
-            network.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+            frozen(network).to(device=device, dtype=dtype)
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.event_shape, self.value_range, self.name = tuple(event_shape), value_range, name
         self.learned_variance, self.dtype, self.device, self.chunk = learned_variance, dtype, device, chunk
-        self.label = label or schedule.label
+        self.label, self.channels_last = label or schedule.label, channels_last
+        self._lay_out()
         if checkpointing:
             network = checkpointed(network)
         self._run = torch.compile(network) if compile else network
@@ -100,11 +101,12 @@ class NetworkDenoiser(Denoiser):
         return self._predict(x, t)[0]
 
     def to(self, device: str) -> Self:
-        """This denoiser, with its weights moved to `device`."""
+        """This denoiser, with its weights moved to `device`, and into the memory layout of that place."""
         if isinstance(self.network, nn.Module):
             self.network.to(device)
         if self.device is not None:  # where inputs are copied to
             self.device = device
+        self._lay_out()
         return self
 
     def with_variance(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
@@ -120,6 +122,16 @@ class NetworkDenoiser(Denoiser):
             raise ConfigError(f"the prior {self.name} has no learned variance", hint="declare learned_variance=True")
         x0, variance = self._predict(x, t)
         return x0, variance.to(x)
+
+    def _lay_out(self) -> None:
+        """Choose the memory layout of images, and bring weights into it."""
+        module = self.network if isinstance(self.network, nn.Module) else None
+        last = self.channels_last
+        if last is None:
+            last = image_layout(device_of(module) or self.device) == torch.channels_last
+        self.layout = torch.channels_last if last and len(self.event_shape) == 3 else torch.contiguous_format
+        if module is not None:
+            lay_out(module, self.layout)
 
     def _predict(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """`D(x, t)`, and the channels of the output beyond those of x."""

@@ -317,6 +317,7 @@ def _changed(
         label=label or denoiser.label,
         dtype=denoiser.dtype,
         device=denoiser.device,
+        channels_last=denoiser.channels_last,
         chunk=denoiser.chunk,
     )
 
