@@ -186,6 +186,8 @@ def test_autoencoder_and_network_are_given_as_many_rows_at_once_as_asked_for(sta
     assert load_prior(path, **ASKED).autoencoder.rows == 16
     prior = load_prior(path, **ASKED, latent_chunk=1, latent_scale=0.5, chunk=1, device="cpu")
     assert (prior.autoencoder.rows, prior.autoencoder.scale.item(), prior.denoiser.chunk) == (1, 0.5, 1)
+    other = load_prior(path, **ASKED, value_range=(0.0, 1.0))
+    assert (other.signal_range, other.value_range, other.denoiser.value_range) == ((0.0, 1.0), None, None)
     sizes = []
     with torch.no_grad():
         prior.autoencoder.network.decoder.register_forward_hook(lambda *call: sizes.append(len(call[2])))

@@ -127,6 +127,18 @@ def test_wrong_conventions_are_refused():
         NetworkDenoiser(lambda x, t: x, DiscreteVP.linear(), "eps", (3, 4, 4))(torch.zeros(1, 3, 8, 8), 10)
 
 
+def test_a_file_states_betas_of_its_own(tmp_path):
+    named = "vp-scaled-linear:0.00085,0.012"
+    spec = PriorSpec(network=TINY, event_shape=(3, 16, 16), schedule=named)
+    save_prior(tmp_path / "own.safetensors", tiny_network().state_dict(), spec)
+    prior = load_prior(tmp_path / "own.safetensors")
+    assert prior.schedule == DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
+    assert prior.record()["schedule"] == named
+    for change in ({"schedule": "vp-linear:3,4"}, {"prediction": "noise"}):
+        with pytest.raises(ConfigError, match="'3,4' are no betas|unknown prediction 'noise'"):
+            PriorSpec(network=TINY, event_shape=(3, 16, 16), **change)
+
+
 @pytest.fixture
 def prior_file(tmp_path):
     path = tmp_path / "tiny.safetensors"

@@ -14,10 +14,10 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.diagnostics.prior import LATENT_DIFFUSION, check_prior, network_and_data
+from midguide.diagnostics.prior import check_prior, network_and_data
 from midguide.errors import DataError, ShapeError
 from midguide.kernels import eps_from_x0
-from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, make_schedule
 
 SHAPE = (3, 6, 6)
 SCHEDULES = {"vp-linear": DiscreteVP.linear(), "vp-cosine": DiscreteVP.cosine(), "edm": EDM(), "flow": RectifiedFlow()}
@@ -103,9 +103,9 @@ def test_wrong_schedule_is_named_each_way(true, said):
 
 
 def test_the_other_constants_of_latent_diffusion_are_named():
-    run = network(pictures(), LATENT_DIFFUSION, "eps")
+    run = network(pictures(), make_schedule("vp-scaled-linear:0.00085,0.012"), "eps")
     (finding,) = check_prior(declared(run, DiscreteVP.scaled_linear(), "eps"), IMAGES).findings
-    assert finding.message == "errors fit the schedule vp-scaled-linear from 0.00085 to 0.012, not the one declared"
+    assert finding.message == "errors fit the schedule vp-scaled-linear:0.00085,0.012, not the one declared"
 
 
 def test_a_discrete_network_declared_as_continuous_is_named():

@@ -169,11 +169,7 @@ def fetch_repository(name: str) -> Path:
 def _discrete(config: dict[str, Any]) -> DiscreteVP:
     steps, kind = config.get("num_train_timesteps", 1000), config["beta_schedule"]
     if config.get("trained_betas") is not None:
-        products, product = [], 1.0
-        for beta in config["trained_betas"]:
-            product *= 1.0 - beta
-            products.append(product)
-        return DiscreteVP(tuple(products))
+        return DiscreteVP.from_betas(config["trained_betas"])
     if kind == COSINE:
         return DiscreteVP.cosine(steps)
     if kind not in BETA_SCHEDULES:

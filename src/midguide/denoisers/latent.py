@@ -139,14 +139,21 @@ class NetworkAutoencoder:
             raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
         return self
 
-    def changed(self, *, scale: float | Sequence[float] | None = None, rows: int | None = None) -> Self:
-        """The same networks with latents of another scale (what was subtracted from them stays), or in other pieces.
+    def changed(
+        self,
+        *,
+        value_range: tuple[float, float] | None = None,
+        scale: float | Sequence[float] | None = None,
+        rows: int | None = None,
+    ) -> Self:
+        """The same networks with other settings; what is subtracted from latents stays. None changes nothing.
 
         Raises:
             ConfigError: `scale` or `rows` is not positive.
         """
         other = copy.copy(self)
         other.scale = self.scale if scale is None else _positive(_per_channel(scale, self.latent_shape))
+        other.value_range = self.value_range if value_range is None else value_range
         other.rows = self.rows if rows is None else _at_least_one(rows)
         return other
 

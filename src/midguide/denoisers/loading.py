@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from midguide import hub
 from midguide.denoisers.builtin import (
-    SCHEDULES,
     PriorSpec,
     list_priors,
     metadata,
@@ -34,7 +33,7 @@ from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
-from midguide.schedules import Schedule, Time
+from midguide.schedules import Schedule, Time, make_schedule
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -76,10 +75,10 @@ def load_prior(
             guided diffusion or of latent diffusion (`.pt`, `.pth`, `.ckpt`, `.safetensors`); a `.safetensors` file
             that `save_prior` wrote; or a network, called as `network(x, label)`.
         prediction: `eps`, `v`, `x0` or `flow`; needed for a network.
-        schedule: the forward process or its name, one of `vp-linear`, `vp-cosine`, `vp-scaled-linear`, `edm`, `flow`;
-            needed for a network.
+        schedule: the forward process, or its name for `midguide.schedules.make_schedule`: `vp-linear`, `vp-cosine`,
+            `vp-scaled-linear`, `edm`, `flow`, `vp-linear:0.0001,0.02`, ...; needed for a network.
         event_shape: shape of one sample, of a latent for a prior of latents; needed for a network.
-        value_range: range of clean data; [-1, 1] where nothing else is known.
+        value_range: range of clean data, of signals for a prior of latents; [-1, 1] where nothing else is known.
         learned_variance: whether the output has twice the channels, the second half for a variance.
         label: time to network input where it is not the schedule's own.
         network: shape of the U-Net of such a checkpoint that is not one of the public ones.
@@ -108,23 +107,21 @@ def load_prior(
         >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
         (1, 8, 12)
     """
-    asked = _Asked(event_shape, network, class_index, averaged, quantize, _schedule(schedule))
+    schedule = make_schedule(schedule) if isinstance(schedule, str) else schedule
+    asked = _Asked(event_shape, network, class_index, averaged, quantize, schedule)
     if isinstance(prior, str | Path):
         found = _from_name(str(prior), asked)
     else:
-        found = _from_network(prior, prediction, asked.schedule, event_shape)
+        found = _from_network(prior, prediction, schedule, event_shape)
     if asked.of_checkpoints and found.provenance.get("format") not in _ASKABLE:
         raise ConfigError(
             f"{', '.join(asked.of_checkpoints)}: for a guided-diffusion or CompVis checkpoint, which this is not",
             hint="leave them out",
         )
-    changes = {"prediction": prediction, "value_range": value_range, "learned_variance": learned_variance}
-    changes |= {"event_shape": event_shape, "label": label, "name": name}
+    changes = {"prediction": prediction, "learned_variance": learned_variance, "event_shape": event_shape}
+    changes |= {"label": label, "name": name, "schedule": schedule}
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
-    if asked.schedule is not None:
-        found = replace(found, schedule=asked.schedule)
-    if latent_scale is not None or latent_chunk is not None:
-        found = replace(found, autoencoder=_autoencoder(found, latent_scale, latent_chunk))
+    found = _of_signals(found, value_range, latent_scale, latent_chunk)
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -263,17 +260,14 @@ def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
 
-def _autoencoder(found: Pretrained, scale: float | None, rows: int | None) -> NetworkAutoencoder:
-    """The autoencoder of a prior, with its latents at another scale, or run in other pieces."""
-    if not isinstance(found.autoencoder, NetworkAutoencoder):
-        name = "latent_scale" if rows is None else "latent_chunk"
-        raise ConfigError(f"{name} belongs to a prior of latents, which this is not", hint="leave it out")
-    return found.autoencoder.changed(scale=scale, rows=rows)
-
-
-def _schedule(given: Schedule | str | None) -> Schedule | None:
-    if not isinstance(given, str):
-        return given
-    if given not in SCHEDULES:
-        raise ConfigError(f"unknown schedule {given!r}", hint=f"one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[given]()
+def _of_signals(
+    found: Pretrained, value_range: tuple[float, float] | None, scale: float | None, rows: int | None
+) -> Pretrained:
+    """A prior whose signals are in another range, or whose autoencoder scales latents or takes rows otherwise."""
+    if isinstance(found.autoencoder, NetworkAutoencoder):
+        changed = found.autoencoder.changed(value_range=value_range, scale=scale, rows=rows)
+        return replace(found, autoencoder=changed)
+    for name, value in (("latent_scale", scale), ("latent_chunk", rows)):
+        if value is not None:
+            raise ConfigError(f"{name} belongs to a prior of latents, which this is not", hint="leave it out")
+    return found if value_range is None else replace(found, value_range=value_range)

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from midguide.denoisers.base import Denoiser
-from midguide.denoisers.builtin import SCHEDULES
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
 from midguide.errors import DataError, ShapeError, UnsupportedProblem
-from midguide.schedules import DiscreteVP, Schedule, Time
+from midguide.schedules import SCHEDULES, DiscreteVP, Schedule, Time, make_schedule
 
 THRESHOLD = 0.03  # natural logarithm of the ratio of errors, averaged over noise levels and images
 OFFSET_THRESHOLD = 0.01  # the same at the cleanest times, where an offset of one index matters
@@ -28,7 +27,7 @@ RATIOS = tuple(0.04 * 100 ** (i / 8) for i in range(9))  # of noise to the sprea
 SCALE = 1.5  # a spread of unbounded data outside 1/SCALE to SCALE may be a scale that was forgotten
 CLEANEST = 4  # times at which offsets are judged
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
-LATENT_DIFFUSION = DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
+LATENT_DIFFUSION = ("vp-scaled-linear:0.00085,0.012",)
 
 
 class LevelError(NamedTuple):
@@ -190,7 +189,7 @@ def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser 
             message = f"errors fit {_article(name)}-prediction, not {denoiser.prediction}"
             yield _Reading(kind="prediction", message=message, denoiser=_changed(denoiser, prediction=name))
     others = {name: make() for name, make in SCHEDULES.items()}
-    others["vp-scaled-linear from 0.00085 to 0.012"] = LATENT_DIFFUSION
+    others |= {name: make_schedule(name) for name in LATENT_DIFFUSION}
     for name, schedule in others.items():
         if schedule != denoiser.schedule:
             message = f"errors fit the schedule {name}, not the one declared"
