@@ -33,6 +33,7 @@ from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
+from midguide.record import describe
 from midguide.schedules import Schedule, Time, make_schedule
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -107,7 +108,7 @@ def load_prior(
         >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
         (1, 8, 12)
     """
-    schedule = make_schedule(schedule) if isinstance(schedule, str) else schedule
+    given, schedule = schedule, make_schedule(schedule) if isinstance(schedule, str) else schedule
     asked = _Asked(event_shape, network, class_index, averaged, quantize, schedule)
     if isinstance(prior, str | Path):
         found = _from_name(str(prior), asked)
@@ -138,7 +139,9 @@ def load_prior(
         checkpointing=checkpointing,
         chunk=chunk,
     )
-    denoiser.provenance, denoiser.ecg = dict(found.provenance), found.ecg
+    stated = {"schedule": given, "value_range": value_range}
+    stated = {key: describe(value) for key, value in stated.items() if value is not None}
+    denoiser.provenance, denoiser.ecg = {**found.provenance, **stated}, found.ecg
     if found.autoencoder is None:
         return denoiser
     latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
