@@ -13,7 +13,7 @@ from midguide.denoisers.autoencoders import AutoencoderSpec, prefixed
 from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.nn.adm_unet import LDM_VQ4, ADMConfig, ADMUNet
 from midguide.nn.ldm_autoencoder import VQ_F4, LDMAutoencoder, LDMAutoencoderConfig
 from midguide.operators.mask import Mask
@@ -173,6 +173,7 @@ def test_what_does_not_fit_is_one_line_with_the_first_keys_and_the_likely_settin
         (lacking(state, "model_ema.diffusion_modelout"), ASKED, CheckpointError, "averaged=False"),
         (state | attended, ASKED, ConfigError, "cross-attention"),
         (state, ASKED | {"class_index": 3}, ConfigError, "the network has no classes"),
+        (state, ASKED | {"event_shape": (3, 7, 8)}, ShapeError, "samples are 7x8, the network takes multiples of 2x2"),
     ]
     for number, (content, settings, kind, words) in enumerate(cases):
         with pytest.raises(kind, match=".*" + words.replace("(", r"\(")) as caught:

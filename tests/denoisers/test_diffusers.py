@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from midguide.denoisers.diffusers import SampleOf, fetch_repository, read_scheduler
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
 from midguide.rules import StepRule
@@ -210,6 +210,14 @@ def test_weights_of_another_architecture_are_named_and_nothing_else_is_said(pipe
     assert "\n" not in caught.value.message
     assert "layers_per_block" in str(caught.value.hint)
     assert capfd.readouterr().err == ""
+
+
+def test_a_size_that_the_network_cannot_halve_is_refused(pipeline, tmp_path):
+    folder = shutil.copytree(pipeline, tmp_path / "odd")
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": [7, 16]}))
+    with pytest.raises(ShapeError, match="the samples are 7x16, the network takes multiples of 2x2"):
+        load_prior(folder)
 
 
 def test_attention_weights_under_their_old_names_are_read(pipeline, unet, tmp_path):

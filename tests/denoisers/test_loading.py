@@ -13,7 +13,7 @@ from torch import nn
 from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.edm import EDMPreconditioned
 from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.nn.adm_unet import FFHQ_256, ADMConfig, ADMUNet
 from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
 
@@ -117,6 +117,27 @@ def test_wrong_architecture_names_keys_and_the_option_that_explains_them(tmp_pat
         load_prior(tmp_path / "own.pt", network=replace(CONFIG, **change), event_shape=SHAPE, **settings)
     assert any(word in caught.value.message for word in ("missing: ", "unexpected: ", "of another shape: "))
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((3, 30, 32), "the samples are 30x32, the network takes multiples of 8x8"),
+        ((3, 32), "the samples are 32, the network takes multiples of 8x8"),
+        ((1, 32, 32), "the samples have 1 channels, the network takes 3"),
+    ],
+)
+def test_samples_that_the_network_cannot_take_are_refused_when_it_is_loaded(tmp_path, shape, says):
+    """Three times halved; the same for a bare checkpoint and for a file with a card."""
+    config = replace(CONFIG, multipliers=(1, 1, 1, 2), attention=())
+    torch.save(adm(config).state_dict(), tmp_path / "own.pt")
+    save_prior(tmp_path / "own.safetensors", adm(config).state_dict(), PriorSpec(network=config, event_shape=shape))
+    for load in (
+        lambda: load_prior(tmp_path / "own.pt", network=config, event_shape=shape),
+        lambda: load_prior(tmp_path / "own.safetensors"),
+    ):
+        with pytest.raises(ShapeError, match=f"^{says}\nhint: change event_shape"):
+            load()
 
 
 def test_weights_of_another_code_are_refused(tmp_path):

@@ -137,6 +137,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         provenance={"sha256": sha256, "schedule": spec.schedule},
         autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
         ecg=spec.ecg,
+        takes=spec.network,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -35,6 +35,13 @@ ENCODERS: dict[str, Callable[[Any], Tensor]] = {
 """Autoencoders by class: the latent in what `encode` returns."""
 
 FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
+
+
+class Images(NamedTuple):
+    """What a network of images takes: channels, and of what height and width are multiples."""
+
+    in_channels: int
+    grid: tuple[int, int]
 
 
 class SampleOf(nn.Module):
@@ -73,6 +80,7 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
     channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
     if size is None:
         raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
+    multiple = 2 ** (len(network.config.block_out_channels) - 1)
     height, width = (size, size) if isinstance(size, int) else size
     coder = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
     return Pretrained(
@@ -86,6 +94,7 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
         value_range=(-1.0, 1.0) if coder is None else None,
         provenance={"format": "diffusers", "sha256": sha256_of(weights)},
         autoencoder=None if coder is None else load_autoencoder(coder, (channels, height, width)),
+        takes=Images(channels, (multiple, multiple)),
     )
 
 

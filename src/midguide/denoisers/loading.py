@@ -33,6 +33,7 @@ from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
+from midguide.nn.registry import check_fits
 from midguide.record import describe
 from midguide.schedules import Schedule, Time, make_schedule
 
@@ -81,7 +82,7 @@ def load_prior(
         event_shape: shape of one sample, of a latent for a prior of latents; needed for a network.
         value_range: range of clean data, of signals for a prior of latents; [-1, 1] where nothing else is known.
         learned_variance: whether the output has twice the channels, the second half for a variance.
-        label: time to network input where it is not the schedule's own.
+        label: time to network input where it is not the schedule's own; an `int` is told as an integer.
         network: shape of the U-Net of such a checkpoint that is not one of the public ones.
         class_index: the class, where that U-Net is conditioned on classes.
         averaged: false to take the last weights of a checkpoint that also has their average (EMA).
@@ -99,6 +100,7 @@ def load_prior(
 
     Raises:
         ConfigError: no such name or file, or a setting is missing or does not apply.
+        ShapeError: the network cannot take samples of this shape.
         CheckpointError: a file is damaged, unsafe, not the one of its card, or does not fit its network.
         DataError: a download failed.
 
@@ -122,6 +124,8 @@ def load_prior(
     changes = {"prediction": prediction, "learned_variance": learned_variance, "event_shape": event_shape}
     changes |= {"label": label, "name": name, "schedule": schedule}
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
+    if found.takes is not None:
+        check_fits(found.takes, found.event_shape, "samples", hint="change event_shape, the shape of one sample")
     found = _of_signals(found, value_range, latent_scale, latent_chunk)
     denoiser = NetworkDenoiser(
         found.network,

@@ -39,7 +39,8 @@ class NetworkDenoiser(Denoiser):
         event_shape: shape of one sample, channels first.
         value_range: range of clean data that it was trained on.
         learned_variance: the output has twice the channels; the second half is dropped, but see `with_variance`.
-        label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`.
+        label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`. Labels are float32,
+            but int64 where it returns an `int`, for networks that look them up in a table: `lambda t: int(t) - 1`.
         name: what to call the prior in records.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         device: where the network lives; x is copied there and the answer back. By default both stay where they are.
@@ -52,7 +53,7 @@ class NetworkDenoiser(Denoiser):
             `checkpointing` with them.
 
     Raises:
-        ConfigError: unknown prediction, or `chunk` is not positive.
+        ConfigError: unknown prediction, or `chunk` is not positive; at a call, if the network fails.
         ShapeError: at the first call, if the output does not have the declared shape.
 
     Example:
@@ -139,9 +140,9 @@ class NetworkDenoiser(Denoiser):
             got = tuple(x.shape[1:])
             raise ShapeError(f"the prior {self.name} takes samples of shape {self.event_shape}, got {got}")
         given = x.to(self.device or x.device, self.dtype or x.dtype, memory_format=self.layout)
-        label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=given.device)
-        size = self.chunk or max(len(x), 1)
-        parts = [self._run(*rows) for rows in zip(given.split(size), label.split(size), strict=True)]
+        told = self.label(t)
+        kind = torch.int64 if isinstance(told, int) else torch.float32
+        parts = self._answers(given, torch.full((len(x),), told, dtype=kind, device=given.device))
         if not isinstance(parts[0], Tensor):
             raise ConfigError(
                 f"the network returns a {type(parts[0]).__name__}, expected a tensor",
@@ -156,6 +157,21 @@ class NetworkDenoiser(Denoiser):
             )
         prediction, rest = out[:, : x.shape[1]], out[:, x.shape[1] :]
         return self._convert(x, prediction.to(x), self.schedule.level(t)), rest
+
+    def _answers(self, x: Tensor, label: Tensor) -> list[Any]:
+        """What the network returns, chunk by chunk."""
+        size = self.chunk or max(len(x), 1)
+        try:
+            return [self._run(*rows) for rows in zip(x.split(size), label.split(size), strict=True)]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:  # whatever a network says of its input
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            kinds = f"{x.dtype} and labels of {label.dtype}".replace("torch.", "")
+            raise ConfigError(
+                f"the network {self.name} fails on x of shape {tuple(x.shape)}, {kinds}: {reason}",
+                hint="can it take this event_shape? If it looks labels up in a table: label=lambda t: int(t) - 1",
+            ) from error
 
     def record(self) -> dict[str, Any]:
         """Name, conventions and, for priors from files, their digest."""
