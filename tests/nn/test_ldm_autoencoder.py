@@ -47,7 +47,7 @@ def filled(config):
     ids=["vq-f4", "kl-f4", "kl-f8"],
 )
 def test_public_autoencoders_have_their_parameters_and_shapes(config, parameters, latent):
-    """Those of the KL ones are also the numbers of diffusers' `AutoencoderKL` of these widths and two layers a block."""
+    """Those of the KL ones are also the numbers of an `AutoencoderKL` of diffusers with these widths."""
     network = on_meta(config)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert visible(network.state_dict()) == config

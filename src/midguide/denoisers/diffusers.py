@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -156,17 +157,26 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule, PREDICTION_TYPES[named]
 
 
-def fetch_repository(name: str) -> Path:
-    """The folder of a repository of the Hugging Face hub, downloaded if it is not in that library's cache.
+def fetch_repository(name: str, *, revision: str | None = None, weights: Sequence[str] = WEIGHTS) -> Path:
+    """The folder of a repository of the Hugging Face hub, downloaded if it is not in the cache.
+
+    The cache is that of the library, or `huggingface` in MIDGUIDE_CACHE where that is set.
+
+    Args:
+        name: `owner/name`.
+        revision: commit, tag or branch; the newest by default.
+        weights: names of the files of weights that are wanted.
 
     Raises:
         ConfigError: huggingface_hub is not installed.
         DataError: no such repository, or no connection.
     """
     hub = _library("huggingface_hub")
-    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in WEIGHTS)]
+    own = os.environ.get("MIDGUIDE_CACHE")
+    cache = Path(own) / "huggingface" if own else None
+    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in weights)]
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=patterns))
+        return Path(hub.snapshot_download(name, revision=revision, cache_dir=cache, allow_patterns=patterns))
     except Exception as error:  # of several libraries: connection, HTTP, cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(

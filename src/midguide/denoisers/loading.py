@@ -26,7 +26,7 @@ from midguide.denoisers.builtin import (
     shipped,
 )
 from midguide.denoisers.compvis import is_compvis, load_compvis
-from midguide.denoisers.diffusers import fetch_repository, load_diffusers
+from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffusers
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
@@ -262,7 +262,12 @@ def _unknown(name: str) -> ConfigError:
 
 def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     if card.format == "diffusers":
-        return replace(load_diffusers(fetch_repository(card.source)), name=card.name)
+        wanted = (card.member,) if card.member else WEIGHTS
+        folder = fetch_repository(card.source, revision=card.revision, weights=wanted)
+        found = load_diffusers(folder, name=card.name)
+        if card.sha256 and found.provenance["sha256"] != card.sha256:
+            raise hub.other_sum(card.source, found.provenance["sha256"], card.sha256)
+        return found
     known = PUBLIC.get(card.name)
     return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
