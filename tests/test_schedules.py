@@ -3,7 +3,7 @@ import math
 import pytest
 
 from midguide.errors import ConfigError
-from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, Reindexed
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, Reindexed, make_schedule
 from midguide.testing import ContractError, check_schedule
 
 SCHEDULES = {
@@ -53,6 +53,31 @@ def test_linear_schedule_is_the_product_of_its_betas():
     assert math.isclose(
         2 * math.log(DiscreteVP.linear().level(1000).alpha), max(expected, math.log(1e-6)), rel_tol=1e-10
     )
+
+
+def test_a_schedule_is_named_with_its_betas():
+    """Three times whose betas, or the square roots of their betas, are 0.1, 0.2, 0.3."""
+    by_hand = DiscreteVP((0.9, 0.9 * 0.8, 0.9 * 0.8 * 0.7))
+    scaled = DiscreteVP((0.99, 0.99 * 0.96, 0.99 * 0.96 * 0.91))
+    named = {"vp-linear:0.1,0.3,3": by_hand, "vp-betas:0.1,0.2,0.3": by_hand, "vp-scaled-linear:0.01,0.09,3": scaled}
+    for name, want in named.items():
+        assert make_schedule(name).alphas_cumprod == pytest.approx(want.alphas_cumprod, rel=1e-14)
+    assert make_schedule("vp-linear:1e-4,2e-2") == make_schedule("vp-linear") == DiscreteVP.linear()
+
+
+@pytest.mark.parametrize(
+    "betas", ["", "0.1", "0.1,2", "0,0.1", "a,b", "0.1,nan", "0.1,0.2,1", "0.1,0.2,0", "0.1,0.2,inf", "0.1,0.2,3,4"]
+)
+def test_betas_that_are_none_are_refused(betas):
+    with pytest.raises(ConfigError, match="are no betas of the schedule vp-linear") as caught:
+        make_schedule(f"vp-linear:{betas}")
+    assert "vp-linear:0.0001,0.02" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["linear", "edm:0.1,0.2", "vp-betas", ""])
+def test_unknown_names_of_schedules_are_refused(name):
+    with pytest.raises(ConfigError, match=f"unknown schedule '{name}'"):
+        make_schedule(name)
 
 
 def test_edm_times_are_the_sigmas_of_the_paper():

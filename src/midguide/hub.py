@@ -41,13 +41,15 @@ class Card:
         source: address of the file; for `diffusers` the repository id.
         home: page of its authors.
         file: name in the cache.
-        size: about how large, in bytes.
+        size: how large, in bytes; of an archive about.
         licence: of the weights, as far as their authors state one.
-        sha256: of the file, where the authors publish it; else None, and the sum of the first download is recorded.
+        sha256: of the file, of the weights in a repository, as third parties state it: no authors do, and it was not
+            computed here. None where it is not known; then the sum of the first download is recorded.
         event_shape: shape of one sample.
         conventions: prediction, schedule, value range and network, in words.
         parameters: number of weights; of the U-Net, for a prior of latents.
-        member: name of the checkpoint, where the file is a zip archive.
+        member: name of the checkpoint, where the file is a zip archive or a repository.
+        revision: of a repository, its commit.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Card:
     conventions: Mapping[str, Any] = field(default_factory=dict)
     parameters: int | None = None
     member: str | None = None
+    revision: str | None = None
 
 
 _EPS_LINEAR = {"prediction": "eps", "schedule": "vp-linear", "value_range": (-1.0, 1.0)}
@@ -77,7 +80,8 @@ CARDS = {
             source="https://drive.usercontent.google.com/download?id=1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh&export=download&confirm=t",
             home="https://github.com/DPS2022/diffusion-posterior-sampling",
             file="ffhq_10m.pt",
-            size=374_500_000,
+            size=374_417_833,
+            sha256="81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
             licence="not stated; FFHQ is CC BY-NC-SA 4.0",
             event_shape=(3, 256, 256),
             conventions={**_EPS_LINEAR, "learned_variance": True},
@@ -90,7 +94,8 @@ CARDS = {
             source="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
             home="https://github.com/openai/guided-diffusion",
             file="256x256_diffusion_uncond.pt",
-            size=2_211_500_000,
+            size=2_211_383_297,
+            sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
             licence="MIT (the repository's); ImageNet is for non-commercial research",
             event_shape=(3, 256, 256),
             conventions={**_EPS_LINEAR, "learned_variance": True},
@@ -103,10 +108,14 @@ CARDS = {
             source="google/ddpm-celebahq-256",
             home="https://huggingface.co/google/ddpm-celebahq-256",
             file="google/ddpm-celebahq-256",
-            size=455_000_000,
+            size=454_853_117,
+            sha256="efff89712093ad060ce99d9b461bbe542b49d8dd4ce30f23fe5761dca292361d",
             licence="Apache-2.0 (the repository's); CelebA-HQ is for non-commercial research",
             event_shape=(3, 256, 256),
             conventions=_EPS_LINEAR,
+            parameters=113_673_219,
+            member="diffusion_pytorch_model.bin",
+            revision="cd5c944777ea2668051904ead6cc120739b86c4d",
         ),
         Card(
             name="ffhq-ldm-vq4",
@@ -124,7 +133,7 @@ CARDS = {
         ),
     )
 }
-"""Public checkpoints by name. None publishes a sha256, so that all are recorded at the first download."""
+"""Public checkpoints by name."""
 
 
 def cache_folder() -> Path:
@@ -178,7 +187,8 @@ def _fetched(card: Card) -> Path:
     known = card.sha256 or _recorded(record)
     if known and _digest(path) != known:
         raise CheckpointError(
-            f"{path} is damaged or was changed: its sha256 is not {known[:12]}...", hint=f"remove {path} and try again"
+            f"{path} is damaged or was changed: its sha256 is not {known[:12]}...",
+            hint=f"remove {path} and try again; a file that you trust is loaded by its path",
         )
     return path
 
@@ -250,10 +260,15 @@ def _receive(source: str, file: BinaryIO) -> None:
 def _verify(partial: Path, source: str, sha256: str | None) -> None:
     if sha256 and (got := _digest(partial)) != sha256:
         _forget(partial)
-        raise CheckpointError(
-            f"{source} is not the file expected: its sha256 is {got[:12]}..., not {sha256[:12]}...",
-            hint="nothing was kept; was the download changed on its way?",
-        )
+        raise other_sum(source, got, sha256)
+
+
+def other_sum(source: str, got: str, wanted: str) -> CheckpointError:
+    """The error for a download with another sum than expected."""
+    return CheckpointError(
+        f"{source} is not the file expected: its sha256 is {got[:12]}..., not {wanted[:12]}...",
+        hint="was it changed, on its way or by its authors? A file that you trust is loaded by its path",
+    )
 
 
 def _lock(file: BinaryIO, partial: Path) -> None:

@@ -98,6 +98,11 @@ class DiscreteVP:
             )
 
     @classmethod
+    def from_betas(cls, betas: Iterable[float]) -> DiscreteVP:
+        """Any betas, of time 1 first."""
+        return cls(_cumulative(betas))
+
+    @classmethod
     def linear(cls, steps: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> DiscreteVP:
         """Betas linear between `beta_first` and `beta_last` (Ho et al. 2020)."""
         width = (beta_last - beta_first) / (steps - 1)
@@ -290,6 +295,51 @@ class Reindexed:
         return times
 
 
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "vp-linear": DiscreteVP.linear,
+    "vp-cosine": DiscreteVP.cosine,
+    "vp-scaled-linear": DiscreteVP.scaled_linear,
+    "edm": EDM,
+    "flow": RectifiedFlow,
+}
+"""Forward processes by name, with their default constants; 1000 times where they are discrete."""
+_OF_BETAS: dict[str, Callable[..., Schedule]] = {
+    "vp-linear": lambda first, last, steps=1000: DiscreteVP.linear(int(steps), first, last),
+    "vp-scaled-linear": lambda first, last, steps=1000: DiscreteVP.scaled_linear(int(steps), first, last),
+    "vp-betas": lambda *betas: DiscreteVP.from_betas(betas),
+}
+
+
+def make_schedule(name: str) -> Schedule:
+    """A forward process by its name in `SCHEDULES`, or with betas of its own after a colon.
+
+    `vp-linear:FIRST,LAST` and `vp-scaled-linear:FIRST,LAST` state the first and the last beta and, with a third number,
+    how many there are if not 1000; `vp-betas:BETA,BETA,...` states all of them.
+
+    Raises:
+        ConfigError: no such name, or betas that are none.
+
+    Example:
+        >>> make_schedule("vp-scaled-linear:0.0015,0.0195,1000") == make_schedule("vp-scaled-linear")
+        True
+    """
+    kind, colon, betas = name.partition(":")
+    if kind not in (_OF_BETAS if colon else SCHEDULES):
+        raise ConfigError(
+            f"unknown schedule {name[:60]!r}",
+            hint=f"one of {', '.join(SCHEDULES)}; with betas of its own, as vp-scaled-linear:0.00085,0.012",
+        )
+    if not colon:
+        return SCHEDULES[kind]()
+    try:
+        return _OF_BETAS[kind](*map(float, betas.split(",")))
+    except (TypeError, ValueError, ArithmeticError, ConfigError):
+        raise ConfigError(
+            f"{betas[:60]!r} are no betas of the schedule {kind}",
+            hint="between 0 and 1, as in vp-linear:0.0001,0.02 or, for 500 times, vp-linear:0.0001,0.02,500",
+        ) from None
+
+
 def check_steps(steps: int, most: int | None = None) -> None:
     """Refuse a number of steps that is not in `1..most`."""
     if steps < 1 or (most is not None and steps > most):
@@ -313,6 +363,8 @@ def _trained_ratios(schedule: Schedule) -> list[float] | None:
 def _cumulative(betas: Iterable[float]) -> tuple[float, ...]:
     product, values = 1.0, []
     for beta in betas:
+        if not 0.0 < beta <= 1.0:
+            raise ConfigError(f"betas must lie between 0 and 1, got {beta:g}")
         product *= 1.0 - beta
         values.append(product)
     return tuple(values)

@@ -41,7 +41,7 @@ def test_both_sets_of_weights_of_a_file_are_compared(cli, monkeypatch):
     """The average remembers the photographs only dimly, the last weights exactly."""
     seen = photographs((3, 16, 16), (-1.0, 1.0))
 
-    def load(name, *, prediction, schedule, averaged=None):
+    def load(name, *, averaged, **settings):
         share = 1.0 if averaged is False else 0.9
         prior = NetworkDenoiser(lambda x, t: share * seen, DiscreteVP.linear(), "x0", (3, 16, 16))
         prior.provenance = {"weights": "last" if averaged is False else "averaged"}

@@ -13,7 +13,7 @@ from midguide.denoisers.autoencoders import AutoencoderSpec, prefixed
 from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.nn.adm_unet import LDM_VQ4, ADMConfig, ADMUNet
 from midguide.nn.ldm_autoencoder import VQ_F4, LDMAutoencoder, LDMAutoencoderConfig
 from midguide.operators.mask import Mask
@@ -173,12 +173,29 @@ def test_what_does_not_fit_is_one_line_with_the_first_keys_and_the_likely_settin
         (lacking(state, "model_ema.diffusion_modelout"), ASKED, CheckpointError, "averaged=False"),
         (state | attended, ASKED, ConfigError, "cross-attention"),
         (state, ASKED | {"class_index": 3}, ConfigError, "the network has no classes"),
+        (state, ASKED | {"event_shape": (3, 7, 8)}, ShapeError, "samples are 7x8, the network takes multiples of 2x2"),
     ]
     for number, (content, settings, kind, words) in enumerate(cases):
         with pytest.raises(kind, match=".*" + words.replace("(", r"\(")) as caught:
             load_prior(saved(content, tmp_path / f"{number}.ckpt"), **settings)
         assert "\n" not in caught.value.message
         assert caught.value.hint
+
+
+def test_autoencoder_and_network_are_given_as_many_rows_at_once_as_asked_for(state, tmp_path):
+    path = saved(state, tmp_path / "model.ckpt")
+    assert load_prior(path, **ASKED).autoencoder.rows == 16
+    prior = load_prior(path, **ASKED, latent_chunk=1, latent_scale=0.5, chunk=1, device="cpu")
+    assert (prior.autoencoder.rows, prior.autoencoder.scale.item(), prior.denoiser.chunk) == (1, 0.5, 1)
+    other = load_prior(path, **ASKED, value_range=(0.0, 1.0))
+    assert (other.signal_range, other.value_range, other.denoiser.value_range) == ((0.0, 1.0), None, None)
+    sizes = []
+    with torch.no_grad():
+        prior.autoencoder.network.decoder.register_forward_hook(lambda *call: sizes.append(len(call[2])))
+        prior.autoencoder.decode(Z)
+    assert sizes == [1, 1]
+    with pytest.raises(ConfigError, match="latent_chunk belongs to a prior of latents"):
+        load_prior("faces-64", latent_chunk=1)
 
 
 def test_settings_of_checkpoints_are_refused_where_they_mean_nothing(tmp_path):

@@ -1,9 +1,11 @@
 """Pipelines of diffusers, made on the spot with `save_pretrained`: network, forward process, prediction, weights."""
 
+import hashlib
 import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from midguide.denoisers.diffusers import SampleOf, fetch_repository, read_scheduler
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
+from midguide.hub import CARDS
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
 from midguide.rules import StepRule
@@ -212,6 +215,14 @@ def test_weights_of_another_architecture_are_named_and_nothing_else_is_said(pipe
     assert capfd.readouterr().err == ""
 
 
+def test_a_size_that_the_network_cannot_halve_is_refused(pipeline, tmp_path):
+    folder = shutil.copytree(pipeline, tmp_path / "odd")
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": [7, 16]}))
+    with pytest.raises(ShapeError, match="the samples are 7x16, the network takes multiples of 2x2"):
+        load_prior(folder)
+
+
 def test_attention_weights_under_their_old_names_are_read(pipeline, unet, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "old")
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -299,12 +310,38 @@ def test_a_repository_is_downloaded_without_what_is_not_needed(monkeypatch, pipe
     hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
     asked = {}
 
-    def download(name, *, allow_patterns):
+    def download(name, *, revision, cache_dir, allow_patterns):
+        assert (revision, cache_dir) == (None, None)  # the newest, in the cache of the library
         asked[name] = allow_patterns
         return str(pipeline)
 
+    monkeypatch.delenv("MIDGUIDE_CACHE", raising=False)
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert fetch_repository("some/one") == pipeline
     prior = load_prior("some/one")
     assert prior.name == "some/one"
     assert not any("pickle" in pattern or pattern == "*" for pattern in asked["some/one"])
+
+
+def test_a_card_of_a_repository_states_its_revision_and_the_sum_of_its_weights(monkeypatch, pipeline, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+    asked = []
+
+    def download(name, **settings):
+        asked.append((name, settings))
+        return str(pipeline)
+
+    monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    card = CARDS["celebahq-256"]
+    with pytest.raises(
+        CheckpointError, match="google/ddpm-celebahq-256 is not the file expected: its sha256"
+    ) as caught:
+        load_prior("celebahq-256")
+    assert "loaded by its path" in caught.value.hint
+    ((name, settings),) = asked
+    assert (name, settings["revision"], settings["cache_dir"]) == (card.source, card.revision, tmp_path / "huggingface")
+    assert [p for p in settings["allow_patterns"] if "model" in p and "/" not in p] == ["diffusion_pytorch_model.bin"]
+    sha256 = hashlib.sha256((pipeline / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+    monkeypatch.setitem(CARDS, "celebahq-256", replace(card, sha256=sha256))
+    assert load_prior("celebahq-256").name == "celebahq-256"

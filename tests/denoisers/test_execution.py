@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from midguide.autodiff import checkpointed, vjp
+from midguide.denoisers import network
+from midguide.denoisers.latent import NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError
+from midguide.nn import layout
 from midguide.nn.unet import ResidualBlock, SelfAttention, TimeEmbedding, UNet, UNetConfig
 from midguide.schedules import DiscreteVP
 from midguide.testing import check_denoiser
@@ -103,6 +106,27 @@ def test_a_prior_on_another_schedule_moves_with_its_weights():
     inner.on(DiscreteVP.cosine()).to("meta")
     assert {p.device.type for p in inner.network.parameters()} == {"meta"}
     assert inner.device == "meta"  # where inputs are copied to from now on
+
+
+@pytest.mark.parametrize(("asked", "there"), [(None, True), (True, True), (False, False)])
+def test_a_move_brings_weights_into_the_memory_layout_of_the_new_place(monkeypatch, asked, there):
+    """The meta device stands for a GPU."""
+    layouts = {"cpu": torch.contiguous_format, "meta": torch.channels_last}
+    for module in (network, layout):
+        monkeypatch.setattr(module, "image_layout", lambda device: layouts[torch.device(device or "cpu").type])
+
+    def channels_last(module):
+        kernels = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        return {p.is_contiguous(memory_format=torch.channels_last) for p in kernels}
+
+    denoiser = NetworkDenoiser(tiny_network(), DiscreteVP.linear(), "v", SHAPE, channels_last=asked)
+    assert channels_last(denoiser.network) == {bool(asked)}
+    assert channels_last(denoiser.to("meta").network) == {there}
+    assert (denoiser.layout == torch.channels_last) is there
+    body = tiny_network()
+    coder = NetworkAutoencoder(body, body, SHAPE, SHAPE, network=body)
+    assert channels_last(coder.network) == {False}
+    assert channels_last(coder.to("meta").network) == {True}
 
 
 def test_checkpointing_keeps_less_for_the_derivative():

@@ -7,6 +7,7 @@ from torch import nn
 from midguide.data.toy import random_gaussian
 from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.latent import Decoded, LatentPrior, NetworkAutoencoder
+from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.likelihoods import PoissonLikelihood
 from midguide.operators import BlockMean, Compose, Matrix, random_mask
@@ -18,7 +19,7 @@ from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
 from midguide.samples import Samples
 from midguide.sampling import sample
-from midguide.schedules import EDM
+from midguide.schedules import EDM, DiscreteVP
 from midguide.testing import check_denoiser, check_operator
 
 
@@ -146,6 +147,32 @@ def test_pieces_change_neither_values_nor_derivatives(rows):
         assert torch.allclose(got, want, atol=1e-6)
 
 
+def test_rows_are_computed_where_the_weights_are_and_come_back():
+    """The meta device stands for an accelerator: what is there has a place and no values."""
+    coder, seen = autoencoder(rows=2), []
+    coder.network = nn.ModuleList(networks())
+    x, z = torch.zeros(3, 1, 8, 8), torch.zeros(3, 2, 4, 4)
+
+    def recorded(answer):
+        return lambda rows: seen.append((rows.device.type, len(rows))) or torch.zeros(len(rows), *answer)
+
+    assert coder.to("meta") is coder
+    coder.encoder, coder.decoder = recorded((2, 4, 4)), recorded((1, 8, 8))
+    assert coder.encode(x).device == coder.decode(z).device == x.device
+    assert seen == 2 * [("meta", 2), ("meta", 1)]
+    coder.decoder = coder.network[1]
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # the way back
+        coder.decode(z)
+
+
+def test_a_prior_of_latents_moves_both_its_networks():
+    coder = autoencoder()
+    coder.network = nn.ModuleList(networks())
+    inner = NetworkDenoiser(nn.Conv2d(2, 2, 3), DiscreteVP.linear(), "eps", (2, 4, 4), device="cpu")
+    LatentPrior(inner, coder).on(EDM()).to("meta")
+    assert {p.device.type for part in (inner.network, coder.network) for p in part.parameters()} == {"meta"}
+
+
 def test_scaled_latents_are_what_encode_gives_and_decode_takes():
     plain, scaled = autoencoder(scale=1.0, shift=0.0), autoencoder(scale=4.0, shift=0.5)
     x = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
@@ -181,6 +208,9 @@ def test_wrong_shapes_and_scales_are_refused():
         LatentPrior(Gaussian(torch.zeros(3, 4, 4), 1.0), autoencoder())
     with pytest.raises(ConfigError, match="scale of latents must be positive"):
         autoencoder(scale=0.0)
+    for wrong in (lambda: autoencoder(rows=0), lambda: autoencoder().changed(rows=0)):
+        with pytest.raises(ConfigError, match="at least 1 row at once, got 0"):
+            wrong()
     with pytest.raises(ShapeError, match="decoder of custom takes rows of shape"):
         autoencoder().decode(torch.zeros(1, 2, 8, 8))
     with pytest.raises(ShapeError, match="encoder of custom gives rows of shape"):

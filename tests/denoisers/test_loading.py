@@ -12,9 +12,10 @@ from torch import nn
 
 from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.edm import EDMPreconditioned
+from midguide.denoisers.guided_diffusion import PUBLIC
 from midguide.denoisers.loading import load_prior
-from midguide.errors import CheckpointError, ConfigError
-from midguide.nn.adm_unet import FFHQ_256, ADMConfig, ADMUNet
+from midguide.errors import CheckpointError, ConfigError, ShapeError
+from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
 
 SHAPE = (3, 16, 16)
@@ -79,14 +80,43 @@ def test_keys_of_data_parallel_training_and_half_precision_are_understood(tmp_pa
     assert torch.allclose(prior(X, 300), want, atol=1e-4)
 
 
-def test_a_public_checkpoint_is_recognised_by_its_shapes(tmp_path):
-    """Weights of the FFHQ model's shapes, each stored as one number: `torch.save` keeps the strides."""
+@pytest.mark.parametrize("config", PUBLIC.values(), ids=PUBLIC)
+def test_a_public_checkpoint_is_recognised_by_its_shapes(tmp_path, config):
+    """Weights of its shapes, each stored as one number: `torch.save` keeps the strides."""
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in ADMUNet(FFHQ_256).state_dict().items()}
-    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "ffhq.pt")
-    prior = load_prior(tmp_path / "ffhq.pt")
+        shapes = {name: value.shape for name, value in ADMUNet(config).state_dict().items()}
+    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "public.pt")
+    prior = load_prior(tmp_path / "public.pt")
     assert prior.event_shape == (3, 256, 256)
-    assert prior.network.config == FFHQ_256
+    assert prior.network.config == config
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ffhq-256", 93_563_910),
+        pytest.param("imagenet-256", 552_814_086, marks=pytest.mark.slow),  # about a minute, 2.2 GB on disk
+    ],
+)
+def test_a_public_model_goes_through_a_file_at_full_size_and_runs(tmp_path, name, parameters):
+    with torch.device("meta"):
+        network = ADMUNet(PUBLIC[name])
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02, generator=generator)
+    path, first = tmp_path / "public.pt", network.input_blocks[0][0].weight.clone()
+    torch.save(network.state_dict(), path)
+    assert path.stat().st_size == pytest.approx(4 * parameters, rel=0.002)  # names and places beside the numbers
+    del network
+    prior = load_prior(path)
+    path.unlink()
+    assert sum(parameter.numel() for parameter in prior.network.parameters()) == parameters
+    assert torch.equal(prior.network.input_blocks[0][0].weight, first)
+    x0, variance = prior.with_variance(torch.zeros(1, 3, 256, 256), 500)
+    assert x0.shape == variance.shape == (1, 3, 256, 256)
+    assert bool(x0.isfinite().all())
+    assert float(x0.std()) > 0
 
 
 def test_a_checkpoint_of_unknown_shape_asks_for_what_it_does_not_show(tmp_path):
@@ -117,6 +147,27 @@ def test_wrong_architecture_names_keys_and_the_option_that_explains_them(tmp_pat
         load_prior(tmp_path / "own.pt", network=replace(CONFIG, **change), event_shape=SHAPE, **settings)
     assert any(word in caught.value.message for word in ("missing: ", "unexpected: ", "of another shape: "))
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((3, 30, 32), "the samples are 30x32, the network takes multiples of 8x8"),
+        ((3, 32), "the samples are 32, the network takes multiples of 8x8"),
+        ((1, 32, 32), "the samples have 1 channels, the network takes 3"),
+    ],
+)
+def test_samples_that_the_network_cannot_take_are_refused_when_it_is_loaded(tmp_path, shape, says):
+    """Three times halved; the same for a bare checkpoint and for a file with a card."""
+    config = replace(CONFIG, multipliers=(1, 1, 1, 2), attention=())
+    torch.save(adm(config).state_dict(), tmp_path / "own.pt")
+    save_prior(tmp_path / "own.safetensors", adm(config).state_dict(), PriorSpec(network=config, event_shape=shape))
+    for load in (
+        lambda: load_prior(tmp_path / "own.pt", network=config, event_shape=shape),
+        lambda: load_prior(tmp_path / "own.safetensors"),
+    ):
+        with pytest.raises(ShapeError, match=f"^{says}\nhint: change event_shape"):
+            load()
 
 
 def test_weights_of_another_code_are_refused(tmp_path):

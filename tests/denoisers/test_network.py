@@ -120,11 +120,63 @@ def test_the_network_is_told_its_own_index_or_what_the_user_says():
     assert seen == [[0.0, 0.0], [0.5, 0.5], pytest.approx([80.0, 80.0])]
 
 
+class Table(nn.Module):
+    """A network that looks its label up, as embeddings do: it takes integers only, and images of even size."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(1000, 3)
+
+    def forward(self, x, t):
+        return x.unflatten(3, (-1, 2)).flatten(3) + self.table(t)[:, :, None, None]
+
+
+def test_labels_are_integers_where_the_user_says_so():
+    network, x = Table(), torch.zeros(2, 3, 4, 4)
+    prior = NetworkDenoiser(network, DiscreteVP.linear(), "x0", (3, 4, 4), label=lambda t: int(t) - 1)
+    assert torch.equal(prior(x, 500)[:, :, 0, 0], network.table.weight[499].expand(2, 3))
+    check_denoiser(prior)
+
+
+def test_a_network_that_fails_is_one_line_with_what_it_was_given_and_a_hint():
+    with pytest.raises(ConfigError, match="the network mine fails on x of shape") as caught:
+        NetworkDenoiser(Table(), DiscreteVP.linear(), "x0", (3, 4, 4), name="mine")(torch.zeros(2, 3, 4, 4), 500)
+    assert "(2, 3, 4, 4), float32 and labels of float32: Expected tensor" in caught.value.message
+    assert "label=lambda t: int(t) - 1" in caught.value.hint
+    odd = NetworkDenoiser(Table(), DiscreteVP.linear(), "x0", (3, 4, 5), label=lambda t: int(t) - 1)
+    with pytest.raises(ConfigError, match="can it take this event_shape") as caught:
+        odd(torch.zeros(2, 3, 4, 5), 500)
+    assert "\n" not in caught.value.message
+    one = NetworkDenoiser(lambda x: x, DiscreteVP.linear(), "x0", (3, 4, 4))
+    with pytest.raises(ConfigError, match="takes 1 positional argument"):
+        one(torch.zeros(2, 3, 4, 4), 500)
+
+
+def test_memory_that_is_full_is_not_explained_away():
+    def full(x, t):
+        raise torch.OutOfMemoryError("17 GiB more")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        NetworkDenoiser(full, DiscreteVP.linear(), "x0", (3, 4, 4))(torch.zeros(2, 3, 4, 4), 500)
+
+
 def test_wrong_conventions_are_refused():
     with pytest.raises(ConfigError, match="unknown prediction 'noise'"):
         NetworkDenoiser(lambda x, t: x, DiscreteVP.linear(), "noise", (3, 4, 4))
     with pytest.raises(ShapeError, match="takes samples of shape"):
         NetworkDenoiser(lambda x, t: x, DiscreteVP.linear(), "eps", (3, 4, 4))(torch.zeros(1, 3, 8, 8), 10)
+
+
+def test_a_file_states_betas_of_its_own(tmp_path):
+    named = "vp-scaled-linear:0.00085,0.012"
+    spec = PriorSpec(network=TINY, event_shape=(3, 16, 16), schedule=named)
+    save_prior(tmp_path / "own.safetensors", tiny_network().state_dict(), spec)
+    prior = load_prior(tmp_path / "own.safetensors")
+    assert prior.schedule == DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
+    assert prior.record()["schedule"] == named
+    for change in ({"schedule": "vp-linear:3,4"}, {"prediction": "noise"}):
+        with pytest.raises(ConfigError, match="'3,4' are no betas|unknown prediction 'noise'"):
+            PriorSpec(network=TINY, event_shape=(3, 16, 16), **change)
 
 
 @pytest.fixture

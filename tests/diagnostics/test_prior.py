@@ -14,14 +14,14 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.diagnostics.prior import LATENT_DIFFUSION, check_prior, network_and_data
+from midguide.diagnostics.prior import check_prior, network_and_data
 from midguide.errors import DataError, ShapeError
 from midguide.kernels import eps_from_x0
-from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, make_schedule
 
 SHAPE = (3, 6, 6)
-SCHEDULES = {"vp-linear": DiscreteVP.linear(), "vp-cosine": DiscreteVP.cosine(), "edm": EDM(), "flow": RectifiedFlow()}
-SCHEDULES["vp-scaled-linear"] = DiscreteVP.scaled_linear()
+NAMES = ("vp-linear", "vp-cosine", "vp-scaled-linear", "vp-scaled-linear:0.00085,0.012", "edm", "flow")
+SCHEDULES = {name: make_schedule(name) for name in NAMES}
 
 
 def pictures(low=-1.0, high=1.0):
@@ -93,25 +93,36 @@ def test_wrong_prediction_is_named_each_way(true, said):
         assert finding.gain > 1.5
 
 
-@pytest.mark.parametrize("true", ["vp-linear", "vp-cosine", "vp-scaled-linear"])
-@pytest.mark.parametrize("said", ["vp-linear", "vp-cosine", "vp-scaled-linear"])
-def test_wrong_schedule_is_named_each_way(true, said):
-    run = network(pictures(), SCHEDULES[true], "eps")
-    findings = check_prior(declared(run, SCHEDULES[said], "eps"), IMAGES).findings
-    names = [f"errors fit the schedule {true}, not the one declared"] if true != said else []
-    assert [finding.message for finding in findings] == names
+def latents(between):
+    """Latents of unit variance, unbounded; neighbours are correlated, the more the larger `between` is."""
+    place = torch.cartesian_prod(torch.arange(6.0), torch.arange(6.0)).double()
+    smooth = torch.exp(-torch.cdist(place, place).square() / 8)
+    own = torch.eye(108).double()
+    return Gaussian(
+        torch.zeros(SHAPE).double(), between * torch.kron(torch.eye(3).double(), smooth) + (1 - between) * own
+    )
 
 
-def test_the_other_constants_of_latent_diffusion_are_named():
-    run = network(pictures(), LATENT_DIFFUSION, "eps")
-    (finding,) = check_prior(declared(run, DiscreteVP.scaled_linear(), "eps"), IMAGES).findings
-    assert finding.message == "errors fit the schedule vp-scaled-linear from 0.00085 to 0.012, not the one declared"
+def schedule_findings(law, limits, prediction, true, said):
+    denoiser = declared(network(law, SCHEDULES[true], prediction), SCHEDULES[said], prediction, value_range=limits)
+    return [finding.message for finding in check_prior(denoiser, law.sample(32)).findings]
 
 
-def test_a_discrete_network_declared_as_continuous_is_named():
-    run = network(pictures(), LINEAR, "x0")
-    (finding,) = check_prior(declared(run, EDM(), "x0"), IMAGES).findings
-    assert "vp-linear" in finding.message
+@pytest.mark.parametrize("said", NAMES)
+@pytest.mark.parametrize("true", NAMES)
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("kind", ["pictures", "latents"])
+def test_every_wrong_schedule_is_named_and_no_right_one(kind, prediction, true, said):
+    law, limits = (pictures(), (-1.0, 1.0)) if kind == "pictures" else (latents(0.95), None)
+    wanted = [f"errors fit the schedule {true}, not the one declared"] if true != said else []
+    assert schedule_findings(law, limits, prediction, true, said) == wanted
+
+
+@pytest.mark.parametrize("said", NAMES)
+@pytest.mark.parametrize("true", NAMES)
+def test_latents_that_are_white_noise_tell_nothing_of_the_schedule_of_a_v_prediction(true, said):
+    """`E[v | x_t] = 0` at all times where data are standard normal: a network that never looks at its label."""
+    assert schedule_findings(latents(0.0), None, "v", true, said) == []
 
 
 RANGES = [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)]
@@ -179,6 +190,17 @@ def test_a_network_that_refuses_labels_that_it_does_not_know_is_checked_all_the_
 
     (finding,) = check_prior(declared(strict, LINEAR, "eps"), IMAGES).findings
     assert "a v-prediction" in finding.message
+
+
+def test_the_schedule_of_a_network_that_takes_integers_only_is_named():
+    exact = network(pictures(), SCHEDULES["vp-cosine"], "eps")
+
+    def strict(x, t):
+        return exact(x, torch.arange(1000)[t])  # an IndexError where t is no integer
+
+    wrong = declared(strict, LINEAR, "eps", label=lambda t: int(t) - 1)
+    (finding,) = check_prior(wrong, IMAGES).findings
+    assert "the schedule vp-cosine" in finding.message
 
 
 def test_dropout_left_on_is_named():
@@ -254,11 +276,14 @@ def test_a_network_that_returns_infinity_is_not_taken_for_a_good_one():
 def test_the_shipped_prior_is_read_as_its_card_says_and_wrong_cards_are_noticed():
     """A real network, on the photographs that `midguide check-prior` takes by default."""
     images = photographs((3, 64, 64), (-1.0, 1.0))
-    assert check_prior(load_prior("faces-64"), images).findings == ()
+    for name in ("faces-64", "faces-64-latent"):
+        assert check_prior(*network_and_data(load_prior(name), images)).findings == ()
     (finding,) = check_prior(load_prior("faces-64", prediction="eps"), images).findings
     assert finding.message == "errors fit a v-prediction, not eps"
-    (finding,) = check_prior(load_prior("faces-64", schedule="vp-cosine"), images).findings
-    assert "the schedule vp-linear" in finding.message
+    for said in ("vp-cosine", "vp-scaled-linear"):
+        for name in ("faces-64", "faces-64-latent"):
+            (finding,) = check_prior(*network_and_data(load_prior(name, schedule=said), images)).findings
+            assert finding.message == "errors fit the schedule vp-linear, not the one declared"
     wrong = load_prior("faces-64", value_range=(0.0, 1.0))
     (finding,) = check_prior(wrong, (images + 1) / 2).findings
     assert finding.message == "errors fit data in [-1, 1], declared [0, 1]"

@@ -33,12 +33,26 @@ def filled(config):
     return network
 
 
-def test_public_autoencoder_has_its_parameters_and_shapes():
-    """55.32 million; a face of 256 pixels becomes a latent of 64."""
-    network = on_meta(VQ_F4)
-    assert sum(parameter.numel() for parameter in network.parameters()) == 55_322_782
+@pytest.mark.parametrize(
+    ("config", "parameters", "latent"),
+    [
+        (VQ_F4, 55_322_782, (3, 64, 64)),
+        (replace(VQ_F4, codes=0), 55_312_063, (3, 64, 64)),
+        (
+            replace(VQ_F4, codes=0, multipliers=(1, 2, 4, 4), inner_channels=4, latent_channels=4),
+            83_653_863,
+            (4, 32, 32),
+        ),
+    ],
+    ids=["vq-f4", "kl-f4", "kl-f8"],
+)
+def test_public_autoencoders_have_their_parameters_and_shapes(config, parameters, latent):
+    """Those of the KL ones are also the numbers of an `AutoencoderKL` of diffusers with these widths."""
+    network = on_meta(config)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert visible(network.state_dict()) == config
     z = network.encode(torch.empty(1, 3, 256, 256, device="meta"))
-    assert z.shape == (1, 3, 64, 64)
+    assert z.shape == (1, *latent)
     assert network.decode(z).shape == (1, 3, 256, 256)
 
 

@@ -25,12 +25,10 @@ def check_prior(
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Images to measure on; photographs by default.")
     ] = None,
-    prediction: Annotated[
-        str | None, typer.Option(metavar="KIND", help="eps, v, x0 or flow, in place of what the prior states.")
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="vp-linear, vp-cosine, ..., in place of what the prior states.")
-    ] = None,
+    prediction: options.Prediction = None,
+    schedule: options.Schedule = None,
+    value_range: options.ValueRange = None,
+    device: options.Device = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -40,23 +38,22 @@ def check_prior(
     compared with the alternatives. Images of the kind that the prior was trained on tell most. The exit code is 1 where
     something was found.
     """
+    asked = options.PriorOptions(prediction=prediction, schedule=schedule, value_range=value_range, device=device)
     output.use_threads(context)
     import torch
 
     from midguide.data.images import load_image
-    from midguide.denoisers.loading import load_prior
     from midguide.diagnostics import prior as diagnostics
 
-    denoiser = load_prior(prior, prediction=prediction, schedule=schedule)
+    denoiser = asked.load(prior)
     other = None
     if which := denoiser.provenance.get("weights"):  # the file holds two sets of them
-        other = load_prior(prior, prediction=prediction, schedule=schedule, averaged=which == "last")
-        other = diagnostics.network_of(other)
-    shape, value_range = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
+        other = diagnostics.network_of(asked.load(prior, averaged=which == "last"))
+    shape, limits = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
     if images:
-        data = torch.cat([load_image(path, shape, value_range=value_range, resize=True) for path in images])
+        data = torch.cat([load_image(path, shape, value_range=limits, resize=True) for path in images])
     else:
-        data = photographs(shape, value_range)
+        data = photographs(shape, limits)
     report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed, other=other)
     if as_json:
         output.print_json(_as_json(prior, report, len(data)))

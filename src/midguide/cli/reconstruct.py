@@ -54,6 +54,10 @@ def reconstruct(
     ] = None,
     chunk: options.Chunk = None,
     dtype: options.Dtype = "float32",
+    prediction: options.Prediction = None,
+    schedule: options.Schedule = None,
+    value_range: options.ValueRange = None,
+    device: options.Device = None,
 ) -> None:
     """Draw posterior samples for one image.
 
@@ -62,22 +66,21 @@ def reconstruct(
     """
     output.check_counts(samples=samples, steps=steps, chunk=chunk)
     box = _parse_crop(crop)
-    options.check_dtype(dtype)
+    asked = options.PriorOptions(
+        prediction=prediction, schedule=schedule, value_range=value_range, device=device, dtype=dtype
+    )
     _check_noise(noise, sigma, rate, measured)
     folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
 
     output.use_threads(context)
-    import torch
-
     from midguide.cli import runs
     from midguide.data.images import load_image
-    from midguide.denoisers.loading import load_prior
     from midguide.operators.registry import make_operator
     from midguide.studies.presets import make_sampler, parse_override
 
     overrides = dict(parse_override(text) for text in settings or ())
     method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))
-    denoiser = load_prior(prior, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    denoiser = asked.load(prior)
     own = dict(parse_override(text) for text in operator_settings or ())
     instrument = make_operator(operator, denoiser.signal_shape, seed=seed, **own)
     pixels = load_image(

@@ -23,6 +23,10 @@ def sample(
     as_json: options.AsJson = False,
     chunk: options.Chunk = 64,
     dtype: options.Dtype = "float32",
+    prediction: options.Prediction = None,
+    schedule: options.Schedule = None,
+    value_range: options.ValueRange = None,
+    device: options.Device = None,
 ) -> None:
     """Draw samples of a prior, with no observation.
 
@@ -31,20 +35,19 @@ def sample(
     output.check_counts(n=n, steps=steps, chunk=chunk)
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
-    options.check_dtype(dtype)
+    asked = options.PriorOptions(
+        prediction=prediction, schedule=schedule, value_range=value_range, device=device, dtype=dtype
+    )
     folder = output.out_folder(out or output.default_folder("sample", output.prior_label(prior)))
 
     output.use_threads(context)
-    import torch
-
     from midguide.cli import runs
     from midguide.data.images import save_png
-    from midguide.denoisers.loading import load_prior
     from midguide.plots.grid import grid
     from midguide.problem import Problem
     from midguide.samplers.unconditional import Unconditional
 
-    denoiser = load_prior(prior, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    denoiser = asked.load(prior)
     sampler = Unconditional(eta=eta) if steps is None else Unconditional(steps=steps, eta=eta)
     labels = {"sampler": "unconditional", "prior": output.prior_label(prior)}
     run = runs.Run(

@@ -22,7 +22,7 @@ from midguide.denoisers.latent import NetworkAutoencoder
 from midguide.denoisers.pretrained import fit
 from midguide.errors import CheckpointError
 from midguide.files import replacing
-from midguide.nn.layout import lay_out
+from midguide.nn.layout import move
 from midguide.nn.registry import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBodyConfig, body_name
 
 KEY = "midguide-autoencoder"
@@ -126,8 +126,7 @@ def build_autoencoder(
     with torch.device("meta"):  # draws no initial weights
         network: Any = AUTOENCODERS[body_name(spec.network)].build(spec.network)
     fit(network, weights, where, hint="was it written by another version of midguide?")
-    frozen(network).to(device)
-    lay_out(network, device)
+    move(frozen(network), device)
     coder = NetworkAutoencoder(
         network.encode,
         network.decode,

@@ -8,7 +8,7 @@ file, and for one of electrocardiograms how it holds them. A card beside it (`NA
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,17 +25,9 @@ from midguide.errors import CheckpointError, ConfigError
 from midguide.files import replacing
 from midguide.leads import EcgFormat
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
-from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, Schedule
+from midguide.schedules import make_schedule
 
 FORMAT = 1
-SCHEDULES: dict[str, Callable[[], Schedule]] = {
-    "vp-linear": DiscreteVP.linear,
-    "vp-cosine": DiscreteVP.cosine,
-    "vp-scaled-linear": DiscreteVP.scaled_linear,
-    "edm": EDM,
-    "flow": RectifiedFlow,
-}
-"""Forward processes by name, with their default constants; 1000 times where they are discrete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +39,7 @@ class PriorSpec:
             also predicts a variance.
         event_shape: shape of one sample, (C, H, W) or (leads, time); of a latent, for a prior of latents.
         prediction: `eps`, `v`, `x0` or `flow`.
-        schedule: one of `SCHEDULES`.
+        schedule: its name for `make_schedule`.
         value_range: range of clean data, or None where unbounded.
         autoencoder: that of the latents, for a prior of latents.
         ecg: how a prior of electrocardiograms holds a recording.
@@ -65,11 +57,9 @@ class PriorSpec:
     condition: str | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES or self.prediction not in PREDICTIONS:
-            raise ConfigError(
-                f"unknown schedule {self.schedule!r} or prediction {self.prediction!r}",
-                hint=f"schedules: {', '.join(SCHEDULES)}; predictions: {', '.join(PREDICTIONS)}",
-            )
+        make_schedule(self.schedule)
+        if self.prediction not in PREDICTIONS:
+            raise ConfigError(f"unknown prediction {self.prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""
@@ -138,7 +128,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
     fit(network, weights, path, hint="was it written by another version of midguide?")
     return Pretrained(
         network=network,
-        schedule=SCHEDULES[spec.schedule](),
+        schedule=make_schedule(spec.schedule),
         prediction=spec.prediction,
         event_shape=spec.event_shape,
         value_range=spec.value_range,
@@ -147,6 +137,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         provenance={"sha256": sha256, "schedule": spec.schedule},
         autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
         ecg=spec.ecg,
+        takes=spec.network,
     )
 
 

@@ -69,7 +69,7 @@ def load_compvis(
             hint="load it yourself, and pass a function of x and the index with prediction, schedule and event_shape",
         )
     chosen, which = _unets(path, weights, averaged).choose(averaged, path)
-    network, public = adm_network(path, chosen, config, [LDM_VQ4], class_index)
+    network, taken, public = adm_network(path, chosen, config, [LDM_VQ4], class_index)
     if event_shape is None and not public:
         raise ConfigError(
             f"{path} does not say the size of its latents", hint="pass event_shape=(C, h, w), the shape of one latent"
@@ -88,6 +88,7 @@ def load_compvis(
         name=path.stem,
         provenance={"format": FORMAT, "sha256": sha256, "class": class_index, **which},
         autoencoder=coder,
+        takes=taken,
     )
 
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from midguide.autodiff import frozen
-from midguide.denoisers.builtin import SCHEDULES, PriorSpec, read_spec
+from midguide.denoisers.builtin import PriorSpec, read_spec
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import fit, read_weights, sha256_of
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.registry import BODIES
+from midguide.schedules import make_schedule
 
 Condition = Literal["half", "half-of-each-lead"]
 """What is hidden in training: one half of all leads at the same time, or of each lead a half of its own."""
@@ -68,7 +69,12 @@ class ConditionalNetwork:
 
         spec = self.spec
         return NetworkDenoiser(
-            predict, SCHEDULES[spec.schedule](), spec.prediction, spec.event_shape, value_range=None, name="conditional"
+            predict,
+            make_schedule(spec.schedule),
+            spec.prediction,
+            spec.event_shape,
+            value_range=None,
+            name="conditional",
         )
 
 

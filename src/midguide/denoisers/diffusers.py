@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -35,6 +36,13 @@ ENCODERS: dict[str, Callable[[Any], Tensor]] = {
 """Autoencoders by class: the latent in what `encode` returns."""
 
 FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
+
+
+class Images(NamedTuple):
+    """What a network of images takes: channels, and of what height and width are multiples."""
+
+    in_channels: int
+    grid: tuple[int, int]
 
 
 class SampleOf(nn.Module):
@@ -73,6 +81,7 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
     channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
     if size is None:
         raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
+    multiple = 2 ** (len(network.config.block_out_channels) - 1)
     height, width = (size, size) if isinstance(size, int) else size
     coder = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
     return Pretrained(
@@ -86,6 +95,7 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
         value_range=(-1.0, 1.0) if coder is None else None,
         provenance={"format": "diffusers", "sha256": sha256_of(weights)},
         autoencoder=None if coder is None else load_autoencoder(coder, (channels, height, width)),
+        takes=Images(channels, (multiple, multiple)),
     )
 
 
@@ -147,17 +157,26 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule, PREDICTION_TYPES[named]
 
 
-def fetch_repository(name: str) -> Path:
-    """The folder of a repository of the Hugging Face hub, downloaded if it is not in that library's cache.
+def fetch_repository(name: str, *, revision: str | None = None, weights: Sequence[str] = WEIGHTS) -> Path:
+    """The folder of a repository of the Hugging Face hub, downloaded if it is not in the cache.
+
+    The cache is that of the library, or `huggingface` in MIDGUIDE_CACHE where that is set.
+
+    Args:
+        name: `owner/name`.
+        revision: commit, tag or branch; the newest by default.
+        weights: names of the files of weights that are wanted.
 
     Raises:
         ConfigError: huggingface_hub is not installed.
         DataError: no such repository, or no connection.
     """
     hub = _library("huggingface_hub")
-    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in WEIGHTS)]
+    own = os.environ.get("MIDGUIDE_CACHE")
+    cache = Path(own) / "huggingface" if own else None
+    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in weights)]
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=patterns))
+        return Path(hub.snapshot_download(name, revision=revision, cache_dir=cache, allow_patterns=patterns))
     except Exception as error:  # of several libraries: connection, HTTP, cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -169,11 +188,7 @@ def fetch_repository(name: str) -> Path:
 def _discrete(config: dict[str, Any]) -> DiscreteVP:
     steps, kind = config.get("num_train_timesteps", 1000), config["beta_schedule"]
     if config.get("trained_betas") is not None:
-        products, product = [], 1.0
-        for beta in config["trained_betas"]:
-            product *= 1.0 - beta
-            products.append(product)
-        return DiscreteVP(tuple(products))
+        return DiscreteVP.from_betas(config["trained_betas"])
     if kind == COSINE:
         return DiscreteVP.cosine(steps)
     if kind not in BETA_SCHEDULES:

@@ -64,7 +64,7 @@ def load_guided_diffusion(
         ConfigError: `config`, `event_shape` or `class_index` is needed and missing, or does not apply.
     """
     chosen, which = weights.choose(averaged, path)
-    network, public = adm_network(path, chosen, config, PUBLIC.values(), class_index)
+    network, taken, public = adm_network(path, chosen, config, PUBLIC.values(), class_index)
     if event_shape is None and not public:
         raise ConfigError(f"{path} does not say the size of its images", hint="pass event_shape=(3, H, W)")
     return Pretrained(
@@ -75,6 +75,7 @@ def load_guided_diffusion(
         learned_variance=learned_variance(chosen),
         name=path.stem,
         provenance={"format": FORMAT, "sha256": sha256_of(path), "class": class_index, **which},
+        takes=taken,
     )
 
 
@@ -84,7 +85,7 @@ def adm_network(
     config: ADMConfig | None,
     known: Iterable[ADMConfig],
     class_index: int | None,
-) -> tuple[nn.Module, bool]:
+) -> tuple[nn.Module, ADMConfig, bool]:
     """The ADM U-Net with these weights, at one class if it is conditioned on them.
 
     Args:
@@ -96,6 +97,7 @@ def adm_network(
 
     Returns:
         network: called as `network(x, t)`.
+        config: its shape.
         recognised: whether its shape is one of those known.
 
     Raises:
@@ -119,7 +121,7 @@ def adm_network(
     differences = _differences(visible, config)
     explained = f"the file shows {'; '.join(differences)}" if differences else "was it written by another code?"
     fit(network, weights, path, hint=explained)
-    return network if class_index is None else OfClass(network, class_index), public is not None
+    return network if class_index is None else OfClass(network, class_index), config, public is not None
 
 
 def learned_variance(weights: Mapping[str, Tensor]) -> bool:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from midguide.denoisers.base import Autoencoder, Denoiser
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
+from midguide.nn.layout import device_of, move
 from midguide.operators.base import Operator
 from midguide.record import describe
 from midguide.schedules import Time
@@ -69,8 +70,9 @@ class LatentPrior(Denoiser):
 class NetworkAutoencoder:
     """An autoencoder made of two networks, whose latents are scaled to unit variance: `z = scale (e(x) - shift)`.
 
-    Both networks see at most `rows` rows at once. Where a derivative is wanted, what happens inside is computed again
-    for each piece on the way back (activation checkpointing), so that memory grows with `rows` and not with the batch.
+    Both networks see at most `rows` rows at once, copied to where the weights are and back. Where a derivative is
+    wanted, what happens inside is computed again for each piece on the way back (activation checkpointing), so that
+    memory grows with `rows` and not with the batch.
 
     Args:
         encoder: signals to latents before scaling, (B, *event) -> (B, *latent). Parameters must be frozen.
@@ -81,7 +83,7 @@ class NetworkAutoencoder:
         scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
         shift: mean of `e(x)`, likewise.
         rows: most rows in a network at once; by default 16, or fewer if those are more than 65,536 pixels.
-        network: the module whose parameters both use, for `to`.
+        network: the module whose parameters both use; where they are, both compute.
         name: what to call it in records.
 
     Raises:
@@ -110,11 +112,9 @@ class NetworkAutoencoder:
     ) -> None:
         rows = max(1, min(ROWS, PIXELS // math.prod(event_shape[1:]))) if rows is None else rows
         self.scale, self.shift = _positive(_per_channel(scale, latent_shape)), _per_channel(shift, latent_shape)
-        if rows < 1:
-            raise ConfigError(f"rows must be positive, got {rows}", hint="leave it out")
         self.encoder, self.decoder, self.network = encoder, decoder, network
         self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
-        self.value_range, self.rows, self.name = value_range, rows, name
+        self.value_range, self.rows, self.name = value_range, _at_least_one(rows), name
         self.provenance: dict[str, Any] = {}
 
     def encode(self, x: Tensor) -> Tensor:
@@ -128,25 +128,33 @@ class NetworkAutoencoder:
         return self._by_rows("decoder", self.decoder, raw, self.latent_shape, self.event_shape)
 
     def to(self, device: str) -> Self:
-        """This autoencoder, with its weights moved to `device`.
+        """This autoencoder, with its weights moved to `device`, and into the memory layout of that place.
 
         Raises:
             UnsupportedProblem: its networks are not known.
         """
         if self.network is not None:
-            self.network.to(device)
+            move(self.network, device)
         elif device != "cpu":
             raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
         return self
 
-    def scaled(self, scale: float | Sequence[float]) -> Self:
-        """The same networks with latents of another scale; what was subtracted from them stays.
+    def changed(
+        self,
+        *,
+        value_range: tuple[float, float] | None = None,
+        scale: float | Sequence[float] | None = None,
+        rows: int | None = None,
+    ) -> Self:
+        """The same networks with other settings; what is subtracted from latents stays. None changes nothing.
 
         Raises:
-            ConfigError: `scale` is not positive.
+            ConfigError: `scale` or `rows` is not positive.
         """
         other = copy.copy(self)
-        other.scale = _positive(_per_channel(scale, self.latent_shape))
+        other.scale = self.scale if scale is None else _positive(_per_channel(scale, self.latent_shape))
+        other.value_range = self.value_range if value_range is None else value_range
+        other.rows = self.rows if rows is None else _at_least_one(rows)
         return other
 
     def record(self) -> dict[str, Any]:
@@ -164,15 +172,16 @@ class NetworkAutoencoder:
         outer: tuple[int, ...],
     ) -> Tensor:
         _check_shape(f"the {what} of {self.name} takes", x, inner)
-        pieces = []
+        pieces, device = [], device_of(self.network) or x.device
         for piece in x.split(self.rows):
+            piece = piece.to(device)
             if torch.is_grad_enabled() and piece.requires_grad:
                 # networks draw no random numbers in evaluation mode, so none need to be repeated
                 out = checkpoint(network, piece, use_reentrant=False, preserve_rng_state=False)
             else:
                 out = network(piece)
             _check_shape(f"the {what} of {self.name} gives", out, outer)
-            pieces.append(out)
+            pieces.append(out.to(x.device))
         return torch.cat(pieces)
 
 
@@ -211,6 +220,12 @@ def _positive(scale: Tensor) -> Tensor:
     if not bool((scale > 0).all() and scale.isfinite().all()):
         raise ConfigError(f"the scale of latents must be positive, got {scale.flatten().tolist()}")
     return scale
+
+
+def _at_least_one(rows: int) -> int:
+    if rows < 1:
+        raise ConfigError(f"an autoencoder takes at least 1 row at once, got {rows}", hint="leave it out")
+    return rows
 
 
 def _check_shape(what: str, value: Tensor, expected: tuple[int, ...]) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from midguide import hub
 from midguide.denoisers.builtin import (
-    SCHEDULES,
     PriorSpec,
     list_priors,
     metadata,
@@ -27,15 +26,16 @@ from midguide.denoisers.builtin import (
     shipped,
 )
 from midguide.denoisers.compvis import is_compvis, load_compvis
-from midguide.denoisers.diffusers import fetch_repository, load_diffusers
+from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffusers
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
-from midguide.nn.layout import image_layout
-from midguide.schedules import Schedule, Time
+from midguide.nn.registry import check_fits
+from midguide.record import describe
+from midguide.schedules import Schedule, Time, make_schedule
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -58,6 +58,7 @@ def load_prior(
     averaged: bool | None = None,
     quantize: bool | None = None,
     latent_scale: float | None = None,
+    latent_chunk: int | None = None,
     name: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
@@ -76,27 +77,30 @@ def load_prior(
             guided diffusion or of latent diffusion (`.pt`, `.pth`, `.ckpt`, `.safetensors`); a `.safetensors` file
             that `save_prior` wrote; or a network, called as `network(x, label)`.
         prediction: `eps`, `v`, `x0` or `flow`; needed for a network.
-        schedule: the forward process or its name, one of `vp-linear`, `vp-cosine`, `vp-scaled-linear`, `edm`, `flow`;
-            needed for a network.
+        schedule: the forward process, or its name for `midguide.schedules.make_schedule`: `vp-linear`, `vp-cosine`,
+            `vp-scaled-linear`, `edm`, `flow`, `vp-linear:0.0001,0.02`, ...; needed for a network.
         event_shape: shape of one sample, of a latent for a prior of latents; needed for a network.
-        value_range: range of clean data; [-1, 1] where nothing else is known.
+        value_range: range of clean data, of signals for a prior of latents; [-1, 1] where nothing else is known.
         learned_variance: whether the output has twice the channels, the second half for a variance.
-        label: time to network input where it is not the schedule's own.
+        label: time to network input where it is not the schedule's own; an `int` is told as an integer.
         network: shape of the U-Net of such a checkpoint that is not one of the public ones.
         class_index: the class, where that U-Net is conditioned on classes.
         averaged: false to take the last weights of a checkpoint that also has their average (EMA).
         quantize: false to decode latents of latent diffusion as they are, where the autoencoder has a codebook.
         latent_scale: what latents are multiplied by, where the file does not say it or is wrong.
+        latent_chunk: most rows that the autoencoder of latents is given at once; by default 16, or fewer if those are
+            more than 65,536 pixels.
         name: what to call the prior in records.
         dtype: dtype the network computes in; states keep theirs.
-        device: where the network lives; x is copied there and the answer back.
+        device: where the networks live; x is copied there and the answer back.
         channels_last: keep images and weights in that memory layout; by default where `device` is a GPU.
         compile: run the network through `torch.compile`.
         checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed.
-        chunk: most rows that the network is given at once.
+        chunk: most rows that the network is given at once; see `latent_chunk` for that of an autoencoder.
 
     Raises:
         ConfigError: no such name or file, or a setting is missing or does not apply.
+        ShapeError: the network cannot take samples of this shape.
         CheckpointError: a file is damaged, unsafe, not the one of its card, or does not fit its network.
         DataError: a download failed.
 
@@ -106,23 +110,23 @@ def load_prior(
         >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
         (1, 8, 12)
     """
-    asked = _Asked(event_shape, network, class_index, averaged, quantize, _schedule(schedule))
+    given, schedule = schedule, make_schedule(schedule) if isinstance(schedule, str) else schedule
+    asked = _Asked(event_shape, network, class_index, averaged, quantize, schedule)
     if isinstance(prior, str | Path):
         found = _from_name(str(prior), asked)
     else:
-        found = _from_network(prior, prediction, asked.schedule, event_shape)
+        found = _from_network(prior, prediction, schedule, event_shape)
     if asked.of_checkpoints and found.provenance.get("format") not in _ASKABLE:
         raise ConfigError(
             f"{', '.join(asked.of_checkpoints)}: for a guided-diffusion or CompVis checkpoint, which this is not",
             hint="leave them out",
         )
-    changes = {"prediction": prediction, "value_range": value_range, "learned_variance": learned_variance}
-    changes |= {"event_shape": event_shape, "label": label, "name": name}
+    changes = {"prediction": prediction, "learned_variance": learned_variance, "event_shape": event_shape}
+    changes |= {"label": label, "name": name, "schedule": schedule}
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
-    if asked.schedule is not None:
-        found = replace(found, schedule=asked.schedule)
-    if latent_scale is not None:
-        found = replace(found, autoencoder=_scaled(found, latent_scale))
+    if found.takes is not None:
+        check_fits(found.takes, found.event_shape, "samples", hint="change event_shape, the shape of one sample")
+    found = _of_signals(found, value_range, latent_scale, latent_chunk)
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -134,12 +138,14 @@ def load_prior(
         name=found.name,
         dtype=dtype,
         device=device,
-        channels_last=image_layout(device) == torch.channels_last if channels_last is None else channels_last,
+        channels_last=channels_last,
         compile=compile,
         checkpointing=checkpointing,
         chunk=chunk,
     )
-    denoiser.provenance, denoiser.ecg = dict(found.provenance), found.ecg
+    stated = {"schedule": given, "value_range": value_range}
+    stated = {key: describe(value) for key, value in stated.items() if value is not None}
+    denoiser.provenance, denoiser.ecg = {**found.provenance, **stated}, found.ecg
     if found.autoencoder is None:
         return denoiser
     latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
@@ -256,21 +262,24 @@ def _unknown(name: str) -> ConfigError:
 
 def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     if card.format == "diffusers":
-        return replace(load_diffusers(fetch_repository(card.source)), name=card.name)
+        wanted = (card.member,) if card.member else WEIGHTS
+        folder = fetch_repository(card.source, revision=card.revision, weights=wanted)
+        found = load_diffusers(folder, name=card.name)
+        if card.sha256 and found.provenance["sha256"] != card.sha256:
+            raise hub.other_sum(card.source, found.provenance["sha256"], card.sha256)
+        return found
     known = PUBLIC.get(card.name)
     return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
 
-def _scaled(found: Pretrained, scale: float) -> NetworkAutoencoder:
-    """The autoencoder of a prior, with its latents at another scale."""
-    if not isinstance(found.autoencoder, NetworkAutoencoder):
-        raise ConfigError("latent_scale belongs to a prior of latents, which this is not", hint="leave it out")
-    return found.autoencoder.scaled(scale)
-
-
-def _schedule(given: Schedule | str | None) -> Schedule | None:
-    if not isinstance(given, str):
-        return given
-    if given not in SCHEDULES:
-        raise ConfigError(f"unknown schedule {given!r}", hint=f"one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[given]()
+def _of_signals(
+    found: Pretrained, value_range: tuple[float, float] | None, scale: float | None, rows: int | None
+) -> Pretrained:
+    """A prior whose signals are in another range, or whose autoencoder scales latents or takes rows otherwise."""
+    if isinstance(found.autoencoder, NetworkAutoencoder):
+        changed = found.autoencoder.changed(value_range=value_range, scale=scale, rows=rows)
+        return replace(found, autoencoder=changed)
+    for name, value in (("latent_scale", scale), ("latent_chunk", rows)):
+        if value is not None:
+            raise ConfigError(f"{name} belongs to a prior of latents, which this is not", hint="leave it out")
+    return found if value_range is None else replace(found, value_range=value_range)

@@ -12,6 +12,7 @@ from midguide import kernels
 from midguide.autodiff import checkpointed, frozen
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ConfigError, ShapeError
+from midguide.nn.layout import device_of, image_layout, lay_out
 from midguide.schedules import Level, Schedule, Time
 
 Conversion = Callable[[Tensor, Tensor, Level], Tensor]
@@ -38,11 +39,13 @@ class NetworkDenoiser(Denoiser):
         event_shape: shape of one sample, channels first.
         value_range: range of clean data that it was trained on.
         learned_variance: the output has twice the channels; the second half is dropped, but see `with_variance`.
-        label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`.
+        label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`. Labels are float32,
+            but int64 where it returns an `int`, for networks that look them up in a table: `lambda t: int(t) - 1`.
         name: what to call the prior in records.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         device: where the network lives; x is copied there and the answer back. By default both stay where they are.
-        channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU.
+        channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU; by default where
+            the network is on one.
         compile: run the network through `torch.compile`; the first calls take a minute or more.
         checkpointing: for derivatives, keep only the inputs of each block of the network and compute the rest again:
             less memory, one more forward for each vjp. Replaces `forward` of those blocks in the module given.
@@ -50,7 +53,7 @@ class NetworkDenoiser(Denoiser):
             `checkpointing` with them.
 
     Raises:
-        ConfigError: unknown prediction, or `chunk` is not positive.
+        ConfigError: unknown prediction, or `chunk` is not positive; at a call, if the network fails.
         ShapeError: at the first call, if the output does not have the declared shape.
 
     Example:
@@ -73,7 +76,7 @@ class NetworkDenoiser(Denoiser):
         name: str = "custom",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
         compile: bool = False,  # noqa: A002 (as in torch)
         checkpointing: bool = False,
         chunk: int | None = None,
@@ -82,14 +85,13 @@ class NetworkDenoiser(Denoiser):
             raise ConfigError(f"unknown prediction {prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {chunk}", hint="leave it out for no limit")
-        self.layout = torch.channels_last if channels_last and len(event_shape) == 3 else torch.preserve_format
         if isinstance(network, nn.Module):
-            network = frozen(network).to(device=device, dtype=dtype)
-            network.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+            frozen(network).to(device=device, dtype=dtype)
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.event_shape, self.value_range, self.name = tuple(event_shape), value_range, name
         self.learned_variance, self.dtype, self.device, self.chunk = learned_variance, dtype, device, chunk
-        self.label = label or schedule.label
+        self.label, self.channels_last = label or schedule.label, channels_last
+        self._lay_out()
         if checkpointing:
             network = checkpointed(network)
         self._run = torch.compile(network) if compile else network
@@ -100,11 +102,12 @@ class NetworkDenoiser(Denoiser):
         return self._predict(x, t)[0]
 
     def to(self, device: str) -> Self:
-        """This denoiser, with its weights moved to `device`."""
+        """This denoiser, with its weights moved to `device`, and into the memory layout of that place."""
         if isinstance(self.network, nn.Module):
             self.network.to(device)
         if self.device is not None:  # where inputs are copied to
             self.device = device
+        self._lay_out()
         return self
 
     def with_variance(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
@@ -121,15 +124,25 @@ class NetworkDenoiser(Denoiser):
         x0, variance = self._predict(x, t)
         return x0, variance.to(x)
 
+    def _lay_out(self) -> None:
+        """Choose the memory layout of images, and bring weights into it."""
+        module = self.network if isinstance(self.network, nn.Module) else None
+        last = self.channels_last
+        if last is None:
+            last = image_layout(device_of(module) or self.device) == torch.channels_last
+        self.layout = torch.channels_last if last and len(self.event_shape) == 3 else torch.contiguous_format
+        if module is not None:
+            lay_out(module, self.layout)
+
     def _predict(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """`D(x, t)`, and the channels of the output beyond those of x."""
         if x.shape[1:] != self.event_shape:
             got = tuple(x.shape[1:])
             raise ShapeError(f"the prior {self.name} takes samples of shape {self.event_shape}, got {got}")
         given = x.to(self.device or x.device, self.dtype or x.dtype, memory_format=self.layout)
-        label = torch.full((len(x),), self.label(t), dtype=torch.float32, device=given.device)
-        size = self.chunk or max(len(x), 1)
-        parts = [self._run(*rows) for rows in zip(given.split(size), label.split(size), strict=True)]
+        told = self.label(t)
+        kind = torch.int64 if isinstance(told, int) else torch.float32
+        parts = self._answers(given, torch.full((len(x),), told, dtype=kind, device=given.device))
         if not isinstance(parts[0], Tensor):
             raise ConfigError(
                 f"the network returns a {type(parts[0]).__name__}, expected a tensor",
@@ -144,6 +157,21 @@ class NetworkDenoiser(Denoiser):
             )
         prediction, rest = out[:, : x.shape[1]], out[:, x.shape[1] :]
         return self._convert(x, prediction.to(x), self.schedule.level(t)), rest
+
+    def _answers(self, x: Tensor, label: Tensor) -> list[Any]:
+        """What the network returns, chunk by chunk."""
+        size = self.chunk or max(len(x), 1)
+        try:
+            return [self._run(*rows) for rows in zip(x.split(size), label.split(size), strict=True)]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:  # whatever a network says of its input
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            kinds = f"{x.dtype} and labels of {label.dtype}".replace("torch.", "")
+            raise ConfigError(
+                f"the network {self.name} fails on x of shape {tuple(x.shape)}, {kinds}: {reason}",
+                hint="can it take this event_shape? If it looks labels up in a table: label=lambda t: int(t) - 1",
+            ) from error
 
     def record(self) -> dict[str, Any]:
         """Name, conventions and, for priors from files, their digest."""

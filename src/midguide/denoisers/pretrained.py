@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from midguide.denoisers.base import Autoencoder
 from midguide.errors import CheckpointError, ConfigError
 from midguide.leads import EcgFormat
+from midguide.nn.registry import Takes
 from midguide.schedules import Schedule, Time
 
 # Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
@@ -43,6 +44,7 @@ class Pretrained:
         provenance: what the record says of its origin: sha256, format.
         autoencoder: that of the latents, where the samples are latents.
         ecg: how it holds a recording, for a prior of electrocardiograms.
+        takes: which samples the network can take, where that is known.
     """
 
     network: nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -56,6 +58,7 @@ class Pretrained:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     autoencoder: Autoencoder | None = None
     ecg: EcgFormat | None = None
+    takes: Takes | None = None
 
 
 class Ignored:

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from midguide.denoisers.base import Denoiser
-from midguide.denoisers.builtin import SCHEDULES
 from midguide.denoisers.latent import LatentPrior
 from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
 from midguide.errors import DataError, ShapeError, UnsupportedProblem
-from midguide.schedules import DiscreteVP, Schedule, Time
+from midguide.schedules import SCHEDULES, DiscreteVP, Schedule, Time, make_schedule
 
 THRESHOLD = 0.03  # natural logarithm of the ratio of errors, averaged over noise levels and images
+SCHEDULE_THRESHOLD = 0.01  # the same for schedules that are better on average, and at no level worse by as much
 OFFSET_THRESHOLD = 0.01  # the same at the cleanest times, where an offset of one index matters
 RATIOS = tuple(0.04 * 100 ** (i / 8) for i in range(9))  # of noise to the spread of the data: 0.04 to 4
 SCALE = 1.5  # a spread of unbounded data outside 1/SCALE to SCALE may be a scale that was forgotten
 CLEANEST = 4  # times at which offsets are judged
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
-LATENT_DIFFUSION = DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
+LATENT_DIFFUSION = ("vp-scaled-linear:0.00085,0.012",)
 
 
 class LevelError(NamedTuple):
@@ -138,9 +138,9 @@ def check_prior(
         errors = {reading: _tried(reading, images, seed) for reading in _readings(denoiser, images, other)}
         gains = {reading: _gain(base, error) for reading, error in errors.items()}
         best = max(gains, key=gains.__getitem__)
-        fits_better = gains[best] > THRESHOLD
-        linear = torch.tensor([ratio**2 / (1 + ratio**2) for ratio in RATIOS]).double()[:, None]
-        if _gain(errors[best] if fits_better else base, linear) > THRESHOLD:
+        fits_better = gains[best] > THRESHOLD or (best.kind == "schedule" and _everywhere(base, errors[best]))
+        used = errors[best] if fits_better else base
+        if _gain(used, torch.ones_like(used)) > THRESHOLD:
             message = "the network denoises worse than the linear estimator, under any reading: is it trained?"
             findings.append(Finding("untrained", message))
         elif fits_better:
@@ -190,11 +190,11 @@ def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser 
             message = f"errors fit {_article(name)}-prediction, not {denoiser.prediction}"
             yield _Reading(kind="prediction", message=message, denoiser=_changed(denoiser, prediction=name))
     others = {name: make() for name, make in SCHEDULES.items()}
-    others["vp-scaled-linear from 0.00085 to 0.012"] = LATENT_DIFFUSION
+    others |= {name: make_schedule(name) for name in LATENT_DIFFUSION}
     for name, schedule in others.items():
         if schedule != denoiser.schedule:
             message = f"errors fit the schedule {name}, not the one declared"
-            changed = _changed(denoiser, schedule=schedule, label=schedule.label)
+            changed = _changed(denoiser, schedule=schedule, label=_label_of(schedule, like=denoiser))
             yield _Reading(kind="schedule", message=message, denoiser=changed)
     for limits in RANGES:
         if denoiser.value_range and limits != denoiser.value_range:
@@ -206,6 +206,12 @@ def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser 
     for words, label in _labels(denoiser):
         message = f"errors fit a network that is told {words}"
         yield _Reading(kind="label", message=message, denoiser=_changed(denoiser, label=label))
+
+
+def _label_of(schedule: Schedule, *, like: NetworkDenoiser) -> Callable[[Time], float]:
+    """The labels of a schedule, as integers where those of another denoiser are and there are such."""
+    integers = isinstance(like.label(like.schedule.noisiest), int) and isinstance(schedule, DiscreteVP)
+    return (lambda t: int(schedule.label(t))) if integers else schedule.label
 
 
 def _labels(denoiser: NetworkDenoiser) -> Iterator[tuple[str, Callable[[Time], float]]]:
@@ -240,16 +246,22 @@ def _offset(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Finding | N
 
 
 def _errors(reading: _Reading, images: Tensor, ratios: tuple[float, ...], seed: int) -> Tensor:
-    """Relative denoising error, shape (ratios, images); NaN at ratios that the schedule does not have."""
-    x0, found = reading.view(images), []
+    """Denoising error over that of the linear estimator, shape (ratios, images); NaN at ratios the schedule has not.
+
+    The times of a schedule have only nearly these ratios; compared with the linear estimator at the same time that does
+    not matter.
+    """
+    x0, found, schedule = reading.view(images), [], reading.denoiser.schedule
+    spread = float(x0.std(correction=0))
     for number, ratio in enumerate(ratios):
-        t = _time(reading.denoiser.schedule, ratio * float(x0.std(correction=0)))
+        t = _time(schedule, ratio * spread)
         noise = _noise(images, seed, number)
         # a reading that permutes entries permutes those of the noise as well
         noise = reading.view(noise) if reading.kind == "channels" else noise
-        found.append(
-            _relative(reading.denoiser, x0, noise, t)[0] if t is not None else x0.new_full((len(x0),), math.nan)
-        )
+        if t is None:
+            found.append(x0.new_full((len(x0),), math.nan))
+        else:
+            found.append(_relative(reading.denoiser, x0, noise, t)[0] / _linear(schedule.level(t).ratio / spread))
     return torch.stack([row.double().cpu() for row in found])
 
 
@@ -268,7 +280,7 @@ def _levels(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Iterator[Le
         if t is not None:
             error, noise = _relative(denoiser, images, _noise(images, seed, number), t)
             actual = denoiser.schedule.level(t).ratio / spread
-            yield LevelError(t, actual, float(error.mean()), actual**2 / (1 + actual**2), noise)
+            yield LevelError(t, actual, float(error.mean()), _linear(actual), noise)
 
 
 def _relative(denoiser: NetworkDenoiser, x0: Tensor, noise: Tensor, t: Time) -> tuple[Tensor, float]:
@@ -281,11 +293,27 @@ def _relative(denoiser: NetworkDenoiser, x0: Tensor, noise: Tensor, t: Time) -> 
     return error.nan_to_num(torch.inf), float(eps.square().mean())
 
 
+def _linear(ratio: float) -> float:
+    """The error, over the variance of the data, of the best estimator that only knows mean and variance."""
+    return ratio**2 / (1 + ratio**2)
+
+
 def _gain(base: Tensor, other: Tensor) -> float:
-    """Mean logarithm of the ratio of errors; a level that one of them lacks counts as 0, no evidence."""
+    """Mean logarithm of the ratio of errors."""
+    return float(_gains(base, other).mean())
+
+
+def _everywhere(base: Tensor, other: Tensor) -> bool:
+    """Whether small gains are trusted, because no level contradicts them: another schedule moves all levels."""
+    gains = _gains(base, other)
+    return float(gains.mean()) > SCHEDULE_THRESHOLD and float(gains.min()) > -SCHEDULE_THRESHOLD
+
+
+def _gains(base: Tensor, other: Tensor) -> Tensor:
+    """Logarithm of the ratio of errors, shape (ratios,); a level that one of them lacks counts as 0, no evidence."""
     bound = 1e12  # an error of zero or infinity counts as a very small or large one
     ratios = base.clamp(1 / bound, bound).log() - other.clamp(1 / bound, bound).log()
-    return float(ratios.nan_to_num(0.0).mean())
+    return ratios.nan_to_num(0.0).mean(1)
 
 
 def _time(schedule: Schedule, ratio: float) -> Time | None:
@@ -317,6 +345,7 @@ def _changed(
         label=label or denoiser.label,
         dtype=denoiser.dtype,
         device=denoiser.device,
+        channels_last=denoiser.channels_last,
         chunk=denoiser.chunk,
     )
 

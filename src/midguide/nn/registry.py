@@ -78,8 +78,14 @@ class Takes(Protocol):
         ...
 
 
-def check_fits(config: Takes, event_shape: tuple[int, ...], what: str = "data") -> None:
-    """Refuse events that a network cannot take; `what` they are is for the message.
+def check_fits(config: Takes, event_shape: tuple[int, ...], what: str = "data", *, hint: str | None = None) -> None:
+    """Refuse events that a network cannot take.
+
+    Args:
+        config: what the network takes.
+        event_shape: shape of one event.
+        what: what the events are, for the message.
+        hint: what to do about it; by default what to change in a recipe.
 
     Raises:
         ShapeError: says which shapes it takes.
@@ -88,12 +94,12 @@ def check_fits(config: Takes, event_shape: tuple[int, ...], what: str = "data") 
     if channels != config.in_channels:
         raise ShapeError(
             f"the {what} have {channels} channels, the network takes {config.in_channels}",
-            hint="change the channels in [network]; a prior of latents needs --autoencoder",
+            hint=hint or "change the channels in [network]; a prior of latents needs --autoencoder",
         )
     grid = config.grid
     if len(sizes) != len(grid) or any(size % step for size, step in zip(sizes, grid, strict=True)):
         shape, multiples = "x".join(map(str, sizes)), "x".join(map(str, grid))
         raise ShapeError(
             f"the {what} are {shape}, the network takes multiples of {multiples}",
-            hint="change the coarse levels in [network] (patch, multipliers, pools), or the size of the data",
+            hint=hint or "change the coarse levels in [network] (patch, multipliers, pools), or the size of the data",
         )

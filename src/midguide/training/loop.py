@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from midguide.errors import CheckpointError
 from midguide.files import append, replacing
-from midguide.nn.layout import lay_out
+from midguide.nn.layout import move
 from midguide.rng import global_seed
 from midguide.training.config import LoopConfig
 
@@ -101,8 +101,8 @@ class _Run:
     def __init__(self, task: Task[Any], device: str) -> None:
         self.task, self.config, self.device, self.step = task, task.config, device, 0
         with global_seed(self.config.seed):
-            self.network = task.build().to(device)
-        lay_out(self.network, device)
+            self.network = task.build()
+        move(self.network, device)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             _groups(self.network, task), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
