@@ -1,7 +1,11 @@
 """Downloads against a local server: complete and verified, or not in the cache at all."""
 
 import hashlib
+import io
 import os
+import pty
+import subprocess
+import sys
 import threading
 import zipfile
 from contextlib import contextmanager
@@ -10,8 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from rich.progress import Progress
 
 from midguide import hub
+from midguide.cli import main
 from midguide.denoisers.guided_diffusion import PUBLIC
 from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, DataError
@@ -247,3 +253,73 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert hub.cache_folder() == tmp_path / "midguide"
     monkeypatch.setenv("MIDGUIDE_CACHE", os.fspath(tmp_path / "own"))
     assert hub.cache_folder() == tmp_path / "own"
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_download_shows_its_progress_on_a_terminal_and_goes_on_from_where_it_was(server, tmp_path, monkeypatch):
+    server.stop_after = 300_000
+    with refused(DataError, "broke off"):
+        hub.download(server.address, tmp_path / "file.pt")
+    server.stop_after, screen = None, Terminal()
+    monkeypatch.setattr(hub.sys, "stderr", screen)
+    monkeypatch.setattr(hub, "_BLOCK", 1 << 16)  # some steps of the bar
+    seen = []
+    monkeypatch.setattr(Progress, "advance", lambda bar, task, by=1: seen.append((bar.tasks[task].completed, by)))
+    hub.download(server.address, tmp_path / "file.pt", sha256=SHA256)
+    assert seen[0][0] == 300_000
+    assert sum(by for _, by in seen) == len(CONTENT) - 300_000
+    assert len(seen) > 5
+    assert "downloading file" in screen.getvalue()
+    assert "1.0" in screen.getvalue()
+
+
+def test_a_bar_ends_at_the_size_of_the_file_on_a_real_terminal(server, tmp_path):
+    """The same in a process of its own, on a pseudo-terminal: what a user sees."""
+    code = "import sys, pathlib; from midguide import hub; hub.download(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
+    words = [sys.executable, "-c", code, server.address, os.fspath(tmp_path / "file.pt")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 4096):
+                shown += part
+        except OSError:  # Linux: the other side is closed
+            pass
+        assert process.stdout.read() == b""
+    os.close(ours)
+    assert process.returncode == 0
+    assert (tmp_path / "file.pt").read_bytes() == CONTENT
+    last = shown.decode().split("downloading file")[-1]
+    assert "1.0/1.0 MB" in last
+    assert "\u2501" in last
+
+
+@pytest.mark.parametrize("way", ["truncated", "wrong sum", "no connection", "missing"])
+def test_a_name_on_the_command_line_whose_download_fails_is_one_line_and_not_in_the_cache(
+    server, tmp_path, monkeypatch, capsys, way
+):
+    monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    card = replace(hub.CARDS["ffhq-256"], source=server.address, sha256=SHA256)
+    if way == "truncated":
+        server.stop_after = 300_000
+    elif way == "wrong sum":
+        card = replace(card, sha256="0" * 64)
+    elif way == "no connection":
+        card = replace(card, source="http://127.0.0.1:9/file.pt")
+    else:
+        card = replace(card, source=server.address.replace("file", "other"))
+    monkeypatch.setitem(hub.CARDS, "ffhq-256", card)
+    assert main(["sample", "--prior", "ffhq-256"]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("downloading ")]
+    assert [line.split(":")[0] for line in said] == ["error", "hint"]
+    partial = ["ffhq_10m.pt.partial", "ffhq_10m.pt.partial.tag"]  # from which the next attempt goes on
+    assert files(tmp_path / "cache") == (partial if way == "truncated" else [])
