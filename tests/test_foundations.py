@@ -191,6 +191,7 @@ def test_a_record_changes_with_whatever_a_result_depends_on():
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
     assert one["rule"] == {"type": "StepRule", "default": 2, "cleanest": None, "noisiest": None, "every": None}
     assert describe(DiscreteVP.linear())["alphas_cumprod"]["length"] == 1000
+    assert describe(torch.tensor(0.5)) != describe(torch.tensor(0.25))  # no axis
 
 
 def test_the_record_of_a_module_changes_with_its_weights():

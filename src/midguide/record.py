@@ -54,7 +54,7 @@ def describe(value: Any) -> Any:
 
 def digest(tensor: Tensor) -> str:
     """SHA-256 of the values of a tensor."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def fingerprint(record: Any) -> str:

@@ -21,7 +21,10 @@ PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None
 
 def check_prior(
     context: typer.Context,
-    prior: Annotated[str, typer.Argument(metavar="PRIOR", help="As for --prior: a name, file, folder or repository.")],
+    prior: Annotated[
+        str,
+        typer.Argument(metavar="PRIOR", help="As for --prior: a name, file, folder, repository or FILE.py:FUNCTION."),
+    ],
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Images to measure on; photographs by default.")
     ] = None,

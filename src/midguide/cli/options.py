@@ -25,7 +25,11 @@ Dtype = Annotated[
     str, typer.Option(metavar="TYPE", help="What the network computes in: float32, or bfloat16 (nearly twice as fast).")
 ]
 Prior = Annotated[
-    str, typer.Option(metavar="PRIOR", help="A name of `midguide list priors`, a file, a folder, or a repository id.")
+    str,
+    typer.Option(
+        metavar="PRIOR",
+        help="A name of `midguide list priors`, a file, a folder, a repository id, or FILE.py:FUNCTION.",
+    ),
 ]
 
 Prediction = Annotated[

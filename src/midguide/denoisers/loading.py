@@ -31,6 +31,7 @@ from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
+from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
 from midguide.nn.registry import check_fits
@@ -75,7 +76,8 @@ def load_prior(
     Args:
         prior: a name of `midguide list priors`; a diffusers folder or repository id `owner/name`; a checkpoint of
             guided diffusion or of latent diffusion (`.pt`, `.pth`, `.ckpt`, `.safetensors`); a `.safetensors` file
-            that `save_prior` wrote; or a network, called as `network(x, label)`.
+            that `save_prior` wrote; a Python file and a function in it that returns a prior, `own.py:prior`; or a
+            network, called as `network(x, label)`.
         prediction: `eps`, `v`, `x0` or `flow`; needed for a network.
         schedule: the forward process, or its name for `midguide.schedules.make_schedule`: `vp-linear`, `vp-cosine`,
             `vp-scaled-linear`, `edm`, `flow`, `vp-linear:0.0001,0.02`, ...; needed for a network.
@@ -212,6 +214,8 @@ def _from_name(name: str, asked: _Asked) -> Pretrained:
     path = Path(name)
     if name in cards:
         return read_prior(shipped(cards[name]), card=cards[name])
+    if place := PLACE.fullmatch(name):
+        return load_python(Path(place[1]), place[2])
     if path.is_dir():
         return load_diffusers(path)
     if path.is_file():

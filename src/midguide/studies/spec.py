@@ -31,6 +31,7 @@ to the folder of the call, and stored as absolute ones.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,12 +212,15 @@ def _refusal(problem: ProblemRow, probe: Problem, sampler: SamplerRow) -> str:
     return ""
 
 
+_PRIOR_FILE = re.compile(r"\.safetensors$|\.py:\w+$")
+
+
 def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
     """The file's values, in place, with paths that still hold when the results are read from another folder."""
     for row in tables_of(plain, "problems"):
         for key, names in (("data", BUILT_IN), ("prior", ())):
             value = row.get(key)
-            if isinstance(value, str) and value not in names and (key == "data" or value.endswith(".safetensors")):
+            if isinstance(value, str) and value not in names and (key == "data" or _PRIOR_FILE.search(value)):
                 row[key] = _absolute(value)
     for row in tables_of(plain, "samplers"):
         settings = row.get("settings")
