@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,7 @@ def check_prior(
 
     from midguide.data.images import load_image
     from midguide.diagnostics import prior as diagnostics
+    from midguide.diagnostics.autoencoder import check_autoencoder
 
     denoiser = asked.load(prior)
     other = None
@@ -58,6 +60,8 @@ def check_prior(
     else:
         data = photographs(shape, limits)
     report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed, other=other)
+    if denoiser.autoencoder is not None:
+        report = replace(report, findings=(*check_autoencoder(denoiser.autoencoder, data), *report.findings))
     if as_json:
         output.print_json(_as_json(prior, report, len(data)))
     else:

@@ -126,8 +126,8 @@ def check_prior(
         raise DataError("the data are constant, nothing can be measured on them", hint="give photographs, or draws")
     findings = []
     if (looks := _range_of(images, denoiser.value_range)) and denoiser.value_range:
-        findings.append(Finding("images", f"values look like {_show(looks)}, declared {_show(denoiser.value_range)}"))
-        images = _moved(images, looks, denoiser.value_range)
+        findings.append(Finding("images", f"values look like {show(looks)}, declared {show(denoiser.value_range)}"))
+        images = moved(images, looks, denoiser.value_range)
     with torch.no_grad():
         levels = tuple(_levels(denoiser, images, seed))
         if not _repeats(denoiser, images, levels[len(levels) // 2].time):
@@ -198,7 +198,7 @@ def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser 
             yield _Reading(kind="schedule", message=message, denoiser=changed)
     for limits in RANGES:
         if denoiser.value_range and limits != denoiser.value_range:
-            message = f"errors fit data in {_show(limits)}, declared {_show(denoiser.value_range)}"
+            message = f"errors fit data in {show(limits)}, declared {show(denoiser.value_range)}"
             yield _Reading(kind="value range", message=message, denoiser=denoiser, view=_mover(denoiser, limits))
     if len(denoiser.event_shape) == 3 and denoiser.event_shape[0] == 3:
         message = "errors fit the channels in reverse order: BGR, not RGB"
@@ -369,14 +369,16 @@ def _range_of(images: Tensor, declared: tuple[float, float] | None) -> tuple[flo
 
 def _mover(denoiser: NetworkDenoiser, to: tuple[float, float]) -> Callable[[Tensor], Tensor]:
     declared = denoiser.value_range or to
-    return lambda x: _moved(x, declared, to)
+    return lambda x: moved(x, declared, to)
 
 
-def _moved(x: Tensor, old: tuple[float, float], new: tuple[float, float]) -> Tensor:
+def moved(x: Tensor, old: tuple[float, float], new: tuple[float, float]) -> Tensor:
+    """Values of one range in another."""
     return new[0] + (x - old[0]) * ((new[1] - new[0]) / (old[1] - old[0]))
 
 
-def _show(value_range: tuple[float, float]) -> str:
+def show(value_range: tuple[float, float]) -> str:
+    """A range, as messages show it."""
     return f"[{value_range[0]:g}, {value_range[1]:g}]"
 
 
