@@ -2,9 +2,9 @@
 
     python benchmarks/ecg_prior.py DATA --prior ecg-256/ecg-256.safetensors > docs/results/ecg-prior.md
 
-DATA is a PTB-XL folder. The samples are compared with the training folds, whose law they should have; beside them
-stands the test fold, of which as many windows are taken as there are samples: what two sets of patients differ by.
-Progress is kept in ecg-prior.progress; an interrupted run goes on from it.
+DATA is a PTB-XL folder. Samples of DDIM (eta = 0) and of DDPM (eta = 1) are compared with the training folds, whose law
+they should have; beside them stands the test fold, of which as many windows are taken as there are samples: what two
+sets of patients differ by. Progress is kept in ecg-prior-ETA.progress; an interrupted run goes on from it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from torch import Tensor
 
 from midguide import Problem, load_prior, sample
 from midguide.data.ptbxl import load_split
+from midguide.denoisers.base import Denoiser
 from midguide.diagnostics.ecg import AMPLITUDE, BANDS_HZ, LEVELS, POWER_DB, Likeness, likeness
 from midguide.leads import MODELLED, einthoven_error
 from midguide.observers import Progress
 from midguide.samplers.unconditional import Unconditional
+from midguide.samples import Samples
 from midguide.studies.ecg import middle
+
+SAMPLERS = {"DDIM": 0.0, "DDPM": 1.0}
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -55,57 +59,52 @@ def main() -> None:
     length = prior.event_shape[1]
     data, others = (middle(load_split(options.data, name, form).signals, length) for name in ("train", "test"))
     picked = torch.linspace(0, len(others) - 1, min(options.samples, len(others))).round().long()
-    drawn = sample(
-        Unconditional(steps=options.steps),
+    floor = likeness(others[picked], data, form.rate_hz)
+    drawn = {name: _drawn(prior, eta, options) for name, eta in SAMPLERS.items()}
+    draws = {name: form.unit_mv * samples.draws[0] for name, samples in drawn.items()}
+    found = {f"samples, {name}": likeness(x, data, form.rate_hz) for name, x in draws.items()}
+    found["recordings, test fold"] = floor
+    bands = [f"{low:g} to {high:g} Hz" for low, high in BANDS_HZ]
+
+    print(f"""# Samples of `{Path(options.prior).stem}` beside recordings
+
+{options.samples} unconditional samples ({options.steps} steps, seed 0; none chosen) of each of two samplers against the
+middle {length / form.rate_hz:.2f} s of the {len(data)} recordings of the training folds. Beside them {len(picked)}
+recordings of the test fold: what two sets of patients differ by. Written by `benchmarks/ecg_prior.py`.
+""")
+    columns = ["set", "largest difference in power", "in amplitude", f"within {POWER_DB:g} dB and {AMPLITUDE:g}"]
+    print(table(columns, [[name, *largest(one)] for name, one in found.items()]))
+    print("""
+Power in decibels: 10 log10 of the samples' mean power over that of the recordings. Amplitude: difference of a quantile
+of all values of a lead, in parts of that quantile or of the lead's standard deviation, whichever is larger.
+""")
+    columns = ["sampler", "root mean square, mV", "III - (II - I), worst of the median sample, mV", "of the worst", "s"]
+    lines = [["recordings", f"{_size(data):.3f}", "-", "-", "-"]]
+    for name, x in draws.items():
+        error = einthoven_error(x)
+        numbers = (_size(x), float(error.median()), float(error.max()))
+        lines.append([name, *(f"{number:.3f}" for number in numbers), f"{drawn[name].cost.seconds:.0f}"])
+    print(table(columns, lines))
+    print("\nThat relation is learned, not built in (`midguide ecg reconstruct` enforces it).")
+    for name, one in found.items():
+        print(f"\n## Power over that of the training folds, dB: {name}\n\n{by_lead(one.power_db, bands, '+.1f')}")
+        quantiles = by_lead(one.amplitude, [f"{level:g}" for level in LEVELS], "+.2f")
+        print(f"\n## Quantiles of amplitudes, relative difference: {name}\n\n{quantiles}")
+
+
+def _drawn(prior: Denoiser, eta: float, options: argparse.Namespace) -> Samples:
+    return sample(
+        Unconditional(steps=options.steps, eta=eta),
         Problem.unobserved(prior),
         options.samples,
         chunk=50,
-        observers=[Progress("samples")],
-        checkpoint="ecg-prior.progress",
+        observers=[Progress(f"samples, eta = {eta:g}")],
+        checkpoint=f"ecg-prior-{eta:g}.progress",
     )
-    draws = form.unit_mv * drawn.draws[0]
-    ours, floor = likeness(draws, data, form.rate_hz), likeness(others[picked], data, form.rate_hz)
-    bands = [f"{low:g} to {high:g} Hz" for low, high in BANDS_HZ]
-    violation = einthoven_error(draws)
-    print(f"""# Samples of `{Path(options.prior).stem}` beside recordings
 
-{options.samples} unconditional samples ({options.steps} steps, seed 0; none chosen) against the middle
-{length / form.rate_hz:.2f} s of the {len(data)} recordings of the training folds. Beside them {len(picked)} recordings
-of the test fold: what two sets of patients differ by. Written by `benchmarks/ecg_prior.py`.
 
-{
-        table(
-            ["set", "largest difference in power", "in amplitude", f"within {POWER_DB:g} dB and {AMPLITUDE:g}"],
-            [["samples", *largest(ours)], ["recordings, test fold", *largest(floor)]],
-        )
-    }
-
-Power in decibels: 10 log10 of the samples' mean power over that of the recordings. Amplitude: difference of a quantile
-of all values of a lead, in parts of that quantile or of the lead's standard deviation, whichever is larger.
-
-The samples violate III = II - I by {float(violation.median()):.3f} mV at worst in the median sample, {
-        float(violation.max()):.3f} mV in the worst: the
-relation is learned, not built in (`midguide ecg reconstruct` enforces it).
-
-## Power of the samples over that of the recordings, dB
-
-{by_lead(ours.power_db, bands, "+.1f")}
-
-## Power of the test fold over that of the training folds, dB
-
-{by_lead(floor.power_db, bands, "+.1f")}
-
-## Quantiles of the samples' amplitudes, relative difference
-
-{by_lead(ours.amplitude, [f"{level:g}" for level in LEVELS], "+.2f")}
-
-## Quantiles of the test fold's amplitudes, relative difference
-
-{by_lead(floor.amplitude, [f"{level:g}" for level in LEVELS], "+.2f")}
-
-Drawn in {drawn.cost.seconds:.0f} s; the root mean square of all values is {
-        math.sqrt(float(draws.square().mean())):.3f} mV, of the recordings
-{math.sqrt(float(data.square().mean())):.3f} mV.""")
+def _size(x: Tensor) -> float:
+    return math.sqrt(float(x.square().mean()))
 
 
 if __name__ == "__main__":
