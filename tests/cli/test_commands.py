@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from midguide import __version__
-from midguide.cli import demo, output
+from midguide.cli import demo, main, output
 from midguide.data.examples import portrait
 from midguide.denoisers.loading import load_prior
 from midguide.operators.registry import OPERATORS
@@ -120,3 +120,8 @@ def test_threads_option_sets_the_threads_of_torch(cli, prior):
 
 def test_numbers_that_json_does_not_have_become_null():
     assert json.loads(output.dump_json({"a": float("inf"), "b": [float("nan"), 1.0]})) == {"a": None, "b": [None, 1.0]}
+
+
+def test_samples_of_signals_are_written_without_a_picture(tmp_path):
+    assert main(["--threads", "1", "sample", "--prior", "ecg-256", "--steps", "2", "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["samples.json", "samples.safetensors"]

@@ -20,7 +20,7 @@ def test_entries_say_what_their_factory_makes(name: str, tmp_path: Path) -> None
     settings = {}
     if "path" in entry.settings:
         settings["path"] = str(tmp_path / "mask.png")
-        Image.new("L", (32, 32)).save(settings["path"])
+        Image.new("L", (32, 32), 255).save(settings["path"])
     assert type(make_operator(name, shape, **settings)) is entry.operator
     if entry.needs == "nothing":
         assert type(make_operator(name, (5,))) is entry.operator
@@ -45,6 +45,7 @@ UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
     ("motion-blur-decomposed", (1, 64, 65), {}, "up to 4,096 pixels, got 64x65"),
     ("nonlinear-blur", (16, 16), {}, r"shape \(channels, H, W\), got \(16, 16\)"),
     ("phase-retrieval", (16,), {}, r"shape \(..., H, W\), got \(16,\)"),
+    ("phase-retrieval", (1, 8, 8), {"oversampling": 1e6}, "oversampling must be from 0 to 64"),
     ("super-resolution", (3, 8, 9), {}, r"blocks of 4x4 do not tile events of shape \(3, 8, 9\)"),
 ]
 
@@ -59,6 +60,12 @@ def test_a_signal_without_what_the_operator_needs_is_refused(
     with pytest.raises((ConfigError, DataError, ShapeError), match=said) as refusal:
         make_operator(name, shape, **settings)
     assert str(refusal.value).count("\n") <= 1  # one line and a hint
+
+
+def test_a_mask_that_hides_everything_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="hides every pixel"):
+        make_operator("mask-file", (3, 8, 8), path=str(tmp_path / "mask.png"))
 
 
 def test_every_need_is_tried() -> None:

@@ -56,10 +56,12 @@ def sample(
     result = runs.draw(run)
 
     low, high = run.value_range
-    names = {"samples": "samples.safetensors", "record": "samples.json", "grid": "grid.png"}
+    names = {"samples": "samples.safetensors", "record": "samples.json"}
+    names |= {"grid": "grid.png"} if len(denoiser.signal_shape) == 3 else {}  # signals have no picture
     with runs.appearing(run) as temporary:
         result.write(temporary)
-        save_png(temporary / names["grid"], grid(result.draws[0].clamp(low, high), background=high), (low, high))
+        if "grid" in names:
+            save_png(temporary / names["grid"], grid(result.draws[0].clamp(low, high), background=high), (low, high))
     summary = {"n": n, "steps": sampler.steps, "eta": eta, "seed": seed, **labels}
     summary |= {"network_forwards": result.cost.network_forwards, "seconds": result.cost.seconds}
     summary["files"] = {content: str(folder / name) for content, name in names.items()}
@@ -75,4 +77,6 @@ def sample(
             ],
             numbers=("value",),
         )
-    output.note(f"\npicture: {summary['files']['grid']}")
+    output.note(
+        f"\npicture: {folder / names['grid']}" if "grid" in names else f"\nsamples: {folder / names['samples']}"
+    )

@@ -160,7 +160,7 @@ def mask_from_file(path: str | Path, height: int, width: int) -> Mask:
     """Read a mask from an image file of any kind that Pillow reads: white (above 127) is measured.
 
     Raises:
-        DataError: the file is missing, no image, or of another size.
+        DataError: the file is missing, no image, of another size, or has no white pixel.
     """
     try:
         with Image.open(path) as image:
@@ -172,6 +172,8 @@ def mask_from_file(path: str | Path, height: int, width: int) -> Mask:
             f"the mask {path} is {grey.shape[0]}x{grey.shape[1]} (height x width), the images are {height}x{width}",
             hint="resize the mask without interpolation",
         )
+    if not (grey > 127).any():
+        raise DataError(f"the mask {path} hides every pixel", hint="white is measured")
     return Mask(torch.from_numpy(grey > 127))
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from midguide.errors import ConfigError
 from midguide.operators.base import Operator, image_size
 
+MOST = 64.0
+"""Oversampling at which 256 pixels become 4,352."""
+
 
 @dataclass(frozen=True, eq=False)
 class PhaseRetrieval(Operator):
@@ -53,4 +56,6 @@ def phase_retrieval(event_shape: tuple[int, ...], *, seed: int = 0, oversampling
     That is the literature's use of the word: at 2, 256 pixels become 384.
     """
     height, width = image_size(event_shape)
+    if not 0.0 <= oversampling <= MOST:
+        raise ConfigError(f"oversampling must be from 0 to {MOST:g}, got {oversampling:g}", hint="the papers take 2")
     return PhaseRetrieval((round(oversampling / 8 * height), round(oversampling / 8 * width)))
