@@ -35,6 +35,7 @@ class Server:
     stop_after: int | None = None
     tag: str = '"one"'
     kind: str = "application/octet-stream"
+    busy: bool = False
     ranges: list = field(default_factory=list)
     address: str = ""
 
@@ -47,6 +48,9 @@ def server(monkeypatch):
         def do_GET(self):
             if self.path != "/file.pt":
                 self.send_error(404)
+                return
+            if state.busy:
+                self.send_error(503)
                 return
             wanted = self.headers.get("Range")
             state.ranges.append(wanted)
@@ -134,6 +138,18 @@ def test_a_missing_file_is_one_line(server, tmp_path):
     with refused(DataError, "404"):
         hub.download(server.address.replace("file", "other"), tmp_path / "file.pt")
     assert files(tmp_path) == []
+
+
+def test_a_busy_server_costs_nothing_of_what_is_there(server, tmp_path):
+    server.stop_after = 300_000
+    with refused(DataError, "broke off"):
+        hub.download(server.address, tmp_path / "file.pt")
+    server.stop_after, server.busy = None, True
+    with refused(DataError, "503"):
+        hub.download(server.address, tmp_path / "file.pt")
+    server.busy = False
+    hub.download(server.address, tmp_path / "file.pt", sha256=SHA256)
+    assert server.ranges == [None, "bytes=300000-"]
 
 
 def test_no_connection_is_one_line(tmp_path, monkeypatch):

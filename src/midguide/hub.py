@@ -28,6 +28,7 @@ from midguide.files import replacing
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
+_BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTTPStatus.TOO_MANY_REQUESTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +217,8 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
         _tag(partial).unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
         error.close()
-        _forget(partial)  # also where the server no longer has the bytes asked for
+        if error.code not in _BUSY and error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            _forget(partial)  # also where the server no longer has the bytes asked for
         raise DataError(
             f"{source} cannot be downloaded: {error.code} {error.reason}", hint="try again; or has it moved?"
         ) from error

@@ -122,6 +122,18 @@ def test_numbers_that_json_does_not_have_become_null():
     assert json.loads(output.dump_json({"a": float("inf"), "b": [float("nan"), 1.0]})) == {"a": None, "b": [None, 1.0]}
 
 
-def test_samples_of_signals_are_written_without_a_picture(tmp_path):
-    assert main(["--threads", "1", "sample", "--prior", "ecg-256", "--steps", "2", "--out", str(tmp_path / "out")]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["samples.json", "samples.safetensors"]
+FIVE_CHANNELS = """
+from midguide import load_prior
+
+def prior():
+    return load_prior(lambda x, label: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(5, 8, 8))
+"""
+
+
+def test_samples_that_are_no_images_are_written_without_a_picture(tmp_path):
+    (tmp_path / "own.py").write_text(FIVE_CHANNELS)
+    for prior in ("ecg-256", f"{tmp_path / 'own.py'}:prior"):
+        out = tmp_path / prior.rpartition("/")[2].replace(":", "-")
+        assert main(["--threads", "1", "sample", "--prior", prior, "--steps", "2", "--out", str(out)]) == 0
+        assert sorted(path.name for path in out.iterdir()) == ["samples.json", "samples.safetensors"]
+    assert not list(tmp_path.glob("*.progress"))

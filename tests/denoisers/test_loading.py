@@ -223,6 +223,14 @@ def test_a_file_that_wants_to_run_code_is_refused_and_not_run(tmp_path, form, pr
     assert not (tmp_path / "was-run").exists()
 
 
+@pytest.mark.parametrize("start", ["hello", "<!doctype html>", "version https://git-lfs.github.com/spec/v1"])
+def test_what_torch_never_wrote_is_refused_by_its_first_line(tmp_path, start):
+    (tmp_path / "own.pt").write_text(f"{start}\nmore\n")
+    with pytest.raises(CheckpointError, match=f"own.pt is no checkpoint: it begins with '{start}") as caught:
+        load_prior(tmp_path / "own.pt")
+    assert "\n" not in caught.value.message
+
+
 def test_a_pickle_is_refused_unread(tmp_path):
     (tmp_path / "edm.pkl").write_bytes(b"not even opened")
     with pytest.raises(CheckpointError, match="is a pickle, which may run code when it is read: refused"):

@@ -90,7 +90,7 @@ def test_a_prior_of_latents_keeps_its_autoencoder(own: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("prior_", ConfigError, "has no prior_\nhint: its functions: "),
+        ("prior_", ConfigError, "has no prior_\nhint: its functions: prior, latents, nothing, broken$"),
         ("nothing", ConfigError, "makes a Linear, which is no prior"),
         ("broken", CheckpointError, "fails: KeyError: 'weights'"),
     ],

@@ -30,7 +30,7 @@ def sample(
 ) -> None:
     """Draw samples of a prior, with no observation.
 
-    Writes grid.png and the samples, all or nothing.
+    Writes the samples and, of images, grid.png, all or nothing.
     """
     output.check_counts(n=n, steps=steps, chunk=chunk)
     if not 0.0 <= eta <= 1.0:
@@ -57,7 +57,8 @@ def sample(
 
     low, high = run.value_range
     names = {"samples": "samples.safetensors", "record": "samples.json"}
-    names |= {"grid": "grid.png"} if len(denoiser.signal_shape) == 3 else {}  # signals have no picture
+    if len(denoiser.signal_shape) == 3 and denoiser.signal_shape[0] in (1, 3):  # others have no picture
+        names["grid"] = "grid.png"
     with runs.appearing(run) as temporary:
         result.write(temporary)
         if "grid" in names:

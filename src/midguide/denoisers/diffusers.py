@@ -175,12 +175,15 @@ def fetch_repository(name: str, *, revision: str | None = None, weights: Sequenc
     own = os.environ.get("MIDGUIDE_CACHE")
     cache = Path(own) / "huggingface" if own else None
     patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in weights)]
+    download = hub.snapshot_download  # brings the part of the library that sets up its logger
     try:
-        return Path(hub.snapshot_download(name, revision=revision, cache_dir=cache, allow_patterns=patterns))
+        with _silenced("huggingface_hub"):  # which tells of every attempt
+            return Path(download(name, revision=revision, cache_dir=cache, allow_patterns=patterns))
     except Exception as error:  # of several libraries: connection, HTTP, cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        other = "no prior, no file, and no repository" if revision is None else "cannot get the repository"
         raise DataError(
-            f"no prior, no file, and no repository {name!r} to download: {reason}",
+            f"{other} {name!r} to download: {reason}",
             hint="check the name and the network; a downloaded repository is loaded by the path of its folder",
         ) from error
 

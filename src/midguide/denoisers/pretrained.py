@@ -25,6 +25,7 @@ from midguide.schedules import Schedule, Time
 # Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
 _AVERAGED = ("ema", "ema_state_dict", "model_ema")
 _LAST = ("state_dict", "model_state_dict", "model")
+_STARTS = (b"PK", b"\x80")  # a zip archive; a pickle, as torch wrote before 1.6
 _SHOWN = 3
 
 
@@ -117,6 +118,7 @@ def _load(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of torch, about pickle protocols
             if path.suffix == ".safetensors":
                 return load_file(path)
+            _check_start(path)
             with torch.serialization.safe_globals([(Ignored, name) for name in _NAMED]):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -185,6 +187,17 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
     return {str(name): value for name, value in items if isinstance(value, Tensor)}
 
 
+def _check_start(path: Path) -> None:
+    """Refuse what no torch ever wrote: web pages and pointers of git-lfs are saved as checkpoints."""
+    with path.open("rb") as file:
+        start = file.read(60)
+    if start and not start.startswith(_STARTS):
+        raise CheckpointError(
+            f"{path} is no checkpoint: it begins with {start.splitlines()[0].decode('ascii', 'backslashreplace')!r}",
+            hint="was a web page or a pointer saved instead of the file? Download it again",
+        )
+
+
 def _refused(path: Path, message: str) -> CheckpointError:
     """The error for a file that torch would only read by running what it says."""
     wanted = re.search(r"GLOBAL ([\w.]+)", message)
@@ -194,6 +207,6 @@ def _refused(path: Path, message: str) -> CheckpointError:
             hint="ask its author for the weights alone, as safetensors or a state dict",
         )
     return CheckpointError(
-        f"{path} is refused: it is damaged, or reading it would run code",
-        hint="is the file complete?",
+        f"{path} is refused: reading it would run code, or it is damaged",
+        hint="ask its author for the weights alone, as safetensors or a state dict; or is the file incomplete?",
     )

@@ -63,7 +63,7 @@ def _made(path: Path, name: str) -> Any:
     try:
         names = runpy.run_path(str(path), run_name=path.stem)
         if name not in names:
-            known = [key for key, value in names.items() if isinstance(value, FunctionType)]
+            known = [key for key, value in names.items() if _is_own(value, path)]
             raise ConfigError(f"{path} has no {name}", hint=f"its functions: {', '.join(known) or 'none'}")
         found = names[name]
         return found() if isinstance(found, FunctionType) else found
@@ -76,3 +76,8 @@ def _made(path: Path, name: str) -> Any:
         ) from error
     finally:
         sys.path.remove(folder)
+
+
+def _is_own(value: object, path: Path) -> bool:
+    """Whether it is a function of the file, not one that it imported."""
+    return isinstance(value, FunctionType) and value.__module__ == path.stem
