@@ -32,13 +32,11 @@ def check_autoencoder(autoencoder: Autoencoder, signals: Tensor) -> list[Finding
         []
     """
     base = _error(autoencoder, signals)
-    gains = {
-        message: (kind, float((base / _error(autoencoder, view(signals))).log().mean()))
+    found = [
+        (float((base / _error(autoencoder, view(signals))).log().mean()), kind, message)
         for kind, message, view in _readings(autoencoder, signals)
-    }
-    if not gains:
-        return []
-    message, (kind, gain) = max(gains.items(), key=lambda item: item[1][1])
+    ]
+    gain, kind, message = max(found, default=(0.0, "", ""))
     return [Finding(kind, message, math.exp(gain))] if gain > THRESHOLD else []
 
 
