@@ -49,6 +49,23 @@ def test_interrupt_exits_with_130_and_says_how_to_go_on(tmp_path, prior, image):
     assert [path.name for path in tmp_path.iterdir()] == ["out.progress"]
 
 
+def test_interrupt_in_a_destructor_is_not_lost(tmp_path):
+    script = (
+        "import os, signal, sys, time\n"
+        "from midguide.cli.failures import reported\n"
+        "class Closing:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(5)\n"
+        "with reported() as outcome:\n"
+        "    Closing()\n"
+        "    time.sleep(5)\n"
+        "sys.exit(outcome.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_failing_writes_leave_nothing(tmp_path, prior, image):
     """A limit of 2 kB on every file makes real writes fail, as a full disk does."""
     script = (

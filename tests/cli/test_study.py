@@ -347,7 +347,8 @@ def test_ten_kills_at_random_moments_leave_the_rows_and_draws_of_an_uninterrupte
     study.write_text(study.read_text().replace("count = 3", "count = 150"))
     context = get_context("forkserver")
     context.set_forkserver_preload(["midguide.studies.execute", "midguide.cli.study"])
-    words = ["study", "run", str(study), "--set", "keep_samples=true", "--out"]
+    threads = str(torch.get_num_threads())  # which decide the last bits of draws
+    words = ["--threads", threads, "study", "run", str(study), "--set", "keep_samples=true", "--out"]
     rng = np.random.default_rng(1)
     before = 0
     for more, delay in zip(rng.integers(0, 29, size=10), rng.uniform(0, 0.03, size=10), strict=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from midguide.errors import MidguideError
 
@@ -30,6 +33,7 @@ class Outcome:
 def reported() -> Iterator[Outcome]:
     """Turn the errors that a user can cause or meet into a message and an exit code; let all others pass."""
     outcome = Outcome()
+    hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     try:
         yield outcome
         sys.stdout.flush()
@@ -47,6 +51,16 @@ def reported() -> Iterator[Outcome]:
             raise
         where = f"{error.filename}: " if error.filename else ""
         outcome.code = _say(f"{where}{error.strerror}", "check the folder and free space")
+    finally:
+        sys.unraisablehook = hook
+
+
+def _interrupt_again(ignored: Any) -> None:
+    """Python drops what is raised in a destructor or a callback, an interrupt too; that one is raised once more."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def explain_usage(message: str, command: str) -> MidguideError:
