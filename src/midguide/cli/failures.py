@@ -7,9 +7,10 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from midguide.errors import MidguideError
@@ -33,7 +34,8 @@ class Outcome:
 def reported() -> Iterator[Outcome]:
     """Turn the errors that a user can cause or meet into a message and an exit code; let all others pass."""
     outcome = Outcome()
-    hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_interrupt_again, otherwise=hook)
     try:
         yield outcome
         sys.stdout.flush()
@@ -55,12 +57,12 @@ def reported() -> Iterator[Outcome]:
         sys.unraisablehook = hook
 
 
-def _interrupt_again(ignored: Any) -> None:
+def _interrupt_again(ignored: Any, otherwise: Callable[[Any], object]) -> None:
     """Python drops what is raised in a destructor or a callback, an interrupt too; that one is raised once more."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
     else:
-        sys.__unraisablehook__(ignored)
+        otherwise(ignored)
 
 
 def explain_usage(message: str, command: str) -> MidguideError:
