@@ -11,15 +11,18 @@ import torch
 from midguide.data.ecg import nine_leads
 from midguide.data.ecg_files import write_wfdb
 from midguide.data.ecg_simulator import simulate
+from midguide.denoisers.loading import load_prior
 from midguide.errors import MidguideError
-from midguide.leads import EcgFormat
+from midguide.leads import EcgFormat, einthoven_error, with_einthoven
 from midguide.metrics.ecg_fill import BlockRidge, LeadRidge
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
+from midguide.sampling import sample
 from midguide.studies.ecg import EcgProblem, middle, recordings_to_train
 from midguide.studies.execute import run_units
 from midguide.studies.guesses import LAGS, ridge
 from midguide.studies.pictures import panels
+from midguide.studies.presets import make_sampler
 from midguide.studies.report import make_report
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
@@ -119,6 +122,29 @@ def test_recordings_drawn_together_have_the_draws_of_each_alone(hearts, tmp_path
         assert other is not None
         assert torch.allclose(one.draws, other.draws, atol=1e-4)  # float32; other streams would differ by about 1
         assert torch.equal(one.tensors["y"], other.tensors["y"])
+
+
+@pytest.mark.parametrize("operator", ["ecg-missing-block", "ecg-missing-leads"])
+@pytest.mark.parametrize("name", ["mgps", "dps", "pgdm", "ddnm-plus", "ddrm", "diffpir", "unconditional"])
+def test_draws_satisfy_einthoven_though_the_network_has_learned_nothing(ecg_prior, operator, name):
+    """Measured with noise, so that the known leads contradict each other by 0.1 mV."""
+    problem = kind(ecg_prior, operator=operator, noise="gaussian").build(0)
+    sampler = make_sampler(name if name in ("unconditional", "ddrm") else f"{name}:ecg", {"steps": 4})
+    draws = FORM.unit_mv * sample(sampler, problem, 2).draws.double()
+    assert float(einthoven_error(draws).max()) < 1e-6
+
+
+def test_denoiser_of_recordings_answers_in_their_space_and_no_further_from_them(ecg_prior):
+    """The projection takes from the network's answer only what contradicts every recording."""
+    prior, z = load_prior(str(ecg_prior)), torch.randn(2, 3, 9, 256, generator=torch.Generator().manual_seed(0))
+    recordings = with_einthoven(z[0])
+    noisy = prior.schedule.level(400).alpha * recordings + 0.5 * z[1]
+    inside = prior(noisy, 400)
+    prior.projection = None
+    anywhere = prior(noisy, 400)
+    assert float(einthoven_error(anywhere).min()) > 0.1
+    assert torch.allclose(inside, with_einthoven(anywhere))
+    assert bool(((inside - recordings).square().sum((1, 2)) < (anywhere - recordings).square().sum((1, 2))).all())
 
 
 def test_study_has_baselines_beside_samplers_and_pages_of_paper(hearts, tmp_path):

@@ -12,7 +12,7 @@ from midguide.denoisers.builtin import recipe
 from midguide.denoisers.conditional import conditioned, half_masks, load_conditional
 from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, ConfigError, MidguideError
-from midguide.leads import EcgFormat
+from midguide.leads import EcgFormat, einthoven_error
 from midguide.nn.sashimi import SashimiConfig
 from midguide.problem import Problem
 from midguide.studies.ecg import EcgProblem
@@ -79,11 +79,12 @@ def test_it_draws_what_follows_from_the_known_part(trained, ecg_prior):
         problems.append(Problem.simulate(problem.denoiser, operator, truth, sigma_y=1e-3))
     drawn = TrainedDiff(network=str(trained[0]), steps=30).draw(Problem.stack(problems), 4, [0, 1, 2])
     assert drawn.draws.shape == (3, 4, 9, 256)
-    hidden = drawn.draws[..., 128:]
+    hidden = drawn.draws[:, :, 3:, 128:]  # of the chest: limb leads of one level contradict each other
     assert float((hidden.mean((1, 2, 3)) - torch.tensor([-1.0, 0.5, 1.0])).abs().max()) < 0.25
     y = drawn.tensors["y"]
     assert torch.equal(drawn.draws[:, 0, :, :128], y[:, :, :128])
     assert (drawn.cost.network_forwards, drawn.cost.network_vjps) == (30, 0)
+    assert float(einthoven_error(drawn.draws[..., 128:]).max()) == 0.0
 
 
 def test_each_recording_has_the_draws_of_a_run_of_its_own(trained, ecg_prior):

@@ -33,6 +33,7 @@ from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, read_weights
 from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
+from midguide.leads import with_einthoven
 from midguide.nn.adm_unet import ADMConfig
 from midguide.nn.registry import check_fits
 from midguide.record import describe
@@ -138,6 +139,7 @@ def load_prior(
         learned_variance=found.learned_variance,
         label=found.label,
         name=found.name,
+        projection=None if found.ecg is None else with_einthoven,
         dtype=dtype,
         device=device,
         channels_last=channels_last,

@@ -42,6 +42,8 @@ class NetworkDenoiser(Denoiser):
         label: time to network input where it is not the schedule's own, e.g. `lambda t: t / 1000`. Labels are float32,
             but int64 where it returns an `int`, for networks that look them up in a table: `lambda t: int(t) - 1`.
         name: what to call the prior in records.
+        projection: onto the linear space in which all clean data lie, applied to x0, which only comes nearer to the
+            truth by it: `leads.with_einthoven` for electrocardiograms.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         device: where the network lives; x is copied there and the answer back. By default both stay where they are.
         channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU; by default where
@@ -74,6 +76,7 @@ class NetworkDenoiser(Denoiser):
         learned_variance: bool = False,
         label: Callable[[Time], float] | None = None,
         name: str = "custom",
+        projection: Callable[[Tensor], Tensor] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         channels_last: bool | None = None,
@@ -90,7 +93,7 @@ class NetworkDenoiser(Denoiser):
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.event_shape, self.value_range, self.name = tuple(event_shape), value_range, name
         self.learned_variance, self.dtype, self.device, self.chunk = learned_variance, dtype, device, chunk
-        self.label, self.channels_last = label or schedule.label, channels_last
+        self.label, self.channels_last, self.projection = label or schedule.label, channels_last, projection
         self._lay_out()
         if checkpointing:
             network = checkpointed(network)
@@ -156,7 +159,8 @@ class NetworkDenoiser(Denoiser):
                 hint="twice the channels means learned_variance=True",
             )
         prediction, rest = out[:, : x.shape[1]], out[:, x.shape[1] :]
-        return self._convert(x, prediction.to(x), self.schedule.level(t)), rest
+        x0 = self._convert(x, prediction.to(x), self.schedule.level(t))
+        return x0 if self.projection is None else self.projection(x0), rest
 
     def _answers(self, x: Tensor, label: Tensor) -> list[Any]:
         """What the network returns, chunk by chunk."""
@@ -177,4 +181,6 @@ class NetworkDenoiser(Denoiser):
         """Name, conventions and, for priors from files, their digest."""
         settings = {"prediction": self.prediction, "learned_variance": self.learned_variance}
         settings |= {"event_shape": list(self.event_shape), "dtype": str(self.dtype or "as input")}
+        if self.projection is not None:
+            settings["projection"] = self.projection.__name__
         return {"type": "NetworkDenoiser", "name": self.name, **settings, **self.provenance}

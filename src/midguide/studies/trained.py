@@ -10,6 +10,7 @@ import torch
 
 from midguide.denoisers.conditional import ConditionalNetwork, load_conditional
 from midguide.errors import UnsupportedProblem
+from midguide.leads import with_einthoven
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
 from midguide.samplers.unconditional import Unconditional
@@ -54,9 +55,11 @@ class TrainedDiff:
         observed = problem.likelihood.operator.measured(y).expand(y.shape)
         network = _network(self.network)
         network.network.to(y.device)
-        given = replace(problem, denoiser=network.denoiser(y, observed))
-        drawn = sample(Unconditional(steps=self.steps), given, n, seed=seeds)
-        return replace(drawn, draws=torch.where(observed[:, None], y[:, None], drawn.draws))
+        asked = replace(problem, denoiser=network.denoiser(y, observed))
+        drawn = sample(Unconditional(steps=self.steps), asked, n, seed=seeds)
+        given, known = y[:, None], observed[:, None]
+        whole = with_einthoven(torch.where(known, given, drawn.draws))
+        return replace(drawn, draws=torch.where(known, given, whole))
 
 
 @kept(4)
