@@ -58,11 +58,11 @@ class Rng:
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal draws of the shape, dtype and device of `like`, shape (rows, ...)."""
-        return self._draw(torch.randn, like)
+        return self._draw(Tensor.normal_, like)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Uniform draws in [0, 1) of the shape, dtype and device of `like`, shape (rows, ...)."""
-        return self._draw(torch.rand, like)
+        return self._draw(Tensor.uniform_, like)
 
     def poisson(self, rates: Tensor) -> Tensor:
         """Poisson counts with these means, the shape, dtype and device of `rates`, shape (rows, ...)."""
@@ -79,11 +79,11 @@ class Rng:
         for generator, row in zip(self._generators, state, strict=True):
             generator.set_state(row.clone())  # set_state reads words: a row of a file's buffer may be misaligned
 
-    def _draw(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
+    def _draw(self, fill: Callable[..., Tensor], like: Tensor) -> Tensor:
         self._check(like)
         out = torch.empty(like.shape, dtype=like.dtype)
         for generator, block in zip(self._generators, out.split(self.size), strict=True):
-            draw(block.shape, generator=generator, dtype=like.dtype, out=block)
+            fill(block, generator=generator)
         return out.to(like.device)
 
     def _check(self, like: Tensor) -> None:

@@ -191,12 +191,13 @@ class MGPS:
         """
         mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
         std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
+        minus_one = mu.new_full((), -1)
         mu_state, rho_state = self.optimiser.init(mu), self.optimiser.init(rho)
         prediction = mu
         for _ in range(count):
             noise = rng.normal(mu).mul_(std)
             uphill, prediction = score(mu + noise)
-            by_rho = noise.mul_(uphill).neg_().addcmul_(std, std, value=precision).sub_(1)
+            by_rho = torch.addcmul(minus_one, std, std, value=precision).addcmul_(noise, uphill, value=-1)
             by_mu = (mu - prior.mean).mul_(precision).sub_(uphill)
             self.optimiser.update_(mu_state, mu, by_mu)
             self.optimiser.update_(rho_state, rho, by_rho)

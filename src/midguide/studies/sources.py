@@ -31,7 +31,7 @@ from midguide.studies.trained import TrainedDiff
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
 
-CHUNK_VALUES = 2**17
+STREAM_VALUES = 2**17
 """Values of the state that a sampler works on at a time: half a megabyte in float32."""
 
 
@@ -52,7 +52,8 @@ class Sampled:
     """Draws of a sampler.
 
     With a network each draw has its random stream, and all are drawn at once. With a prior in closed form, where draws
-    are tiny and come in thousands, chunks that a processor's cache can hold have one stream each.
+    are tiny and come in thousands, groups of them have one stream each, and as many are drawn at once as a processor's
+    cache can hold.
     """
 
     sampler: Sampler
@@ -63,12 +64,15 @@ class Sampled:
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
             return sample(self.sampler, problem, n, seed=seeds)
-        rows = self.chunk(problem, n)
-        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=rows)
+        rows = self.stream(problem, n)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=2 * rows)
 
-    def chunk(self, problem: Problem, n: int) -> int:
-        """How many of `n` samples are drawn together: the greatest divisor of n with at most `CHUNK_VALUES` values."""
-        most = max(CHUNK_VALUES // math.prod(problem.event_shape), 1)
+    def stream(self, problem: Problem, n: int) -> int:
+        """How many of `n` samples share a stream: the greatest divisor of n with at most `STREAM_VALUES` values.
+
+        Two such groups are drawn together: fewer make too many calls, more leave the cache.
+        """
+        most = max(STREAM_VALUES // math.prod(problem.event_shape), 1)
         return max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
 
 
