@@ -31,7 +31,7 @@ from midguide.operators import (
     PhaseRetrieval,
     ReflectBlur,
     SeparableBlur,
-    SubsampledHadamard,
+    SubsampledTransform,
     SVDOperator,
     bicubic_downsampling,
     compose,
@@ -71,7 +71,6 @@ def needed_settings(name: str, shape: tuple[int, ...], folder: Path) -> dict[str
 
 
 REFUSED = {
-    "compressed-sensing": [(3, 24, 16)],  # no power of two of pixels
     "jpeg": [(5, 16, 32)],  # neither grey nor RGB
 }
 PINV_TOLERANCES = {
@@ -154,7 +153,15 @@ API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
         lambda: make_operator("compressed-sensing", (4, 8), fraction=0.25),
         (4, 8),
     ),
-    "Hadamard rows of a vector": (lambda: SubsampledHadamard(torch.ones(8), torch.tensor([6, 0, 1])), (8,)),
+    "compressed sensing, a prime number of pixels": (
+        lambda: make_operator("compressed-sensing", (5, 1, 13), fraction=0.4),
+        (5, 1, 13),
+    ),
+    "Hadamard compressed sensing": (
+        lambda: make_operator("compressed-sensing", (5, 4, 16), kind="hadamard", fraction=0.3),
+        (5, 4, 16),
+    ),
+    "Hadamard rows of a vector": (lambda: SubsampledTransform(torch.ones(8), torch.tensor([6, 0, 1]), "hadamard"), (8,)),
     "JPEG with exact rounding": (lambda: JPEG(10, rounding="exact"), (3, 16, 32)),
     "grey JPEG with exact rounding": (lambda: JPEG(50, rounding="exact"), (1, 8, 24)),
     "JPEG after saturation": (lambda: compose(JPEG(30), HighDynamicRange()), (3, 17, 9)),

@@ -108,6 +108,27 @@ class Matrix(SVDOperator):
         left, values = (torch.nn.functional.pad(part, (0, d - rank)) for part in (left, values))
         return cls(matrix, left, values, reflectors, factor, tuple(event_shape))
 
+    @classmethod
+    def orthonormal(cls, rows: Tensor, event_shape: tuple[int, ...]) -> Self:
+        """The matrix whose rows are these made orthonormal in their order (Gram and Schmidt), without an SVD.
+
+        Its singular values are one. Of independent Gaussian numbers it is a uniformly random subspace.
+
+        Args:
+            rows: shape (m, d), m <= d, linearly independent.
+            event_shape: shape of one x, with d entries.
+
+        Example:
+            >>> Matrix.orthonormal(torch.tensor([[3.0, 4.0]]), (2,)).matrix
+            tensor([[0.6000, 0.8000]], dtype=torch.float64)
+        """
+        m, d = rows.shape
+        reflectors, factor, signs = _reflections(rows.double().mT)
+        eye = torch.eye(m, d, dtype=torch.float64)
+        left, values = eye * signs[:, None], eye.sum(0)
+        matrix = signs[:, None] * (eye - reflectors[:m] @ factor.mT @ reflectors.mT)
+        return cls(matrix, left, values, reflectors, factor, event_shape)
+
     @property
     def observations(self) -> int | None:
         return len(self.matrix) if self.matrix.ndim == 3 else None
@@ -199,12 +220,10 @@ def _reflections(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     packed, tau = torch.geqrf(columns)
     signs = packed.diagonal(dim1=-2, dim2=-1).sign()
     reflectors = packed.tril(-1) + torch.eye(*packed.shape[-2:]).to(packed)
-    overlaps = reflectors.mT @ reflectors
-    factor = torch.zeros_like(overlaps)
-    for j in range(tau.shape[-1]):
-        factor[..., j, j] = tau[..., j]
-        column = (factor[..., :j, :j] @ overlaps[..., :j, j : j + 1])[..., 0]
-        factor[..., :j, j] = -tau[..., j, None] * column
+    # forward accumulation of T, column by column, is this triangular system (Puglisi 1992, whose 1 / tau may be 1 / 0)
+    overlaps = (reflectors.mT @ reflectors).triu(1)
+    system = torch.eye(tau.shape[-1]).to(tau) + tau[..., :, None] * overlaps
+    factor = torch.linalg.solve_triangular(system, torch.diag_embed(tau), upper=True)
     return reflectors, factor, signs
 
 

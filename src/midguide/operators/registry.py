@@ -71,7 +71,7 @@ OPERATORS: dict[str, OperatorEntry] = {
     "compressed-sensing": OperatorEntry(
         compressed_sensing.compressed_sensing,
         "random combinations of the pixels",
-        "an image; hadamard: a power of two of pixels, gaussian: up to 4,096",
+        "an image; hadamard: a power of two of pixels; gaussian: up to 4,096",
     ),
     "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", "nine leads"),
     "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", "nine leads"),
