@@ -80,8 +80,8 @@ def test_hartley_rows_are_orthonormal_and_nearly_flat_at_any_size(dense: Callabl
 def test_gaussian_rows_are_a_uniformly_random_subspace(dense: Callable[..., np.ndarray]) -> None:
     matrix = dense(make_operator("compressed-sensing", (1, 16, 16), kind="gaussian"), (1, 16, 16))
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), rtol=0.0, atol=1e-13)
-    # 32,768 entries of mean zero and, in units of 1/16, of fourth moment 3 n / (n + 2) = 2.98 (uniform directions; signs
-    # would have 1): 5 standard errors, nearly those of independent normal draws; one false alarm in 9e5 seeds.
+    # 32,768 entries of mean zero and, in units of 1/16, of fourth moment 3 n / (n + 2) = 2.98 (uniform directions;
+    # signs would have 1): 5 standard errors, nearly those of independent normal draws; one false alarm in 9e5 seeds.
     entries = 16 * matrix.ravel()
     assert abs(entries.mean()) < 5 / np.sqrt(len(entries))
     assert abs((entries**4).mean() - 3 * 256 / 258) < 5 * np.sqrt(96 / len(entries))
