@@ -153,7 +153,7 @@ class JPEG(PseudoInvertibleOperator):
             if getattr(self, name) not in known:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}", hint=f"one of {', '.join(known)}")
         if self.tables == "unclamped" and self.quality == 100:
-            raise ConfigError("unclamped tables are zero at quality 100", hint="take quality=99, or tables='standard'")
+            raise ConfigError("unclamped tables are zero at quality 100", hint="take quality=99, or tables=standard")
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] not in (1, 3):

@@ -91,9 +91,9 @@ class Matrix(SVDOperator):
                 hint=f"it needs {math.prod(event_shape)} columns: (m, d), or (N, m, d) for one per observation",
             )
         if not bool(torch.isfinite(matrix).all()):
-            raise ShapeError("the matrix holds NaN or infinity")
+            raise ShapeError("the matrix holds NaN or infinity", hint="check how it was made")
         if not cut >= 0.0:
-            raise ConfigError(f"cut must not be negative, got {cut}")
+            raise ConfigError(f"cut must not be negative, got {cut}", hint="0 keeps all singular values")
         matrix = matrix.double()
         m, d = matrix.shape[-2:]
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)

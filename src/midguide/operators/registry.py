@@ -193,7 +193,10 @@ def make_operator(name: str, event_shape: tuple[int, ...], *, seed: int = 0, **s
     if name not in OPERATORS:
         raise ConfigError(f"unknown operator {name!r}", hint=_suggest(name, OPERATORS))
     if not event_shape or any(not isinstance(size, int) or size < 1 for size in event_shape):
-        raise ShapeError(f"an event shape is a tuple of positive integers, got {event_shape!r}")
+        raise ShapeError(
+            f"an event shape is a tuple of positive integers, got {event_shape!r}",
+            hint="(3, 64, 64) for RGB",
+        )
     entry = OPERATORS[name]
     _check_settings(name, entry.settings, settings)
     operator = entry.build(tuple(event_shape), seed=seed, **settings)
