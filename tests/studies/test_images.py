@@ -192,7 +192,8 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
     ("change", "words"),
     [
         (("problems.seeds", [0, 7]), ("no image 7", "0 to 3")),
-        (("problems.data", "nowhere"), ("nowhere", "no folder")),
+        (("problems.data", "nowhere"), ("there is no", "nowhere", "--set problems.data=PATH")),
+        (("problems.data", __file__), ("no folder and no zip file",)),
         (("problems.prior", "faces-64"), ("16x16", "64x64")),
         (("problems.dtype", "float16"), ("dtype", "bfloat16")),
         (("problems.noise", "poisson"), ("rate",)),

@@ -110,7 +110,10 @@ def load_image_set(path: str | Path) -> Tensor:
             pixels = _upright_pixels(_open(io.BytesIO(data), where), where)
         array = np.broadcast_to(np.rint(255 * pixels).astype(np.uint8), (*pixels.shape[:2], 3))
         if arrays and array.shape != arrays[0].shape:
-            raise DataError(f"{where} is {array.shape}, the images before it {arrays[0].shape}")
+            raise DataError(
+                f"{where} is {array.shape}, the images before it {arrays[0].shape}",
+                hint="crop and resize all to one size first",
+            )
         arrays.append(array)
     if not arrays:
         raise DataError(f"{path} holds no images", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}")

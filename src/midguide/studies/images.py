@@ -156,8 +156,17 @@ class ImageProblem:
 def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
     """All images of a source, uint8, shape (N, 3, H, W) with the size of the prior."""
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
-        raise DataError(f"an image has 1 or 3 channels, events of this prior have shape {event_shape}")
+        raise DataError(
+            f"an image has 1 or 3 channels, events of this prior have shape {event_shape}",
+            hint="take a prior of images",
+        )
     with about("data"):
+        if data != PORTRAIT and not Path(data).exists():
+            raise DataError(
+                f"there is no {data}",
+                hint="problems.data is a folder or zip file of images, or prior for draws of the prior: "
+                "--set problems.data=PATH",
+            )
         images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data))
     (height, width), (rows, columns) = images.shape[2:], event_shape[1:]
     if (height, width) != (rows, columns):
