@@ -118,15 +118,27 @@ class Matrix(SVDOperator):
             rows: shape (m, d), m <= d, linearly independent.
             event_shape: shape of one x, with d entries.
 
+        Raises:
+            ShapeError: the rows do not fit the event, or are linearly dependent.
+
         Example:
             >>> Matrix.orthonormal(torch.tensor([[3.0, 4.0]]), (2,)).matrix
             tensor([[0.6000, 0.8000]], dtype=torch.float64)
         """
-        m, d = rows.shape
+        d = math.prod(event_shape)
+        if rows.ndim != 2 or rows.shape[1] != d or len(rows) > d:
+            raise ShapeError(
+                f"rows of shape {tuple(rows.shape)} are no orthonormal ones of events of shape {event_shape}",
+                hint=f"at most {d} rows of {d} entries",
+            )
+        m = len(rows)
         reflectors, factor, signs = _reflections(rows.double().mT)
         eye = torch.eye(m, d, dtype=torch.float64)
         left, values = eye * signs[:, None], eye.sum(0)
         matrix = signs[:, None] * (eye - reflectors[:m] @ factor.mT @ reflectors.mT)
+        rest = (matrix * rows).sum(1)  # of each row, what those before it do not span
+        if not bool((rest > 1e-12 * rows.double().norm(dim=1)).all()):
+            raise ShapeError("the rows are linearly dependent", hint="leave out those that others span")
         return cls(matrix, left, values, reflectors, factor, event_shape)
 
     @property
