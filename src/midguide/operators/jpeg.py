@@ -113,7 +113,8 @@ class JPEG(PseudoInvertibleOperator):
       4:2:0).
     - With `rounding="cubic"` at these sizes no coefficient moves by more than 1/8 of its entry in the table: one that
       is d from its step is d^3 from it in y and d^9 in h(y). At quality 2 this is 4 to 5 of 255 levels (root mean
-      square) on a portrait, where compression costs 26 to 34.
+      square) on a portrait, where compression costs 26 to 34. Nothing holds relative to y: where every coefficient is
+      rounded to zero, as those of noise are with unclamped tables, y consists of the d^3 alone.
     - At other sizes the edge that fills the incomplete blocks is that of y, not of x, and the triangle filter is not
       undone by taking means. On the portrait h(y) then differs from y by at most a seventh (exact) or a fifth (cubic)
       of what compression changes: 4 or 6 levels at quality 2, 1.3 or 2 from quality 10 on.
