@@ -31,7 +31,10 @@ class Likelihood(ABC):
     def __post_init__(self) -> None:
         owners = self.operator.observations
         if owners is not None and owners != len(self.y):
-            raise ShapeError(f"the operator has {owners} observations of its own, y has {len(self.y)}")
+            raise ShapeError(
+                f"the operator has {owners} observations of its own, y has {len(self.y)}",
+                hint="one mask or kernel for each observation, or one that serves all",
+            )
         mask = self.operator.measured(self.y)
         if not bool(torch.isfinite(torch.where(mask, self.y, 0.0)).all()):
             raise ShapeError("the observation holds NaN or infinity", hint="mask those entries out instead")
@@ -127,10 +130,10 @@ class PoissonLikelihood(Likelihood):
 
     def __post_init__(self) -> None:
         if not self.rate > 0.0:
-            raise ConfigError(f"rate must be positive, got {self.rate}")
+            raise ConfigError(f"rate must be positive, got {self.rate}", hint="it is the expected count at value 1")
         super().__post_init__()
         if bool((self.y < 0).any()):
-            raise ShapeError("Poisson counts cannot be negative")
+            raise ShapeError("Poisson counts cannot be negative", hint="give counts, not pixel values in [-1, 1]")
 
     def intensity(self, x: Tensor) -> Tensor:
         """`lambda`, the expected counts, zero where nothing is measured; shape of y."""

@@ -14,7 +14,10 @@ from midguide.denoisers.latent import Decoded
 from midguide.errors import ShapeError
 from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
 from midguide.operators.base import Operator
+from midguide.operators.blur import CircularBlur, ReflectBlur
 from midguide.operators.mask import Mask
+from midguide.operators.nonlinear_blur import NonlinearBlur
+from midguide.record import describe
 from midguide.schedules import Schedule
 
 
@@ -106,7 +109,7 @@ class Problem:
     def stack(cls, problems: Sequence[Problem]) -> Problem:
         """The observations of problems that share prior, operator and noise model, as one problem.
 
-        Masks of one observation each may differ: they become one mask for each observation.
+        Masks, kernels and codes of one observation each may differ: they become one for each observation.
 
         Raises:
             ShapeError: they do not share them.
@@ -169,11 +172,29 @@ class Problem:
         return self.select(torch.arange(self.observations).repeat_interleave(n))
 
 
+DRAWN: dict[type[Operator], str] = {
+    Mask: "mask",
+    CircularBlur: "kernel",
+    ReflectBlur: "kernel",
+    NonlinearBlur: "code",
+}
+"""The field of which an operator may have one for each observation, with `per_observation`."""
+
+
 def _stacked(operators: Sequence[Operator]) -> Operator | None:
     """One operator for observations that have these; None where there is none."""
-    if all(operator is operators[0] for operator in operators):
-        return operators[0]
-    masks = [operator for operator in operators if isinstance(operator, Mask) and not operator.per_observation]
-    if len(masks) < len(operators) or any(each.mask.shape != masks[0].mask.shape for each in masks):
+    first = operators[0]
+    if all(operator is first for operator in operators):
+        return first
+    name = DRAWN.get(type(first))
+    if name is None or first.observations is not None:
         return None
-    return Mask(torch.stack([each.mask for each in masks]), per_observation=True)
+
+    def shared(operator: Operator) -> dict[str, object]:
+        described = describe(operator)
+        return {**described, name: described.get(name, {}).get("shape")}
+
+    if any(shared(operator) != shared(first) for operator in operators):
+        return None
+    drawn = torch.stack([getattr(operator, name) for operator in operators])
+    return replace(first, **{name: drawn, "per_observation": True})

@@ -135,6 +135,39 @@ def test_impossible_quality_of_a_jpeg(refused):
     refused("--operator-set", "quality=0", operator="jpeg", says=("from 1 to 100, got 0",))
 
 
+@pytest.mark.parametrize(
+    ("operator", "setting", "message", "hint"),
+    [
+        ("super-resolution", "factor=0", "positive integer", "factor=4"),
+        ("super-resolution", "factor=5", "5x5 do not tile", "divides both sides"),
+        ("bicubic", "factor=0", "positive integer", "factor=4"),
+        ("bicubic", "factor=7", "cannot be shrunk by 7", "divides both sides"),
+        ("gaussian-blur", "std=0", "std and truncate must be positive", "256x256 image: std=3"),
+        ("gaussian-blur", "std=300", "larger than the image of 16x16", "those of a 256x256 image"),
+        ("gaussian-blur-separable", "cut=2", "[0, 1), got 2", "0.03"),
+        ("box-inpainting", "box=400", "does not fit a 16x16 image", "256x256 image: box=150"),
+        ("box-inpainting", "box=256", "hides all of a 16x16 image", "smaller"),
+        ("half-mask", "side=middle", "unknown side", "left, right, top, bottom"),
+        ("random-inpainting", "keep=0", "(0, 1], got 0", "fraction that is measured"),
+        ("random-inpainting", "count=5", "here is one image", "leave count out"),
+        ("motion-blur", "count=5", "here is one image", "leave count out"),
+        ("motion-blur", "size=0", "size must be positive", "256x256 image: 61"),
+        ("motion-blur", "size=999", "larger than the image of 16x16", "those of a 256x256 image"),
+        ("motion-blur", "intensity=2", "[0, 1], got 2", "1 very shaky"),
+        ("jpeg", "quality=101", "from 1 to 100, got 101", "1 is the worst"),
+        ("jpeg", "quality=2.5", "cannot be 2.5", "quality (int)"),
+        ("phase-retrieval", "oversampling=-1", "from 0 to 64, got -1", "papers take 2"),
+        ("nonlinear-blur", "strength=-1", "must not be negative", "1.2"),
+        ("high-dynamic-range", "scale=0", "positive and finite", "takes 2"),
+        ("colorization", "weights=red", "unknown weights", "mean, luma"),
+        ("compressed-sensing", "fraction=0", "(0, 1], got 0", "measured values for each pixel"),
+        ("compressed-sensing", "kind=x", "unknown kind", "hartley"),
+    ],
+)
+def test_impossible_setting_of_an_operator_has_a_hint_of_its_own(refused, operator, setting, message, hint):
+    refused("--operator-set", setting, operator=operator, says=(message, hint))
+
+
 def test_operator_that_the_sampler_cannot_use(refused, monkeypatch):
     @dataclass(frozen=True, kw_only=True)
     class NeedsSVD(MGPS):

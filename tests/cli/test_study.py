@@ -270,7 +270,7 @@ def test_images_are_given_by_path_and_found_again_where_they_have_moved(cli, pri
     (tmp_path / "data" / "0.png").write_bytes(image.read_bytes())
     assert cli("study", "run", "pictures.toml", "--out", "out", "--set", "problems.data=./data").code == 0
     (tmp_path / "data").rename(tmp_path / "moved")
-    cli("study", "report", "out").assert_mistake("data", "no folder")
+    cli("study", "report", "out").assert_mistake("there is no", "--set problems.data=PATH")
     result = cli("study", "report", "out", "--set", "problems.data=moved", "--panels", "panels", "--images", 1)
     assert result.code == 0
     assert "chi_square, box / 1" in result.out

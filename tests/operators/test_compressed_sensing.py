@@ -8,11 +8,11 @@ import scipy.linalg
 import torch
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators import SubsampledHadamard, make_operator
-from midguide.operators.compressed_sensing import walsh_hadamard
+from midguide.operators import SubsampledTransform, make_operator
+from midguide.operators.compressed_sensing import hartley, walsh_hadamard
 from midguide.record import fingerprint
 
-KINDS = ["hadamard", "gaussian"]
+KINDS = ["hartley", "hadamard", "gaussian"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 256])
@@ -25,6 +25,15 @@ def test_transform_is_its_own_inverse_and_keeps_norms(rng: np.random.Generator) 
     x = torch.from_numpy(rng.normal(size=(2, 3, 64)))
     torch.testing.assert_close(walsh_hadamard(walsh_hadamard(x)), x, rtol=0.0, atol=1e-14)  # 12 additions
     torch.testing.assert_close(walsh_hadamard(x).norm(), x.norm())
+
+
+@pytest.mark.parametrize("n", [1, 2, 15, 31])
+def test_hartley_transform_is_the_matrix_of_its_formula_orthogonal_and_its_own_inverse(n: int) -> None:
+    angles = 2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n
+    want = (np.cos(angles) + np.sin(angles)) / np.sqrt(n)
+    got = hartley(torch.eye(n, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(got, want, rtol=0.0, atol=1e-14)  # sums of 31 products
+    np.testing.assert_allclose(got @ got, np.eye(n), rtol=0.0, atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,7 +58,7 @@ def test_decomposition_and_pinv_are_those_of_the_dense_matrix(kind: str, dense: 
     basis = torch.eye(64, dtype=torch.float64).unflatten(1, shape)
     y = torch.eye(len(matrix), dtype=torch.float64).unflatten(1, (2, -1))
     values = operator.singular_values(basis[:1]).numpy()
-    # Matrices of entries below 1 and condition below 10.
+    # Matrices of entries and singular values of at most 1.
     np.testing.assert_allclose(
         np.sort(values)[::-1][: len(matrix)], np.linalg.svd(matrix, compute_uv=False), atol=1e-13
     )
@@ -57,16 +66,25 @@ def test_decomposition_and_pinv_are_those_of_the_dense_matrix(kind: str, dense: 
 
 
 def test_hadamard_rows_are_orthonormal_and_flat(dense: Callable[..., np.ndarray]) -> None:
-    matrix = dense(make_operator("compressed-sensing", (1, 8, 8), fraction=0.3), (1, 8, 8))
+    matrix = dense(make_operator("compressed-sensing", (1, 8, 8), kind="hadamard", fraction=0.3), (1, 8, 8))
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(19), rtol=0.0, atol=1e-14)
     np.testing.assert_allclose(np.abs(matrix), 1 / 8, rtol=0.0, atol=1e-15)
 
 
-def test_gaussian_entries_have_mean_zero_and_variance_one_over_n(dense: Callable[..., np.ndarray]) -> None:
-    entries = dense(make_operator("compressed-sensing", (1, 16, 16), kind="gaussian"), (1, 16, 16)).ravel() * 16
-    # 32,768 draws: 5 std of the mean and of the mean square; one false alarm in 9e5 seeds.
+def test_hartley_rows_are_orthonormal_and_nearly_flat_at_any_size(dense: Callable[..., np.ndarray]) -> None:
+    matrix = dense(make_operator("compressed-sensing", (1, 7, 9), fraction=0.3), (1, 7, 9))
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(19), rtol=0.0, atol=1e-14)
+    assert np.abs(matrix).max() <= np.sqrt(2 / 63) + 1e-15  # |cos + sin| <= sqrt(2)
+
+
+def test_gaussian_rows_are_a_uniformly_random_subspace(dense: Callable[..., np.ndarray]) -> None:
+    matrix = dense(make_operator("compressed-sensing", (1, 16, 16), kind="gaussian"), (1, 16, 16))
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), rtol=0.0, atol=1e-13)
+    # 32,768 entries of mean zero and, in units of 1/16, of fourth moment 3 n / (n + 2) = 2.98 (uniform directions;
+    # signs would have 1): 5 standard errors, nearly those of independent normal draws; one false alarm in 9e5 seeds.
+    entries = 16 * matrix.ravel()
     assert abs(entries.mean()) < 5 / np.sqrt(len(entries))
-    assert abs((entries**2).mean() - 1) < 5 * np.sqrt(2 / len(entries))
+    assert abs((entries**4).mean() - 3 * 256 / 258) < 5 * np.sqrt(96 / len(entries))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,18 +100,20 @@ def test_seed_decides_what_is_drawn_and_the_global_generator_is_left_alone(kind:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ShapeError, match=r"power of two of pixels, got 384\nhint: crop or resize.*gaussian"):
-        make_operator("compressed-sensing", (3, 24, 16))
-    with pytest.raises(ShapeError, match=r"16,384 pixels .* 5 GB.*\nhint: kind='hadamard'"):
+    with pytest.raises(ShapeError, match=r"power of two of pixels, got 384\nhint: kind=hartley takes any"):
+        make_operator("compressed-sensing", (3, 24, 16), kind="hadamard")
+    with pytest.raises(ShapeError, match=r"16,384 pixels .* 4 GB.*\nhint: kind=hartley takes any size"):
         make_operator("compressed-sensing", (3, 128, 128), kind="gaussian")
-    with pytest.raises(ConfigError, match=r"unknown kind 'x'\nhint: one of gaussian, hadamard"):
+    with pytest.raises(ConfigError, match=r"unknown kind 'x'\nhint: one of gaussian, hadamard, hartley"):
         make_operator("compressed-sensing", (3, 8, 8), kind="x")
+    with pytest.raises(ConfigError, match=r"unknown transform 'x'\nhint: one of hadamard, hartley"):
+        SubsampledTransform(torch.ones(4), torch.tensor([1]), "x")
     for fraction in (0.0, -0.5, 1.5):
         with pytest.raises(ConfigError, match=r"fraction must be in \(0, 1\]"):
             make_operator("compressed-sensing", (3, 8, 8), fraction=fraction)
     with pytest.raises(ShapeError, match="images of 8x8"):
         make_operator("compressed-sensing", (3, 8, 8))(torch.zeros(1, 3, 4, 16))
-    rows = SubsampledHadamard(torch.ones(4), torch.tensor([1, 2]))
+    rows = SubsampledTransform(torch.ones(4), torch.tensor([1, 2]))
     with pytest.raises(ShapeError, match="vectors of 4 entries"):
         rows(torch.zeros(1, 8))
     with pytest.raises(ShapeError, match=r"measurements have shape \(2,\)"):

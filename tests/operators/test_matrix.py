@@ -9,6 +9,7 @@ import torch
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators import Identity, Matrix
+from midguide.testing import check_operator
 
 # Both sides are float64 computations with fewer than 1e3 operations per entry on well-conditioned matrices.
 assert_close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
@@ -76,6 +77,21 @@ def test_the_reflections_are_an_orthogonal_basis_that_begins_with_the_row_space(
     assert_close(((operator.left * operator.values) @ basis.mT).numpy(), matrix.double().numpy())
     assert_close(operator.vt(eye).numpy(), basis.numpy())  # row b is V^T e_b
     assert_close(operator.v(eye, eye).numpy(), basis.mT.numpy())
+
+
+def test_orthonormal_rows_are_those_of_gram_and_schmidt(rng: np.random.Generator) -> None:
+    rows = rng.normal(size=(4, 7))
+    operator = Matrix.orthonormal(torch.from_numpy(rows), (7,))
+    want = np.empty_like(rows)
+    for i, row in enumerate(rows):
+        rest = row - want[:i].T @ (want[:i] @ row)
+        want[i] = rest / np.linalg.norm(rest)
+    assert_close(operator.matrix.numpy(), want)
+    check_operator(operator, (7,))
+    with pytest.raises(ShapeError, match=r"no orthonormal ones .*\nhint: at most 3 rows"):
+        Matrix.orthonormal(torch.ones(5, 3), (3,))
+    with pytest.raises(ShapeError, match="linearly dependent"):
+        Matrix.orthonormal(torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]), (3,))
 
 
 def test_cut_removes_small_singular_values_from_the_matrix_too(rng: np.random.Generator) -> None:

@@ -31,7 +31,7 @@ UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
     ("box-inpainting", (3, 8, 8), {"top": 200.0}, "5x5 box at row 6, column 1 does not fit a 8x8 image"),
     ("colorization", (8, 8), {}, r"shape \(C, H, W\), got \(8, 8\)"),
     ("colorization", (4, 8, 8), {"weights": "luma"}, "luma is that of 3 channels, got 4"),
-    ("compressed-sensing", (3, 8, 9), {}, "power of two of pixels, got 72"),
+    ("compressed-sensing", (3, 8, 9), {"kind": "hadamard"}, "power of two of pixels, got 72"),
     ("compressed-sensing", (1, 64, 65), {"kind": "gaussian"}, "at most 4,096 pixels"),
     ("ecg-missing-block", (12, 32), {}, r"shape \(9, time\)"),
     ("ecg-missing-leads", (3, 8, 8), {}, r"shape \(9, time\)"),

@@ -13,6 +13,7 @@ from PIL import Image
 from midguide.errors import ConfigError, DataError, MidguideError, NumericalError, ShapeError
 from midguide.likelihoods import PoissonLikelihood
 from midguide.problem import Problem
+from midguide.record import fingerprint
 from midguide.samples import Cost, Samples
 from midguide.studies.execute import run_units
 from midguide.studies.images import ImageProblem
@@ -117,6 +118,41 @@ def test_address_changes_with_every_setting_that_a_number_depends_on(faces, chan
     assert not set(addresses(faces)) & set(addresses(faces, (f"problems.{change[0]}", change[1])))
 
 
+@pytest.mark.parametrize("operator", ["motion-blur", "random-inpainting", "nonlinear-blur"])
+def test_each_image_can_have_an_operator_of_its_own_that_its_address_holds(faces, tmp_path, operator):
+    faces.write_text(faces.read_text().replace("super-resolution:x4", operator).replace('"box", "x*"', '"box"'))
+    shared = units_of(load_study(faces), "x4")
+    study = load_study(faces, [("problems.operator_per_image", True)])
+    own = units_of(study, "x4")
+    assert not {unit.address for unit in shared} & {unit.address for unit in own}
+    other = units_of(load_study(faces, [("problems.operator_per_image", True), ("problems.operator_seed", 1)]), "x4")
+    assert not {unit.address for unit in other} & {unit.address for unit in own}
+    built = [unit.problem.build(unit.problem_seed).likelihood.operator for unit in own]
+    assert len({fingerprint(operator) for operator in built}) == len(own)
+    # drawn in one batch, each with the operator and the draws that it has alone
+    together = Problem.stack([unit.problem.build(unit.problem_seed) for unit in own])
+    assert together.likelihood.operator.observations == len(own)
+    run_batch(own, tmp_path / "together")
+    run_batch(own[1:2], tmp_path / "alone")
+    one, alone = stored(own[1], tmp_path / "together"), stored(own[1], tmp_path / "alone")
+    assert one is not None
+    assert alone is not None
+    assert torch.equal(one.tensors["y"], alone.tensors["y"])
+    assert torch.allclose(one.draws, alone.draws, atol=1e-4)  # as above
+
+
+def test_addresses_of_shared_operators_are_those_of_the_records_before_there_were_others(prior):
+    kind = ImageProblem(operator="motion-blur", prior=str(prior))
+    assert set(kind.record()) == {"type", "operator", "instrument", "noise", "dtype", "sigma_y", "data", "steps"}
+    assert kind.data_digest(0) == ""
+
+
+def test_an_operator_to_decompose_is_not_one_for_each_image(prior):
+    kind = ImageProblem(operator="motion-blur-decomposed", prior=str(prior), operator_per_image=True)
+    with pytest.raises(ConfigError, match=r"half a minute each\nhint: .*motion-blur"):
+        kind.build(0)
+
+
 def test_image_is_the_one_of_the_file_in_the_range_of_the_prior(faces, photographs):
     problem = units_of(load_study(faces), "box")[3].problem.build(3)
     with Image.open(photographs / "3.png") as image:
@@ -156,7 +192,8 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
     ("change", "words"),
     [
         (("problems.seeds", [0, 7]), ("no image 7", "0 to 3")),
-        (("problems.data", "nowhere"), ("nowhere", "no folder")),
+        (("problems.data", "nowhere"), ("there is no", "nowhere", "--set problems.data=PATH")),
+        (("problems.data", __file__), ("no folder and no zip file",)),
         (("problems.prior", "faces-64"), ("16x16", "64x64")),
         (("problems.dtype", "float16"), ("dtype", "bfloat16")),
         (("problems.noise", "poisson"), ("rate",)),

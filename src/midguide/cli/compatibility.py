@@ -25,6 +25,10 @@ Operators by name (`midguide list operators`), samplers with their default setti
 
 {operators}
 
+The pseudo-inverse of `jpeg` is the identity on decoded images. It is exact with `rounding = "exact"`, replicated chroma
+and whole blocks; with the default, opening a portrait again moves it by 4 to 6 of 255 levels (root mean square) at
+quality 2, where compression costs 26 to 35, and by less than 2 from quality 10 on.
+
 A composition is linear if all its parts are, and has no SVD then. Noise, for an operator that the sampler takes:
 
 {noise}

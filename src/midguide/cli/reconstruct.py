@@ -83,6 +83,11 @@ def reconstruct(
     denoiser = asked.load(prior)
     own = dict(parse_override(text) for text in operator_settings or ())
     instrument = make_operator(operator, denoiser.signal_shape, seed=seed, **own)
+    if instrument.observations is not None:
+        raise ConfigError(
+            f"count={instrument.observations} makes an operator for each of several observations, here is one image",
+            hint="leave count out; --seed N draws another",
+        )
     pixels = load_image(
         image, denoiser.signal_shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box
     )

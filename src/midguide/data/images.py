@@ -65,7 +65,10 @@ def load_image(
     low, high = _check_range(value_range)
     path = Path(path)
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
-        raise DataError(f"an image has 1 or 3 channels, events of this prior have shape {tuple(event_shape)}")
+        raise DataError(
+            f"an image has 1 or 3 channels, events of this prior have shape {tuple(event_shape)}",
+            hint="take a prior of images",
+        )
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         raise DataError(f"image {path} {what}", hint="give the path of one image file")
@@ -107,7 +110,10 @@ def load_image_set(path: str | Path) -> Tensor:
             pixels = _upright_pixels(_open(io.BytesIO(data), where), where)
         array = np.broadcast_to(np.rint(255 * pixels).astype(np.uint8), (*pixels.shape[:2], 3))
         if arrays and array.shape != arrays[0].shape:
-            raise DataError(f"{where} is {array.shape}, the images before it {arrays[0].shape}")
+            raise DataError(
+                f"{where} is {array.shape}, the images before it {arrays[0].shape}",
+                hint="crop and resize all to one size first",
+            )
         arrays.append(array)
     if not arrays:
         raise DataError(f"{path} holds no images", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}")
@@ -231,7 +237,8 @@ def _cropped(pixels: np.ndarray, crop: tuple[int, int, int, int], name: Path) ->
     if top + height > pixels.shape[0] or left + width > pixels.shape[1]:
         raise DataError(
             f"a {width}x{height} crop at row {top}, column {left} leaves image {name} "
-            f"of {pixels.shape[1]}x{pixels.shape[0]} (width x height)"
+            f"of {pixels.shape[1]}x{pixels.shape[0]} (width x height)",
+            hint="TOP,LEFT,HEIGHT,WIDTH in pixels of the upright image",
         )
     return pixels[top : top + height, left : left + width]
 

@@ -5,7 +5,7 @@ from midguide.operators.bicubic import bicubic_downsampling
 from midguide.operators.blur import CircularBlur, ReflectBlur, gaussian_kernel
 from midguide.operators.colorization import Colorization
 from midguide.operators.compose import Compose, LinearCompose, compose
-from midguide.operators.compressed_sensing import CompressedSensing, SubsampledHadamard
+from midguide.operators.compressed_sensing import CompressedSensing, SubsampledTransform
 from midguide.operators.decomposed import Decomposed
 from midguide.operators.deepinv import from_deepinv
 from midguide.operators.high_dynamic_range import HighDynamicRange
@@ -46,7 +46,7 @@ __all__ = [
     "SVDOperator",
     "Separable",
     "SeparableBlur",
-    "SubsampledHadamard",
+    "SubsampledTransform",
     "bicubic_downsampling",
     "box_mask",
     "compose",

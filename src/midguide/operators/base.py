@@ -154,7 +154,7 @@ def check_rows(operator: Operator, batch: Tensor) -> None:
         raise ShapeError(
             f"{type(operator).__name__} has {operator.observations} observations of its own, "
             f"the batch has {len(batch)} rows",
-            hint="operator.select(rows) gives the operator of any rows",
+            hint="one operator for each row; operator.select(rows) gives that of any rows",
         )
 
 
@@ -172,7 +172,10 @@ def observation_streams(seed: int, name: str, count: int | None) -> list[Rng]:
 def image_size(event_shape: tuple[int, ...]) -> tuple[int, int]:
     """Height and width of an image of shape (..., H, W)."""
     if len(event_shape) < 2:
-        raise ShapeError(f"expected an image of shape (..., H, W), got {event_shape}")
+        raise ShapeError(
+            f"expected an image of shape (..., H, W), got {event_shape}",
+            hint="signals of one axis are no images",
+        )
     return event_shape[-2], event_shape[-1]
 
 

@@ -34,11 +34,13 @@ def bicubic_downsampling(height: int, width: int, factor: int) -> Separable:
     References: Keys 1981, "Cubic convolution interpolation for digital image processing", Eq. (15).
     """
     if not isinstance(factor, int) or factor < 1:
-        raise ConfigError(f"factor must be a positive integer, got {factor!r}")
+        raise ConfigError(
+            f"factor must be a positive integer, got {factor!r}", hint="factor=4 keeps a quarter of a side"
+        )
     if height % factor or width % factor:
         raise ShapeError(
             f"an image of {height}x{width} cannot be shrunk by {factor}",
-            hint="crop or resize to multiples of the factor",
+            hint="take a factor that divides both sides, or crop or resize",
         )
     return Separable(
         Matrix.create(_bicubic_weights(height, factor), (height,)),

@@ -41,7 +41,10 @@ def gaussian_kernel(std: float, truncate: float = 4.0) -> Tensor:
         25
     """
     if not (std > 0.0 and truncate > 0.0):
-        raise ConfigError(f"std and truncate must be positive, got {std} and {truncate}")
+        raise ConfigError(
+            f"std and truncate must be positive, got {std:g} and {truncate:g}",
+            hint="where operators have names, std is that of a 256x256 image: std=3 and truncate=4 in the MGPS paper",
+        )
     radius = int(truncate * std + 0.5)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / std) ** 2)
@@ -191,6 +194,11 @@ def motion_blur(
     without regard to the noise, conjugate gradients stop before it is reached. Kernel i comes from the stream
     (seed, "motion-blur", i); `count` is how many observations get a kernel of their own, None for one that serves all.
     """
+    if not size > 0.0:
+        raise ConfigError(
+            f"size must be positive, got {size:g}",
+            hint="the kernel's side in a 256x256 image: 61 in the MGPS paper",
+        )
     side = 2 * round((scaled(size, min(image_size(event_shape))) - 1) / 2) + 1
     kernels = [motion_kernel(side, intensity, rng) for rng in observation_streams(seed, "motion-blur", count)]
     return ReflectBlur(kernels[0]) if count is None else ReflectBlur(torch.stack(kernels), per_observation=True)

@@ -40,7 +40,10 @@ class Colorization(SVDOperator):
 
     def __post_init__(self) -> None:
         if not self.weights or not min(self.weights) >= 0.0 or not 0.0 < sum(self.weights) < float("inf"):
-            raise ConfigError(f"the weights of channels are finite, not negative and not all zero, got {self.weights}")
+            raise ConfigError(
+                f"the weights of channels are finite, not negative and not all zero, got {self.weights}",
+                hint="0.299, 0.587, 0.114 are those of luma",
+            )
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.einsum("c,bchw->bhw", self._weights(x), x)[:, None]
@@ -63,7 +66,8 @@ class Colorization(SVDOperator):
     def _weights(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != len(self.weights):
             raise ShapeError(
-                f"expected images of {len(self.weights)} channels, got events of shape {tuple(x.shape[1:])}"
+                f"expected images of {len(self.weights)} channels, got events of shape {tuple(x.shape[1:])}",
+                hint="there is one weight for each channel",
             )
         return x.new_tensor(self.weights)
 
@@ -73,7 +77,9 @@ def colorization(event_shape: tuple[int, ...], *, seed: int = 0, weights: str = 
     if weights not in WEIGHTS:
         raise ConfigError(f"unknown weights {weights!r}", hint=f"one of {', '.join(WEIGHTS)}")
     if len(event_shape) != 3:
-        raise ShapeError(f"colourisation takes images of shape (C, H, W), got {event_shape}")
+        raise ShapeError(
+            f"colourisation takes images of shape (C, H, W), got {event_shape}", hint="add an axis of channels"
+        )
     if weights == "mean":
         return Colorization((1 / event_shape[0],) * event_shape[0])
     if event_shape[0] != 3:

@@ -31,7 +31,8 @@ class Compose(Operator):
         counts = {self.outer.observations, self.inner.observations} - {None}
         if len(counts) > 1:
             raise ShapeError(
-                f"the outer operator has {self.outer.observations} observations, the inner {self.inner.observations}"
+                f"the outer operator has {self.outer.observations} observations, the inner {self.inner.observations}",
+                hint="give both the same number, or one operator that serves all",
             )
 
     @property
@@ -71,7 +72,7 @@ def compose(*operators: Operator) -> Operator:
         True
     """
     if not operators:
-        raise ConfigError("compose needs at least one operator")
+        raise ConfigError("compose needs at least one operator", hint="Identity() measures everything")
     return reduce(_pair, operators)
 
 

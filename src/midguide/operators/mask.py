@@ -44,7 +44,7 @@ class Mask(SVDOperator):
         if self.mask.dtype != torch.bool:
             raise ShapeError(f"a mask must be boolean, got {self.mask.dtype}", hint="for example: mask > 0.5")
         if self.per_observation and self.mask.ndim == 0:
-            raise ShapeError("masks of each observation need a leading axis")
+            raise ShapeError("masks of each observation need a leading axis", hint="shape (N, H, W) for N of them")
 
     @property
     def observations(self) -> int | None:
@@ -108,8 +108,11 @@ def box_mask(
     inside = 0 <= top <= top + box_height <= height and 0 <= left <= left + box_width <= width
     if not inside or box_height < 1 or box_width < 1:
         raise ConfigError(
-            f"a {box_height}x{box_width} box at row {top}, column {left} does not fit a {height}x{width} image"
+            f"a {box_height}x{box_width} box at row {top}, column {left} does not fit a {height}x{width} image",
+            hint="where operators have names, box, top and left are those of a 256x256 image: box=150 in the paper",
         )
+    if (box_height, box_width) == (height, width):
+        raise ConfigError(f"the box hides all of a {height}x{width} image", hint="take a smaller one")
     mask = torch.ones(height, width, dtype=torch.bool)
     mask[top : top + box_height, left : left + box_width] = False
     return Mask(mask)

@@ -91,9 +91,9 @@ class Matrix(SVDOperator):
                 hint=f"it needs {math.prod(event_shape)} columns: (m, d), or (N, m, d) for one per observation",
             )
         if not bool(torch.isfinite(matrix).all()):
-            raise ShapeError("the matrix holds NaN or infinity")
+            raise ShapeError("the matrix holds NaN or infinity", hint="check how it was made")
         if not cut >= 0.0:
-            raise ConfigError(f"cut must not be negative, got {cut}")
+            raise ConfigError(f"cut must not be negative, got {cut}", hint="0 keeps all singular values")
         matrix = matrix.double()
         m, d = matrix.shape[-2:]
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -107,6 +107,39 @@ class Matrix(SVDOperator):
             matrix = (left * (values * signs)[..., None, :]) @ right
         left, values = (torch.nn.functional.pad(part, (0, d - rank)) for part in (left, values))
         return cls(matrix, left, values, reflectors, factor, tuple(event_shape))
+
+    @classmethod
+    def orthonormal(cls, rows: Tensor, event_shape: tuple[int, ...]) -> Self:
+        """The matrix whose rows are these made orthonormal in their order (Gram and Schmidt), without an SVD.
+
+        Its singular values are one. Of independent Gaussian numbers it is a uniformly random subspace.
+
+        Args:
+            rows: shape (m, d), m <= d, linearly independent.
+            event_shape: shape of one x, with d entries.
+
+        Raises:
+            ShapeError: the rows do not fit the event, or are linearly dependent.
+
+        Example:
+            >>> Matrix.orthonormal(torch.tensor([[3.0, 4.0]]), (2,)).matrix
+            tensor([[0.6000, 0.8000]], dtype=torch.float64)
+        """
+        d = math.prod(event_shape)
+        if rows.ndim != 2 or rows.shape[1] != d or len(rows) > d:
+            raise ShapeError(
+                f"rows of shape {tuple(rows.shape)} are no orthonormal ones of events of shape {event_shape}",
+                hint=f"at most {d} rows of {d} entries",
+            )
+        m = len(rows)
+        reflectors, factor, signs = _reflections(rows.double().mT)
+        eye = torch.eye(m, d, dtype=torch.float64)
+        left, values = eye * signs[:, None], eye.sum(0)
+        matrix = signs[:, None] * (eye - reflectors[:m] @ factor.mT @ reflectors.mT)
+        rest = (matrix * rows).sum(1)  # of each row, what those before it do not span
+        if not bool((rest > 1e-12 * rows.double().norm(dim=1)).all()):
+            raise ShapeError("the rows are linearly dependent", hint="leave out those that others span")
+        return cls(matrix, left, values, reflectors, factor, event_shape)
 
     @property
     def observations(self) -> int | None:
@@ -199,12 +232,10 @@ def _reflections(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     packed, tau = torch.geqrf(columns)
     signs = packed.diagonal(dim1=-2, dim2=-1).sign()
     reflectors = packed.tril(-1) + torch.eye(*packed.shape[-2:]).to(packed)
-    overlaps = reflectors.mT @ reflectors
-    factor = torch.zeros_like(overlaps)
-    for j in range(tau.shape[-1]):
-        factor[..., j, j] = tau[..., j]
-        column = (factor[..., :j, :j] @ overlaps[..., :j, j : j + 1])[..., 0]
-        factor[..., :j, j] = -tau[..., j, None] * column
+    # forward accumulation of T, column by column, is this triangular system (Puglisi 1992, whose 1 / tau may be 1 / 0)
+    overlaps = (reflectors.mT @ reflectors).triu(1)
+    system = torch.eye(tau.shape[-1]).to(tau) + tau[..., :, None] * overlaps
+    factor = torch.linalg.solve_triangular(system, torch.diag_embed(tau), upper=True)
     return reflectors, factor, signs
 
 

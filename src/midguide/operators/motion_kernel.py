@@ -87,7 +87,9 @@ def motion_kernel(size: int, intensity: float, rng: Rng) -> Tensor:
         (torch.Size([15, 15]), 1.0)
     """
     if size < 1 or size % 2 == 0:
-        raise ConfigError(f"the side of a motion kernel must be odd and positive, got {size}")
+        raise ConfigError(
+            f"the side of a motion kernel must be odd and positive, got {size}", hint="15 is that of a 64x64 image"
+        )
     radius = size // 2
     path = motion_path(radius, intensity, rng)
     path = path - path.mean(0)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midguide.errors import ShapeError
+from midguide.errors import ConfigError, ShapeError
 from midguide.nn.kernel_space import load_kernel_space
 from midguide.operators.base import Operator, check_rows, image_size, observation_streams, scaled
 from midguide.operators.blur import ReflectBlur
@@ -151,6 +151,8 @@ def nonlinear_blur(
     Code i comes from the stream (seed, "nonlinear-blur", i); `count` is how many observations get a code of their own,
     None for one code that serves all.
     """
+    if not strength >= 0.0:
+        raise ConfigError(f"strength must not be negative, got {strength:g}", hint="1.2 in the MGPS paper")
     height, width = image_size(event_shape)
     model = ShakenCamera.create(height, width) if weights is None else load_kernel_space(weights)
     like = torch.empty(1, *_code_shape(model, event_shape))
@@ -160,5 +162,7 @@ def nonlinear_blur(
 
 def _code_shape(model: BlurModel, event_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(event_shape) != 3:
-        raise ShapeError(f"nonlinear blur takes images of shape (channels, H, W), got {event_shape}")
+        raise ShapeError(
+            f"nonlinear blur takes images of shape (channels, H, W), got {event_shape}", hint="add an axis of channels"
+        )
     return model.code_shape(*event_shape)

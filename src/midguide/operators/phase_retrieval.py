@@ -39,7 +39,9 @@ class PhaseRetrieval(Operator):
 
     def __post_init__(self) -> None:
         if min(self.pad) < 0:
-            raise ConfigError(f"the padding cannot be negative, got {self.pad}")
+            raise ConfigError(
+                f"the padding cannot be negative, got {self.pad}", hint="a quarter of a side in the papers"
+            )
 
     def __call__(self, x: Tensor) -> Tensor:
         height, width = image_size(tuple(x.shape[1:]))

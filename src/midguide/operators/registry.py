@@ -71,7 +71,7 @@ OPERATORS: dict[str, OperatorEntry] = {
     "compressed-sensing": OperatorEntry(
         compressed_sensing.compressed_sensing,
         "random combinations of the pixels",
-        "an image; hadamard: a power of two of pixels, gaussian: up to 4,096",
+        "an image; hadamard: a power of two of pixels; gaussian: up to 4,096",
     ),
     "ecg-missing-block": OperatorEntry(ecg.missing_block, "one half of an electrocardiogram is hidden", "nine leads"),
     "ecg-missing-leads": OperatorEntry(ecg.missing_leads, "some leads of an electrocardiogram are known", "nine leads"),
@@ -193,7 +193,10 @@ def make_operator(name: str, event_shape: tuple[int, ...], *, seed: int = 0, **s
     if name not in OPERATORS:
         raise ConfigError(f"unknown operator {name!r}", hint=_suggest(name, OPERATORS))
     if not event_shape or any(not isinstance(size, int) or size < 1 for size in event_shape):
-        raise ShapeError(f"an event shape is a tuple of positive integers, got {event_shape!r}")
+        raise ShapeError(
+            f"an event shape is a tuple of positive integers, got {event_shape!r}",
+            hint="(3, 64, 64) for RGB",
+        )
     entry = OPERATORS[name]
     _check_settings(name, entry.settings, settings)
     operator = entry.build(tuple(event_shape), seed=seed, **settings)

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from midguide.errors import ShapeError
+from midguide.errors import ConfigError, ShapeError
 from midguide.operators.base import image_size
 from midguide.operators.blur import ReflectBlur, check_fits, scaled_gaussian
 from midguide.operators.matrix import Matrix
@@ -74,6 +74,10 @@ def gaussian_blur_separable(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0, cut: float = 0.03
 ) -> SeparableBlur:
     """Gaussian blur, zero padding, 1-D singular values below `cut` set to zero; `std` as in `gaussian_blur`."""
+    if not 0.0 <= cut < 1.0:
+        raise ConfigError(
+            f"cut must be in [0, 1), got {cut:g}", hint="singular values are at most 1; 0.03 in the MGPS paper"
+        )
     kernel = scaled_gaussian(event_shape, std, truncate)
     return SeparableBlur.create(kernel, kernel, *image_size(event_shape), cut=cut)
 
@@ -81,7 +85,10 @@ def gaussian_blur_separable(
 def _check_kernels(kernel_y: Tensor, kernel_x: Tensor, height: int, width: int) -> None:
     for kernel in (kernel_y, kernel_x):
         if kernel.ndim != 1:
-            raise ShapeError(f"expected a kernel of one axis, got {tuple(kernel.shape)}")
+            raise ShapeError(
+                f"expected a kernel of one axis, got {tuple(kernel.shape)}",
+                hint="one for each axis of the image",
+            )
     check_fits((len(kernel_y), len(kernel_x)), (height, width))
 
 

@@ -37,7 +37,10 @@ class BlockMean(SVDOperator):
 
     def __post_init__(self) -> None:
         if not self.block or any(not isinstance(side, int) or side < 1 for side in self.block):
-            raise ConfigError(f"factor must be a positive integer or a tuple of them, got {self.factor!r}")
+            raise ConfigError(
+                f"factor must be a positive integer or a tuple of them, got {self.factor!r}",
+                hint="factor=4 takes the mean of blocks of 4x4 pixels",
+            )
 
     @property
     def block(self) -> tuple[int, ...]:
@@ -77,7 +80,7 @@ class BlockMean(SVDOperator):
         if x.ndim <= axes or any(size % side for size, side in zip(sizes, self.block, strict=True)):
             raise ShapeError(
                 f"blocks of {'x'.join(map(str, self.block))} do not tile events of shape {tuple(x.shape[1:])}",
-                hint="crop or resize to multiples of the factor; for signals, factor is a tuple of one",
+                hint="take a factor that divides both sides, or crop or resize; for signals, factor is a tuple of one",
             )
         first = x.ndim - axes
         for i, side in enumerate(self.block):  # H -> (H/f, f), then f to the end

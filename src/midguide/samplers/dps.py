@@ -39,6 +39,9 @@ class DPS:
 
     `x_s ~ q(x_s | x_0 = D(x_t, t), x_t) - guidance / ||r|| grad_{x_t} ||r||^2`, `r = y - A(D(x_t, t))`.
 
+    No posterior, also where the prior is exact: the step's length does not depend on the noise, with a single measured
+    value not even on the residual, so that the spread follows from `guidance` (docs/results/photon-counts.md).
+
     Cost: `steps` forwards, `steps - 1` vjps.
 
     Args:

@@ -16,8 +16,10 @@ from midguide.data.images import load_image_set, to_uint8
 from midguide.errors import ConfigError, DataError, about
 from midguide.likelihoods import check_sigma, observe, observe_counts
 from midguide.operators.base import Operator
+from midguide.operators.decomposed import Decomposed
 from midguide.problem import Problem
-from midguide.record import digest
+from midguide.record import digest, fingerprint
+from midguide.rng import stream_seed
 from midguide.studies.files import PRIOR, TRUTH_STEPS, drawn_from, kept, operator_of, prior_of
 
 PORTRAIT = "astronaut"
@@ -31,12 +33,13 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 class ImageProblem:
     """One image seen through one operator, with noise; the seed is the index of the image, and that of its noise.
 
-    All images of a problem share the operator: what it draws (a kernel, a mask) comes from `operator_seed`.
+    What the operator draws (a kernel, a mask) comes from `operator_seed` and is that of all images, or of each its own.
 
     Args:
         operator: a name in `operators.registry.OPERATORS`.
         operator_settings: the operator's own settings.
         operator_seed: seed of what the operator draws.
+        operator_per_image: every image has an operator of its own, drawn from `operator_seed` and its index.
         prior: a shipped prior, or a prior's file.
         data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`; or
             `prior`, draws of the prior itself, for which the prior is right by construction.
@@ -51,6 +54,7 @@ class ImageProblem:
     operator: str
     operator_settings: Mapping[str, object] = field(default_factory=dict)
     operator_seed: int = 0
+    operator_per_image: bool = False
     prior: str = "faces-64"
     data: str = PRIOR
     noise: Literal["gaussian", "poisson"] = "gaussian"
@@ -66,11 +70,11 @@ class ImageProblem:
             )
 
     def record(self) -> dict[str, Any]:
-        """What a result depends on besides the files of prior and images, which the unit records by their content."""
+        """What a result depends on besides the prior's file and what `data_digest` holds."""
         level = {"sigma_y": self.sigma_y} if self.rate is None else {"rate": self.rate}
         data = {"data": "images"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
-        _, operator = self._operator()
-        own = {"operator": self.operator, "instrument": operator, "noise": self.noise, "dtype": self.dtype}
+        instrument = {} if self.operator_per_image else {"instrument": self._operator(0)[1]}
+        own = {"operator": self.operator, **instrument, "noise": self.noise, "dtype": self.dtype}
         return {"type": "ImageProblem", **own, **level, **data}
 
     def prior_digest(self) -> str:
@@ -78,8 +82,12 @@ class ImageProblem:
         return prior_of(self.prior, self.dtype).provenance["sha256"]
 
     def data_digest(self, seed: int) -> str:
-        """SHA-256 of the pixels of the image; empty for draws of the prior, which follow from prior and seed."""
-        return "" if self.data == PRIOR else digest(self._pixels(seed))
+        """SHA-256 of the pixels of the image, with its operator where it has its own.
+
+        Draws of the prior follow from prior and seed.
+        """
+        pixels = "" if self.data == PRIOR else digest(self._pixels(seed))
+        return fingerprint([pixels, self._operator(seed)[1]]) if self.operator_per_image else pixels
 
     def build(self, seed: int) -> Problem:
         """The problem of one image.
@@ -96,21 +104,27 @@ class ImageProblem:
         return self._observed(torch.zeros(1, *prior_of(self.prior, self.dtype).signal_shape), seed)
 
     def _observed(self, truth: Tensor, seed: int) -> Problem:
-        operator, _ = self._operator()
+        operator, _ = self._operator(seed)
         if self.rate is None:
             likelihood = observe(operator, truth, self.sigma_y, seed=seed)
         else:
             likelihood = observe_counts(operator, truth, self.rate, seed=seed)
         return Problem(prior_of(self.prior, self.dtype), likelihood, truth)
 
-    def _operator(self) -> tuple[Operator, Any]:
+    def _operator(self, seed: int) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
         shape = prior_of(self.prior, self.dtype).signal_shape
-        made, described = operator_of(self.operator, settings, self.operator_seed, shape)
+        own = stream_seed(self.operator_seed, "image", seed) if self.operator_per_image else self.operator_seed
+        made, described = operator_of(self.operator, settings, own, shape)
         if made.observations is not None:
             raise ConfigError(
-                f"{self.operator!r} has an operator for each observation",
-                hint="an image problem has one for all images",
+                f"{self.operator!r} has several operators, a problem one",
+                hint="leave out `count`; operator_per_image = true draws one for each image",
+            )
+        if self.operator_per_image and isinstance(made, Decomposed):
+            raise ConfigError(
+                f"{self.operator!r} would be decomposed for each image, at 0.4 GB and half a minute each",
+                hint='with operator_per_image take operator = "motion-blur"',
             )
         return made, described
 
@@ -142,8 +156,17 @@ class ImageProblem:
 def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
     """All images of a source, uint8, shape (N, 3, H, W) with the size of the prior."""
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
-        raise DataError(f"an image has 1 or 3 channels, events of this prior have shape {event_shape}")
+        raise DataError(
+            f"an image has 1 or 3 channels, events of this prior have shape {event_shape}",
+            hint="take a prior of images",
+        )
     with about("data"):
+        if data != PORTRAIT and not Path(data).exists():
+            raise DataError(
+                f"there is no {data}",
+                hint="problems.data is a folder or zip file of images, or prior for draws of the prior: "
+                "--set problems.data=PATH",
+            )
         images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data))
     (height, width), (rows, columns) = images.shape[2:], event_shape[1:]
     if (height, width) != (rows, columns):
