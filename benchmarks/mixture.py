@@ -102,9 +102,14 @@ class Recorded(Denoiser):
         return x0
 
 
-def measure(spec: str, problem: Problem, rows: int) -> tuple[list[float], list[tuple[Time, bool]]]:
-    """Of one chunk of two streams: the seconds of the sampler, of its calls alone and of its random numbers alone; and the calls."""
-    sampler, prior, x, rng = make_sampler(spec, {}), problem.denoiser, noisy(problem, rows), Rng([(0, "more"), (0, "again")], rows // 2)
+def measure(spec: str, problem: Problem, rows: int, stream: int) -> tuple[list[float], list[tuple[Time, bool]]]:
+    """Of one chunk: the seconds of the sampler, of its calls alone and of its random numbers alone; and the calls."""
+    sampler, prior, x, rng = (
+        make_sampler(spec, {}),
+        problem.denoiser,
+        noisy(problem, rows),
+        Rng([(0, i) for i in range(rows // stream)], stream),
+    )
     recorded, drawn, normal = Recorded(prior), [], Rng.normal
 
     def counted(self: Rng, like: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ def measure(spec: str, problem: Problem, rows: int) -> tuple[list[float], list[t
 
     def run() -> None:
         with mock.patch.object(Rng, "normal", counted):
-            sample(sampler, Problem(recorded, problem.likelihood), rows, stream_size=rows // 2)
+            sample(sampler, Problem(recorded, problem.likelihood), rows, stream_size=stream)
 
     def calls() -> None:
         for t, differentiated in recorded.calls:
@@ -132,8 +137,9 @@ def measure(spec: str, problem: Problem, rows: int) -> tuple[list[float], list[t
 
 def sampler_row(spec: str, problem: Problem) -> str:
     """One sampler's seconds beside those of its calls of the denoiser and of its random numbers."""
-    rows = min(2 * Sampled(make_sampler(spec, {})).stream(problem, SAMPLES), SAMPLES)
-    times, calls = measure(spec, problem, rows)
+    stream = Sampled(make_sampler(spec, {})).stream(problem, SAMPLES)
+    rows = min(2 * stream, SAMPLES)
+    times, calls = measure(spec, problem, rows, stream)
     total, bare, drawing = (value * (SAMPLES // rows) for value in times)
     counts = f"{len(calls)} | {sum(differentiated for _, differentiated in calls)}"
     seconds = f"{total:.2f} | {bare:.2f} | {drawing:.2f}"

@@ -32,7 +32,7 @@ LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
 
 STREAM_VALUES = 2**17
-"""Values of the state that a sampler works on at a time: half a megabyte in float32."""
+"""Values of a state that one random stream serves: half a megabyte in float32."""
 
 
 class Source(Protocol):
