@@ -301,11 +301,12 @@ def _read_archive(path: Path, source: str) -> None:
         raise CheckpointError(f"{source} arrived damaged: {damaged} has another sum", hint="try again")
 
 
-def other_sum(source: str, got: str, wanted: str) -> CheckpointError:
-    """The error for a download with another sum than expected."""
+def other_sum(source: str, got: str, wanted: str, *, remove: Path | None = None) -> CheckpointError:
+    """The error for a download with another sum than expected, and which file to remove before the next attempt."""
+    again = "" if remove is None else f"; to download it again, remove {remove}"
     return CheckpointError(
         f"{source} is not the file expected: its sha256 is {got[:12]}..., not {wanted[:12]}...",
-        hint="was it changed, on its way or by its authors? A file that you trust is loaded by its path",
+        hint=f"was it changed, on its way or by its authors? A file that you trust is loaded by its path{again}",
     )
 
 

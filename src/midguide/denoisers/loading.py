@@ -26,11 +26,11 @@ from midguide.denoisers.builtin import (
     shipped,
 )
 from midguide.denoisers.compvis import is_compvis, load_compvis
-from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffusers
+from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffusers, unet_weights
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import Pretrained, read_weights
+from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of
 from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
@@ -268,10 +268,11 @@ def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     if card.format == "diffusers":
         wanted = (card.member,) if card.member else WEIGHTS
         folder = fetch_repository(card.source, revision=card.revision, weights=wanted)
-        found = load_diffusers(folder, name=card.name)
-        if card.sha256 and found.provenance["sha256"] != card.sha256:
-            raise hub.other_sum(card.source, found.provenance["sha256"], card.sha256)
-        return found
+        weights = unet_weights(folder)
+        if card.sha256 and (got := sha256_of(weights)) != card.sha256:
+            place = weights.resolve()  # a link in the cache of the library, to the file that it would take again
+            raise hub.other_sum(card.source, got, card.sha256, remove=place)
+        return load_diffusers(folder, name=card.name)
     known = PUBLIC.get(card.name)
     return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
