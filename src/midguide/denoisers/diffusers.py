@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, sha256_of
+from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, sha256_of, to_load_prior
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
@@ -73,7 +73,7 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
     if kind != "UNet2DModel":
         raise ConfigError(
             f"{folder} holds a network {kind}, expected UNet2DModel",
-            hint="load it yourself, and pass the module with prediction, schedule and event_shape",
+            hint="load it yourself; " + to_load_prior("the module with prediction, schedule and event_shape"),
         )
     weights = unet_weights(folder)
     schedule, prediction = read_scheduler(_json(_place(folder, "scheduler") / "scheduler_config.json"))
@@ -148,7 +148,7 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config:
         raise ConfigError(
             f"the scheduler {kind or 'of no class'} is not one whose networks are known",
-            hint="load the network yourself, and pass it with prediction, schedule and event_shape",
+            hint="load the network yourself; " + to_load_prior("it with prediction, schedule and event_shape"),
         )
     named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
     if named not in PREDICTION_TYPES:

@@ -131,6 +131,7 @@ class NetworkAutoencoder:
         """This autoencoder, with its weights moved to `device`, and into the memory layout of that place.
 
         Raises:
+            ConfigError: there is no such device.
             UnsupportedProblem: its networks are not known.
         """
         if self.network is not None:

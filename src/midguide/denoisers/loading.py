@@ -30,10 +30,11 @@ from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffuse
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of
+from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of, to_load_prior
 from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import ADMConfig
+from midguide.nn.layout import check_device
 from midguide.nn.registry import check_fits
 from midguide.record import describe
 from midguide.schedules import Schedule, Time, make_schedule
@@ -101,7 +102,7 @@ def load_prior(
         chunk: most rows that the network is given at once; see `latent_chunk` for that of an autoencoder.
 
     Raises:
-        ConfigError: no such name or file, or a setting is missing or does not apply.
+        ConfigError: no such name, file or device, or a setting is missing or does not apply.
         ShapeError: the network cannot take samples of this shape.
         CheckpointError: a file is damaged, unsafe, not the one of its card, or does not fit its network.
         DataError: a download failed.
@@ -112,6 +113,8 @@ def load_prior(
         >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
         (1, 8, 12)
     """
+    if device is not None:
+        check_device(device)  # before anything is downloaded
     given, schedule = schedule, make_schedule(schedule) if isinstance(schedule, str) else schedule
     asked = _Asked(event_shape, network, class_index, averaged, quantize, schedule)
     if isinstance(prior, str | Path):
@@ -233,7 +236,7 @@ def _from_file(path: Path, asked: _Asked) -> Pretrained:
     if path.suffix in (".pkl", ".pickle"):
         raise CheckpointError(
             f"{path} is a pickle, which may run code when it is read: refused",
-            hint="load it with the library that wrote it, and pass the module",
+            hint="load it with the library that wrote it; " + to_load_prior("the module"),
         )
     if path.suffix not in (".safetensors", *_CHECKPOINTS):
         raise CheckpointError(
