@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ def load_prior(
     quantize: bool | None = None,
     latent_scale: float | None = None,
     latent_chunk: int | None = None,
+    latent_dtype: torch.dtype | None = None,
     name: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
@@ -93,12 +95,14 @@ def load_prior(
         latent_scale: what latents are multiplied by, where the file does not say it or is wrong.
         latent_chunk: most rows that the autoencoder of latents is given at once; by default 16, or fewer if those are
             more than 65,536 pixels.
+        latent_dtype: dtype that the autoencoder of latents computes in; by default that of its weights, float32.
         name: what to call the prior in records.
-        dtype: dtype the network computes in; states keep theirs.
+        dtype: dtype the network computes in; states keep theirs. See `latent_dtype` for that of an autoencoder.
         device: where the networks live; x is copied there and the answer back.
         channels_last: keep images and weights in that memory layout; by default where `device` is a GPU.
         compile: run the network through `torch.compile`.
-        checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed.
+        checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed, and those
+            of the autoencoder of latents, which without it is recomputed as a whole.
         chunk: most rows that the network is given at once; see `latent_chunk` for that of an autoencoder.
 
     Raises:
@@ -131,7 +135,8 @@ def load_prior(
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
     if found.takes is not None:
         check_fits(found.takes, found.event_shape, "samples", hint="change event_shape, the shape of one sample")
-    found = _of_signals(found, value_range, latent_scale, latent_chunk)
+    latent = {"scale": latent_scale, "rows": latent_chunk, "dtype": latent_dtype}
+    found = _of_signals(found, value_range, latent, checkpointing)
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -153,9 +158,9 @@ def load_prior(
     denoiser.provenance, denoiser.ecg = {**found.provenance, **stated}, found.ecg
     if found.autoencoder is None:
         return denoiser
-    latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
-    latent.provenance = denoiser.provenance
-    return latent
+    both = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
+    both.provenance = denoiser.provenance
+    return both
 
 
 @dataclass(frozen=True)
@@ -281,13 +286,14 @@ def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
 
 
 def _of_signals(
-    found: Pretrained, value_range: tuple[float, float] | None, scale: float | None, rows: int | None
+    found: Pretrained, value_range: tuple[float, float] | None, latent: dict[str, Any], checkpointing: bool
 ) -> Pretrained:
-    """A prior whose signals are in another range, or whose autoencoder scales latents or takes rows otherwise."""
+    """A prior whose signals are in another range, or whose autoencoder has these settings; None changes nothing."""
     if isinstance(found.autoencoder, NetworkAutoencoder):
-        changed = found.autoencoder.changed(value_range=value_range, scale=scale, rows=rows)
+        changed = found.autoencoder.changed(value_range=value_range, checkpointing=checkpointing, **latent)
         return replace(found, autoencoder=changed)
-    for name, value in (("latent_scale", scale), ("latent_chunk", rows)):
-        if value is not None:
+    names = {"scale": "latent_scale", "rows": "latent_chunk", "dtype": "latent_dtype"}
+    for key, name in names.items():
+        if latent[key] is not None:
             raise ConfigError(f"{name} belongs to a prior of latents, which this is not", hint="leave it out")
     return found if value_range is None else replace(found, value_range=value_range)
