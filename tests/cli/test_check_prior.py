@@ -65,6 +65,8 @@ def test_a_prior_of_no_photographs_is_measured_on_its_own_draws(cli, tmp_path):
     assert result.json["draws"] == 8
     assert "order of channels" in result.json["not_told"]
     assert "images" not in result.json
+    Image.new("RGB", (8, 8)).save(tmp_path / "rgb.png")
+    cli("check-prior", "five.safetensors", "rgb.png").assert_mistake("1 or 3 channels", "(5, 8, 8)", "in Python")
 
 
 OWN = """

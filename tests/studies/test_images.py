@@ -140,6 +140,13 @@ def test_prior_settings_are_those_of_the_command_line_and_no_part_of_an_address_
     assert used.value_range == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("name", ["own.safetensors", "own.pt", "own.ckpt", "own.py:prior"])
+def test_the_file_of_a_prior_is_known_by_its_absolute_path(faces, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"prior: .*{tmp_path}/own"):  # which is not there
+        load_study(faces, [("problems.prior", name)])
+
+
 def test_truths_drawn_from_a_prior_are_those_of_its_settings(prior):
     plain, changed = (
         ImageProblem(operator="identity", prior=str(prior), prior_settings=settings).build(0).truth

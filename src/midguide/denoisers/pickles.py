@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 TENSORS = re.compile(r"torch\.(_utils\._rebuild_\w+|\w+Storage)|collections\.OrderedDict")
 """What tensors in a dictionary import."""
@@ -56,7 +56,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _imports(file: IO[bytes]) -> Iterator[str]:
     """The imports of one pickle; from protocol 4 on their names are texts on its stack, maybe from its memo."""
     texts: list[str] = []
-    memo: dict[int, str | None] = {}
+    memo: dict[Any, str | None] = {}
     top: str | None = None  # of the stack, where it is a text
     for operation, value, _ in pickletools.genops(file):
         name = operation.name
@@ -65,8 +65,8 @@ def _imports(file: IO[bytes]) -> Iterator[str]:
         elif name == "STACK_GLOBAL":
             yield ".".join(texts[-2:])
         if name == "MEMOIZE" or name.endswith("PUT"):
-            memo[len(memo) if name == "MEMOIZE" else int(value)] = top
+            memo[len(memo) if name == "MEMOIZE" else value] = top
             continue
-        top = memo.get(int(value)) if name.endswith("GET") else value if "UNICODE" in name else None
+        top = memo.get(value) if name.endswith("GET") else value if "UNICODE" in name else None
         if top is not None:
             texts.append(top)
