@@ -33,6 +33,7 @@ class Server:
 
     content: bytes = CONTENT
     stop_after: int | None = None
+    sized: bool = True
     tag: str = '"one"'
     kind: str = "application/octet-stream"
     busy: bool = False
@@ -59,7 +60,8 @@ def server(monkeypatch):
                 start = int(wanted.removeprefix("bytes=").rstrip("-"))
             body = state.content[start:]
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
+            if state.sized:
+                self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Type", state.kind)
             self.send_header("ETag", state.tag)
             self.end_headers()
@@ -240,13 +242,42 @@ def test_the_checkpoint_of_an_archive_is_unpacked_alone_and_whole(archive, serve
 def test_a_damaged_archive_and_a_wrong_one_are_one_line_and_leave_no_checkpoint(archive, server, tmp_path):
     with refused(CheckpointError, "holds no weights.pt"):
         hub.fetch(replace(archive, member="weights.pt"))
-    whole = server.content
-    for number, content in enumerate((whole[:-30], whole[:500] + b"?" * 20 + whole[520:])):
+    whole, there = server.content, files(tmp_path / "cache")
+    for content in (whole[:-30], whole[:500] + b"?" * 20 + whole[520:]):
         server.content = content
-        with refused(CheckpointError, "is damaged"):
-            hub.fetch(replace(archive, file=f"{number}.zip"))
-        assert not list((tmp_path / "cache").glob("*.ckpt"))
-        assert not list((tmp_path / "cache").glob(".*"))
+        with refused(CheckpointError, "arrived damaged"):
+            hub.fetch(replace(archive, file="other.zip"))
+        assert files(tmp_path / "cache") == there
+    own = tmp_path / "own.zip"  # damaged after it arrived
+    own.write_bytes(content)
+    with refused(CheckpointError, f"{own} is damaged", f"remove {own}"):
+        hub.unpacked(own, "model.ckpt")
+    assert not list(tmp_path.glob("*own*ckpt*"))
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.5, 0.99, 1.0])
+def test_an_archive_of_which_neither_size_nor_sum_is_known_is_in_the_cache_whole_or_not_at_all(
+    archive, server, tmp_path, kept
+):
+    server.sized, whole = False, server.content
+    server.content = whole[: int(kept * len(whole))]
+    if kept == 1.0:
+        assert hub.fetch(archive).read_bytes() == CONTENT
+    else:
+        with refused(CheckpointError, "arrived damaged or incomplete", "try again"):
+            hub.fetch(archive)
+        assert files(tmp_path / "cache") == []
+        server.content = whole
+        assert hub.fetch(archive).read_bytes() == CONTENT
+
+
+def test_another_file_of_which_neither_size_nor_sum_is_known_is_refused(server, tmp_path):
+    server.sized = False
+    with refused(CheckpointError, "may be incomplete", "give its path"):
+        hub.download(server.address, tmp_path / "file.pt")
+    assert files(tmp_path) == []
+    hub.download(server.address, tmp_path / "file.pt", sha256=SHA256)
+    assert (tmp_path / "file.pt").read_bytes() == CONTENT
 
 
 def test_cards_say_where_from_and_under_which_licence():

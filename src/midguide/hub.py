@@ -28,6 +28,7 @@ from midguide.files import replacing
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)  # what reading an archive may raise
 _BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -171,7 +172,7 @@ def unpacked(archive: Path, member: str) -> Path:
                     shutil.copyfileobj(source, target, _BLOCK)
     except KeyError:
         raise CheckpointError(f"{archive} holds no {member}", hint="is it the archive of the card?") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _DAMAGED as error:
         raise CheckpointError(f"{archive} is damaged: {error}", hint=f"remove {archive} and try again") from error
     except OSError as error:
         raise DataError(f"cannot unpack {archive}: {error.strerror}", hint="check the folder and free space") from error
@@ -200,19 +201,20 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
     Args:
         source: its address.
         path: its place; nothing is there before the download is complete and verified.
-        sha256: what its sum must be; None where it is not known.
+        sha256: what its sum must be; None where it is not known. Then an archive is read to its end, and of other
+            files the server must say how large they are.
 
     Raises:
         DataError: no connection, no such file, no space, or the download broke off.
-        CheckpointError: the sum is another.
+        CheckpointError: the sum is another, an archive is damaged, or nothing says where the file ends.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
             _lock(file, partial)
-            _receive(source, file)
-        _verify(partial, source, sha256)
+            whole = _receive(source, file)
+        _verify(partial, source, sha256, whole)
         os.replace(partial, path)
         _tag(partial).unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
@@ -234,8 +236,12 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
             _forget(partial)
 
 
-def _receive(source: str, file: BinaryIO) -> None:
-    """Append what is missing; start again where the server cannot go on or has another file by now."""
+def _receive(source: str, file: BinaryIO) -> bool:
+    """Append what is missing; start again where the server cannot go on or has another file by now.
+
+    Returns:
+        Whether the server said where the file ends, so that nothing can be missing.
+    """
     have, tag = file.tell(), _tag(Path(file.name))
     version = tag.read_text("utf-8") if tag.exists() else ""
     headers = {"User-Agent": f"midguide/{__version__}"}
@@ -257,19 +263,50 @@ def _receive(source: str, file: BinaryIO) -> None:
     file.flush()
     if total is not None and file.tell() < total:
         raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
+    return total is not None or answer.chunked  # the last chunk says that it is the last
 
 
-def _verify(partial: Path, source: str, sha256: str | None) -> None:
-    if sha256 and (got := _digest(partial)) != sha256:
+def _verify(partial: Path, source: str, sha256: str | None, whole: bool) -> None:
+    """Refuse a download, and forget it, that is another file than expected or may lack its end."""
+    try:
+        if sha256:
+            if (got := _digest(partial)) != sha256:
+                raise other_sum(source, got, sha256)
+        elif _is_zip(partial):
+            _read_archive(partial, source)
+        elif not whole:
+            raise CheckpointError(
+                f"{source} may be incomplete: its server does not say how large it is, and its sha256 is not known",
+                hint="download it yourself, and give its path",
+            )
+    except CheckpointError:
         _forget(partial)
-        raise other_sum(source, got, sha256)
+        raise
 
 
-def other_sum(source: str, got: str, wanted: str) -> CheckpointError:
-    """The error for a download with another sum than expected."""
+def _is_zip(path: Path) -> bool:
+    """Whether a file begins as an archive, as checkpoints of torch do; its end may be missing."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _read_archive(path: Path, source: str) -> None:
+    """Read all of an archive; its list of members is at its end, and holds the sum of each."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            damaged = opened.testzip()
+    except _DAMAGED as error:
+        raise CheckpointError(f"{source} arrived damaged or incomplete: {error}", hint="try again") from error
+    if damaged is not None:
+        raise CheckpointError(f"{source} arrived damaged: {damaged} has another sum", hint="try again")
+
+
+def other_sum(source: str, got: str, wanted: str, *, remove: Path | None = None) -> CheckpointError:
+    """The error for a download with another sum than expected, and which file to remove before the next attempt."""
+    again = "" if remove is None else f"; to download it again, remove {remove}"
     return CheckpointError(
         f"{source} is not the file expected: its sha256 is {got[:12]}..., not {wanted[:12]}...",
-        hint="was it changed, on its way or by its authors? A file that you trust is loaded by its path",
+        hint=f"was it changed, on its way or by its authors? A file that you trust is loaded by its path{again}",
     )
 
 

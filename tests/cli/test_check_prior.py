@@ -54,12 +54,49 @@ def test_both_sets_of_weights_of_a_file_are_compared(cli, monkeypatch):
     assert "last weights in the file, not the average (EMA)" in result.json["findings"][0]["message"]
 
 
-def test_a_prior_of_no_images_needs_data(cli, tmp_path):
+def test_a_prior_of_no_photographs_is_measured_on_its_own_draws(cli, tmp_path):
     config = UNetConfig(in_channels=5, out_channels=5, channels=32, multipliers=(1,), blocks=1, attention=())
     with torch.random.fork_rng():
         weights = UNet(config).state_dict()
     save_prior(tmp_path / "five.safetensors", weights, PriorSpec(network=config, event_shape=(5, 8, 8)))
-    cli("check-prior", "five.safetensors").assert_mistake("(5, 8, 8)", "check_prior")
+    result = cli("check-prior", "five.safetensors", "--json")
+    assert result.code == 1
+    assert [finding["kind"] for finding in result.json["findings"]] == ["untrained"]
+    assert result.json["draws"] == 8
+    assert "order of channels" in result.json["not_told"]
+    assert "images" not in result.json
+    Image.new("RGB", (8, 8)).save(tmp_path / "rgb.png")
+    cli("check-prior", "five.safetensors", "rgb.png").assert_mistake("1 or 3 channels", "(5, 8, 8)", "in Python")
+
+
+OWN = """
+import torch
+from midguide import Gaussian, load_prior
+
+exact = Gaussian(torch.zeros(64), torch.linspace(0.01, 1.0, 64).double().diag())
+
+def prior():
+    network = lambda x, index: exact(x.double(), int(index[0]) + 1).to(x)
+    return load_prior(network, prediction="x0", schedule="vp-linear", event_shape=(64,))
+"""
+
+
+def test_a_mistake_with_a_prior_of_one_dimension_is_named_from_its_draws(cli, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    right = cli("check-prior", "own.py:prior")
+    assert right.code == 0
+    assert "measured on 8 draws of the prior itself, which cannot tell: " in right.err
+    assert len(right.out.splitlines()) == 10
+    wrong = cli("check-prior", "own.py:prior", "--prediction", "v", "--draws", 6)
+    assert wrong.code == 1
+    assert "likely mistake: errors fit an x0-prediction, not v" in wrong.err
+    assert "measured on 6 draws" in wrong.err
+
+
+def test_draws_are_taken_in_place_of_photographs_on_request(cli, prior, image):
+    assert cli("check-prior", prior, "--draws", 3, "--json").json["draws"] == 3
+    cli("check-prior", prior, image, "--draws", 3).assert_mistake("images and --draws were given")
+    cli("check-prior", prior, "--draws", 1).assert_mistake("at least 2 draws are needed, got 1")
 
 
 @pytest.mark.parametrize("option", ["--prediction", "--schedule"])

@@ -40,7 +40,7 @@ def test_every_command_hands_them_to_the_prior(command, monkeypatch):
         (("--value-range", "1"), ("--value-range takes two numbers LOW,HIGH, got '1'", "-1,1")),
         (("--value-range", "1,-1"), ("'1,-1'",)),
         (("--value-range", "0,inf"), ("'0,inf'",)),
-        (("--device", "nowhere"), ("--device nowhere", "cpu")),
+        (("--device", "nowhere"), ("the device nowhere", "available here: cpu")),
     ],
     ids=str,
 )

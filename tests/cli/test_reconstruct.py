@@ -175,7 +175,7 @@ def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):
         (("--noise", "poisson", "--rate", 0), ("--rate must be positive",)),
         (("--noise", "salt"), ("salt", "poisson")),
         (("--noise", "poisson", "--rate", 3, "--measured"), ("--measured", "counts")),
-        (("--dtype", "float16"), ("--dtype", "bfloat16")),
+        (("--dtype", "int8"), ("--dtype", "bfloat16", "float16")),
     ],
 )
 def test_noise_and_precision_that_do_not_exist_are_refused(reconstruct, words, message):
@@ -183,7 +183,7 @@ def test_noise_and_precision_that_do_not_exist_are_refused(reconstruct, words, m
 
 
 def test_precision_of_the_network_is_recorded_and_the_samples_stay_in_float32(reconstruct):
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("float32", "bfloat16", "float16", "float64"):
         assert reconstruct("--dtype", dtype).code == 0
         samples = Samples.load("out")
         assert samples.record["prior"]["dtype"] == f"torch.{dtype}"

@@ -281,7 +281,7 @@ def test_images_are_given_by_path_and_found_again_where_they_have_moved(cli, pri
 
 
 def test_device_that_is_not_there_is_refused(cli, study):
-    cli("study", "run", study, "--device", "abacus").assert_mistake("--device abacus")
+    cli("study", "run", study, "--device", "abacus").assert_mistake("the device abacus", "available here: cpu")
     cli("study", "run", study, "--device", "meta").assert_mistake("computes on the CPU only")
 
 

@@ -5,7 +5,10 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -323,25 +326,66 @@ def test_a_repository_is_downloaded_without_what_is_not_needed(monkeypatch, pipe
     assert not any("pickle" in pattern or pattern == "*" for pattern in asked["some/one"])
 
 
-def test_a_card_of_a_repository_states_its_revision_and_the_sum_of_its_weights(monkeypatch, pipeline, tmp_path):
+@pytest.fixture
+def celebahq(monkeypatch, pipeline, tmp_path):
+    """The hub with the repository of `celebahq-256`: what it is asked for, and whether it can be reached."""
     hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
-    asked = []
+    state = SimpleNamespace(asked=[], cached=True, reason=None, folder=shutil.copytree(pipeline, tmp_path / "snapshot"))
+    weights = state.folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state.blob = weights.rename(tmp_path / "blob")
+    weights.symlink_to(state.blob)  # as in the cache of the library
+    state.sha256 = hashlib.sha256(state.blob.read_bytes()).hexdigest()
+
+    def repo_info(self, name, *, revision, timeout):
+        assert timeout < 15
+        if state.reason:
+            raise ConnectionError(state.reason)
 
     def download(name, **settings):
-        asked.append((name, settings))
-        return str(pipeline)
+        state.asked.append((name, settings))
+        if not state.cached and "local_files_only" in settings:
+            raise hub.errors.LocalEntryNotFoundError("outgoing traffic has been disabled")
+        return str(state.folder)
 
     monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.HfApi, "repo_info", repo_info)
+    return state
+
+
+def test_a_card_of_a_repository_states_its_revision_and_the_sum_of_its_weights(celebahq, monkeypatch, tmp_path):
     card = CARDS["celebahq-256"]
     with pytest.raises(
         CheckpointError, match="google/ddpm-celebahq-256 is not the file expected: its sha256"
     ) as caught:
         load_prior("celebahq-256")
     assert "loaded by its path" in caught.value.hint
-    ((name, settings),) = asked
+    assert f"remove {celebahq.blob}" in caught.value.hint  # not the link to it
+    ((name, settings),) = celebahq.asked
     assert (name, settings["revision"], settings["cache_dir"]) == (card.source, card.revision, tmp_path / "huggingface")
     assert [p for p in settings["allow_patterns"] if "model" in p and "/" not in p] == ["diffusion_pytorch_model.bin"]
-    sha256 = hashlib.sha256((pipeline / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
-    monkeypatch.setitem(CARDS, "celebahq-256", replace(card, sha256=sha256))
+    monkeypatch.setitem(CARDS, "celebahq-256", replace(card, sha256=celebahq.sha256))
     assert load_prior("celebahq-256").name == "celebahq-256"
+
+
+def test_a_commit_is_asked_for_once_and_taken_from_the_cache_without_a_connection(celebahq, monkeypatch):
+    """The library itself would ask six times, half a minute long."""
+    monkeypatch.setitem(CARDS, "celebahq-256", replace(CARDS["celebahq-256"], sha256=celebahq.sha256))
+    celebahq.reason = "name not known"
+    assert load_prior("celebahq-256").name == "celebahq-256"
+    celebahq.cached = False
+    with pytest.raises(DataError, match="google/ddpm-celebahq-256' to download: name not known") as caught:
+        load_prior("celebahq-256")
+    assert "check the name and the network" in caught.value.hint
+    assert [settings.get("local_files_only") for _, settings in celebahq.asked] == [True, True]
+
+
+def test_the_real_library_says_within_seconds_that_there_is_no_connection(tmp_path):
+    pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+    own = {"MIDGUIDE_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+    words = [sys.executable, "-m", "midguide", "sample", "--prior", "celebahq-256"]
+    # the pauses between six attempts of the library are 23 s, beside the start of Python and torch
+    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True, timeout=25)
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

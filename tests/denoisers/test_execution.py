@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from midguide.autodiff import checkpointed, vjp
+from midguide.autodiff import checkpointed, frozen, vjp
 from midguide.denoisers import network
 from midguide.denoisers.latent import NetworkAutoencoder
+from midguide.denoisers.loading import load_prior
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError
 from midguide.nn import layout
+from midguide.nn.autoencoder import AutoencoderConfig, AutoencoderNetwork
 from midguide.nn.unet import ResidualBlock, SelfAttention, TimeEmbedding, UNet, UNetConfig
 from midguide.schedules import DiscreteVP
 from midguide.testing import check_denoiser
@@ -145,6 +147,75 @@ def test_checkpointing_keeps_less_for_the_derivative():
         return sum(sizes)
 
     assert kept(checkpointed(tiny_network())) < 0.5 * kept(tiny_network())
+
+
+def tiny_autoencoder() -> AutoencoderNetwork:
+    generator = torch.Generator().manual_seed(1)
+    network = AutoencoderNetwork(AutoencoderConfig(widths=(16, 32), blocks=1, patch=2))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1, generator=generator)
+    return frozen(network)
+
+
+def answers_of_an_autoencoder(**settings):
+    """Latents, signals, and a vjp of each."""
+    body = tiny_autoencoder()
+    shape = body.config.latent_shape(SHAPE)
+    coder = NetworkAutoencoder(body.encode, body.decode, SHAPE, shape, network=body, scale=1.5, shift=0.2, **settings)
+    z, encoding = vjp(coder.encode, X)
+    x, decoding = vjp(coder.decode, z.flip(0).float())
+    return z, x, encoding(z.flip(0)), decoding(x.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        ({"checkpointing": True}, 1e-6),
+        ({"checkpointing": True, "rows": 2}, 1e-5),
+        ({"dtype": torch.float64}, 1e-5),
+        ({"dtype": torch.bfloat16}, 0.05),
+        ({"dtype": torch.float16}, 0.01),
+        ({"dtype": torch.bfloat16, "checkpointing": True, "rows": 1}, 0.05),
+    ],
+    ids=str,
+)
+def test_settings_of_execution_of_an_autoencoder_change_the_answer_by_rounding_only(settings, tolerance):
+    got, want = answers_of_an_autoencoder(**settings), answers_of_an_autoencoder()
+    assert all(value.dtype == torch.float32 for value in got)
+    assert distance(got, want) <= tolerance
+    if "dtype" in settings:
+        assert distance(got, want) > 0.0  # another arithmetic was used
+
+
+def test_of_a_piece_that_is_decoded_less_is_kept_with_checkpointing():
+    """The graph that a piece has while its derivative is taken: that of the decoder itself."""
+
+    def kept(body):
+        sizes = []
+        z = torch.zeros(1, *body.config.latent_shape(SHAPE), requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(lambda v: sizes.append(v.numel()) or v, lambda v: v):
+            body.decode(z)
+        return sum(sizes)
+
+    body = tiny_autoencoder()
+    before = kept(body)
+    NetworkAutoencoder(body.encode, body.decode, SHAPE, (4, 4, 4), network=body, checkpointing=True)
+    assert kept(body) < 0.5 * before
+
+
+def test_a_prior_of_latents_is_told_what_its_autoencoder_computes_in():
+    prior = load_prior("faces-64-latent", latent_dtype=torch.bfloat16, checkpointing=True)
+    assert {p.dtype for p in prior.denoiser.network.parameters()} == {torch.float32}
+    assert {p.dtype for p in prior.autoencoder.network.parameters()} == {torch.bfloat16}
+    assert any("forward" in vars(part) for part in prior.autoencoder.network.modules())
+    plain = load_prior("faces-64-latent", dtype=torch.bfloat16)  # which is of the prior's network alone
+    assert {p.dtype for p in plain.autoencoder.network.parameters()} == {torch.float32}
+    assert "dtype" not in plain.record()["autoencoder"]
+    assert prior.record()["autoencoder"] == plain.record()["autoencoder"] | {"dtype": "torch.bfloat16"}
+    z = torch.linspace(-1, 1, 2048).reshape(1, 8, 16, 16)
+    assert distance([prior.autoencoder.decode(z)], [plain.autoencoder.decode(z)]) < 0.05
+    with pytest.raises(ConfigError, match="latent_dtype belongs to a prior of latents"):
+        load_prior("faces-64", latent_dtype=torch.bfloat16)
 
 
 def test_checkpointed_blocks_are_the_residual_and_attention_blocks():

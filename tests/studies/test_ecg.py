@@ -199,7 +199,9 @@ def test_address_holds_the_content_of_the_recordings_and_for_a_ridge_of_those_it
     assert not set(addresses(hearts, "ridge", *own, ("problems.data", str(moved)))) & set(before["ridge"])
 
 
-@pytest.mark.parametrize("change", [("sigma_mv", 0.1), ("noise", "gaussian"), ("operator_seed", 3)])
+@pytest.mark.parametrize(
+    "change", [("sigma_mv", 0.1), ("noise", "gaussian"), ("operator_seed", 3), ("prior_settings", {"prediction": "x0"})]
+)
 def test_address_changes_with_the_settings(hearts, change):
     """Of the seeds of the halves it is enough that one recording in four hides another half."""
     before, after = addresses(hearts, "zero"), addresses(hearts, "zero", (f"problems.{change[0]}", change[1]))

@@ -10,12 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from midguide.denoisers.loading import load_prior
 from midguide.errors import ConfigError, DataError, MidguideError, NumericalError, ShapeError
 from midguide.likelihoods import PoissonLikelihood
 from midguide.problem import Problem
 from midguide.record import fingerprint
 from midguide.samples import Cost, Samples
 from midguide.studies.execute import run_units
+from midguide.studies.files import PriorSettings
 from midguide.studies.images import ImageProblem
 from midguide.studies.sources import Sampled
 from midguide.studies.spec import load_study
@@ -108,7 +110,16 @@ def test_address_holds_the_content_of_images_and_prior_and_not_their_paths(faces
 
 @pytest.mark.parametrize(
     "change",
-    [("sigma_y", 0.1), ("operator", "half-mask"), ("dtype", "bfloat16"), ("operator_settings", {"box": 32})],
+    [
+        ("sigma_y", 0.1),
+        ("operator", "half-mask"),
+        ("dtype", "bfloat16"),
+        ("dtype", "float16"),
+        ("operator_settings", {"box": 32}),
+        ("prior_settings", {"prediction": "eps"}),
+        ("prior_settings", {"schedule": "vp-cosine"}),
+        ("prior_settings", {"value_range": [0.0, 1.0]}),
+    ],
 )
 def test_address_changes_with_every_setting_that_a_number_depends_on(faces, change):
     load = (
@@ -153,6 +164,34 @@ def test_an_operator_to_decompose_is_not_one_for_each_image(prior):
         kind.build(0)
 
 
+def test_prior_settings_are_those_of_the_command_line_and_no_part_of_an_address_where_there_are_none(faces, prior):
+    assert addresses(faces) == addresses(faces, ("problems.prior_settings", {}))
+    assert "prior_settings" not in load_study(faces).units[0].configuration["problem"]
+    asked = {"prediction": "eps", "schedule": "vp-linear:0.001,0.02,500", "value_range": (0.0, 1.0)}
+    unit = units_of(load_study(faces, [("problems.prior_settings", {**asked, "value_range": [0, 1]})]), "box")[0]
+    assert unit.configuration["problem"]["prior_settings"] == asked
+    used, same = unit.problem.build(0).denoiser, load_prior(prior, **asked)
+    x = torch.linspace(0, 1, 768).reshape(1, 3, 16, 16)
+    assert torch.equal(used(x, 300), same(x, 300))
+    assert used.value_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["own.safetensors", "own.pt", "own.ckpt", "own.py:prior"])
+def test_the_file_of_a_prior_is_known_by_its_absolute_path(faces, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"prior: .*{tmp_path}/own"):  # which is not there
+        load_study(faces, [("problems.prior", name)])
+
+
+def test_truths_drawn_from_a_prior_are_those_of_its_settings(prior):
+    plain, changed = (
+        ImageProblem(operator="identity", prior=str(prior), prior_settings=settings).build(0).truth
+        for settings in (PriorSettings(), PriorSettings(value_range=(0.0, 1.0)))
+    )
+    assert float(plain.min()) < 0.0
+    assert torch.equal(changed, plain.clamp(0.0, 1.0))  # the network is the same, and so is its draw
+
+
 def test_image_is_the_one_of_the_file_in_the_range_of_the_prior(faces, photographs):
     problem = units_of(load_study(faces), "box")[3].problem.build(3)
     with Image.open(photographs / "3.png") as image:
@@ -195,7 +234,12 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
         (("problems.data", "nowhere"), ("there is no", "nowhere", "--set problems.data=PATH")),
         (("problems.data", __file__), ("no folder and no zip file",)),
         (("problems.prior", "faces-64"), ("16x16", "64x64")),
-        (("problems.dtype", "float16"), ("dtype", "bfloat16")),
+        (("problems.dtype", "int8"), ("dtype", "bfloat16")),
+        (("problems.prior_settings", {"predictoin": "eps"}), ("no setting 'predictoin'", "did you mean 'prediction'")),
+        (("problems.prior_settings", {"prediction": "noise"}), ("unknown prediction 'noise'", "eps, v, x0, flow")),
+        (("problems.prior_settings", {"schedule": "linear"}), ("unknown schedule 'linear'", "vp-linear")),
+        (("problems.prior_settings", {"value_range": [1.0, 0.0]}), ("is no range", "[-1.0, 1.0]")),
+        (("problems.prior_settings", "eps"), ("prior_settings", "table")),
         (("problems.noise", "poisson"), ("rate",)),
         (("problems.rate", 3.0), ("rate",)),
         (("problems.sigma_y", 0.0), ("sigma_y must be positive",)),

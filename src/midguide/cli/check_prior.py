@@ -1,7 +1,8 @@
-"""`midguide check-prior`: whether a prior is used as it was trained, measured on a few images."""
+"""`midguide check-prior`: whether a prior is used as it was trained, measured on a few images or on its own draws."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import options, output
-from midguide.errors import DataError, UnsupportedProblem
+from midguide.errors import ConfigError, DataError, UnsupportedProblem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from midguide.denoisers.latent import LatentPrior
+    from midguide.denoisers.network import NetworkDenoiser
     from midguide.diagnostics.prior import PriorReport
 
 PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None, "rocket": None}
@@ -27,7 +30,15 @@ def check_prior(
         typer.Argument(metavar="PRIOR", help="As for --prior: a name, file, folder, repository or FILE.py:FUNCTION."),
     ],
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Images to measure on; photographs by default.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGE]...",
+            help="Images to measure on; by default photographs, or draws of the prior where it is of no such images.",
+        ),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", metavar="N", help="Measure on N draws of the prior itself, whatever it is a prior of."),
     ] = None,
     prediction: options.Prediction = None,
     schedule: options.Schedule = None,
@@ -39,21 +50,56 @@ def check_prior(
     """Measure a prior's denoising error, and name the convention that is likely wrong.
 
     Prediction, schedule, value range, scale of latents, order of channels, time index, average of the weights: each is
-    compared with the alternatives. Images of the kind that the prior was trained on tell most. The exit code is 1 where
-    something was found.
+    compared with the alternatives. Images of the kind that the prior was trained on tell most; draws of the prior
+    itself tell of prediction, schedule and dropout left on. The exit code is 1 where something was found.
     """
+    if images and draws is not None:
+        raise ConfigError("images and --draws were given", hint="measure on the ones or on the others")
     asked = options.PriorOptions(prediction=prediction, schedule=schedule, value_range=value_range, device=device)
     output.use_threads(context)
+    from midguide.diagnostics.draws import DRAWS, NOT_TOLD, check_draws
+    from midguide.diagnostics.prior import network_of
+
+    denoiser = asked.load(prior)
+    if draws is None and not images and not _is_photographic(denoiser.signal_shape):
+        draws = DRAWS
+    if draws is None:
+        report, count = _on_images(denoiser, images or [], seed, lambda last: asked.load(prior, averaged=last))
+    else:
+        report, count = check_draws(network_of(denoiser), n=draws, seed=seed), draws
+    if as_json:
+        output.print_json(_as_json(prior, report, count, None if draws is None else NOT_TOLD))
+    else:
+        _print(report)
+    if draws is not None:
+        output.note(f"measured on {draws} draws of the prior itself, which cannot tell: {NOT_TOLD}")
+    if report.findings:
+        raise typer.Exit(1)
+
+
+def _on_images(
+    denoiser: NetworkDenoiser | LatentPrior,
+    images: list[Path],
+    seed: int,
+    again: Callable[[bool], NetworkDenoiser | LatentPrior],
+) -> tuple[PriorReport, int]:
+    """The report on these images, or on photographs, and how many there are.
+
+    Args:
+        denoiser: the prior.
+        images: files.
+        seed: of the noise.
+        again: the prior with the average of its weights, or with the last, where its file holds both.
+    """
     import torch
 
     from midguide.data.images import load_image
     from midguide.diagnostics import prior as diagnostics
     from midguide.diagnostics.autoencoder import check_autoencoder
 
-    denoiser = asked.load(prior)
     other = None
     if which := denoiser.provenance.get("weights"):  # the file holds two sets of them
-        other = diagnostics.network_of(asked.load(prior, averaged=which == "last"))
+        other = diagnostics.network_of(again(which == "last"))
     shape, limits = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
     if images:
         data = torch.cat([load_image(path, shape, value_range=limits, resize=True) for path in images])
@@ -62,12 +108,11 @@ def check_prior(
     report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed, other=other)
     if denoiser.autoencoder is not None:
         report = replace(report, findings=(*check_autoencoder(denoiser.autoencoder, data), *report.findings))
-    if as_json:
-        output.print_json(_as_json(prior, report, len(data)))
-    else:
-        _print(report)
-    if report.findings:
-        raise typer.Exit(1)
+    return report, len(data)
+
+
+def _is_photographic(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] in (1, 3)
 
 
 def photographs(event_shape: tuple[int, ...], value_range: tuple[float, float]) -> Tensor:
@@ -80,11 +125,8 @@ def photographs(event_shape: tuple[int, ...], value_range: tuple[float, float]) 
 
     from midguide.data.images import load_image
 
-    if len(event_shape) != 3 or event_shape[0] not in (1, 3):
-        raise UnsupportedProblem(
-            f"there are no photographs of shape {event_shape}",
-            hint="use midguide.diagnostics.prior.check_prior with data of your own",
-        )
+    if not _is_photographic(event_shape):
+        raise UnsupportedProblem(f"there are no photographs of shape {event_shape}", hint="measure on draws")
     try:
         from skimage import data
     except ImportError as error:
@@ -97,11 +139,11 @@ def photographs(event_shape: tuple[int, ...], value_range: tuple[float, float]) 
     return torch.cat([load_image(file, event_shape, crop=crop, **settings) for file, crop in files.items()])
 
 
-def _as_json(prior: str, report: PriorReport, images: int) -> dict[str, Any]:
+def _as_json(prior: str, report: PriorReport, count: int, not_told: str | None) -> dict[str, Any]:
     words, factor = report.next_best
     return {
         "prior": prior,
-        "images": images,
+        **({"images": count} if not_told is None else {"draws": count, "not_told": not_told}),
         "findings": [finding._asdict() for finding in report.findings],
         "next_best": {"reading": words, "errors_larger_by": factor},
         "levels": [row._asdict() for row in report.levels],

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from midguide.cli import output
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +21,11 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the res
 Chunk = Annotated[int | None, typer.Option(metavar="N", help="Most samples in memory at once; does not change them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 Dtype = Annotated[
-    str, typer.Option(metavar="TYPE", help="What the network computes in: float32, or bfloat16 (nearly twice as fast).")
+    str,
+    typer.Option(
+        metavar="TYPE",
+        help="What the network computes in: float32, bfloat16 (faster), float16 or float64.",
+    ),
 ]
 Prior = Annotated[
     str,
@@ -48,7 +51,7 @@ Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...; by default the CPU.")
 ]
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,8 @@ class PriorOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(
-                f"--dtype must be float32 or bfloat16, got {self.dtype!r}", hint="bfloat16 is faster and less exact"
+                f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}",
+                hint="bfloat16 is faster and less exact",
             )
         parse_range(self.value_range)
 
@@ -76,21 +80,19 @@ class PriorOptions:
         """The prior as the command line wants it.
 
         Raises:
-            MidguideError: as `load_prior`; or there is no such device.
+            MidguideError: as `load_prior`.
         """
         import torch
 
         from midguide.denoisers.loading import load_prior
 
-        if self.device is not None:
-            output.check_device(self.device)
         return load_prior(
             prior,
             prediction=self.prediction,
             schedule=self.schedule,
             value_range=parse_range(self.value_range),
             device=self.device,
-            dtype=torch.bfloat16 if self.dtype == "bfloat16" else torch.float32,
+            dtype=getattr(torch, self.dtype),
             averaged=averaged,
         )
 

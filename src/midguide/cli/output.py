@@ -107,21 +107,6 @@ def file_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")
 
 
-def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here.
-
-    Raises:
-        ConfigError: names it.
-    """
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot compute on --device {device}: {reason}", hint="cpu is always there") from error
-
-
 def prior_label(prior: str) -> str:
     """What to call a prior: its name, or the last part of its path, without the ending of a file of weights."""
     path = Path(prior)

@@ -74,15 +74,16 @@ def run(
     output.check_counts(workers=workers, limit=limit)
     folder = output.out_folder(out) if out else None
     output.use_threads(context)
-    output.check_device(device)
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
+    from midguide.nn import layout
     from midguide.studies.execute import check_device, check_weights, event_shapes, run_units, units_to_run
     from midguide.studies.expected import load_expected
     from midguide.studies.presets import parse_override
     from midguide.studies.spec import load_study
     from midguide.studies.store import Store
 
+    layout.check_device(device)
     study = load_study(file, [parse_override(text) for text in settings or ()])
     check_weights(study.metrics, event_shapes(study))
     check_device(study, device)

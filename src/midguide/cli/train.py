@@ -14,7 +14,6 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.failures import Interrupted
-from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
     from midguide.training.config import LoopConfig
@@ -46,12 +45,13 @@ def train(
     """
     output.use_threads(context)
     from midguide.cli.training_jobs import job
+    from midguide.nn.layout import check_device
     from midguide.training.config import load_training_config
     from midguide.training.report import Origin
 
     recipe = load_training_config(config)
     folder = output.out_folder(out or output.default_folder(f"train-{recipe.name}"))
-    _check_device(device)
+    check_device(device)
     work = job(recipe, data, held_out, autoencoder)
     size, rest = len(work.source), len(work.kept)
     output.note(f"training {recipe.name} on {size} {work.what} of {data}, {rest} held out, into {folder}")
@@ -70,16 +70,6 @@ def train(
         raise
     for path in paths:
         print(path)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot use the device {device!r}: {reason}", hint="--device cpu always works") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 from midguide.autodiff import frozen
 from midguide.denoisers.guided_diffusion import adm_network, learned_variance
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of
+from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of, to_load_prior
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import LDM_VQ4, ADMConfig
 from midguide.nn.ldm_autoencoder import LDMAutoencoder, visible_autoencoder
@@ -66,13 +66,15 @@ def load_compvis(
     if any(".transformer_blocks." in name for name in weights):
         raise ConfigError(
             f"{path} holds a network with cross-attention, which is conditioned on text or the like",
-            hint="load it yourself, and pass a function of x and the index with prediction, schedule and event_shape",
+            hint="load it yourself; "
+            + to_load_prior("a function of x and the index with prediction, schedule and event_shape"),
         )
     chosen, which = _unets(path, weights, averaged).choose(averaged, path)
     network, taken, public = adm_network(path, chosen, config, [LDM_VQ4], class_index)
     if event_shape is None and not public:
         raise ConfigError(
-            f"{path} does not say the size of its latents", hint="pass event_shape=(C, h, w), the shape of one latent"
+            f"{path} does not say the size of its latents",
+            hint=to_load_prior("event_shape=(C, h, w), the shape of one latent,"),
         )
     latent_shape = event_shape or LATENT_SHAPE
     sha256 = sha256_of(path)
@@ -102,7 +104,7 @@ def _unets(path: Path, weights: Mapping[str, Tensor], averaged: bool | None) -> 
     if missing and averaged is not False:
         raise CheckpointError(
             f"the average in {path} is not complete: missing: {missing[0]}",
-            hint="pass averaged=False for the last weights",
+            hint="for the last weights " + to_load_prior("averaged=False"),
         )
     return Weights(last, {name: weights[other] for name, other in names.items() if other in weights})
 
@@ -138,7 +140,9 @@ def _autoencoder(
 def _schedule(path: Path, weights: Mapping[str, Tensor]) -> DiscreteVP:
     """That of the betas in the file, in float64; the scaled-linear one where they are its, rounded to float32."""
     if "betas" not in weights:
-        raise ConfigError(f"{path} holds no betas", hint="pass schedule='vp-scaled-linear', or what it was trained on")
+        raise ConfigError(
+            f"{path} holds no betas", hint="state the schedule that it was trained on, for example vp-scaled-linear"
+        )
     kept = torch.cumprod(1.0 - weights["betas"].double(), 0).tolist()
     usual = DiscreteVP.scaled_linear()
     if len(kept) == usual.noisiest and all(

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, sha256_of
+from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, sha256_of, to_load_prior
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
@@ -35,6 +35,7 @@ ENCODERS: dict[str, Callable[[Any], Tensor]] = {
 }
 """Autoencoders by class: the latent in what `encode` returns."""
 
+CONNECTION_TIMEOUT = 10.0  # seconds
 FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
 
 
@@ -67,16 +68,15 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
         ConfigError: no diffusers installed, or a pipeline of another kind.
         CheckpointError: a file is missing, damaged, or wants to run code.
     """
-    places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
-    config = _json(places["unet"] / "config.json")
+    config = _json(_place(folder, "unet") / "config.json")
     kind = config.get("_class_name", "of no class")
     if kind != "UNet2DModel":
         raise ConfigError(
             f"{folder} holds a network {kind}, expected UNet2DModel",
-            hint="load it yourself, and pass the module with prediction, schedule and event_shape",
+            hint="load it yourself; " + to_load_prior("the module with prediction, schedule and event_shape"),
         )
-    weights = _weights(places["unet"])
-    schedule, prediction = read_scheduler(_json(places["scheduler"] / "scheduler_config.json"))
+    weights = unet_weights(folder)
+    schedule, prediction = read_scheduler(_json(_place(folder, "scheduler") / "scheduler_config.json"))
     network = _network(weights, kind)
     channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
     if size is None:
@@ -148,7 +148,7 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config:
         raise ConfigError(
             f"the scheduler {kind or 'of no class'} is not one whose networks are known",
-            hint="load the network yourself, and pass it with prediction, schedule and event_shape",
+            hint="load the network yourself; " + to_load_prior("it with prediction, schedule and event_shape"),
         )
     named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
     if named not in PREDICTION_TYPES:
@@ -176,9 +176,12 @@ def fetch_repository(name: str, *, revision: str | None = None, weights: Sequenc
     cache = Path(own) / "huggingface" if own else None
     patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in weights)]
     download = hub.snapshot_download  # brings the part of the library that sets up its logger
+    settings = {"revision": revision, "cache_dir": cache, "allow_patterns": patterns}
     try:
         with _silenced("huggingface_hub"):  # which tells of every attempt
-            return Path(download(name, revision=revision, cache_dir=cache, allow_patterns=patterns))
+            if revision is not None and (unreachable := _unreachable(hub, name, revision)):
+                return _cached(download, name, settings, unreachable)
+            return Path(download(name, **settings))
     except Exception as error:  # of several libraries: connection, HTTP, cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         other = "no prior, no file, and no repository" if revision is None else "cannot get the repository"
@@ -186,6 +189,23 @@ def fetch_repository(name: str, *, revision: str | None = None, weights: Sequenc
             f"{other} {name!r} to download: {reason}",
             hint="check the name and the network; a downloaded repository is loaded by the path of its folder",
         ) from error
+
+
+def _unreachable(hub: Any, name: str, revision: str) -> Exception | None:
+    """Why a repository does not answer, asked once: for a commit the library asks six times over half a minute."""
+    try:
+        hub.HfApi().repo_info(name, revision=revision, timeout=CONNECTION_TIMEOUT)
+    except Exception as error:  # of several libraries
+        return error
+    return None
+
+
+def _cached(download: Callable[..., str], name: str, settings: Mapping[str, Any], otherwise: Exception) -> Path:
+    """The folder of a repository in the cache; where it is not there, the error that kept it from being downloaded."""
+    try:
+        return Path(download(name, **settings, local_files_only=True))
+    except Exception:  # of several libraries
+        raise otherwise from None
 
 
 def _discrete(config: dict[str, Any]) -> DiscreteVP:
@@ -206,6 +226,20 @@ def _without_last_signal(schedule: DiscreteVP) -> DiscreteVP:
     roots = [math.sqrt(value) for value in schedule.alphas_cumprod]
     first, last = roots[0], roots[-1]
     return DiscreteVP(tuple(((root - last) * first / (first - last)) ** 2 for root in roots))
+
+
+def unet_weights(folder: Path) -> Path:
+    """The file of the network's weights in the folder of a pipeline.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return _weights(_place(folder, "unet"))
+
+
+def _place(folder: Path, part: str) -> Path:
+    """Where a part of a pipeline lies: in a folder of its own, or in that of the pipeline."""
+    return folder / part if (folder / part).is_dir() else folder
 
 
 def _weights(folder: Path) -> Path:

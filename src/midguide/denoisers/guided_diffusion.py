@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of
+from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of, to_load_prior
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
 from midguide.schedules import DiscreteVP
@@ -66,7 +66,7 @@ def load_guided_diffusion(
     chosen, which = weights.choose(averaged, path)
     network, taken, public = adm_network(path, chosen, config, PUBLIC.values(), class_index)
     if event_shape is None and not public:
-        raise ConfigError(f"{path} does not say the size of its images", hint="pass event_shape=(3, H, W)")
+        raise ConfigError(f"{path} does not say the size of its images", hint=to_load_prior("event_shape=(3, H, W)"))
     return Pretrained(
         network=network,
         schedule=DiscreteVP.linear(),
@@ -112,7 +112,7 @@ def adm_network(
     if config is None and public is None:
         raise ConfigError(
             f"{path} is no public checkpoint, and does not say how many heads it has",
-            hint=f"pass network=ADMConfig(...), with what the file shows: {_settings(visible)}",
+            hint=to_load_prior(f"network=ADMConfig(...), with what the file shows: {_settings(visible)},"),
         )
     config = config or public or visible
     _check_class(config, class_index)
@@ -146,7 +146,9 @@ def _settings(config: ADMConfig) -> str:
 
 def _check_class(config: ADMConfig, index: int | None) -> None:
     if config.classes and index is None:
-        raise ConfigError(f"the network is conditioned on one of {config.classes} classes", hint="pass class_index=...")
+        raise ConfigError(
+            f"the network is conditioned on one of {config.classes} classes", hint=to_load_prior("class_index=...")
+        )
     if index is not None and not 0 <= index < config.classes:
         known = f"classes 0..{config.classes - 1}" if config.classes else "no classes"
         raise ConfigError(f"class_index={index}, but the network has {known}", hint="change class_index")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from midguide.autodiff import checkpointed
 from midguide.denoisers.base import Autoencoder, Denoiser
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.nn.layout import device_of, move
@@ -83,6 +84,9 @@ class NetworkAutoencoder:
         scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
         shift: mean of `e(x)`, likewise.
         rows: most rows in a network at once; by default 16, or fewer if those are more than 65,536 pixels.
+        dtype: dtype that both networks compute in; what comes out has that of what goes in.
+        checkpointing: of a piece, too, keep only the inputs of each block: less memory where a piece is one large
+            signal, one more forward. Replaces `forward` of those blocks in `network`.
         network: the module whose parameters both use; where they are, both compute.
         name: what to call it in records.
 
@@ -107,6 +111,8 @@ class NetworkAutoencoder:
         scale: float | Sequence[float] = 1.0,
         shift: float | Sequence[float] = 0.0,
         rows: int | None = None,
+        dtype: torch.dtype | None = None,
+        checkpointing: bool = False,
         network: nn.Module | None = None,
         name: str = "custom",
     ) -> None:
@@ -115,6 +121,8 @@ class NetworkAutoencoder:
         self.encoder, self.decoder, self.network = encoder, decoder, network
         self.event_shape, self.latent_shape = tuple(event_shape), tuple(latent_shape)
         self.value_range, self.rows, self.name = value_range, _at_least_one(rows), name
+        self.dtype = dtype
+        self._prepare(dtype, checkpointing)
         self.provenance: dict[str, Any] = {}
 
     def encode(self, x: Tensor) -> Tensor:
@@ -131,6 +139,7 @@ class NetworkAutoencoder:
         """This autoencoder, with its weights moved to `device`, and into the memory layout of that place.
 
         Raises:
+            ConfigError: there is no such device.
             UnsupportedProblem: its networks are not known.
         """
         if self.network is not None:
@@ -145,8 +154,12 @@ class NetworkAutoencoder:
         value_range: tuple[float, float] | None = None,
         scale: float | Sequence[float] | None = None,
         rows: int | None = None,
+        dtype: torch.dtype | None = None,
+        checkpointing: bool = False,
     ) -> Self:
         """The same networks with other settings; what is subtracted from latents stays. None changes nothing.
+
+        The networks are not copied: `dtype` and `checkpointing` hold for this autoencoder as well.
 
         Raises:
             ConfigError: `scale` or `rows` is not positive.
@@ -155,13 +168,22 @@ class NetworkAutoencoder:
         other.scale = self.scale if scale is None else _positive(_per_channel(scale, self.latent_shape))
         other.value_range = self.value_range if value_range is None else value_range
         other.rows = self.rows if rows is None else _at_least_one(rows)
+        other.dtype = dtype or self.dtype
+        other._prepare(dtype, checkpointing)
         return other
 
     def record(self) -> dict[str, Any]:
         """Name, shapes, scaling and, for those from files, the digest of the weights."""
         shapes = {"event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
         scaling = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
-        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, **scaling, **self.provenance}
+        dtype = {"dtype": str(self.dtype)} if self.dtype else {}
+        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, **scaling, **dtype, **self.provenance}
+
+    def _prepare(self, dtype: torch.dtype | None, checkpointing: bool) -> None:
+        if self.network is not None and dtype is not None:
+            self.network.to(dtype)
+        if self.network is not None and checkpointing:
+            checkpointed(self.network)
 
     def _by_rows(
         self,
@@ -174,14 +196,14 @@ class NetworkAutoencoder:
         _check_shape(f"the {what} of {self.name} takes", x, inner)
         pieces, device = [], device_of(self.network) or x.device
         for piece in x.split(self.rows):
-            piece = piece.to(device)
+            piece = piece.to(device, self.dtype or x.dtype)
             if torch.is_grad_enabled() and piece.requires_grad:
                 # networks draw no random numbers in evaluation mode, so none need to be repeated
                 out = checkpoint(network, piece, use_reentrant=False, preserve_rng_state=False)
             else:
                 out = network(piece)
             _check_shape(f"the {what} of {self.name} gives", out, outer)
-            pieces.append(out.to(x.device))
+            pieces.append(out.to(x))
         return torch.cat(pieces)
 
 

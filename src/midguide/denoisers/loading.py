@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,16 @@ from midguide.denoisers.builtin import (
     shipped,
 )
 from midguide.denoisers.compvis import is_compvis, load_compvis
-from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffusers
+from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffusers, unet_weights
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import Pretrained, read_weights
+from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of, to_load_prior
 from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
 from midguide.leads import with_einthoven
 from midguide.nn.adm_unet import ADMConfig
+from midguide.nn.layout import check_device
 from midguide.nn.registry import check_fits
 from midguide.record import describe
 from midguide.schedules import Schedule, Time, make_schedule
@@ -61,6 +63,7 @@ def load_prior(
     quantize: bool | None = None,
     latent_scale: float | None = None,
     latent_chunk: int | None = None,
+    latent_dtype: torch.dtype | None = None,
     name: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
@@ -93,16 +96,18 @@ def load_prior(
         latent_scale: what latents are multiplied by, where the file does not say it or is wrong.
         latent_chunk: most rows that the autoencoder of latents is given at once; by default 16, or fewer if those are
             more than 65,536 pixels.
+        latent_dtype: dtype that the autoencoder of latents computes in; by default that of its weights, float32.
         name: what to call the prior in records.
-        dtype: dtype the network computes in; states keep theirs.
+        dtype: dtype the network computes in; states keep theirs. See `latent_dtype` for that of an autoencoder.
         device: where the networks live; x is copied there and the answer back.
         channels_last: keep images and weights in that memory layout; by default where `device` is a GPU.
         compile: run the network through `torch.compile`.
-        checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed.
+        checkpointing: recompute the network's blocks for derivatives instead of keeping what they computed, and those
+            of the autoencoder of latents, which without it is recomputed as a whole.
         chunk: most rows that the network is given at once; see `latent_chunk` for that of an autoencoder.
 
     Raises:
-        ConfigError: no such name or file, or a setting is missing or does not apply.
+        ConfigError: no such name, file or device, or a setting is missing or does not apply.
         ShapeError: the network cannot take samples of this shape.
         CheckpointError: a file is damaged, unsafe, not the one of its card, or does not fit its network.
         DataError: a download failed.
@@ -113,6 +118,8 @@ def load_prior(
         >>> load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-linear", event_shape=(1, 8, 12)).event_shape
         (1, 8, 12)
     """
+    if device is not None:
+        check_device(device)  # before anything is downloaded
     given, schedule = schedule, make_schedule(schedule) if isinstance(schedule, str) else schedule
     asked = _Asked(event_shape, network, class_index, averaged, quantize, schedule)
     if isinstance(prior, str | Path):
@@ -129,7 +136,8 @@ def load_prior(
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
     if found.takes is not None:
         check_fits(found.takes, found.event_shape, "samples", hint="change event_shape, the shape of one sample")
-    found = _of_signals(found, value_range, latent_scale, latent_chunk)
+    latent = {"scale": latent_scale, "rows": latent_chunk, "dtype": latent_dtype}
+    found = _of_signals(found, value_range, latent, checkpointing)
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -152,9 +160,9 @@ def load_prior(
     denoiser.provenance, denoiser.ecg = {**found.provenance, **stated}, found.ecg
     if found.autoencoder is None:
         return denoiser
-    latent = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
-    latent.provenance = denoiser.provenance
-    return latent
+    both = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
+    both.provenance = denoiser.provenance
+    return both
 
 
 @dataclass(frozen=True)
@@ -235,7 +243,7 @@ def _from_file(path: Path, asked: _Asked) -> Pretrained:
     if path.suffix in (".pkl", ".pickle"):
         raise CheckpointError(
             f"{path} is a pickle, which may run code when it is read: refused",
-            hint="load it with the library that wrote it, and pass the module",
+            hint="load it with the library that wrote it; " + to_load_prior("the module"),
         )
     if path.suffix not in (".safetensors", *_CHECKPOINTS):
         raise CheckpointError(
@@ -270,22 +278,24 @@ def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:
     if card.format == "diffusers":
         wanted = (card.member,) if card.member else WEIGHTS
         folder = fetch_repository(card.source, revision=card.revision, weights=wanted)
-        found = load_diffusers(folder, name=card.name)
-        if card.sha256 and found.provenance["sha256"] != card.sha256:
-            raise hub.other_sum(card.source, found.provenance["sha256"], card.sha256)
-        return found
+        weights = unet_weights(folder)
+        if card.sha256 and (got := sha256_of(weights)) != card.sha256:
+            place = weights.resolve()  # a link in the cache of the library, to the file that it would take again
+            raise hub.other_sum(card.source, got, card.sha256, remove=place)
+        return load_diffusers(folder, name=card.name)
     known = PUBLIC.get(card.name)
     return replace(_from_file(hub.fetch(card), replace(asked, network=asked.network or known)), name=card.name)
 
 
 def _of_signals(
-    found: Pretrained, value_range: tuple[float, float] | None, scale: float | None, rows: int | None
+    found: Pretrained, value_range: tuple[float, float] | None, latent: dict[str, Any], checkpointing: bool
 ) -> Pretrained:
-    """A prior whose signals are in another range, or whose autoencoder scales latents or takes rows otherwise."""
+    """A prior whose signals are in another range, or whose autoencoder has these settings; None changes nothing."""
     if isinstance(found.autoencoder, NetworkAutoencoder):
-        changed = found.autoencoder.changed(value_range=value_range, scale=scale, rows=rows)
+        changed = found.autoencoder.changed(value_range=value_range, checkpointing=checkpointing, **latent)
         return replace(found, autoencoder=changed)
-    for name, value in (("latent_scale", scale), ("latent_chunk", rows)):
-        if value is not None:
+    names = {"scale": "latent_scale", "rows": "latent_chunk", "dtype": "latent_dtype"}
+    for key, name in names.items():
+        if latent[key] is not None:
             raise ConfigError(f"{name} belongs to a prior of latents, which this is not", hint="leave it out")
     return found if value_range is None else replace(found, value_range=value_range)

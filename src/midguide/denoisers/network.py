@@ -12,7 +12,7 @@ from midguide import kernels
 from midguide.autodiff import checkpointed, frozen
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ConfigError, ShapeError
-from midguide.nn.layout import device_of, image_layout, lay_out
+from midguide.nn.layout import check_device, device_of, image_layout, lay_out
 from midguide.schedules import Level, Schedule, Time
 
 Conversion = Callable[[Tensor, Tensor, Level], Tensor]
@@ -55,7 +55,7 @@ class NetworkDenoiser(Denoiser):
             `checkpointing` with them.
 
     Raises:
-        ConfigError: unknown prediction, or `chunk` is not positive; at a call, if the network fails.
+        ConfigError: unknown prediction, no such device, or `chunk` is not positive; at a call, if the network fails.
         ShapeError: at the first call, if the output does not have the declared shape.
 
     Example:
@@ -88,6 +88,8 @@ class NetworkDenoiser(Denoiser):
             raise ConfigError(f"unknown prediction {prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {chunk}", hint="leave it out for no limit")
+        if device is not None:
+            check_device(device)
         if isinstance(network, nn.Module):
             frozen(network).to(device=device, dtype=dtype)
         self.network, self.schedule, self.prediction = network, schedule, prediction
@@ -105,7 +107,12 @@ class NetworkDenoiser(Denoiser):
         return self._predict(x, t)[0]
 
     def to(self, device: str) -> Self:
-        """This denoiser, with its weights moved to `device`, and into the memory layout of that place."""
+        """This denoiser, with its weights moved to `device`, and into the memory layout of that place.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        check_device(device)
         if isinstance(self.network, nn.Module):
             self.network.to(device)
         if self.device is not None:  # where inputs are copied to

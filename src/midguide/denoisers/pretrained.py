@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from midguide.denoisers.base import Autoencoder
+from midguide.denoisers.pickles import foreign_imports
 from midguide.errors import CheckpointError, ConfigError
 from midguide.leads import EcgFormat
 from midguide.nn.registry import Takes
@@ -27,6 +28,7 @@ _AVERAGED = ("ema", "ema_state_dict", "model_ema")
 _LAST = ("state_dict", "model_state_dict", "model")
 _STARTS = (b"PK", b"\x80")  # a zip archive; a pickle, as torch wrote before 1.6
 _SHOWN = 3
+_ALONE = "ask its author for the weights alone, as safetensors or as a state dict saved by torch.save as it is"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +62,11 @@ class Pretrained:
     autoencoder: Autoencoder | None = None
     ecg: EcgFormat | None = None
     takes: Takes | None = None
+
+
+def to_load_prior(what: str) -> str:
+    """The hint to pass something that Python has and a command line has not."""
+    return f"pass {what} to load_prior; on the command line name a function that does: --prior own.py:function"
 
 
 class Ignored:
@@ -200,13 +207,11 @@ def _check_start(path: Path) -> None:
 
 def _refused(path: Path, message: str) -> CheckpointError:
     """The error for a file that torch would only read by running what it says."""
-    wanted = re.search(r"GLOBAL ([\w.]+)", message)
+    named = re.search(r"GLOBAL ([\w.]+)", message)
+    try:
+        wanted = [named[1]] if named else foreign_imports(path)
+    except ValueError as error:
+        return CheckpointError(f"{path} cannot be read: {error}", hint="is the file complete?")
     if wanted:
-        return CheckpointError(
-            f"{path} is refused: reading it would run code, {wanted[1]}",
-            hint="ask its author for the weights alone, as safetensors or a state dict",
-        )
-    return CheckpointError(
-        f"{path} is refused: reading it would run code, or it is damaged",
-        hint="ask its author for the weights alone, as safetensors or a state dict; or is the file incomplete?",
-    )
+        return CheckpointError(f"{path} is refused: reading it would run code, {_first(wanted)}", hint=_ALONE)
+    return CheckpointError(f"{path} is a pickle that torch does not read safely, of a protocol above 3", hint=_ALONE)

@@ -28,6 +28,7 @@ RATIOS = tuple(0.04 * 100 ** (i / 8) for i in range(9))  # of noise to the sprea
 SCALE = 1.5  # a spread of unbounded data outside 1/SCALE to SCALE may be a scale that was forgotten
 CLEANEST = 4  # times at which offsets are judged
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
+RANDOM = "the network gives two answers to one question: is it in training mode, with dropout?"
 LATENT_DIFFUSION = ("vp-scaled-linear:0.00085,0.012",)
 
 
@@ -80,7 +81,7 @@ class PriorReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reading:
+class Reading:
     """One way to use the network.
 
     Args:
@@ -125,22 +126,21 @@ def check_prior(
     if not bool(images.std(correction=0) > 0):
         raise DataError("the data are constant, nothing can be measured on them", hint="give photographs, or draws")
     findings = []
-    if (looks := _range_of(images, denoiser.value_range)) and denoiser.value_range:
+    if (looks := range_of(images, denoiser.value_range)) and denoiser.value_range:
         findings.append(Finding("images", f"values look like {show(looks)}, declared {show(denoiser.value_range)}"))
         images = moved(images, looks, denoiser.value_range)
     with torch.no_grad():
-        levels = tuple(_levels(denoiser, images, seed))
-        if not _repeats(denoiser, images, levels[len(levels) // 2].time):
-            message = "the network gives two answers to one question: is it in training mode, with dropout?"
-            findings.append(Finding("random", message))
-        declared = _Reading(kind="", message="", denoiser=denoiser)
+        levels = tuple(levels_of(denoiser, images, seed))
+        if not repeats(denoiser, images, levels[len(levels) // 2].time):
+            findings.append(Finding("random", RANDOM))
+        declared = Reading(kind="", message="", denoiser=denoiser)
         base = _errors(declared, images, RATIOS, seed)
-        errors = {reading: _tried(reading, images, seed) for reading in _readings(denoiser, images, other)}
-        gains = {reading: _gain(base, error) for reading, error in errors.items()}
+        errors = {reading: tried(reading, images, seed) for reading in _readings(denoiser, images, other)}
+        gains = {reading: gain_of(base, error) for reading, error in errors.items()}
         best = max(gains, key=gains.__getitem__)
         fits_better = gains[best] > THRESHOLD or (best.kind == "schedule" and _everywhere(base, errors[best]))
         used = errors[best] if fits_better else base
-        if _gain(used, torch.ones_like(used)) > THRESHOLD:
+        if gain_of(used, torch.ones_like(used)) > THRESHOLD:
             message = "the network denoises worse than the linear estimator, under any reading: is it trained?"
             findings.append(Finding("untrained", message))
         elif fits_better:
@@ -175,37 +175,42 @@ def network_of(prior: Denoiser) -> NetworkDenoiser:
     return network
 
 
-def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser | None) -> Iterator[_Reading]:
+def _readings(denoiser: NetworkDenoiser, images: Tensor, other: NetworkDenoiser | None) -> Iterator[Reading]:
     """All single changes of the declared conventions but offsets of the label."""
     if other is not None:
         names = ("average (EMA) of the weights", "last weights")
         fits, used = names if denoiser.provenance.get("weights") == "last" else reversed(names)
-        yield _Reading(kind="weights", message=f"errors fit the {fits} in the file, not the {used}", denoiser=other)
+        yield Reading(kind="weights", message=f"errors fit the {fits} in the file, not the {used}", denoiser=other)
     spread = float(images.std(correction=0))
     if denoiser.value_range is None and not 1 / SCALE < spread < SCALE:
         message = f"errors fit data times {1 / spread:.3g}, of unit variance: was the scale of latents forgotten?"
-        yield _Reading(kind="scale", message=message, denoiser=denoiser, view=lambda x: x / spread)
+        yield Reading(kind="scale", message=message, denoiser=denoiser, view=lambda x: x / spread)
+    yield from conventions(denoiser)
+    for limits in RANGES:
+        if denoiser.value_range and limits != denoiser.value_range:
+            message = f"errors fit data in {show(limits)}, declared {show(denoiser.value_range)}"
+            yield Reading(kind="value range", message=message, denoiser=denoiser, view=_mover(denoiser, limits))
+    if len(denoiser.event_shape) == 3 and denoiser.event_shape[0] == 3:
+        message = "errors fit the channels in reverse order: BGR, not RGB"
+        yield Reading(kind="channels", message=message, denoiser=denoiser, view=lambda x: x.flip(1))
+    for words, label in _labels(denoiser):
+        message = f"errors fit a network that is told {words}"
+        yield Reading(kind="label", message=message, denoiser=_changed(denoiser, label=label))
+
+
+def conventions(denoiser: NetworkDenoiser) -> Iterator[Reading]:
+    """The other predictions, and the other schedules."""
     for name in PREDICTIONS:
         if name != denoiser.prediction:
             message = f"errors fit {_article(name)}-prediction, not {denoiser.prediction}"
-            yield _Reading(kind="prediction", message=message, denoiser=_changed(denoiser, prediction=name))
+            yield Reading(kind="prediction", message=message, denoiser=_changed(denoiser, prediction=name))
     others = {name: make() for name, make in SCHEDULES.items()}
     others |= {name: make_schedule(name) for name in LATENT_DIFFUSION}
     for name, schedule in others.items():
         if schedule != denoiser.schedule:
             message = f"errors fit the schedule {name}, not the one declared"
             changed = _changed(denoiser, schedule=schedule, label=_label_of(schedule, like=denoiser))
-            yield _Reading(kind="schedule", message=message, denoiser=changed)
-    for limits in RANGES:
-        if denoiser.value_range and limits != denoiser.value_range:
-            message = f"errors fit data in {show(limits)}, declared {show(denoiser.value_range)}"
-            yield _Reading(kind="value range", message=message, denoiser=denoiser, view=_mover(denoiser, limits))
-    if len(denoiser.event_shape) == 3 and denoiser.event_shape[0] == 3:
-        message = "errors fit the channels in reverse order: BGR, not RGB"
-        yield _Reading(kind="channels", message=message, denoiser=denoiser, view=lambda x: x.flip(1))
-    for words, label in _labels(denoiser):
-        message = f"errors fit a network that is told {words}"
-        yield _Reading(kind="label", message=message, denoiser=_changed(denoiser, label=label))
+            yield Reading(kind="schedule", message=message, denoiser=changed)
 
 
 def _label_of(schedule: Schedule, *, like: NetworkDenoiser) -> Callable[[Time], float]:
@@ -234,10 +239,9 @@ def _offset(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Finding | N
     told = denoiser.label
     shifted = {by: _changed(denoiser, label=lambda t, by=by: told(t) + by) for by in (-2, -1, 0, 1, 2)}
     errors = {
-        by: _errors(_Reading(kind="", message="", denoiser=other), images, ratios, seed)
-        for by, other in shifted.items()
+        by: _errors(Reading(kind="", message="", denoiser=other), images, ratios, seed) for by, other in shifted.items()
     }
-    gains = {by: _gain(errors[0], error) for by, error in errors.items()}
+    gains = {by: gain_of(errors[0], error) for by, error in errors.items()}
     best = max(gains, key=gains.__getitem__)
     if abs(best) != 1 or gains[best] < OFFSET_THRESHOLD:
         return None
@@ -245,7 +249,7 @@ def _offset(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Finding | N
     return Finding("offset", message, math.exp(gains[best]))
 
 
-def _errors(reading: _Reading, images: Tensor, ratios: tuple[float, ...], seed: int) -> Tensor:
+def _errors(reading: Reading, images: Tensor, ratios: tuple[float, ...], seed: int) -> Tensor:
     """Denoising error over that of the linear estimator, shape (ratios, images); NaN at ratios the schedule has not.
 
     The times of a schedule have only nearly these ratios; compared with the linear estimator at the same time that does
@@ -265,7 +269,7 @@ def _errors(reading: _Reading, images: Tensor, ratios: tuple[float, ...], seed: 
     return torch.stack([row.double().cpu() for row in found])
 
 
-def _tried(reading: _Reading, images: Tensor, seed: int) -> Tensor:
+def tried(reading: Reading, images: Tensor, seed: int) -> Tensor:
     """The errors of a reading, infinite where the network refuses what it is told under it."""
     try:
         return _errors(reading, images, RATIOS, seed)
@@ -273,7 +277,7 @@ def _tried(reading: _Reading, images: Tensor, seed: int) -> Tensor:
         return torch.full((len(RATIOS), len(images)), torch.inf, dtype=torch.float64)
 
 
-def _levels(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Iterator[LevelError]:
+def levels_of(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Iterator[LevelError]:
     spread = float(images.std(correction=0))
     for number, ratio in enumerate(RATIOS):
         t = _time(denoiser.schedule, ratio * spread)
@@ -298,7 +302,7 @@ def _linear(ratio: float) -> float:
     return ratio**2 / (1 + ratio**2)
 
 
-def _gain(base: Tensor, other: Tensor) -> float:
+def gain_of(base: Tensor, other: Tensor) -> float:
     """Mean logarithm of the ratio of errors."""
     return float(_gains(base, other).mean())
 
@@ -350,11 +354,11 @@ def _changed(
     )
 
 
-def _repeats(denoiser: NetworkDenoiser, images: Tensor, t: Time) -> bool:
+def repeats(denoiser: NetworkDenoiser, images: Tensor, t: Time) -> bool:
     return torch.allclose(denoiser(images, t), denoiser(images, t), rtol=0.0, atol=0.0, equal_nan=True)
 
 
-def _range_of(images: Tensor, declared: tuple[float, float] | None) -> tuple[float, float] | None:
+def range_of(images: Tensor, declared: tuple[float, float] | None) -> tuple[float, float] | None:
     """The usual range that data look like they are in, if it is not the declared one."""
     if declared is None:
         return None

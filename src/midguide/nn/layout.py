@@ -5,6 +5,31 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from midguide.errors import ConfigError
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        ConfigError: names it, and those that there are.
+
+    Example:
+        >>> check_device("cpu")
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ConfigError(
+            f"cannot compute on the device {device}: {reason}", hint=f"available here: {', '.join(_devices())}"
+        ) from error
+
+
+def _devices() -> list[str]:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()) if found is not None)]
+
 
 def image_layout(device: str | torch.device | None) -> torch.memory_format:
     """Channels last on a GPU, where convolutions want it; contiguous on a CPU.
@@ -21,7 +46,12 @@ def lay_out(network: nn.Module, layout: torch.memory_format) -> None:
 
 
 def move(network: nn.Module, device: str | torch.device) -> None:
-    """Move an image network to a device, into the layout that it is fastest in there."""
+    """Move an image network to a device, into the layout that it is fastest in there.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    check_device(device)
     network.to(device)
     lay_out(network, image_layout(device))
 

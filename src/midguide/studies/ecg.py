@@ -23,7 +23,17 @@ from midguide.operators.base import Operator
 from midguide.problem import Problem
 from midguide.record import digest, fingerprint
 from midguide.rng import stream_seed
-from midguide.studies.files import PRIOR, TRUTH_STEPS, drawn_from, kept, operator_of, prior_of
+from midguide.studies.files import (
+    AS_STATED,
+    PRIOR,
+    TRUTH_STEPS,
+    Dtype,
+    PriorSettings,
+    drawn_from,
+    kept,
+    operator_of,
+    prior_of,
+)
 
 SIMULATOR = "simulator"
 BUILT_IN = (SIMULATOR, PRIOR)
@@ -47,7 +57,8 @@ class EcgProblem:
         operator: a name in `operators.registry.OPERATORS`.
         operator_settings: the operator's own settings.
         operator_seed: seed of what the operator draws.
-        prior: a shipped prior, or a prior's file.
+        prior: what `load_prior` takes: a name, a file, a folder, `own.py:function`.
+        prior_settings: what is said of the prior in place of what it states.
         data: a folder in the layout of PTB-XL; `simulator`, for SIMULATED patients, each fifth of one condition; or
             `prior`, draws of the prior itself, for which the prior is right by construction.
         split: of PTB-XL: train, val or test.
@@ -63,12 +74,13 @@ class EcgProblem:
     operator_settings: Mapping[str, object] = field(default_factory=dict)
     operator_seed: int = 0
     prior: str = "ecg-256"
+    prior_settings: PriorSettings = AS_STATED
     data: str = SIMULATOR
     split: Literal["train", "val", "test"] = "test"
     rate: int = 100
     noise: Literal["none", "gaussian"] = "none"
     sigma_mv: float = 0.05
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma_mv)
@@ -87,7 +99,7 @@ class EcgProblem:
         """What a result depends on besides the prior's file and what `data_digest` holds."""
         data = {"data": "recordings"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
         own = {"operator": self.operator, "noise": self.noise, "sigma_mv": self.sigma_mv, "dtype": self.dtype}
-        return {"type": "EcgProblem", **own, **data}
+        return {"type": "EcgProblem", **own, **data, **self.prior_settings.record()}
 
     def prior_digest(self) -> str:
         """SHA-256 of the prior's file."""
@@ -104,7 +116,9 @@ class EcgProblem:
         Raises:
             DataError: there is no such recording, it is broken, or it does not fit the prior.
         """
-        return self._observed(drawn_from(self.prior, seed) if self.data == PRIOR else self._window(seed), seed)
+        drawn = self.data == PRIOR
+        truth = drawn_from(self.prior, seed, self.prior_settings) if drawn else self._window(seed)
+        return self._observed(truth, seed)
 
     def probe(self, seed: int) -> Problem:
         """The problem of one recording; where that would have to be drawn first, of zeros."""
@@ -149,7 +163,7 @@ class EcgProblem:
 
     @property
     def _denoiser(self) -> NetworkDenoiser | LatentPrior:
-        return prior_of(self.prior, self.dtype)
+        return prior_of(self.prior, self.dtype, self.prior_settings)
 
     def _operator(self, seed: int) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
+from midguide.denoisers.latent import LatentPrior
+from midguide.denoisers.network import NetworkDenoiser
 from midguide.errors import ConfigError, DataError, about
 from midguide.likelihoods import check_sigma, observe, observe_counts
 from midguide.operators.base import Operator
@@ -20,7 +22,17 @@ from midguide.operators.decomposed import Decomposed
 from midguide.problem import Problem
 from midguide.record import digest, fingerprint
 from midguide.rng import stream_seed
-from midguide.studies.files import PRIOR, TRUTH_STEPS, drawn_from, kept, operator_of, prior_of
+from midguide.studies.files import (
+    AS_STATED,
+    PRIOR,
+    TRUTH_STEPS,
+    Dtype,
+    PriorSettings,
+    drawn_from,
+    kept,
+    operator_of,
+    prior_of,
+)
 
 PORTRAIT = "astronaut"
 BUILT_IN = (PRIOR, PORTRAIT)
@@ -40,7 +52,8 @@ class ImageProblem:
         operator_settings: the operator's own settings.
         operator_seed: seed of what the operator draws.
         operator_per_image: every image has an operator of its own, drawn from `operator_seed` and its index.
-        prior: a shipped prior, or a prior's file.
+        prior: what `load_prior` takes: a name, a file, a folder, `own.py:function`.
+        prior_settings: what is said of the prior in place of what it states.
         data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`; or
             `prior`, draws of the prior itself, for which the prior is right by construction.
         noise: `gaussian` or `poisson`.
@@ -56,11 +69,12 @@ class ImageProblem:
     operator_seed: int = 0
     operator_per_image: bool = False
     prior: str = "faces-64"
+    prior_settings: PriorSettings = AS_STATED
     data: str = PRIOR
     noise: Literal["gaussian", "poisson"] = "gaussian"
     sigma_y: float = 0.05
     rate: float | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma_y)
@@ -75,11 +89,11 @@ class ImageProblem:
         data = {"data": "images"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
         instrument = {} if self.operator_per_image else {"instrument": self._operator(0)[1]}
         own = {"operator": self.operator, **instrument, "noise": self.noise, "dtype": self.dtype}
-        return {"type": "ImageProblem", **own, **level, **data}
+        return {"type": "ImageProblem", **own, **level, **data, **self.prior_settings.record()}
 
     def prior_digest(self) -> str:
         """SHA-256 of the prior's file."""
-        return prior_of(self.prior, self.dtype).provenance["sha256"]
+        return self._denoiser.provenance["sha256"]
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the pixels of the image, with its operator where it has its own.
@@ -101,7 +115,7 @@ class ImageProblem:
         """The problem of one image; where that would have to be drawn first, of an image of zeros."""
         if self.data != PRIOR:
             return self.build(seed)
-        return self._observed(torch.zeros(1, *prior_of(self.prior, self.dtype).signal_shape), seed)
+        return self._observed(torch.zeros(1, *self._denoiser.signal_shape), seed)
 
     def _observed(self, truth: Tensor, seed: int) -> Problem:
         operator, _ = self._operator(seed)
@@ -109,13 +123,16 @@ class ImageProblem:
             likelihood = observe(operator, truth, self.sigma_y, seed=seed)
         else:
             likelihood = observe_counts(operator, truth, self.rate, seed=seed)
-        return Problem(prior_of(self.prior, self.dtype), likelihood, truth)
+        return Problem(self._denoiser, likelihood, truth)
+
+    @property
+    def _denoiser(self) -> NetworkDenoiser | LatentPrior:
+        return prior_of(self.prior, self.dtype, self.prior_settings)
 
     def _operator(self, seed: int) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
-        shape = prior_of(self.prior, self.dtype).signal_shape
         own = stream_seed(self.operator_seed, "image", seed) if self.operator_per_image else self.operator_seed
-        made, described = operator_of(self.operator, settings, own, shape)
+        made, described = operator_of(self.operator, settings, own, self._denoiser.signal_shape)
         if made.observations is not None:
             raise ConfigError(
                 f"{self.operator!r} has several operators, a problem one",
@@ -130,7 +147,7 @@ class ImageProblem:
 
     def _pixels(self, seed: int) -> Tensor:
         """The image as bytes, shape (3, H, W)."""
-        shape = prior_of(self.prior, self.dtype).signal_shape
+        shape = self._denoiser.signal_shape
         images = _images(self.data, shape)
         if not 0 <= seed < len(images):
             last = f"0 to {len(images) - 1}" if len(images) > 1 else "0 only"
@@ -139,15 +156,14 @@ class ImageProblem:
 
     def _drawn(self, seed: int) -> Tensor:
         """A draw of the prior in its value range, shape (1, C, H, W)."""
-        low, high = prior_of(self.prior, self.dtype).signal_range or (-1.0, 1.0)
-        return drawn_from(self.prior, seed).clamp(low, high)
+        low, high = self._denoiser.signal_range or (-1.0, 1.0)
+        return drawn_from(self.prior, seed, self.prior_settings).clamp(low, high)
 
     def _loaded(self, seed: int) -> Tensor:
         """The image in the value range and with the channels of the prior, shape (1, C, H, W)."""
-        denoiser = prior_of(self.prior, self.dtype)
-        low, high = denoiser.signal_range or (-1.0, 1.0)
+        low, high = self._denoiser.signal_range or (-1.0, 1.0)
         values = self._pixels(seed).float() / 255
-        if denoiser.signal_shape[0] == 1:
+        if self._denoiser.signal_shape[0] == 1:
             values = torch.einsum("chw,c->hw", values, values.new_tensor(_LUMA))[None]
         return (low + (high - low) * values)[None]
 

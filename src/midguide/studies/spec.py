@@ -212,7 +212,7 @@ def _refusal(problem: ProblemRow, probe: Problem, sampler: SamplerRow) -> str:
     return ""
 
 
-_PRIOR_FILE = re.compile(r"\.safetensors$|\.py:\w+$")
+_PRIOR_FILE = re.compile(r"\.(safetensors|pt|pth|ckpt|bin)$|\.py:\w+$")
 
 
 def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
