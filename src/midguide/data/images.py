@@ -67,7 +67,7 @@ def load_image(
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
         raise DataError(
             f"an image has 1 or 3 channels, events of this prior have shape {tuple(event_shape)}",
-            hint="take a prior of images; signals of other shapes are given to Problem and sample in Python, as tensors",
+            hint="take a prior of images; give signals of other shapes to Problem and sample in Python, as tensors",
         )
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
