@@ -102,7 +102,10 @@ UPSAMPLING: dict[str, Callable[[Tensor, int], Tensor]] = {"replicate": _replicat
 
 @dataclass(frozen=True, eq=False)
 class JPEG(PseudoInvertibleOperator):
-    """The decoded image, shape (B, C, H, W) -> (B, C, H, W), C = 1 (grey: luma only) or 3 (RGB), of any size.
+    """The decoded image, shape (B, C, H, W) -> (B, C, H, W), of any size.
+
+    Three channels are RGB. Any other number are components of their own, each coded as luma: grey, or bands without
+    colours (T.81 allows up to 255).
 
     Values in [-1, 1] go to [0, 255] and to `Y = 0.299 R + 0.587 G + 0.114 B`, `Cb`, `Cr`; chroma is averaged over 2x2
     pixels; 8x8 blocks, incomplete ones filled by repeating the edge, are transformed by the DCT, divided by a table,
@@ -129,7 +132,7 @@ class JPEG(PseudoInvertibleOperator):
 
     Raises:
         ConfigError: the quality is no integer from 1 to 100, a name is unknown, or all entries of the table are zero.
-        ShapeError: x is no image with 1 or 3 channels.
+        ShapeError: x is no batch of images.
 
     Example:
         >>> JPEG(quality=50)(torch.zeros(2, 3, 20, 30)).shape
@@ -157,20 +160,18 @@ class JPEG(PseudoInvertibleOperator):
             raise ConfigError("unclamped tables are zero at quality 100", hint="take quality=99, or tables=standard")
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] not in (1, 3):
+        if x.ndim != 4:
             raise ShapeError(
-                f"a JPEG has events of shape (1, H, W) or (3, H, W), got {tuple(x.shape[1:])}",
-                hint="values are grey or RGB, in [-1, 1]",
+                f"a JPEG has events of shape (channels, H, W), got {tuple(x.shape[1:])}",
+                hint="three channels are RGB, others have no colour; values are in [-1, 1]",
             )
-        levels = 127.5 * (x + 1)
-        if x.shape[1] == 3:
-            levels = _mix(_rgb_to_ycbcr(), levels)
         luma, chroma = self.quantisation().to(x)
-        planes = self._code(levels[:, :1] - 128, luma) + 128
-        if x.shape[1] == 3:
-            planes = torch.cat([planes, self._code_chroma(levels[:, 1:], chroma)], 1)
-            planes = _mix(_rgb_to_ycbcr().inverse(), planes)
-        return planes / 127.5 - 1
+        levels = 127.5 * (x + 1)
+        if x.shape[1] != 3:
+            return (self._code(levels - 128, luma) + 128) / 127.5 - 1
+        levels = _mix(_rgb_to_ycbcr(), levels)
+        planes = [self._code(levels[:, :1] - 128, luma) + 128, self._code_chroma(levels[:, 1:], chroma)]
+        return _mix(_rgb_to_ycbcr().inverse(), torch.cat(planes, 1)) / 127.5 - 1
 
     def pinv(self, y: Tensor) -> Tensor:
         return y

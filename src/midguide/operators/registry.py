@@ -93,7 +93,7 @@ OPERATORS: dict[str, OperatorEntry] = {
     ),
     "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", "nothing"),
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", "nothing"),
-    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", "an image of one or three channels"),
+    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", "an image"),
     "mask-file": OperatorEntry(
         mask.file_inpainting,
         "an image file says what is measured (white)",
