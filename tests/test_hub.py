@@ -198,6 +198,18 @@ def test_the_sum_of_the_first_download_is_recorded_and_holds_from_then_on(card, 
         hub.fetch(card)
 
 
+@pytest.mark.parametrize("record", [None, "", SHA256[:20]])
+def test_a_record_that_an_interrupted_run_left_out_or_incomplete_is_made_again(card, record):
+    path = hub.fetch(card)
+    place = path.with_name("file.pt.sha256")
+    place.unlink() if record is None else place.write_text(record)
+    hub.fetch(card)
+    assert place.read_text().split() == [SHA256]
+    path.write_bytes(CONTENT[:-1])
+    with refused(CheckpointError, "damaged or was changed"):
+        hub.fetch(card)
+
+
 def test_the_sum_of_a_card_goes_before_all(card):
     with refused(CheckpointError, "sha256", "A file that you trust is loaded by its path"):
         hub.fetch(replace(card, sha256="f" * 64))

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import sys
 import urllib.error
@@ -184,10 +185,11 @@ def _fetched(card: Card) -> Path:
     record = path.with_name(f"{path.name}.sha256")
     if not path.exists():
         download(card.source, path, sha256=card.sha256 or _recorded(record))
-        record.write_text(_digest(path) + "\n", encoding="ascii")
-        return path
-    known = card.sha256 or _recorded(record)
-    if known and _digest(path) != known:
+    known, found = card.sha256 or _recorded(record), _digest(path)
+    if known is None:
+        with replacing(record) as temporary:
+            temporary.write_text(found + "\n", encoding="ascii")
+    elif found != known:
         raise CheckpointError(
             f"{path} is damaged or was changed: its sha256 is not {known[:12]}...",
             hint=f"remove {path} and try again; a file that you trust is loaded by its path",
@@ -328,7 +330,9 @@ def _tag(partial: Path) -> Path:
 
 
 def _recorded(record: Path) -> str | None:
-    return record.read_text("ascii").strip() if record.exists() else None
+    """The sum that an earlier download found; None where its record is missing or incomplete."""
+    text = record.read_text("ascii", "replace").strip() if record.exists() else ""
+    return text if re.fullmatch("[0-9a-f]{64}", text) else None
 
 
 def _digest(path: Path) -> str:

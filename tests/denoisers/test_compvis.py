@@ -4,6 +4,7 @@ import sys
 import types
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -220,6 +221,12 @@ def test_a_checkpoint_that_names_the_callback_of_its_trainer_is_read_without_tha
     assert name not in sys.modules
     assert load_prior(tmp_path / "model.ckpt", **ASKED).event_shape == SHAPE
     assert name not in sys.modules
+
+
+@pytest.mark.parametrize("value", [np.float64(0.1), np.float32(2.0), np.int64(3)])
+def test_numbers_of_numpy_beside_the_weights_are_passed_over(state, tmp_path, value):
+    torch.save({"state_dict": state, "best": value}, tmp_path / "model.ckpt")
+    assert load_prior(tmp_path / "model.ckpt", **ASKED).event_shape == SHAPE
 
 
 @pytest.mark.parametrize("kind", ["vq", "kl"])

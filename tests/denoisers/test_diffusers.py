@@ -140,9 +140,31 @@ def test_predictions_and_flows_are_read_and_the_unknown_is_refused():
         ({**DDPM, "prediction_type": "noise"}, "unknown prediction_type 'noise'"),
         ({**DDPM, "beta_schedule": "sigmoid"}, "unknown beta_schedule 'sigmoid'"),
         ({"_class_name": "ScoreSdeVeScheduler"}, "ScoreSdeVeScheduler"),
+        ({**DDPM, "prediction_type": "flow_prediction"}, "flow or betas"),
+        ({**DDPM, "use_flow_sigmas": True}, "flow or betas"),
+        ({**DDPM, "timestep_type": "continuous"}, "not one whose networks are known"),
     ):
         with pytest.raises(ConfigError, match=words):
             read_scheduler(config)
+
+
+@pytest.mark.parametrize("kind", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler"])
+def test_a_scheduler_told_to_follow_a_flow_is_one_though_it_has_betas(diffusers, kind):
+    theirs = getattr(diffusers, kind)(prediction_type="flow_prediction", use_flow_sigmas=True)
+    assert read_scheduler(json.loads(theirs.to_json_string())) == (RectifiedFlow(), "flow")
+
+
+def test_a_network_of_classes_is_refused_with_what_to_do(diffusers, tmp_path):
+    network = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(32,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        num_class_embeds=3,
+    )
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="conditioned on a class.*\nhint: fix the class: .*own.py:function"):
+        load_prior(tmp_path)
 
 
 def test_a_flow_network_is_told_a_thousand_times_t(diffusers, unet, tmp_path):

@@ -25,7 +25,7 @@ from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfi
 from midguide.errors import CheckpointError, ConfigError, DataError
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
-PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 BETA_SCHEDULES = {"linear": DiscreteVP.linear, "scaled_linear": DiscreteVP.scaled_linear}
 COSINE = "squaredcos_cap_v2"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -78,6 +78,11 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
     weights = unet_weights(folder)
     schedule, prediction = read_scheduler(_json(_place(folder, "scheduler") / "scheduler_config.json"))
     network = _network(weights, kind)
+    if network.config.num_class_embeds is not None or network.config.class_embed_type is not None:
+        raise ConfigError(
+            f"the network in {folder} is conditioned on a class, which a prior of one law is not told",
+            hint="fix the class: " + to_load_prior("a module that calls the network with class_labels of its own"),
+        )
     channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
     if size is None:
         raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
@@ -143,14 +148,21 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
         ConfigError: a process or a prediction that this package does not know.
     """
     kind = config.get("_class_name", "")
-    if "FlowMatch" in kind:
+    named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
+    flows = bool(config.get("use_flow_sigmas")), named == "flow_prediction"
+    if "FlowMatch" in kind or all(flows):  # betas beside them mean nothing
         return RectifiedFlow(), "flow"
-    if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config:
+    if any(flows):
+        raise ConfigError(
+            f"the scheduler {kind} has prediction_type {named!r} and use_flow_sigmas {flows[0]}: flow or betas?",
+            hint="a network trained on a flow has flow_prediction and true; correct scheduler_config.json",
+        )
+    other_labels = config.get("timestep_type", "discrete") != "discrete"
+    if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config or other_labels:
         raise ConfigError(
             f"the scheduler {kind or 'of no class'} is not one whose networks are known",
             hint="load the network yourself; " + to_load_prior("it with prediction, schedule and event_shape"),
         )
-    named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
     if named not in PREDICTION_TYPES:
         raise ConfigError(f"unknown prediction_type {named!r}", hint=f"known: {', '.join(PREDICTION_TYPES)}")
     schedule = _discrete(config)

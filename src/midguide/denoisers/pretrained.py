@@ -70,10 +70,21 @@ def to_load_prior(what: str) -> str:
 
 
 class Ignored:
-    """Stands for the classes of other libraries that training checkpoints name without needing them for weights."""
+    """Stands for what training checkpoints of other libraries name without needing it for weights."""
+
+    def __init__(self, *arguments: object) -> None:
+        """Takes what the other takes, and keeps nothing."""
+
+    def __setstate__(self, state: object) -> None:
+        """Keeps nothing."""
 
 
-_NAMED = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",)
+_NAMED = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",  # the best loss, say
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
 
 
 @dataclass(frozen=True)
