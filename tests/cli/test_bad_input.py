@@ -177,8 +177,9 @@ def test_operator_that_the_sampler_cannot_use(refused, monkeypatch):
     refused("--sampler", "svd-only", operator="motion-blur", says=("NeedsSVD", "SVD", "mgps"))
 
 
-def test_measured_needs_measurements_of_the_shape_of_the_image(refused):
-    refused("--measured", operator="super-resolution", says=("--measured",))
+@pytest.mark.parametrize("operator", ["compressed-sensing", "phase-retrieval"])
+def test_measured_needs_measurements_that_are_images(refused, operator):
+    refused("--measured", operator=operator, says=("--measured", "are images", "Python interface"))
 
 
 def test_damaged_prior(refused, tmp_path, prior):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -82,6 +83,17 @@ def test_measured_image_has_no_truth_and_no_scores(reconstruct):
     assert "truth" not in Samples.load("out").tensors
 
 
+@pytest.mark.parametrize(("operator", "size"), [("super-resolution", 4), ("bicubic", 4), ("colorization", 16)])
+def test_a_smaller_measurement_is_given_as_the_image_that_it_is(cli, tmp_path, prior, operator, size):
+    small = tmp_path / "small.png"
+    Image.fromarray(np.full((size, size, 3), 200, np.uint8)).save(small)
+    words = ("--measured", "--operator", operator, "--prior", prior, "--samples", 1, "--steps", 2, "--out", "out")
+    assert cli("reconstruct", small, *words).code == 0
+    y = Samples.load("out").tensors["y"]
+    assert y.shape == (1, 1 if operator == "colorization" else 3, size, size)
+    assert torch.allclose(y, torch.tensor(2 * 200 / 255 - 1))
+
+
 def test_other_operators_write_a_panel(reconstruct):
     for operator in (
         "super-resolution:x16",
@@ -153,7 +165,7 @@ def test_every_registered_operator_is_accepted_and_those_of_recordings_refused(r
 def test_image_that_is_too_large_says_what_to_do_with_its_numbers(reconstruct, tmp_path):
     Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
     result = reconstruct(picture=tmp_path / "large.png")
-    result.assert_mistake("is 50x40, prior is 16x16", "--resize takes its largest centred part, 40x40, to 16x16")
+    result.assert_mistake("is 50x40, expected 16x16", "--resize takes its largest centred part, 40x40, to 16x16")
     assert "--crop TOP,LEFT,16,16" in result.err
     assert "not tiled" in result.err
 

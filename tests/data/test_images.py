@@ -231,7 +231,7 @@ def test_values_without_a_known_white_are_refused(tmp_path: Path, dtype: type) -
 def test_wrong_size_says_both_sizes_and_what_to_do(tmp_path: Path) -> None:
     path = saved(Image.new("RGB", (512, 500)), tmp_path / "a.png")
     message = (
-        r"is 512x500, prior is 64x64 \(width x height\)\nhint: --resize takes its largest centred part, 500x500, to 64"
+        r"is 512x500, expected 64x64 \(width x height\)\nhint: --resize takes its largest centred part, 500x500, to 64"
     )
     with pytest.raises(DataError, match=message):
         load_image(path, (3, 64, 64))

@@ -88,8 +88,9 @@ def reconstruct(
             f"count={instrument.observations} makes an operator for each of several observations, here is one image",
             hint="leave count out; --seed N draws another",
         )
+    shape = _measurement_shape(instrument, denoiser) if measured else denoiser.signal_shape
     pixels = load_image(
-        image, denoiser.signal_shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box
+        image, shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box
     )
     problem = _problem(denoiser, instrument, pixels, sigma, rate, seed, measured)
     level: dict[str, float] = {"sigma": sigma} if rate is None else {"rate": rate}
@@ -133,7 +134,7 @@ def _problem(
     seed: int,
     measured: bool,
 ) -> Problem:
-    """The problem whose truth, or whose measurement, is `pixels`, shape (1, *event)."""
+    """The problem whose truth, or whose measurement, is `pixels`."""
     from midguide.likelihoods import GaussianLikelihood, observe_counts
     from midguide.problem import Problem
 
@@ -141,14 +142,25 @@ def _problem(
         return Problem(denoiser, observe_counts(operator, pixels, rate, seed=seed), pixels)
     if not measured:
         return Problem.simulate(denoiser, operator, pixels, sigma_y=sigma, seed=seed)
-    shape = operator(pixels).shape
-    if shape != pixels.shape:
+    return Problem(denoiser, GaussianLikelihood(operator, pixels, sigma))
+
+
+def _measurement_shape(operator: Operator, denoiser: Denoiser) -> tuple[int, ...]:
+    """The shape of a measurement that an image file can hold: an image, not larger than what it measures.
+
+    Raises:
+        UnsupportedProblem: measurements are no such images.
+    """
+    import torch
+
+    signal = denoiser.signal_shape
+    shape = tuple(operator(torch.zeros(1, *signal)).shape[1:])
+    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] > signal[1] or shape[2] > signal[2]:
         raise UnsupportedProblem(
-            f"--measured needs an operator whose measurements have the shape of the image, "
-            f"here {tuple(pixels.shape[1:])} becomes {tuple(shape[1:])}",
+            f"--measured needs an operator whose measurements are images, here {signal} becomes {shape}",
             hint="leave --measured out to simulate the measurement, or use the Python interface",
         )
-    return Problem(denoiser, GaussianLikelihood(operator, pixels, sigma))
+    return shape
 
 
 def _parse_crop(text: str | None) -> tuple[int, int, int, int] | None:

@@ -44,7 +44,7 @@ def load_image(
 
     Args:
         path: a PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or JPEG 2000 file with one opaque image.
-        event_shape: shape of the prior's events, (C, H, W) with C = 1 or 3.
+        event_shape: shape of the prior's events, or of a measurement, (C, H, W) with C = 1 or 3.
         value_range: values of black and white.
         resize: cut the largest centred part with the aspect ratio of the prior and resize it with antialiasing
             (Lanczos, clamped to the range); otherwise the image must have the prior's size.
@@ -81,7 +81,7 @@ def load_image(
         pixels = _resized(pixels, height, width)
     elif pixels.shape[:2] != (height, width):
         raise DataError(
-            f"image {path} is {pixels.shape[1]}x{pixels.shape[0]}, prior is {width}x{height} (width x height)",
+            f"image {path} is {pixels.shape[1]}x{pixels.shape[0]}, expected {width}x{height} (width x height)",
             hint=_how_to_fit(pixels.shape[0], pixels.shape[1], height, width),
         )
     if event_shape[0] == 1:
