@@ -260,7 +260,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(faces, change, words)
 
 def test_sets_need_stored_draws(faces):
     with pytest.raises(ConfigError, match="keep_samples"):
-        load_study(faces, [("set_metrics", ["fid[features=faces-64-classifier]"]), ("keep_samples", False)])
+        load_study(faces, [("set_metrics", ["fid[features=faces-64-classifier,draws=1]"]), ("keep_samples", False)])
 
 
 def test_portrait_is_one_image(prior):

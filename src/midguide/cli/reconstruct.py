@@ -89,9 +89,7 @@ def reconstruct(
             hint="leave count out; --seed N draws another",
         )
     shape = _measurement_shape(instrument, denoiser) if measured else denoiser.signal_shape
-    pixels = load_image(
-        image, shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box
-    )
+    pixels = load_image(image, shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box)
     problem = _problem(denoiser, instrument, pixels, sigma, rate, seed, measured)
     level: dict[str, float] = {"sigma": sigma} if rate is None else {"rate": rate}
     run = runs.Run(

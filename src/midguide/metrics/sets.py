@@ -116,9 +116,9 @@ _SHIPPED = partial(classifier_features, CLASSIFIER)
 _RESIZED = f"features={INCEPTION},resize=299-bilinear"
 
 SET_METRICS: dict[str, SetMetric] = {
-    f"fid[features={CLASSIFIER}]": SetMetric(frechet_distance, _SHIPPED),
-    f"fid[{_RESIZED}]": SetMetric(frechet_distance, inception_features),
-    f"kid[features={CLASSIFIER},subsets=none]": SetMetric(kernel_distance, _SHIPPED),
-    f"kid[{_RESIZED},subsets=none]": SetMetric(kernel_distance, inception_features),
+    f"fid[features={CLASSIFIER},draws=1]": SetMetric(frechet_distance, _SHIPPED),
+    f"fid[{_RESIZED},draws=1]": SetMetric(frechet_distance, inception_features),
+    f"kid[features={CLASSIFIER},subsets=none,draws=1]": SetMetric(kernel_distance, _SHIPPED),
+    f"kid[{_RESIZED},subsets=none,draws=1]": SetMetric(kernel_distance, inception_features),
 }
 """name[protocol] -> a number about many draws together, of (draws, truths). The number of each goes with it."""

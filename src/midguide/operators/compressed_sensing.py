@@ -179,7 +179,7 @@ def gaussian_rows(n: int, count: int, seed: int) -> Matrix:
     """
     if n > LARGEST_DENSE:
         raise ShapeError(
-            f"a dense matrix for {n:,} pixels would take {8e-9 * count * (3 * n + count):.0f} GB, at most "
+            f"a dense matrix for {n:,} pixels would take {8e-9 * count * (3 * n + count):.1g} GB, at most "
             f"{LARGEST_DENSE:,} pixels are taken",
             hint="kind=hartley takes any size and stores no matrix",
         )

@@ -1,4 +1,4 @@
-"""Numbers about all draws of a cell together, such as a Fréchet distance, from the stored draws.
+"""Numbers about the first draws of all images of a cell together, such as a Fréchet distance, from the stored draws.
 
 A number is kept in OUT/sets, named by what it depends on. It has no interval: resampling images repeats some of them,
 which biases distances between sets.
@@ -23,7 +23,7 @@ from midguide.studies.units import Unit, stored
 
 
 class SetValue(NamedTuple):
-    """A metric of one cell, over the draws of `images` of its problems."""
+    """A metric of one cell, over one draw of each of the `images` of its problems."""
 
     problem: str
     sampler: str
@@ -70,13 +70,13 @@ def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
 
 
 def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
-    found: dict[int, list[Samples]] = {}
+    found: dict[int, Samples] = {}
     for unit in units:
         samples = stored(unit, store.samples)
         if samples is None or "truth" not in samples.tensors:
             raise DataError(f"{store.samples / unit.draws_address} holds no draws with their truth")
-        found.setdefault(unit.problem_seed, []).append(samples)
-    draws = torch.cat([samples.draws[0] for group in found.values() for samples in group])
-    truths = torch.cat([group[0].tensors["truth"] for group in found.values()])
+        found.setdefault(unit.problem_seed, samples)
+    draws = torch.cat([samples.draws[0, :1] for samples in found.values()])
+    truths = torch.cat([samples.tensors["truth"] for samples in found.values()])
     problem = units[0].problem.probe(units[0].problem_seed)
     return SET_METRICS[metric](draws, truths, problem.denoiser.signal_range or (-1.0, 1.0))
