@@ -62,6 +62,17 @@ def test_the_projection_is_orthogonal_and_keeps_what_was_observed():
     assert torch.equal(with_einthoven(nine)[:, 3:], nine[:, 3:])
 
 
+def test_what_was_observed_may_differ_from_time_to_time():
+    nine, observed = noise(2, 9, 8), torch.zeros(2, 9, 8, dtype=torch.bool)
+    sets = [names for count in range(4) for names in itertools.combinations(MODELLED[:3], count)]  # eight
+    for time, names in enumerate(sets):
+        for name in names:
+            observed[:, MODELLED.index(name), time] = True
+    got = with_einthoven(nine, observed)
+    for time, names in enumerate(sets):
+        assert torch.equal(got[..., time : time + 1], with_einthoven(nine[..., time : time + 1], names))
+
+
 @pytest.mark.parametrize("pair", list(itertools.combinations(LIMB, 2)))
 def test_any_two_limb_leads_determine_all_six(pair):
     twelve = twelve_leads(with_einthoven(noise(9, 30)))

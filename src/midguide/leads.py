@@ -158,7 +158,7 @@ def twelve_leads(nine: Tensor) -> Tensor:
     return torch.cat([nine[..., :3, :], augmented @ nine[..., :2, :], nine[..., 3:, :]], dim=-2)
 
 
-def with_einthoven(nine: Tensor, observed: Collection[str] = ()) -> Tensor:
+def with_einthoven(nine: Tensor, observed: Collection[str] | Tensor = ()) -> Tensor:
     """The nearest nine leads with III = II - I, where observed limb leads keep their values.
 
     With the residual `r = I + III - II` the projection takes `r/m` from each of the m limb leads that may change (of
@@ -166,17 +166,19 @@ def with_einthoven(nine: Tensor, observed: Collection[str] = ()) -> Tensor:
 
     Args:
         nine: in the order of `MODELLED`, shape (..., 9, time).
-        observed: leads whose values stay.
+        observed: leads whose values stay; or which values do, boolean, broadcastable to `nine`.
 
     Returns:
         The same shape; III is II - I to the last bit.
     """
     _check_nine(nine)
-    free = [i for i, name in enumerate(MODELLED[:3]) if name not in observed] or [0, 1, 2]
+    if not isinstance(observed, Tensor):
+        observed = torch.tensor([name in observed for name in MODELLED], device=nine.device)[:, None]
+    known = observed[..., :3, :]
+    free = (~known | known.all(-2, keepdim=True)).to(nine.dtype)
     signs = torch.tensor([1.0, -1.0, 1.0], dtype=nine.dtype, device=nine.device)[:, None]
     residual = nine[..., 0:1, :] + nine[..., 2:3, :] - nine[..., 1:2, :]
-    moves = torch.zeros_like(signs)
-    moves[free] = signs[free] / len(free)
+    moves = signs * free / free.sum(-2, keepdim=True)
     first, second = (nine[..., :3, :] - moves * residual)[..., :2, :].unbind(-2)
     limb = torch.stack([first, second, second - first], dim=-2)
     return torch.cat([limb, nine[..., 3:, :]], dim=-2)

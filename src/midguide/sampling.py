@@ -22,6 +22,7 @@ from midguide import __version__
 from midguide.denoisers.base import Denoiser
 from midguide.errors import CheckpointError, ConfigError, NumericalError
 from midguide.files import replacing
+from midguide.leads import with_einthoven
 from midguide.observers import Event, Observer
 from midguide.problem import Problem
 from midguide.record import describe, fingerprint
@@ -130,6 +131,8 @@ def sample(
 def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
     drawn = torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape)
+    if problem.denoiser.ecg is not None:  # for methods that do not end with an answer of the denoiser
+        drawn = with_einthoven(drawn)
     if problem.autoencoder is None:
         return drawn, {}
     with torch.no_grad():
@@ -143,6 +146,7 @@ class CountedDenoiser(Denoiser):
     def __init__(self, inner: Denoiser) -> None:
         self.inner = inner
         self.schedule, self.event_shape, self.value_range = inner.schedule, inner.event_shape, inner.value_range
+        self.ecg = inner.ecg
         self.forwards = 0
         self.vjps = 0
 

@@ -125,7 +125,7 @@ def test_recordings_drawn_together_have_the_draws_of_each_alone(hearts, tmp_path
 
 
 @pytest.mark.parametrize("operator", ["ecg-missing-block", "ecg-missing-leads"])
-@pytest.mark.parametrize("name", ["mgps", "dps", "pgdm", "ddnm-plus", "ddrm", "diffpir", "unconditional"])
+@pytest.mark.parametrize("name", ["mgps", "dps", "pgdm", "ddnm-plus", "ddrm", "diffpir", "red-diff", "unconditional"])
 def test_draws_satisfy_einthoven_though_the_network_has_learned_nothing(ecg_prior, operator, name):
     """Measured with noise, so that the known leads contradict each other by 0.1 mV."""
     problem = kind(ecg_prior, operator=operator, noise="gaussian").build(0)

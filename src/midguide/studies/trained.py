@@ -57,9 +57,8 @@ class TrainedDiff:
         network.network.to(y.device)
         asked = replace(problem, denoiser=network.denoiser(y, observed))
         drawn = sample(Unconditional(steps=self.steps), asked, n, seed=seeds)
-        given, known = y[:, None], observed[:, None]
-        whole = with_einthoven(torch.where(known, given, drawn.draws))
-        return replace(drawn, draws=torch.where(known, given, whole))
+        known = observed[:, None]
+        return replace(drawn, draws=with_einthoven(torch.where(known, y[:, None], drawn.draws), known))
 
 
 @kept(4)
