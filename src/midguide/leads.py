@@ -121,6 +121,25 @@ def determined(leads: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in TWELVE if name in known)
 
 
+def modelled(leads: Collection[str]) -> tuple[str, ...]:
+    """The leads of a prior that are known where these are, in its order.
+
+    Raises:
+        ConfigError: an augmented lead is alone among the limb leads; it shows none of the prior's.
+
+    Example:
+        >>> modelled(["II", "aVR", "V1"])
+        ('I', 'II', 'III', 'V1')
+    """
+    known = determined(leads)
+    if "I" not in known and any(name not in MODELLED for name in leads):
+        raise ConfigError(
+            f"one augmented lead alone, as in {','.join(leads)!r}, shows none of the prior's leads",
+            hint="observe a second limb lead with it, or leave it out",
+        )
+    return tuple(name for name in MODELLED if name in known)
+
+
 def limb_leads(signal: Tensor, leads: Sequence[str]) -> Tensor:
     """I and II by least squares from two or more limb leads.
 
@@ -158,7 +177,7 @@ def twelve_leads(nine: Tensor) -> Tensor:
     return torch.cat([nine[..., :3, :], augmented @ nine[..., :2, :], nine[..., 3:, :]], dim=-2)
 
 
-def with_einthoven(nine: Tensor, observed: Collection[str] = ()) -> Tensor:
+def with_einthoven(nine: Tensor, observed: Collection[str] | Tensor = ()) -> Tensor:
     """The nearest nine leads with III = II - I, where observed limb leads keep their values.
 
     With the residual `r = I + III - II` the projection takes `r/m` from each of the m limb leads that may change (of
@@ -166,17 +185,18 @@ def with_einthoven(nine: Tensor, observed: Collection[str] = ()) -> Tensor:
 
     Args:
         nine: in the order of `MODELLED`, shape (..., 9, time).
-        observed: leads whose values stay.
+        observed: leads whose values stay; or which values do, boolean, shape (9, time).
 
     Returns:
         The same shape; III is II - I to the last bit.
     """
     _check_nine(nine)
-    free = [i for i, name in enumerate(MODELLED[:3]) if name not in observed] or [0, 1, 2]
+    stay = observed if isinstance(observed, Tensor) else torch.tensor([[name in observed] for name in MODELLED])
+    free = ~stay[:3].to(nine.device)
+    free = free | ~free.any(0)
     signs = torch.tensor([1.0, -1.0, 1.0], dtype=nine.dtype, device=nine.device)[:, None]
     residual = nine[..., 0:1, :] + nine[..., 2:3, :] - nine[..., 1:2, :]
-    moves = torch.zeros_like(signs)
-    moves[free] = signs[free] / len(free)
+    moves = signs * free / free.sum(0)
     first, second = (nine[..., :3, :] - moves * residual)[..., :2, :].unbind(-2)
     limb = torch.stack([first, second, second - first], dim=-2)
     return torch.cat([limb, nine[..., 3:, :]], dim=-2)

@@ -132,8 +132,9 @@ def _run(
     if form is None:
         raise ConfigError(f"{prior} is no prior of electrocardiograms", hint="train one: see priors/ecg-256.toml")
     denoiser = load_prior(prior)
-    window = ecg_problem.window(recording, form, denoiser.event_shape[1], start)
-    observed = ecg_problem.observed(window, leads, hide, form)
+    given = ecg_problem.given(recording, leads)
+    window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)
+    observed = ecg_problem.observed(known, hide, form)
     run = runs.Run(
         problem=ecg_problem.problem(denoiser, window, observed, form, settings["sigma_mv"]),
         sampler=make_sampler(settings["sampler"], {"steps": settings["steps"]}),
@@ -142,7 +143,8 @@ def _run(
         out=folder,
         labels={"sampler": settings["sampler"], "prior": output.prior_label(prior), "record": recording.name},
     )
-    output.note(WARNING)
+    for line in (*ecg_problem.remarks(given, leads, known, form), WARNING):
+        output.note(line)
     drawn = runs.draw(run)
     drawn_mv = form.unit_mv * drawn.draws[0, ..., : window.shape[1]].double()
     nine = ecg_problem.completed(drawn_mv, window, observed)

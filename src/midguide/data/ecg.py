@@ -93,8 +93,9 @@ def load_recording(
 def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
     """A recording in the leads, at the rate and after the high-pass of a prior.
 
-    Limb leads are made to agree: I and II by least squares from all limb leads there are, III = II - I. Resampling is
-    polyphase with mirrored ends; the high-pass is a Butterworth filter of order 5, run forwards and backwards.
+    Limb leads are made to agree: at any time I and II by least squares from all limb leads there are, III = II - I; one
+    that is alone stays as it is. Resampling is polyphase with mirrored ends; the high-pass is a Butterworth filter of
+    order 5, run forwards and backwards.
 
     Args:
         recording: any leads at any rate that is not below the prior's.
@@ -116,10 +117,13 @@ def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
     for name in MODELLED:
         if name in recording.leads:
             nine[MODELLED.index(name)] = recording.signal[recording.leads.index(name)]
-    limb = _usable_limb_leads(recording)
-    if len(limb) >= 2:
-        nine[:2] = limb_leads(recording.signal[[recording.leads.index(name) for name in limb]], limb)
-        nine[2] = nine[1] - nine[0]
+    limb = [row for row, name in enumerate(recording.leads) if name in LIMB]
+    known = recording.signal[limb].isfinite()
+    for pattern in known.unique(dim=1).T if len(limb) >= 2 else ():
+        rows, times = [row for row, there in zip(limb, pattern, strict=True) if there], (known.T == pattern).all(1)
+        if len(rows) >= 2:
+            nine[:2, times] = limb_leads(recording.signal[rows][:, times], [recording.leads[row] for row in rows])
+            nine[2, times] = nine[1, times] - nine[0, times]
     return torch.from_numpy(_processed(nine.numpy(), recording.rate_hz, form))
 
 
@@ -143,8 +147,14 @@ def check_complete(recording: Recording, *, seconds: float | None = None, leads:
         gaps = int(torch.isnan(row).sum())
         if gaps:
             raise DataError(f"{recording.name}: lead {name} has {gaps} missing values (NaN)", hint="leave it out")
-        if float(row.max() - row.min()) < FLAT_MV:
+        if is_flat(row):
             raise DataError(f"{recording.name}: lead {name} is flat", hint="leave the recording or the lead out")
+
+
+def is_flat(lead: Tensor) -> bool:
+    """Whether the values of a lead (mV, shape (time,), NaN where there is none) move by less than `FLAT_MV`."""
+    known = lead[lead.isfinite()]
+    return len(known) > 0 and float(known.max() - known.min()) < FLAT_MV
 
 
 def resampled(signal: np.ndarray, rate_hz: float, new_rate_hz: float) -> np.ndarray:
@@ -165,14 +175,6 @@ def high_passed(signal: np.ndarray, rate_hz: float, cut_hz: float) -> np.ndarray
         return signal
     sections = _high_pass(rate_hz, cut_hz)
     return np.asarray(sosfiltfilt(sections, signal, axis=-1, padtype="even", padlen=signal.shape[-1] - 1))
-
-
-def _usable_limb_leads(recording: Recording) -> list[str]:
-    """Limb leads without gaps where there are two of them, else all that hold anything."""
-    gaps = torch.isnan(recording.signal)
-    limb = [(name, row) for name, row in zip(recording.leads, gaps, strict=True) if name in LIMB and not row.all()]
-    whole = [name for name, row in limb if not row.any()]
-    return whole if len(whole) >= 2 else [name for name, _ in limb]
 
 
 def _processed(signal: np.ndarray, rate_hz: float, form: EcgFormat) -> np.ndarray:
