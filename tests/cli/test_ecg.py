@@ -180,6 +180,24 @@ def test_mistakes_are_one_line(ecg, record, words, says):
     ecg("reconstruct", record, *words).assert_mistake(says)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rate", "250"], "says 100 samples per second, not 250"),
+        (["--rate", "nan"], "says 100 samples per second, not nan"),
+        (["--unit", "uV"], "a WFDB record, whose header names its units"),
+    ],
+)
+def test_a_wfdb_header_is_not_contradicted(ecg, tmp_path, words, says):
+    write_wfdb(tmp_path, "one", simulate(1, seconds=3.0, rate_hz=100.0))
+    ecg("reconstruct", "one", "--leads", "I", *words).assert_mistake(says)
+
+
+def test_a_rate_may_repeat_what_a_wfdb_header_says(tmp_path):
+    write_wfdb(tmp_path, "one", simulate(1, seconds=3.0, rate_hz=100.0))
+    assert load_recording(tmp_path / "one", rate_hz=100.0).rate_hz == 100.0
+
+
 def test_a_lead_that_was_not_recorded_cannot_be_given(ecg, tmp_path):
     whole = simulate(1, seconds=3.0, rate_hz=100.0)
     write_csv(tmp_path / "one.csv", type(whole)("one", whole.signal[:1], ("I",), 100.0))
@@ -214,12 +232,16 @@ def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path
     assert result.code == 0
     assert "left out record 4: there is no recording" in result.err
     assert "on 2 recordings of data, 1 held out" in result.err
+    strict = cli("train", "tiny.toml", "--data", "data", "--strict", "--out", "strict")
+    strict.assert_mistake("there is no recording data/records100/00004_lr")
     prior = tmp_path / "trained/prior.safetensors"
     words = ("--prior", prior, "--hide", "0-0.16", "--steps", 3, "--samples", 2, "--out", "out")
     assert cli("ecg", "demo", *words).code == 0
     cli("train", "tiny.toml", "--data", "data", "--held-out", "data", "--out", "o").assert_mistake(
         "--held-out is for images"
     )
+    (tmp_path / "images.toml").write_text("steps = 2\n")
+    cli("train", "images.toml", "--data", "data", "--strict").assert_mistake("--strict is for electrocardiograms")
     (tmp_path / "tiny.toml").write_text(recipe + "pools = [3]\n")
     cli("train", "tiny.toml", "--data", "data", "--out", "o").assert_mistake("takes multiples of 3")
 

@@ -61,7 +61,9 @@ def reconstruct(
     ] = None,
     start: Annotated[float, typer.Option(metavar="S", help="Where the window begins, in seconds.")] = 0.0,
     rate: Annotated[float | None, typer.Option(metavar="HZ", help="Samples per second, if the file is silent.")] = None,
-    unit: Annotated[str, typer.Option(metavar="{mV|uV|V}", help="Of a .csv, .tsv or .npy.")] = "mV",
+    unit: Annotated[
+        str | None, typer.Option(metavar="{mV|uV|V}", help="Of a .csv, .tsv or .npy; mV by default.")
+    ] = None,
     prior: Prior = PRIOR,
     sampler: Annotated[str, typer.Option(metavar="NAME[:PRESET]", help="`midguide list samplers`.")] = SAMPLER,
     steps: Steps = STEPS,

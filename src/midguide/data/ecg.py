@@ -56,38 +56,44 @@ class Recording:
 
 
 def load_recording(
-    path: str | Path, *, rate_hz: float | None = None, unit: str = "mV", leads: Sequence[str] | None = None
+    path: str | Path, *, rate_hz: float | None = None, unit: str | None = None, leads: Sequence[str] | None = None
 ) -> Recording:
     """Read a WFDB record, a CSV or a NumPy file.
 
     Args:
         path: a WFDB record (with or without `.hea` or `.dat`); a `.csv` or `.tsv` with a header of lead names, and
             perhaps a column `time` in seconds; a `.npy` of shape (leads, time).
-        rate_hz: samples per second of a NumPy file, or of a CSV without a column of times.
-        unit: of the numbers of a CSV or NumPy file: mV, uV or V; WFDB headers name theirs.
+        rate_hz: samples per second of a NumPy file, or of a CSV without a column of times; it may repeat what a file
+            says, not contradict it.
+        unit: of the numbers of a CSV or NumPy file: mV (the default), uV or V; WFDB headers name theirs.
         leads: rows of a NumPy file; by default nine are I, II, III, V1 to V6, and twelve are in the usual order.
 
     Raises:
-        DataError: no such file, damaged, of an unknown rate or unit, with an unknown lead or one that stands twice,
-            or with amplitudes that no heart has.
+        ConfigError: there is no such unit, or one is given for a WFDB record.
+        DataError: no such file, damaged, of an unknown rate or unit, of another rate than the given one, with an
+            unknown lead or one that stands twice, or with amplitudes that no heart has.
 
     Example:
         >>> load_recording("records100/00000/00001_lr").leads  # doctest: +SKIP
         ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
     """
-    path = Path(path)
-    if unit.lower() not in MILLIVOLTS:
+    path, scale = Path(path), MILLIVOLTS.get((unit or "mV").lower())
+    if scale is None:
         raise ConfigError(f"unknown unit {unit!r}", hint="mV, uV or V")
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
             names, values, rate = _read_csv(path, rate_hz)
         elif path.suffix.lower() == ".npy":
             names, values, rate = _read_npy(path, rate_hz, leads)
+        elif unit is not None:
+            raise ConfigError(
+                f"{path} is a WFDB record, whose header names its units; got the unit {unit}", hint="leave --unit out"
+            )
         else:
-            return _checked(path.with_suffix("").name, *_read_wfdb(path))
+            return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}", hint="check the path") from error
-    return _checked(path.name, names, values * MILLIVOLTS[unit.lower()], rate)
+    return _checked(path.name, names, values * scale, rate)
 
 
 def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
@@ -226,7 +232,7 @@ def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float
     return Recording(name, torch.from_numpy(np.ascontiguousarray(signal, np.float64)), leads, float(rate_hz))
 
 
-def _read_wfdb(path: Path) -> tuple[Sequence[str], np.ndarray, float]:
+def _read_wfdb(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndarray, float]:
     """Lead names, millivolts of shape (leads, time), rate."""
     record = path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
     if not record.with_name(record.name + ".hea").is_file():
@@ -244,6 +250,10 @@ def _read_wfdb(path: Path) -> tuple[Sequence[str], np.ndarray, float]:
         raise DataError(f"the WFDB record {record} cannot be read: {reason}", hint="is it complete?") from error
     if signal.shape[1] != length:
         raise DataError(f"{record} has {signal.shape[1]} samples, its header says {length}", hint="is it complete?")
+    if rate_hz is not None and not abs(rate_hz - read.fs) <= 0.01 * read.fs:
+        raise DataError(
+            f"the header of {record} says {read.fs:g} samples per second, not {rate_hz:g}", hint="leave --rate out"
+        )
     unknown = [unit for unit in units if str(unit).lower() not in MILLIVOLTS]
     if unknown:
         raise DataError(f"{record} is in {unknown[0]!r}, not in mV, uV or V", hint="correct the units in its header")
@@ -292,7 +302,7 @@ def _read_csv(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndar
     if not even and rate_hz is None:
         raise DataError(f"the times of {path} are not equally spaced", hint="in seconds; or give the rate with --rate")
     stated = 1 / float(steps.mean()) if even else None
-    if stated and rate_hz is not None and abs(rate_hz - stated) > 0.01 * stated:
+    if stated and rate_hz is not None and not abs(rate_hz - stated) <= 0.01 * stated:
         raise DataError(
             f"the times of {path} are those of {stated:g} samples per second, not of {rate_hz:g}",
             hint="are they in seconds? Leave the rate out, or the times",
