@@ -121,6 +121,25 @@ def determined(leads: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in TWELVE if name in known)
 
 
+def modelled(leads: Collection[str]) -> tuple[str, ...]:
+    """The leads of a prior that are known where these are, in its order.
+
+    Raises:
+        ConfigError: an augmented lead is alone among the limb leads; it shows none of the prior's.
+
+    Example:
+        >>> modelled(["II", "aVR", "V1"])
+        ('I', 'II', 'III', 'V1')
+    """
+    known = determined(leads)
+    if "I" not in known and any(name not in MODELLED for name in leads):
+        raise ConfigError(
+            f"one augmented lead alone, as in {','.join(leads)!r}, shows none of the prior's leads",
+            hint="observe a second limb lead with it, or leave it out",
+        )
+    return tuple(name for name in MODELLED if name in known)
+
+
 def limb_leads(signal: Tensor, leads: Sequence[str]) -> Tensor:
     """I and II by least squares from two or more limb leads.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from midguide.data.ecg import load_recording
+from midguide.data.ecg import load_recording, nine_leads
 from midguide.data.ecg_files import write_csv, write_wfdb
 from midguide.data.ecg_simulator import CONDITIONS, simulate
 from midguide.data.ptbxl import DIAGNOSES
@@ -79,6 +79,64 @@ def test_what_was_given_is_in_every_file_and_einthoven_holds_in_each(ecg, record
     assert all((tmp_path / "out" / name).stat().st_size > 1000 for name in ("ecg-3x4.png", "ecg-12x1.png"))
 
 
+def test_a_given_lead_is_the_recorded_one_whatever_the_hidden_leads_say(ecg, tmp_path):
+    """Limb leads that contradict each other: the given one is not mixed with the hidden ones."""
+    whole = simulate(1, seconds=3.0, rate_hz=100.0)
+    other = whole.signal.clone()
+    other[1:6] += 0.3 * torch.sin(torch.arange(300) / torch.arange(2, 7)[:, None])
+    for name, signal in (("agree", whole.signal), ("contradict", other)):
+        write_csv(tmp_path / f"{name}.csv", type(whole)(name, signal, TWELVE, 100.0))
+    drawn = []
+    for name in ("agree", "contradict"):
+        result = ecg("reconstruct", f"{name}.csv", "--leads", "I", "--json").json
+        assert result["mae_hidden_mv"] > 0
+        drawn.append(np.load(result["files"]["samples"])["samples_mv"])
+    # The hidden leads reach no sample; the table holds nine decimals.
+    np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-8)
+
+
+def test_flat_leads_are_refused_where_given_and_missing_elsewhere(ecg, tmp_path):
+    whole = simulate(1, seconds=3.0, rate_hz=100.0)
+    flat = whole.signal.clone()
+    flat[[0, TWELVE.index("V3")]] = torch.tensor([[0.0], [0.7]]).double()
+    write_csv(tmp_path / "flat.csv", type(whole)("flat", flat, TWELVE, 100.0))
+    ecg("reconstruct", "flat.csv", "--leads", "I,V2").assert_mistake("lead I is flat", "II, III")
+    result = ecg("reconstruct", "flat.csv", "--hide", "0.32-0.64", "--json")
+    assert "lead I, V3 is flat: taken as missing" in result.err
+    samples = np.load(result.json["files"]["samples"])
+    assert samples["observed"].any(1).tolist() == [name != "V3" for name in TWELVE]
+    # Lead I is that of the other limb leads, not zero.
+    known = nine_leads(whole, EcgFormat())[0, :32]
+    np.testing.assert_allclose(samples["samples_mv"][0, 0, :32], known, atol=1e-8)
+    write_csv(tmp_path / "flat.csv", type(whole)("flat", 0 * flat, TWELVE, 100.0))
+    ecg("reconstruct", "flat.csv").assert_mistake("every lead of flat.csv is flat")
+
+
+def test_an_augmented_lead_alone_is_refused_as_by_the_operator(ecg, record, tmp_path):
+    for leads in ("aVR", "aVR,V1"):
+        ecg("reconstruct", record, "--leads", leads).assert_mistake(f"one augmented lead alone, as in {leads!r}")
+    whole = simulate(1, seconds=3.0, rate_hz=100.0)
+    write_csv(tmp_path / "two.csv", type(whole)("two", whole.signal[[3, 6]], ("aVR", "V1"), 100.0))
+    ecg("reconstruct", "two.csv").assert_mistake("one augmented lead alone")
+    assert ecg("reconstruct", "two.csv", "--leads", "V1").code == 0
+
+
+def test_what_is_hidden_unasked_is_named(ecg, tmp_path):
+    whole = simulate(1, seconds=3.0, rate_hz=100.0)
+    signal = whole.signal[:10].clone()
+    signal[8, 20:45] = torch.nan
+    signal[1, 20:45] = torch.nan  # follows from the other limb leads
+    signal[9] = torch.nan
+    write_csv(tmp_path / "gaps.csv", type(whole)("gaps", signal, TWELVE[:10], 100.0))
+    lines = ecg("reconstruct", "gaps.csv").err.splitlines()
+    notes = [line for line in lines if line.startswith("lead ")]
+    assert notes == [
+        "lead V4, V5, V6 was not recorded: hidden",
+        "lead V3: 25 missing values (0.25 s) are hidden",
+    ]
+    assert "lead " not in ecg("reconstruct", "gaps.csv", "--leads", "I,V1").err
+
+
 def test_a_recording_without_a_truth_has_no_errors_but_a_reconstruction(ecg, tmp_path):
     whole = simulate(1, seconds=3.0, rate_hz=100.0)
     rows = [TWELVE.index(name) for name in ("II", "V5")]
@@ -110,6 +168,8 @@ def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_p
         (["--hide", "0.5-0.9"], "no part of the window of 0.64 s"),
         (["--hide", "soon"], "takes FROM-TO"),
         (["--leads", "I", "--start", "2.5"], "lasts 3 s"),
+        (["--leads", "I", "--start", "nan"], "--start nan is no time"),
+        (["--leads", "I", "--start", "-1"], "--start -1 is no time"),
         (["--leads", "I", "--sigma", "0"], "positive"),
         (["--leads", "I", "--unit", "counts"], "unknown unit"),
         (["--leads", "I", "--unit", "V"], "no heart does"),
@@ -118,6 +178,24 @@ def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_p
 )
 def test_mistakes_are_one_line(ecg, record, words, says):
     ecg("reconstruct", record, *words).assert_mistake(says)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rate", "250"], "says 100 samples per second, not 250"),
+        (["--rate", "nan"], "says 100 samples per second, not nan"),
+        (["--unit", "uV"], "a WFDB record, whose header names its units"),
+    ],
+)
+def test_a_wfdb_header_is_not_contradicted(ecg, tmp_path, words, says):
+    write_wfdb(tmp_path, "one", simulate(1, seconds=3.0, rate_hz=100.0))
+    ecg("reconstruct", "one", "--leads", "I", *words).assert_mistake(says)
+
+
+def test_a_rate_may_repeat_what_a_wfdb_header_says(tmp_path):
+    write_wfdb(tmp_path, "one", simulate(1, seconds=3.0, rate_hz=100.0))
+    assert load_recording(tmp_path / "one", rate_hz=100.0).rate_hz == 100.0
 
 
 def test_a_lead_that_was_not_recorded_cannot_be_given(ecg, tmp_path):
@@ -154,12 +232,16 @@ def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path
     assert result.code == 0
     assert "left out record 4: there is no recording" in result.err
     assert "on 2 recordings of data, 1 held out" in result.err
+    strict = cli("train", "tiny.toml", "--data", "data", "--strict", "--out", "strict")
+    strict.assert_mistake("there is no recording data/records100/00004_lr")
     prior = tmp_path / "trained/prior.safetensors"
     words = ("--prior", prior, "--hide", "0-0.16", "--steps", 3, "--samples", 2, "--out", "out")
     assert cli("ecg", "demo", *words).code == 0
     cli("train", "tiny.toml", "--data", "data", "--held-out", "data", "--out", "o").assert_mistake(
         "--held-out is for images"
     )
+    (tmp_path / "images.toml").write_text("steps = 2\n")
+    cli("train", "images.toml", "--data", "data", "--strict").assert_mistake("--strict is for electrocardiograms")
     (tmp_path / "tiny.toml").write_text(recipe + "pools = [3]\n")
     cli("train", "tiny.toml", "--data", "data", "--out", "o").assert_mistake("takes multiples of 3")
 

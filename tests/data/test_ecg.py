@@ -101,6 +101,14 @@ def test_a_gap_in_one_limb_lead_is_filled_by_the_others(patient):
     assert torch.allclose(got, nine_leads(patient, PLAIN), atol=1e-12)
 
 
+def test_a_gap_in_one_of_two_limb_leads_is_none_in_the_other(patient):
+    signal = patient.signal[[0, 1]].clone()
+    signal[1, 50:90] = torch.nan
+    got = nine_leads(Recording("x", signal, ("I", "II"), 100.0), PLAIN)
+    assert torch.allclose(got[0], nine_leads(patient, PLAIN)[0], atol=1e-12)
+    assert [int(row.isnan().sum()) for row in got[:3]] == [0, 40, 40]
+
+
 def test_gaps_stay_gaps_and_do_not_spread(patient):
     signal = patient.signal.clone()
     signal[7, 120:160] = torch.nan

@@ -61,7 +61,9 @@ def reconstruct(
     ] = None,
     start: Annotated[float, typer.Option(metavar="S", help="Where the window begins, in seconds.")] = 0.0,
     rate: Annotated[float | None, typer.Option(metavar="HZ", help="Samples per second, if the file is silent.")] = None,
-    unit: Annotated[str, typer.Option(metavar="{mV|uV|V}", help="Of a .csv, .tsv or .npy.")] = "mV",
+    unit: Annotated[
+        str | None, typer.Option(metavar="{mV|uV|V}", help="Of a .csv, .tsv or .npy; mV by default.")
+    ] = None,
     prior: Prior = PRIOR,
     sampler: Annotated[str, typer.Option(metavar="NAME[:PRESET]", help="`midguide list samplers`.")] = SAMPLER,
     steps: Steps = STEPS,
@@ -132,8 +134,9 @@ def _run(
     if form is None:
         raise ConfigError(f"{prior} is no prior of electrocardiograms", hint="train one: see priors/ecg-256.toml")
     denoiser = load_prior(prior)
-    window = ecg_problem.window(recording, form, denoiser.event_shape[1], start)
-    observed = ecg_problem.observed(window, leads, hide, form)
+    given = ecg_problem.given(recording, leads)
+    window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)
+    observed = ecg_problem.observed(known, hide, form)
     run = runs.Run(
         problem=ecg_problem.problem(denoiser, window, observed, form, settings["sigma_mv"]),
         sampler=make_sampler(settings["sampler"], {"steps": settings["steps"]}),
@@ -142,7 +145,8 @@ def _run(
         out=folder,
         labels={"sampler": settings["sampler"], "prior": output.prior_label(prior), "record": recording.name},
     )
-    output.note(WARNING)
+    for line in (*ecg_problem.remarks(given, leads, known, form), WARNING):
+        output.note(line)
     drawn = runs.draw(run)
     drawn_mv = form.unit_mv * drawn.draws[0, ..., : window.shape[1]].double()
     nine = ecg_problem.completed(drawn_mv, window, observed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from midguide.data.ecg import Recording, nine_leads
+from midguide.data.ecg import Recording, is_flat, nine_leads
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ConfigError, DataError
 from midguide.leads import (
@@ -17,6 +18,7 @@ from midguide.leads import (
     EcgFormat,
     determined,
     einthoven_error,
+    modelled,
     parse_leads,
     twelve_leads,
     with_einthoven,
@@ -27,50 +29,122 @@ from midguide.operators.mask import Mask
 from midguide.problem import Problem
 
 
-def window(recording: Recording, form: EcgFormat, samples: int, start: float) -> Tensor:
-    """The part of a recording that a prior sees, mV, shape (9, samples); NaN where nothing is known.
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A recording as it is used.
 
-    A recording that is shorter than the prior's samples is seen as a whole, from its start.
+    Args:
+        whole: without the leads that are flat or hold nothing.
+        given: of that, the leads that are given.
+        flat: leads that are not connected.
+        absent: leads that hold nothing, or are not in the file.
+    """
+
+    whole: Recording
+    given: Recording
+    flat: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+def given(recording: Recording, leads: str | None) -> Given:
+    """What a recording has, and what of it is given: the named leads, by default all.
 
     Raises:
+        ConfigError: a lead is unknown, or one augmented lead is the only limb lead that is given.
+        DataError: a named lead is flat or was not recorded, or no lead is left.
+    """
+    rows = dict(zip(recording.leads, recording.signal, strict=True))
+    flat = tuple(name for name in TWELVE if name in rows and is_flat(rows[name]))
+    there = tuple(name for name in TWELVE if name in rows and name not in flat and bool(rows[name].isfinite().any()))
+    wanted = there if leads is None else parse_leads(leads)
+    for what, names in (("is flat", flat), ("was not recorded", set(TWELVE) - {*there, *flat})):
+        lacking = [name for name in wanted if name in names]
+        if lacking:
+            have = ", ".join(there) or "none"
+            raise DataError(f"lead {', '.join(lacking)} {what}", hint=f"name leads that {recording.name} has: {have}")
+    if not there:
+        raise DataError(f"every lead of {recording.name} is flat or empty", hint="is it a recording?")
+    modelled(wanted)
+    whole, some = (
+        replace(recording, leads=names, signal=torch.stack([rows[name] for name in names])) for names in (there, wanted)
+    )
+    known = {*determined(there), *flat}
+    return Given(whole, some, flat, tuple(name for name in TWELVE if name not in known))
+
+
+def window(given: Given, form: EcgFormat, samples: int, start: float) -> tuple[Tensor, Tensor]:
+    """The part of a recording that a prior sees, and which of its values are given.
+
+    What is given comes from the given leads alone; limb leads that are not are made to agree with it. A recording that
+    is shorter than the prior's samples is seen as a whole, from its start.
+
+    Args:
+        given: the recording.
+        form: of the prior.
+        samples: that the prior sees.
+        start: seconds from the beginning.
+
+    Returns:
+        Millivolts, NaN where nothing is known, and booleans, both of shape (9, samples).
+
+    Raises:
+        ConfigError: `start` is no time.
         DataError: the recording ends before the window does.
     """
-    nine, first = nine_leads(recording, form), round(start * form.rate_hz)
+    if not 0 <= start < float("inf"):
+        raise ConfigError(f"--start {start:g} is no time in a recording", hint="seconds from its beginning, as 2.5")
+    some, whole = nine_leads(given.given, form), nine_leads(given.whole, form)
+    nine, known = torch.where(some.isfinite(), some, whole), some.isfinite()
+    agreeing = with_einthoven(nine, known)
+    nine = torch.where(agreeing.isfinite(), agreeing, nine)
+    first = round(start * form.rate_hz)
     if first == 0 and nine.shape[1] < samples:
-        return nine
-    if first < 0 or first + samples > nine.shape[1]:
+        return nine, known
+    if first + samples > nine.shape[1]:
         raise DataError(
-            f"{recording.name} lasts {recording.seconds:g} s, "
+            f"{given.whole.name} lasts {given.whole.seconds:g} s, "
             f"the window is {samples / form.rate_hz:g} s from {start:g} s on",
             hint="choose another --start, or a prior of shorter recordings",
         )
-    return nine[:, first : first + samples]
+    return nine[:, first : first + samples], known[:, first : first + samples]
 
 
-def observed(window: Tensor, leads: str | None, hide: str | None, form: EcgFormat) -> Tensor:
-    """What is given, boolean, shape (9, samples): what was recorded, in the given leads, outside the hidden seconds.
+def observed(known: Tensor, hide: str | None, form: EcgFormat) -> Tensor:
+    """What of the given values is outside the hidden seconds, boolean, shape (9, samples).
 
     Raises:
-        ConfigError: a lead is unknown, or `hide` is no interval of the window.
-        DataError: a given lead was not recorded, nothing is given, or nothing is missing.
+        ConfigError: `hide` is no interval of the window.
+        DataError: nothing is given, or nothing is missing.
     """
-    given = window.isfinite()
-    if leads is not None:
-        wanted = determined(parse_leads(leads))
-        rows = torch.tensor([name in wanted for name in MODELLED])
-        lacking = [name for name, row, known in zip(MODELLED, rows, given, strict=True) if row and not known.any()]
-        if lacking:
-            raise DataError(f"lead {', '.join(lacking)} was not recorded", hint="name leads that the file has")
-        given = given & rows[:, None]
     if hide is not None:
-        first, last = _seconds(hide, window.shape[1] / form.rate_hz)
-        times = torch.arange(window.shape[1]) / form.rate_hz
-        given = given & ~((times >= first) & (times < last))
-    if not bool(given.any()):
+        first, last = _seconds(hide, known.shape[1] / form.rate_hz)
+        times = torch.arange(known.shape[1]) / form.rate_hz
+        known = known & ~((times >= first) & (times < last))
+    if not bool(known.any()):
         raise DataError("no lead is observed in the window", hint="name a lead that was recorded with --leads")
-    if bool(given.all()):
+    if bool(known.all()):
         raise DataError("nothing is missing", hint="hide something: --leads I, or --hide 1.28-2.56")
-    return given
+    return known
+
+
+def remarks(given: Given, leads: str | None, known: Tensor, form: EcgFormat) -> list[str]:
+    """What is hidden although nobody asked for it, in lines.
+
+    Args:
+        given: the recording.
+        leads: those that were named, or None.
+        known: which values of the window are given, shape (9, samples).
+        form: of the prior.
+    """
+    lines = [f"lead {', '.join(given.flat)} is flat: taken as missing"] if given.flat else []
+    if leads is None and given.absent:
+        lines.append(f"lead {', '.join(given.absent)} was not recorded: hidden")
+    rows = modelled(given.given.leads)
+    for name, row in zip(MODELLED, known, strict=True):
+        gaps = int((~row).sum())
+        if name in rows and gaps:
+            lines.append(f"lead {name}: {gaps} missing values ({gaps / form.rate_hz:g} s) are hidden")
+    return lines
 
 
 def problem(denoiser: Denoiser, window: Tensor, observed: Tensor, form: EcgFormat, sigma_mv: float) -> Problem:
@@ -88,12 +162,12 @@ def completed(nine: Tensor, window: Tensor, observed: Tensor) -> Tensor:
         window: shape (9, samples).
         observed: what of it was given, boolean, shape (9, samples).
     """
-    return with_einthoven(torch.where(observed, window, nine), _given(observed))
+    return with_einthoven(torch.where(observed, window, nine), observed)
 
 
 def median(nine: Tensor, observed: Tensor) -> Tensor:
     """The median of completed samples, entry by entry, then made to agree in the limb leads, shape (9, samples)."""
-    return with_einthoven(nine.quantile(0.5, dim=0), _given(observed))
+    return with_einthoven(nine.quantile(0.5, dim=0), observed)
 
 
 def scores(nine: Tensor, window: Tensor, observed: Tensor) -> dict[str, Any]:
@@ -103,11 +177,6 @@ def scores(nine: Tensor, window: Tensor, observed: Tensor) -> dict[str, Any]:
         return names | {"mae_zero_mv": None, "einthoven_max_mv": float(einthoven_error(twelve_leads(nine)).max())}
     zero = mae(torch.zeros(1, len(TWELVE), window.shape[1]), twelve_leads(window), hidden_of_twelve(observed))
     return ecg_scores(nine, window, observed) | {"mae_zero_mv": float(zero)}
-
-
-def _given(observed: Tensor) -> list[str]:
-    """Leads of which anything was given."""
-    return [name for name, row in zip(MODELLED, observed, strict=True) if bool(row.any())]
 
 
 def _seconds(text: str, duration: float) -> tuple[float, float]:

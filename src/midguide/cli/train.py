@@ -35,6 +35,9 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Train on latents of this autoencoder, which becomes part of the prior."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a broken recording of PTB-XL instead of leaving it out.")
+    ] = False,
     out: options.Out = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")] = "cpu",
 ) -> None:
@@ -52,12 +55,13 @@ def train(
     recipe = load_training_config(config)
     folder = output.out_folder(out or output.default_folder(f"train-{recipe.name}"))
     check_device(device)
-    work = job(recipe, data, held_out, autoencoder)
+    work = job(recipe, data, held_out, autoencoder, strict=strict)
     size, rest = len(work.source), len(work.kept)
     output.note(f"training {recipe.name} on {size} {work.what} of {data}, {rest} held out, into {folder}")
     words = ["midguide", "train", config.name, "--data", data.name]
     words += [] if held_out is None else ["--held-out", held_out.name]
     words += [] if autoencoder is None else ["--autoencoder", autoencoder.name]
+    words += ["--strict"] if strict else []
     checkpoint = folder / "checkpoint.pt"
     try:
         with _watched(recipe) as on_step:

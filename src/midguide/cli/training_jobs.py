@@ -59,7 +59,7 @@ class Job(Protocol):
         ...
 
 
-def job(recipe: Recipe, data: Path, held_out: Path | None, autoencoder: Path | None) -> Job:
+def job(recipe: Recipe, data: Path, held_out: Path | None, autoencoder: Path | None, *, strict: bool = False) -> Job:
     """Read the data that a recipe is to be trained on.
 
     Args:
@@ -67,6 +67,7 @@ def job(recipe: Recipe, data: Path, held_out: Path | None, autoencoder: Path | N
         data: folder or zip file of images; folder in the layout of PTB-XL for a recipe of electrocardiograms.
         held_out: images to judge by.
         autoencoder: file of the autoencoder, for a prior of latents.
+        strict: refuse electrocardiograms of which one is broken, instead of leaving it out.
 
     Raises:
         ConfigError: an option does not go with the recipe.
@@ -75,6 +76,8 @@ def job(recipe: Recipe, data: Path, held_out: Path | None, autoencoder: Path | N
     """
     from midguide.training.config import AutoencoderTrainingConfig, ClassifierTrainingConfig
 
+    if strict and (isinstance(recipe, AutoencoderTrainingConfig) or recipe.ecg is None):
+        raise ConfigError("--strict is for electrocardiograms", hint="leave it out: images are never left out")
     if isinstance(recipe, AutoencoderTrainingConfig):
         return _autoencoder(recipe, data, held_out, autoencoder)
     if recipe.ecg is None:
@@ -83,8 +86,8 @@ def job(recipe: Recipe, data: Path, held_out: Path | None, autoencoder: Path | N
         option = "--autoencoder" if held_out is None else "--held-out"
         raise ConfigError(f"{option} is for images", hint="PTB-XL names its own records to validate: fold 9")
     if isinstance(recipe, ClassifierTrainingConfig):
-        return _ecg_classifier(recipe, data)
-    return _ecg_prior(recipe, recipe.ecg, data)
+        return _ecg_classifier(recipe, data, strict=strict)
+    return _ecg_prior(recipe, recipe.ecg, data, strict=strict)
 
 
 @dataclass(frozen=True)
@@ -211,18 +214,20 @@ def _image_prior(recipe: TrainingConfig, data: Path, held_out: Path | None, auto
     return _ImagePrior(recipe, source, kept, autoencoder, coder)
 
 
-def _ecg_prior(recipe: TrainingConfig, form: EcgFormat, data: Path) -> _EcgPrior:
+def _ecg_prior(recipe: TrainingConfig, form: EcgFormat, data: Path, *, strict: bool) -> _EcgPrior:
     """With the recordings of the folds 1 to 8 to train on, and of fold 9 to judge by."""
     from midguide.nn.registry import check_fits
     from midguide.training.sources import Signals
 
     channels = len(form.leads) * (1 if recipe.condition is None else 3)
     check_fits(recipe.network, (channels, recipe.length), "recordings")
-    source, kept = (Signals(split.signals / form.unit_mv, recipe.length) for split in _splits(data, form))
+    source, kept = (
+        Signals(split.signals / form.unit_mv, recipe.length) for split in _splits(data, form, strict=strict)
+    )
     return _EcgPrior(recipe, form, source, kept)
 
 
-def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path) -> _EcgClassifier:
+def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path, *, strict: bool) -> _EcgClassifier:
     """With the recordings of the folds 1 to 8, and of fold 9, whose labels are known."""
     import torch
 
@@ -230,7 +235,7 @@ def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path) -> _EcgClassif
     from midguide.training.classifier import Recordings
 
     parts = []
-    for split in _splits(data, recipe.ecg):
+    for split in _splits(data, recipe.ecg, strict=strict):
         rows = torch.tensor([is_labelled(entry, recipe.targets) for entry in split.entries], dtype=torch.bool)
         known = [entry for entry, row in zip(split.entries, rows, strict=True) if row]
         if not bool(rows.all()):
@@ -239,12 +244,12 @@ def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path) -> _EcgClassif
     return _EcgClassifier(recipe, *parts)
 
 
-def _splits(data: Path, form: EcgFormat) -> Iterator[Split]:
-    """The recordings to train on, and those to judge by; says which are left out."""
+def _splits(data: Path, form: EcgFormat, *, strict: bool) -> Iterator[Split]:
+    """The recordings to train on, and those to judge by; says which are left out, or refuses them."""
     from midguide.data.ptbxl import load_split
 
     for name in ("train", "val"):
-        split = load_split(data, name, form)
+        split = load_split(data, name, form, refuse_broken=strict)
         for record, reason in split.broken.items():
             output.note(f"left out record {record}: {reason}")
         yield split

@@ -56,45 +56,52 @@ class Recording:
 
 
 def load_recording(
-    path: str | Path, *, rate_hz: float | None = None, unit: str = "mV", leads: Sequence[str] | None = None
+    path: str | Path, *, rate_hz: float | None = None, unit: str | None = None, leads: Sequence[str] | None = None
 ) -> Recording:
     """Read a WFDB record, a CSV or a NumPy file.
 
     Args:
         path: a WFDB record (with or without `.hea` or `.dat`); a `.csv` or `.tsv` with a header of lead names, and
             perhaps a column `time` in seconds; a `.npy` of shape (leads, time).
-        rate_hz: samples per second of a NumPy file, or of a CSV without a column of times.
-        unit: of the numbers of a CSV or NumPy file: mV, uV or V; WFDB headers name theirs.
+        rate_hz: samples per second of a NumPy file, or of a CSV without a column of times; it may repeat what a file
+            says, not contradict it.
+        unit: of the numbers of a CSV or NumPy file: mV (the default), uV or V; WFDB headers name theirs.
         leads: rows of a NumPy file; by default nine are I, II, III, V1 to V6, and twelve are in the usual order.
 
     Raises:
-        DataError: no such file, damaged, of an unknown rate or unit, with an unknown lead or one that stands twice,
-            or with amplitudes that no heart has.
+        ConfigError: there is no such unit, or one is given for a WFDB record.
+        DataError: no such file, damaged, of an unknown rate or unit, of another rate than the given one, with an
+            unknown lead or one that stands twice, or with amplitudes that no heart has.
 
     Example:
         >>> load_recording("records100/00000/00001_lr").leads  # doctest: +SKIP
         ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
     """
-    path = Path(path)
-    if unit.lower() not in MILLIVOLTS:
+    path, scale = Path(path), MILLIVOLTS.get((unit or "mV").lower())
+    if scale is None:
         raise ConfigError(f"unknown unit {unit!r}", hint="mV, uV or V")
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
             names, values, rate = _read_csv(path, rate_hz)
         elif path.suffix.lower() == ".npy":
             names, values, rate = _read_npy(path, rate_hz, leads)
+        elif unit is not None:
+            raise ConfigError(
+                f"{path} is a WFDB record, whose header names its units; got the unit {unit}", hint="leave --unit out"
+            )
         else:
-            return _checked(path.with_suffix("").name, *_read_wfdb(path))
+            return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}", hint="check the path") from error
-    return _checked(path.name, names, values * MILLIVOLTS[unit.lower()], rate)
+    return _checked(path.name, names, values * scale, rate)
 
 
 def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
     """A recording in the leads, at the rate and after the high-pass of a prior.
 
-    Limb leads are made to agree: I and II by least squares from all limb leads there are, III = II - I. Resampling is
-    polyphase with mirrored ends; the high-pass is a Butterworth filter of order 5, run forwards and backwards.
+    Limb leads are made to agree: at any time I and II by least squares from all limb leads there are, III = II - I; one
+    that is alone stays as it is. Resampling is polyphase with mirrored ends; the high-pass is a Butterworth filter of
+    order 5, run forwards and backwards.
 
     Args:
         recording: any leads at any rate that is not below the prior's.
@@ -116,10 +123,13 @@ def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
     for name in MODELLED:
         if name in recording.leads:
             nine[MODELLED.index(name)] = recording.signal[recording.leads.index(name)]
-    limb = _usable_limb_leads(recording)
-    if len(limb) >= 2:
-        nine[:2] = limb_leads(recording.signal[[recording.leads.index(name) for name in limb]], limb)
-        nine[2] = nine[1] - nine[0]
+    limb = [row for row, name in enumerate(recording.leads) if name in LIMB]
+    known = recording.signal[limb].isfinite()
+    for pattern in known.unique(dim=1).T if len(limb) >= 2 else ():
+        rows, times = [row for row, there in zip(limb, pattern, strict=True) if there], (known.T == pattern).all(1)
+        if len(rows) >= 2:
+            nine[:2, times] = limb_leads(recording.signal[rows][:, times], [recording.leads[row] for row in rows])
+            nine[2, times] = nine[1, times] - nine[0, times]
     return torch.from_numpy(_processed(nine.numpy(), recording.rate_hz, form))
 
 
@@ -143,8 +153,14 @@ def check_complete(recording: Recording, *, seconds: float | None = None, leads:
         gaps = int(torch.isnan(row).sum())
         if gaps:
             raise DataError(f"{recording.name}: lead {name} has {gaps} missing values (NaN)", hint="leave it out")
-        if float(row.max() - row.min()) < FLAT_MV:
+        if is_flat(row):
             raise DataError(f"{recording.name}: lead {name} is flat", hint="leave the recording or the lead out")
+
+
+def is_flat(lead: Tensor) -> bool:
+    """Whether the values of a lead (mV, shape (time,), NaN where there is none) move by less than `FLAT_MV`."""
+    known = lead[lead.isfinite()]
+    return len(known) > 0 and float(known.max() - known.min()) < FLAT_MV
 
 
 def resampled(signal: np.ndarray, rate_hz: float, new_rate_hz: float) -> np.ndarray:
@@ -165,14 +181,6 @@ def high_passed(signal: np.ndarray, rate_hz: float, cut_hz: float) -> np.ndarray
         return signal
     sections = _high_pass(rate_hz, cut_hz)
     return np.asarray(sosfiltfilt(sections, signal, axis=-1, padtype="even", padlen=signal.shape[-1] - 1))
-
-
-def _usable_limb_leads(recording: Recording) -> list[str]:
-    """Limb leads without gaps where there are two of them, else all that hold anything."""
-    gaps = torch.isnan(recording.signal)
-    limb = [(name, row) for name, row in zip(recording.leads, gaps, strict=True) if name in LIMB and not row.all()]
-    whole = [name for name, row in limb if not row.any()]
-    return whole if len(whole) >= 2 else [name for name, _ in limb]
 
 
 def _processed(signal: np.ndarray, rate_hz: float, form: EcgFormat) -> np.ndarray:
@@ -224,7 +232,7 @@ def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float
     return Recording(name, torch.from_numpy(np.ascontiguousarray(signal, np.float64)), leads, float(rate_hz))
 
 
-def _read_wfdb(path: Path) -> tuple[Sequence[str], np.ndarray, float]:
+def _read_wfdb(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndarray, float]:
     """Lead names, millivolts of shape (leads, time), rate."""
     record = path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
     if not record.with_name(record.name + ".hea").is_file():
@@ -242,6 +250,10 @@ def _read_wfdb(path: Path) -> tuple[Sequence[str], np.ndarray, float]:
         raise DataError(f"the WFDB record {record} cannot be read: {reason}", hint="is it complete?") from error
     if signal.shape[1] != length:
         raise DataError(f"{record} has {signal.shape[1]} samples, its header says {length}", hint="is it complete?")
+    if rate_hz is not None and not abs(rate_hz - read.fs) <= 0.01 * read.fs:
+        raise DataError(
+            f"the header of {record} says {read.fs:g} samples per second, not {rate_hz:g}", hint="leave --rate out"
+        )
     unknown = [unit for unit in units if str(unit).lower() not in MILLIVOLTS]
     if unknown:
         raise DataError(f"{record} is in {unknown[0]!r}, not in mV, uV or V", hint="correct the units in its header")
@@ -290,7 +302,7 @@ def _read_csv(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndar
     if not even and rate_hz is None:
         raise DataError(f"the times of {path} are not equally spaced", hint="in seconds; or give the rate with --rate")
     stated = 1 / float(steps.mean()) if even else None
-    if stated and rate_hz is not None and abs(rate_hz - stated) > 0.01 * stated:
+    if stated and rate_hz is not None and not abs(rate_hz - stated) <= 0.01 * stated:
         raise DataError(
             f"the times of {path} are those of {stated:g} samples per second, not of {rate_hz:g}",
             hint="are they in seconds? Leave the rate out, or the times",

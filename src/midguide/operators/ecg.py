@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.leads import MODELLED, determined, parse_leads
+from midguide.leads import MODELLED, modelled, parse_leads
 from midguide.operators.mask import Mask
 from midguide.rng import Rng
 
@@ -70,13 +70,7 @@ def missing_leads(
     samples = _samples(event_shape)
     if recorded is not None and not 1 <= recorded <= samples:
         raise ConfigError(f"recorded={recorded} of {samples} samples", hint="leave it out where all were recorded")
-    given = parse_leads(observed)
-    known = determined(given)
-    if any(name not in MODELLED for name in given) and "I" not in known:
-        raise ConfigError(
-            f"one augmented lead alone, as in {observed!r}, shows none of the prior's leads",
-            hint="observe a second limb lead with it, or leave it out",
-        )
+    known = modelled(parse_leads(observed))
     rows = torch.tensor([name in known for name in MODELLED])
     times = torch.arange(samples) < (samples if recorded is None else recorded)
     return Mask(rows[:, None] & times)
