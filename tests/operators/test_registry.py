@@ -39,7 +39,7 @@ UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
     ("gaussian-blur-circular", (1, 16, 16), {"std": 30.0}, "kernel of 17x17 is larger than the image of 16x16"),
     ("gaussian-blur-separable", (1, 16, 16), {"std": 30.0}, "kernel of 17x17 is larger than the image of 16x16"),
     ("half-mask", (3, 8, 1), {}, "8x1 has no right half"),
-    ("jpeg", (2, 8, 8), {}, r"events of shape \(1, H, W\) or \(3, H, W\), got \(2, 8, 8\)"),
+    ("jpeg", (8, 8), {}, r"events of shape \(channels, H, W\), got \(8, 8\)"),
     ("mask-file", (3, 8, 9), {}, r"is 8x8 \(height x width\), the images are 8x9"),
     ("motion-blur", (1, 16, 16), {"size": 272.0}, "kernel of 17x17 is larger than the image of 16x16"),
     ("motion-blur-decomposed", (1, 64, 65), {}, "up to 4,096 pixels, got 64x65"),

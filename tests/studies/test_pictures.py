@@ -29,7 +29,7 @@ class MeanDifference:
         self.calls += 1
         if self.fails:
             raise NumericalError("too few")
-        assert draws.shape == (8, 3, 16, 16)  # 4 images, 2 draws each
+        assert draws.shape == (4, 3, 16, 16)  # the first of two draws of each of 4 images
         assert truths.shape == (4, 3, 16, 16)
         return float(draws.mean() - truths.mean())
 
