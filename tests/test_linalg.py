@@ -6,6 +6,7 @@ import pytest
 import scipy.linalg
 import torch
 
+from midguide.errors import ConvergenceWarning
 from midguide.linalg import (
     conjugate_gradients,
     gaussian_kl,
@@ -45,10 +46,20 @@ def test_conjugate_gradients_solve_the_system():
 def test_conjugate_gradients_start_where_they_are_told():
     matrix, b = _covariance(6, 0), _normal(2, 6)
     solution = torch.linalg.solve(matrix, b.mT).mT
-    x = conjugate_gradients(lambda v: v @ matrix, b, start=solution, max_iterations=0)
+    with pytest.warns(ConvergenceWarning, match="have not converged in 0 steps"):
+        x = conjugate_gradients(lambda v: v @ matrix, b, start=solution, tolerance=1e-30, max_iterations=0)
     assert torch.equal(x, solution)
     x = conjugate_gradients(lambda v: v @ matrix, b, start=_normal(2, 6, seed=1), tolerance=1e-13)
     torch.testing.assert_close(x, solution, rtol=1e-10, atol=1e-10)
+
+
+def test_conjugate_gradients_say_when_they_end_too_early():
+    b = torch.ones(2, 8, dtype=torch.float64)
+    b[1, 1:] = 0.0  # an eigenvector: solved in one step
+    scale = torch.logspace(0, 6, 8, dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match="the blur is approximate: .* in 3 steps"):
+        conjugate_gradients(lambda v: scale * v, b, max_iterations=3, what="the blur")
+    conjugate_gradients(lambda v: scale * v, b[1:], max_iterations=3)  # a warning would be an error here
 
 
 def test_conjugate_gradients_row_does_not_depend_on_its_batch():

@@ -51,3 +51,7 @@ class NumericalError(MidguideError):
 
 class DataError(MidguideError):
     """An input file is missing, broken or not what it claims to be."""
+
+
+class ConvergenceWarning(RuntimeWarning):
+    """An iterative solver ended before it reached its tolerance: what it returns is approximate."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from midguide.errors import ConvergenceWarning
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
@@ -34,6 +37,7 @@ def conjugate_gradients(
     start: Tensor | None = None,
     tolerance: float = 1e-6,
     max_iterations: int = 500,
+    what: str = "the solution",
 ) -> Tensor:
     """Solve `M x = b` for each row, with M symmetric positive semi-definite; rows stop on their own.
 
@@ -47,6 +51,10 @@ def conjugate_gradients(
         start: first guess, zero by default.
         tolerance: relative residual at which a row stops.
         max_iterations: most steps of any row.
+        what: is solved for, in words for the warning.
+
+    Warns:
+        ConvergenceWarning: a row has not reached the tolerance after the last step.
 
     References: Hestenes and Stiefel 1952.
     """
@@ -68,6 +76,9 @@ def conjugate_gradients(
         growth = torch.where(running, fresh / torch.where(running, energy, 1.0), 0.0)
         direction = torch.where(per_row(running, x), residual + per_row(growth, x) * direction, direction)
         energy = torch.where(running, fresh, torch.zeros_like(energy))
+    if bool((energy > target).any()):
+        message = f"{what} is approximate: conjugate gradients have not converged in {max_iterations:,} steps"
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
     return x
 
 

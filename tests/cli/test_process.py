@@ -66,6 +66,20 @@ def test_interrupt_in_a_destructor_is_not_lost(tmp_path):
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+def test_warning_is_one_line(tmp_path):
+    script = (
+        "import sys, warnings\n"
+        "from midguide.cli.failures import reported\n"
+        "from midguide.errors import ConvergenceWarning\n"
+        "with reported():\n"
+        "    for _ in range(2):\n"
+        "        warnings.warn('it is approximate', ConvergenceWarning)\n"
+        "    warnings.warn('of another library')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[:2] == ["warning: it is approximate", "<string>:7: UserWarning: of another library"]
+
+
 def test_failing_writes_leave_nothing(tmp_path, prior, image):
     """A limit of 2 kB on every file makes real writes fail, as a full disk does."""
     script = (

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.loading import load_prior
 from midguide.errors import ConfigError, DataError, MidguideError, NumericalError, ShapeError
 from midguide.likelihoods import PoissonLikelihood
+from midguide.nn.unet import UNet, UNetConfig
 from midguide.problem import Problem
 from midguide.record import fingerprint
+from midguide.rng import global_seed
 from midguide.samples import Cost, Samples
 from midguide.studies.execute import run_units
 from midguide.studies.files import PriorSettings
@@ -23,6 +27,8 @@ from midguide.studies.sources import Sampled
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
 from midguide.studies.units import batches, run_batch, stored
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def units_of(study, problem, sampler="DPS"):
@@ -325,3 +331,21 @@ def test_killed_batch_leaves_no_rows_and_finished_ones_stay(faces, tmp_path, mon
     progress = store.progress(study.units)
     assert [unit.sampler_label for unit in progress.done] == ["DPS"] * 3
     assert len(progress.missing) == len(study.units) - 3
+
+
+@pytest.mark.parametrize("profile", ["quick", "cpu", "full"])
+def test_the_face_studies_take_a_prior_of_another_size(profile, tmp_path):
+    """One whose motion blur is too large to be decomposed: samplers that need it are left out of that task only."""
+    config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
+    path = tmp_path / "large.safetensors"
+    with global_seed(0):
+        save_prior(path, UNet(config).state_dict(), PriorSpec(network=config, event_shape=(3, 96, 80)))
+    changes = [("problems.prior", str(path)), ("problems.seeds", [0])]
+    if profile != "quick":
+        with pytest.raises(ShapeError, match="motion-blur instead of motion-blur-decomposed"):
+            load_study(EXPERIMENTS / f"faces-{profile}.toml", changes)
+        changes.append(("problems[motion-blur].operator", "motion-blur:paper"))
+    known = load_study(EXPERIMENTS / f"faces-{profile}.toml")
+    study = load_study(EXPERIMENTS / f"faces-{profile}.toml", changes)
+    cells, others = ({(u.problem_label, u.sampler_label) for u in some.units} for some in (known, study))
+    assert cells - others == (set() if profile == "quick" else {("motion-blur", "DDNM+"), ("motion-blur", "DDRM")})

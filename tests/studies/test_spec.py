@@ -12,6 +12,7 @@ from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
 from midguide.studies import units
 from midguide.studies.expected import load_expected
+from midguide.studies.presets import parse_override
 from midguide.studies.problems import MixtureProblem
 from midguide.studies.sources import FIXED, Sampled
 from midguide.studies.spec import load_study
@@ -174,6 +175,28 @@ def test_a_setting_of_the_command_line_that_no_sampler_takes_is_refused(tiny):
     tiny.write_text(text[: text.index('[[samplers]]\nspec = "ddrm')])
     with pytest.raises(ConfigError, match="samplers.steps matches no sampler"):
         load_study(tiny, [("samplers.steps", 7)])
+
+
+def test_one_row_of_the_grid_is_changed_from_the_command_line(tiny):
+    tiny.write_text(tiny.read_text() + '[[problems]]\nkind = "mixture"\nlabel = "dx = 3"\nseeds = [0]\ndimension = 3\n')
+    changes = [parse_override(text) for text in ("problems[dx = 3].dimension=4", "samplers[DD*].steps=7")]
+    study = load_study(tiny, changes)
+    dimensions = {(unit.problem_label, unit.problem.dimension) for unit in study.units}
+    assert dimensions == {("dx = 2", 2), ("dx = 3", 4)}
+    steps = {unit.sampler_label: unit.source.sampler.steps for unit in study.units if unit.sampler_label != "exact"}
+    assert steps == {"DDRM": 7, "DPS": 5}
+    with pytest.raises(ConfigError, match=r"(?s)problems\[dx\]\.dimension matches no problem.*'dx = 3'"):
+        load_study(tiny, [("problems[dx].dimension", 4)])
+
+
+def test_sampler_that_runs_where_possible_is_left_out_with_the_reason(tiny):
+    tiny.write_text(tiny.read_text() + '[[samplers]]\nspec = "psld"\n')
+    with pytest.raises(UnsupportedProblem, match="PSLD needs"):
+        load_study(tiny)
+    tiny.write_text(tiny.read_text() + "where_possible = true\n")
+    study = load_study(tiny)
+    assert {unit.sampler_label for unit in study.units} == {"exact", "DDRM", "DPS"}
+    assert [(cell.sampler, cell.reason.startswith("PSLD needs")) for cell in study.left_out] == [("psld", True)]
 
 
 def test_metric_that_does_not_fit_a_problem_is_refused_before_anything_runs(tiny):

@@ -29,10 +29,10 @@ The pseudo-inverse of `jpeg` is the identity on decoded images. It is exact with
 and whole blocks; with the default, opening a portrait again moves it by 4 to 6 of 255 levels (root mean square) at
 quality 2, where compression costs 26 to 35, and by less than 2 from quality 10 on.
 
-The pseudo-inverse of `motion-blur` is found by conjugate gradients, which end after 2,000 steps. For a strong blur that
-is too early: at 64x64, seed 0, `A A^+ A x` is off by 4e-5 of `A x` in double precision; in single precision, in which
-samplers compute, `A^+ A A^+ y` of a random y is off by a quarter. DDNM meets this; DPS, MGPS, PGDM and DiffPIR, whose
-systems have the noise in them, do not. `motion-blur-decomposed` has the exact one.
+The pseudo-inverse of `motion-blur` is found by conjugate gradients, which end after 2,000 steps, with a warning. For a
+strong blur that is too early: at 64x64, seed 0, `A A^+ A x` is off by 4e-5 of `A x`, and `A^+ A A^+ y` of a random y by
+up to a half, in double precision as in single. DDNM meets this; DPS, MGPS, PGDM and DiffPIR, whose systems have the
+noise in them, do not. `motion-blur-decomposed` has the exact one.
 
 A composition is linear if all its parts are, and has no SVD then. Noise, for an operator that the sampler takes:
 

@@ -7,13 +7,14 @@ import errno
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from midguide.errors import MidguideError
+from midguide.errors import ConvergenceWarning, MidguideError
 
 MISTAKE, INTERRUPTED = 2, 130
 _OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -32,10 +33,14 @@ class Outcome:
 
 @contextmanager
 def reported() -> Iterator[Outcome]:
-    """Turn the errors that a user can cause or meet into a message and an exit code; let all others pass."""
+    """Turn the errors that a user can cause or meet into a message and an exit code; let all others pass.
+
+    Warnings of this package are one line, too.
+    """
     outcome = Outcome()
-    hook = sys.unraisablehook
+    hook, show = sys.unraisablehook, warnings.showwarning
     sys.unraisablehook = partial(_interrupt_again, otherwise=hook)
+    warnings.showwarning = partial(_warn, otherwise=show)
     try:
         yield outcome
         sys.stdout.flush()
@@ -54,7 +59,14 @@ def reported() -> Iterator[Outcome]:
         where = f"{error.filename}: " if error.filename else ""
         outcome.code = _say(f"{where}{error.strerror}", "check the folder and free space")
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, warnings.showwarning = hook, show
+
+
+def _warn(message: Any, category: type[Warning], *where: Any, otherwise: Callable[..., object]) -> None:
+    if issubclass(category, ConvergenceWarning):
+        _say(str(message), label="warning: ")
+    else:
+        otherwise(message, category, *where)
 
 
 def _interrupt_again(ignored: Any, otherwise: Callable[[Any], object]) -> None:

@@ -33,7 +33,9 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A study, such as exp
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A key of the table study, problems.KEY or samplers.KEY; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of the table study, problems.KEY or samplers.KEY of all rows, or problems[LABEL].KEY; repeatable.",
     ),
 ]
 

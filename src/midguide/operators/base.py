@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -84,9 +85,12 @@ class LinearOperator(PseudoInvertibleOperator):
         return self.adjoint(self(x))
 
     def pinv(self, y: Tensor) -> Tensor:
-        """`A^+ y`: the least-squares solution of least norm."""
-        tolerance = 10 * torch.finfo(y.dtype).eps
-        return linalg.conjugate_gradients(self.gram, self.adjoint(y), tolerance=tolerance, max_iterations=2000)
+        """`A^+ y`: the least-squares solution of least norm.
+
+        Warns:
+            ConvergenceWarning: it is approximate, since the operator is too badly conditioned.
+        """
+        return self._solve(self.gram, self.adjoint(y), "pseudo-inverse")
 
     def prox(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         """`argmin_u ||y - A u||^2 + weight ||u - x||^2`, shape of x.
@@ -95,16 +99,24 @@ class LinearOperator(PseudoInvertibleOperator):
             x: the point to stay near, shape (B, *event).
             y: the measurement, shape (B, *measurement).
             weight: positive weight of the distance to x.
+
+        Warns:
+            ConvergenceWarning: as for `pinv`.
         """
-        tolerance = 10 * torch.finfo(x.dtype).eps
 
         def regularised(u: Tensor) -> Tensor:
             return self.gram(u) + weight * u
 
-        correction = linalg.conjugate_gradients(
-            regularised, self.adjoint(y - self(x)), tolerance=tolerance, max_iterations=2000
+        return x + self._solve(regularised, self.adjoint(y - self(x)), "proximal step")
+
+    def _solve(self, matrix: Callable[[Tensor], Tensor], b: Tensor, what: str) -> Tensor:
+        return linalg.conjugate_gradients(
+            matrix,
+            b,
+            tolerance=10 * torch.finfo(b.dtype).eps,
+            max_iterations=2000,
+            what=f"the {what} of {type(self).__name__}",
         )
-        return x + correction
 
 
 @dataclass(frozen=True, eq=False)

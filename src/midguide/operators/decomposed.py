@@ -80,7 +80,8 @@ class Decomposed(SVDOperator):
         if size[0] * size[1] > LARGEST:
             raise ShapeError(
                 f"a decomposition in memory is for images of up to {LARGEST:,} pixels, got {size[0]}x{size[1]}",
-                hint="without one, samplers that need no decomposition take the operator, by conjugate gradients",
+                hint="without one, samplers that need no decomposition take the operator, by conjugate gradients: "
+                "motion-blur instead of motion-blur-decomposed",
             )
         double = operator.to(torch.float64)
         made = double(torch.zeros(operator.observations or 1, 1, *size, dtype=torch.float64)).shape[2:]

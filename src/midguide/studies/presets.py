@@ -31,7 +31,7 @@ OPTIMISERS: dict[str, type] = {"adam": Adam, "normalised-sgd": NormalisedSGD, "s
 T = typing.TypeVar("T")
 
 _OFF = ("off", "none")
-_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_SETTING = re.compile(r"\s*((?:\w+\[[^]]+\]\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\s*=(.*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z./~][A-Za-z0-9_./~-]*")
 _NO_OVERRIDES: Mapping[str, object] = types.MappingProxyType({})
 
@@ -85,7 +85,8 @@ def parse_override(text: str) -> tuple[str, object]:
     """Key and value of `key=value`, with the value as TOML writes it; a single word or path needs no quotes.
 
     Args:
-        text: for example `midpoint=0.6`, `optimiser.rate=0.1`, `gradient_steps.cleanest=[20, 2]`, `warm_start=off`.
+        text: for example `midpoint=0.6`, `optimiser.rate=0.1`, `gradient_steps.cleanest=[20, 2]`, `warm_start=off`,
+            and for one row of a study `problems[dx = 20].dimension=30`.
 
     Returns:
         The key, dotted for nested tables, and the value.
@@ -97,8 +98,9 @@ def parse_override(text: str) -> tuple[str, object]:
         >>> parse_override("optimiser.rate=0.1")
         ('optimiser.rate', 0.1)
     """
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not value or not _KEY.fullmatch(key):
+    found = _SETTING.fullmatch(text)
+    key, value = (part.strip() for part in found.groups()) if found else ("", "")
+    if not value:
         raise ConfigError(f"cannot read the setting {text!r}", hint="write key=value, for example midpoint=0.6")
     if "\n" not in value and "\r" not in value:
         try:

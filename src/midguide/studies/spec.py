@@ -16,6 +16,7 @@
     spec = "mgps:mixture"                           # a sampler, a preset, or "exact", "exact-law", "prior"...
     settings = { steps = 100 }
     problems = ["dx*"]                              # labels of the problems that it runs on, all by default
+    where_possible = true                           # leaves out what it cannot handle, which is refused by default
     sweep = { midpoint = [0.5, 1.0] }               # one sampler for each combination
 
     [[overrides]]                                   # for the cells that these labels name; "*" and "?" match any text
@@ -24,9 +25,9 @@
     preset = "ffhq"                                 # another preset of the sampler
     settings = { steps = 300 }
 
-Every key must be known, every override must match a cell, and every sampler must accept its problems: otherwise the
-study is refused before anything runs. Paths (`data`, the `network` of a sampler, a `prior` that is a file) are relative
-to the folder of the call, and stored as absolute ones.
+Every key must be known, every override must match a cell, and every sampler must handle its problems: otherwise the
+study is refused before anything runs. The report names what is left out, and why. Paths (`data`, the `network` of a
+sampler, a `prior` that is a file) are relative to the folder of the call, and stored as absolute ones.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def load_study(path: str | Path, changes: Sequence[tuple[str, object]] = ()) -> 
     Args:
         path: a TOML file.
         changes: keys and values that replace those of the file: a key of `[study]`, or `problems.KEY` or
-            `samplers.KEY` for every table that has that setting.
+            `samplers.KEY` for every row that has settings, or `problems[LABEL].KEY` for those of a label, with * and ?.
 
     Raises:
         ConfigError: the file is no study; names the file, the key and a hint.
@@ -150,10 +151,15 @@ def parse_study(plain: dict[str, Any]) -> Study:
     for i, problem in enumerate(problems):  # all samplers on one before the next, so that unfinished results compare
         with about(f"[[problems]] number {i + 1} ({problem.label})"):
             probe = _probe(problem)
-        own = [_units(head, problem, probe, sampler, overrides) for other, sampler in cells if other is problem]
+        own: list[list[Unit]] = []
+        for sampler in samplers:
+            wanted = sampler.accepts(problem.label)
+            refusal = "" if wanted and not sampler.table.where_possible else _refusal(problem, probe, sampler)
+            if wanted and not refusal:
+                own.append(_units(head, problem, probe, sampler, overrides))
+            else:
+                left_out.append(LeftOut(problem.label, sampler.label, refusal))
         units += [unit for row in zip(*own, strict=True) for unit in row]
-        others = [sampler for sampler in samplers if not sampler.accepts(problem.label)]
-        left_out += [LeftOut(problem.label, other.label, _refusal(problem, probe, other)) for other in others]
     return Study(head=head, units=tuple(units), plain=plain, left_out=tuple(left_out))
 
 
@@ -212,6 +218,7 @@ def _refusal(problem: ProblemRow, probe: Problem, sampler: SamplerRow) -> str:
     return ""
 
 
+_ROWS = re.compile(r"(problems|samplers)(?:\[(.+)\])?\.(.+)")
 _PRIOR_FILE = re.compile(r"\.(safetensors|pt|pth|ckpt|bin)$|\.py:\w+$")
 
 
@@ -236,16 +243,23 @@ def _absolute(path: str) -> str:
 def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:
     """The file's values with those of the command line, in place."""
     for key, value in changes:
-        table, _, rest = key.partition(".")
-        if table == "problems" and rest:
-            for row in tables_of(plain, "problems"):
-                row[rest] = value
-        elif table == "samplers" and rest:
-            rows = [row for row in tables_of(plain, "samplers") if row.get("spec") not in FIXED]
-            if not rows:
-                raise ConfigError(f"{key} matches no sampler", hint="none of the study's samplers has settings")
-            for row in rows:
-                row["settings"] = {**table_of(row, "settings"), rest: value}
-        else:
+        found = _ROWS.fullmatch(key)
+        if found is None:
             plain["study"] = {**table_of(plain, "study"), key: value}
+            continue
+        table, pattern, setting = found.groups(default="*")
+        rows = {
+            str(row.get("label") or row.get("kind") or row.get("spec")): row
+            for row in tables_of(plain, table)
+            if row.get("spec") not in FIXED
+        }
+        chosen = [row for label, row in rows.items() if fnmatchcase(label, pattern)]
+        if not chosen:
+            hint = f"labels are: {', '.join(map(repr, rows))}" if rows else f"none of the {table} has settings"
+            raise ConfigError(f"{key} matches no {table[:-1]}", hint=hint)
+        for row in chosen:
+            if table == "problems":
+                row[setting] = value
+            else:
+                row["settings"] = {**table_of(row, "settings"), setting: value}
     return plain

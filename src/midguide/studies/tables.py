@@ -77,12 +77,14 @@ class SamplerTable:
         label: the spec by default.
         source: what to take of it.
         problems: patterns for the labels of the problems that it runs on; the report names the others as left out.
+        where_possible: problems that it cannot handle are left out, too, instead of refused.
     """
 
     spec: str
     label: str = ""
     source: str = "samples"
     problems: tuple[str, ...] = ("*",)
+    where_possible: bool = False
 
     def __post_init__(self) -> None:
         if self.source not in OF_A_SAMPLER:
