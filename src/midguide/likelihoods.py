@@ -45,6 +45,15 @@ class Likelihood(ABC):
         """Number of observations N."""
         return len(self.y)
 
+    def check_range(self, signal_range: tuple[float, float] | None) -> None:
+        """Refuse signals of another range than the one that the operator is made for; None is not known.
+
+        Raises:
+            ConfigError: the ranges differ.
+        """
+        remedy = f"midguide.operators.rescaled(operator, {signal_range})"
+        _check_range(type(self.operator).__name__, self.operator.value_range, signal_range, remedy)
+
     def select(self, rows: Tensor) -> Self:
         """The likelihood whose row b is observation `rows[b]`; rows may repeat."""
         return replace(self, operator=self.operator.select(rows), y=self.y[rows])
@@ -113,31 +122,38 @@ class GaussianLikelihood(Likelihood):
 
 @dataclass(frozen=True, eq=False)
 class PoissonLikelihood(Likelihood):
-    """Photon counts `y ~ Poisson(lambda)`, `lambda = rate (A(x) + 1) / 2`, floored at `floor`.
+    """Photon counts `y ~ Poisson(lambda)`, `lambda = rate (A(x) - low) / (high - low)`, floored at `floor`.
 
     `log p(y | x) = sum y log(lambda) - lambda`, up to a constant. The residual is Pearson's: y - lambda over the root
     of lambda.
 
     Args:
-        operator: the instrument, with values in [-1, 1].
+        operator: the instrument.
         y: counts, shape (N, *measurement), not negative.
-        rate: expected counts at value 1; positive.
+        rate: expected counts at the largest value; positive.
         floor: smallest intensity.
+        value_range: low and high, of what the instrument measures and of signals.
     """
 
     rate: float
     floor: float = 1e-3
+    value_range: tuple[float, float] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
         if not self.rate > 0.0:
-            raise ConfigError(f"rate must be positive, got {self.rate}", hint="it is the expected count at value 1")
+            raise ConfigError(f"rate must be positive, got {self.rate}", hint="the expected count at the largest value")
         super().__post_init__()
         if bool((self.y < 0).any()):
             raise ShapeError("Poisson counts cannot be negative", hint="give counts, not pixel values in [-1, 1]")
 
+    def check_range(self, signal_range: tuple[float, float] | None) -> None:
+        super().check_range(signal_range)
+        _check_range("the Poisson likelihood", self.value_range, signal_range, f"value_range={signal_range}")
+
     def intensity(self, x: Tensor) -> Tensor:
         """`lambda`, the expected counts, zero where nothing is measured; shape of y."""
-        expected = (self.rate * (self.operator(x) + 1) / 2).clamp_min(self.floor)
+        low, high = self.value_range
+        expected = (self.rate * (self.operator(x) - low) / (high - low)).clamp_min(self.floor)
         return torch.where(self.operator.measured(self.y), expected, 0.0)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -159,6 +175,17 @@ class PoissonLikelihood(Likelihood):
 def _differentiated(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient of a log density by automatic differentiation, shape of x."""
     return autodiff.value_and_grad(lambda u: (log_prob(u), u), x)[1]
+
+
+def _check_range(
+    what: str, made_for: tuple[float, float] | None, known: tuple[float, float] | None, remedy: str
+) -> None:
+    if made_for is not None and known is not None and tuple(known) != made_for:
+        raise ConfigError(
+            f"{what} is made for values from {made_for[0]:g} to {made_for[1]:g}, the prior's go from {known[0]:g} to "
+            f"{known[1]:g}",
+            hint=f"take {remedy}",
+        )
 
 
 def check_sigma(sigma_y: float) -> None:
@@ -185,16 +212,18 @@ def observe(operator: Operator, x: Tensor, sigma_y: float, *, seed: int = 0) -> 
     return GaussianLikelihood(operator, clean + sigma_y * noise, sigma_y)
 
 
-def observe_counts(operator: Operator, x: Tensor, rate: float, *, seed: int = 0) -> PoissonLikelihood:
-    """Simulate `y ~ Poisson(rate (A(x) + 1) / 2)`, the counts of observation i from the stream (seed, "noise", i).
+def observe_counts(
+    operator: Operator, x: Tensor, rate: float, *, seed: int = 0, value_range: tuple[float, float] = (-1.0, 1.0)
+) -> PoissonLikelihood:
+    """Simulate the counts of `PoissonLikelihood`, those of observation i from the stream (seed, "noise", i).
 
     Args:
-        operator: the instrument, with values in [-1, 1]; smaller ones count as the floor of the likelihood.
+        operator: the instrument; values below the range count as the floor of the likelihood.
         x: true signals, shape (N, *event).
-        rate: expected counts at value 1.
+        rate: expected counts at the largest value.
         seed: seed of the noise.
+        value_range: smallest and largest value.
     """
-    clean = operator(x)
-    expected = PoissonLikelihood(operator, torch.zeros_like(clean), rate).intensity(x)
-    counts = Rng([(seed, "noise", i) for i in range(len(x))]).poisson(expected)
-    return PoissonLikelihood(operator, counts, rate)
+    unknown = PoissonLikelihood(operator, torch.zeros_like(operator(x)), rate, value_range=value_range)
+    counts = Rng([(seed, "noise", i) for i in range(len(x))]).poisson(unknown.intensity(x))
+    return replace(unknown, y=counts)

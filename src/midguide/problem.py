@@ -17,6 +17,7 @@ from midguide.operators.base import Operator
 from midguide.operators.blur import CircularBlur, ReflectBlur
 from midguide.operators.mask import Mask
 from midguide.operators.nonlinear_blur import NonlinearBlur
+from midguide.operators.rescaled import Rescaled
 from midguide.record import describe
 from midguide.schedules import Schedule
 
@@ -48,6 +49,7 @@ class Problem:
                 f"the operator maps {self.signal_shape} to {tuple(shape[1:])}, y is {tuple(given[1:])}",
                 hint="y needs one row per observation, also when there is only one",
             )
+        self.signal_likelihood.check_range(self.denoiser.signal_range)
 
     @classmethod
     def simulate(
@@ -186,6 +188,9 @@ def _stacked(operators: Sequence[Operator]) -> Operator | None:
     first = operators[0]
     if all(operator is first for operator in operators):
         return first
+    if isinstance(first, Rescaled):
+        inner = _stacked([getattr(operator, "operator", operator) for operator in operators])
+        return None if inner is None else replace(first, operator=inner)
     name = DRAWN.get(type(first))
     if name is None or first.observations is not None:
         return None

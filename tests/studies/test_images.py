@@ -333,6 +333,18 @@ def test_killed_batch_leaves_no_rows_and_finished_ones_stay(faces, tmp_path, mon
     assert len(progress.missing) == len(study.units) - 3
 
 
+@pytest.mark.parametrize("operator", ["high-dynamic-range", "jpeg", "nonlinear-blur", "identity"])
+def test_tasks_on_a_prior_of_another_range_are_the_same_tasks(prior, photographs, operator):
+    def problem(value_range, **noise):
+        own = {"prior_settings": PriorSettings(value_range=value_range), "data": str(photographs), "operator": operator}
+        return ImageProblem(prior=str(prior), **own, **noise).build(0)
+
+    unit, plain = problem((0.0, 1.0), sigma_y=0.025), problem((-1.0, 1.0), sigma_y=0.05)
+    torch.testing.assert_close(unit.likelihood.y, (plain.likelihood.y + 1) / 2)
+    unit, plain = (problem(limits, noise="poisson", rate=50.0) for limits in ((0.0, 1.0), (-1.0, 1.0)))
+    torch.testing.assert_close(unit.likelihood.intensity(unit.truth), plain.likelihood.intensity(plain.truth))
+
+
 @pytest.mark.parametrize("profile", ["quick", "cpu", "full"])
 def test_the_face_studies_take_a_prior_of_another_size(profile, tmp_path):
     """One whose motion blur is too large to be decomposed: samplers that need it are left out of that task only."""

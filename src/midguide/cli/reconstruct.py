@@ -82,14 +82,15 @@ def reconstruct(
     method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))
     denoiser = asked.load(prior)
     own = dict(parse_override(text) for text in operator_settings or ())
-    instrument = make_operator(operator, denoiser.signal_shape, seed=seed, **own)
+    limits = denoiser.signal_range or (-1.0, 1.0)
+    instrument = make_operator(operator, denoiser.signal_shape, seed=seed, value_range=limits, **own)
     if instrument.observations is not None:
         raise ConfigError(
             f"count={instrument.observations} makes an operator for each of several observations, here is one image",
             hint="leave count out; --seed N draws another",
         )
     shape = _measurement_shape(instrument, denoiser) if measured else denoiser.signal_shape
-    pixels = load_image(image, shape, value_range=denoiser.signal_range or (-1.0, 1.0), resize=resize, crop=box)
+    pixels = load_image(image, shape, value_range=limits, resize=resize, crop=box)
     problem = _problem(denoiser, instrument, pixels, sigma, rate, seed, measured)
     level: dict[str, float] = {"sigma": sigma} if rate is None else {"rate": rate}
     run = runs.Run(
@@ -137,7 +138,8 @@ def _problem(
     from midguide.problem import Problem
 
     if rate is not None:
-        return Problem(denoiser, observe_counts(operator, pixels, rate, seed=seed), pixels)
+        limits = denoiser.signal_range or (-1.0, 1.0)
+        return Problem(denoiser, observe_counts(operator, pixels, rate, seed=seed, value_range=limits), pixels)
     if not measured:
         return Problem.simulate(denoiser, operator, pixels, sigma_y=sigma, seed=seed)
     return Problem(denoiser, GaussianLikelihood(operator, pixels, sigma))

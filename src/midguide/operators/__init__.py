@@ -16,6 +16,7 @@ from midguide.operators.motion_kernel import motion_kernel
 from midguide.operators.nonlinear_blur import NonlinearBlur
 from midguide.operators.phase_retrieval import PhaseRetrieval
 from midguide.operators.registry import OPERATORS, PRESETS, OperatorEntry, OperatorPreset, make_operator
+from midguide.operators.rescaled import Rescaled, rescaled
 from midguide.operators.separable import Separable
 from midguide.operators.separable_blur import SeparableBlur
 from midguide.operators.super_resolution import BlockMean
@@ -43,6 +44,7 @@ __all__ = [
     "PhaseRetrieval",
     "PseudoInvertibleOperator",
     "ReflectBlur",
+    "Rescaled",
     "SVDOperator",
     "Separable",
     "SeparableBlur",
@@ -57,4 +59,5 @@ __all__ = [
     "mask_from_file",
     "motion_kernel",
     "random_mask",
+    "rescaled",
 ]

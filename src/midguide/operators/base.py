@@ -38,6 +38,11 @@ class Operator(ABC):
         """How many observations have an operator of their own (a mask or kernel each); None if one serves all."""
         return None
 
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Smallest and largest value of the signals that it is made for; None if it takes any."""
+        return None
+
     def select(self, rows: Tensor) -> Operator:
         """The operator of the observations `rows` (indices, shape (B,)); itself where one serves all."""
         return self

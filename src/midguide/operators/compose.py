@@ -36,6 +36,11 @@ class Compose(Operator):
             )
 
     @property
+    def value_range(self) -> tuple[float, float] | None:
+        """That of the inner operator, else that of the outer: linear operators pass values on."""
+        return self.inner.value_range or self.outer.value_range
+
+    @property
     def observations(self) -> int | None:
         return self.inner.observations if self.outer.observations is None else self.outer.observations
 

@@ -39,6 +39,10 @@ class HighDynamicRange(PseudoInvertibleOperator):
         if not 0.0 < self.scale < math.inf:
             raise ConfigError(f"scale must be positive and finite, got {self.scale}", hint="the MGPS paper takes 2")
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
     def __call__(self, x: Tensor) -> Tensor:
         return (self.scale * x).clamp(-1.0, 1.0)
 

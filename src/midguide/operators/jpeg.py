@@ -159,6 +159,10 @@ class JPEG(PseudoInvertibleOperator):
         if self.tables == "unclamped" and self.quality == 100:
             raise ConfigError("unclamped tables are zero at quality 100", hint="take quality=99, or tables=standard")
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
             raise ShapeError(

@@ -68,6 +68,10 @@ class NonlinearBlur(Operator):
     def select(self, rows: Tensor) -> Self:
         return replace(self, code=self.code[rows]) if self.per_observation else self
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
     def __call__(self, x: Tensor) -> Tensor:
         check_rows(self, x)
         wanted = _code_shape(self.model, tuple(x.shape[1:]))

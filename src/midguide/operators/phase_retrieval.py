@@ -43,6 +43,10 @@ class PhaseRetrieval(Operator):
                 f"the padding cannot be negative, got {self.pad}", hint="a quarter of a side in the papers"
             )
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
     def __call__(self, x: Tensor) -> Tensor:
         height, width = image_size(tuple(x.shape[1:]))
         rows, columns = self.pad

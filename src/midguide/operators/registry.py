@@ -34,6 +34,7 @@ from midguide.operators import (
     super_resolution,
 )
 from midguide.operators.base import Operator
+from midguide.operators.rescaled import rescaled
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ OPERATORS: dict[str, OperatorEntry] = {
     ),
     "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", "nothing"),
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", "nothing"),
-    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", "an image"),
+    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", "an image with channels"),
     "mask-file": OperatorEntry(
         mask.file_inpainting,
         "an image file says what is measured (white)",
@@ -172,13 +173,22 @@ PRESETS: dict[str, OperatorPreset] = {
 }
 
 
-def make_operator(name: str, event_shape: tuple[int, ...], *, seed: int = 0, **settings: object) -> Operator:
+def make_operator(
+    name: str,
+    event_shape: tuple[int, ...],
+    *,
+    seed: int = 0,
+    value_range: tuple[float, float] | None = None,
+    **settings: object,
+) -> Operator:
     """Build an operator of the registry and try it once on zeros.
 
     Args:
         name: a key of `OPERATORS`, or of `PRESETS`, `box-inpainting:paper`.
         event_shape: shape of one signal; images are (channels, height, width).
         seed: seed of whatever the operator draws.
+        value_range: smallest and largest value of signals, `signal_range` of a prior: an operator made for another
+            range is rescaled. None: the range that the operator is made for.
         settings: the operator's own settings, on top of the preset's.
 
     Raises:
@@ -199,7 +209,7 @@ def make_operator(name: str, event_shape: tuple[int, ...], *, seed: int = 0, **s
         )
     entry = OPERATORS[name]
     _check_settings(name, entry.settings, settings)
-    operator = entry.build(tuple(event_shape), seed=seed, **settings)
+    operator = rescaled(entry.build(tuple(event_shape), seed=seed, **settings), value_range)
     operator(torch.zeros(operator.observations or 1, *event_shape))
     return operator
 

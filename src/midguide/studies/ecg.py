@@ -168,7 +168,7 @@ class EcgProblem:
     def _operator(self, seed: int) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
         own = stream_seed(self.operator_seed, "recording", seed)
-        made, described = operator_of(self.operator, settings, own, self._denoiser.signal_shape)
+        made, described = operator_of(self.operator, settings, own, self._denoiser.signal_shape, None)
         if made.observations is not None:
             raise ConfigError(f"{self.operator!r} has several operators, a problem one", hint="leave out `count`")
         return made, described

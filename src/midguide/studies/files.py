@@ -96,7 +96,9 @@ def prior_of(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_S
 
 
 @kept(512)
-def operator_of(name: str, settings: str, seed: int, event_shape: tuple[int, ...]) -> tuple[Operator, Any]:
+def operator_of(
+    name: str, settings: str, seed: int, event_shape: tuple[int, ...], value_range: tuple[float, float] | None
+) -> tuple[Operator, Any]:
     """An operator, the same object for all problems that ask for it, and its description.
 
     Args:
@@ -104,8 +106,9 @@ def operator_of(name: str, settings: str, seed: int, event_shape: tuple[int, ...
         settings: its own settings, as JSON.
         seed: of what it draws.
         event_shape: shape of one signal.
+        value_range: of signals, or None where it is not known.
     """
-    made = make_operator(name, event_shape, seed=seed, **json.loads(settings))
+    made = make_operator(name, event_shape, seed=seed, value_range=value_range, **json.loads(settings))
     return made, describe(made)
 
 

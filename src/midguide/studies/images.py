@@ -58,7 +58,7 @@ class ImageProblem:
             `prior`, draws of the prior itself, for which the prior is right by construction.
         noise: `gaussian` or `poisson`.
         sigma_y: standard deviation of Gaussian noise in the value range of the prior.
-        rate: expected counts at value 1, for Poisson noise.
+        rate: expected counts at the largest value, for Poisson noise.
         dtype: what the network computes in; states stay in float32.
     """
 
@@ -122,17 +122,22 @@ class ImageProblem:
         if self.rate is None:
             likelihood = observe(operator, truth, self.sigma_y, seed=seed)
         else:
-            likelihood = observe_counts(operator, truth, self.rate, seed=seed)
+            likelihood = observe_counts(operator, truth, self.rate, seed=seed, value_range=self._range)
         return Problem(self._denoiser, likelihood, truth)
 
     @property
     def _denoiser(self) -> NetworkDenoiser | LatentPrior:
         return prior_of(self.prior, self.dtype, self.prior_settings)
 
+    @property
+    def _range(self) -> tuple[float, float]:
+        return self._denoiser.signal_range or (-1.0, 1.0)
+
     def _operator(self, seed: int) -> tuple[Operator, Any]:
         settings = json.dumps(dict(self.operator_settings), sort_keys=True)
         own = stream_seed(self.operator_seed, "image", seed) if self.operator_per_image else self.operator_seed
-        made, described = operator_of(self.operator, settings, own, self._denoiser.signal_shape)
+        prior = self._denoiser
+        made, described = operator_of(self.operator, settings, own, prior.signal_shape, prior.signal_range)
         if made.observations is not None:
             raise ConfigError(
                 f"{self.operator!r} has several operators, a problem one",
@@ -156,12 +161,11 @@ class ImageProblem:
 
     def _drawn(self, seed: int) -> Tensor:
         """A draw of the prior in its value range, shape (1, C, H, W)."""
-        low, high = self._denoiser.signal_range or (-1.0, 1.0)
-        return drawn_from(self.prior, seed, self.prior_settings).clamp(low, high)
+        return drawn_from(self.prior, seed, self.prior_settings).clamp(*self._range)
 
     def _loaded(self, seed: int) -> Tensor:
         """The image in the value range and with the channels of the prior, shape (1, C, H, W)."""
-        low, high = self._denoiser.signal_range or (-1.0, 1.0)
+        low, high = self._range
         values = self._pixels(seed).float() / 255
         if self._denoiser.signal_shape[0] == 1:
             values = torch.einsum("chw,c->hw", values, values.new_tensor(_LUMA))[None]
