@@ -80,10 +80,9 @@ def test_a_denoiser_with_every_setting_keeps_the_contract():
     )
 
 
-@pytest.mark.slow  # the compiler takes about a minute
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.filterwarnings("ignore")  # those of the compiler are not ours
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])  # a minute each
 def test_compiled_network_gives_the_same_answer(checkpointing):
     assert distance(answers(compile=True, checkpointing=checkpointing), answers()) < 1e-5
 
@@ -185,6 +184,13 @@ def test_settings_of_execution_of_an_autoencoder_change_the_answer_by_rounding_o
     assert distance(got, want) <= tolerance
     if "dtype" in settings:
         assert distance(got, want) > 0.0  # another arithmetic was used
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_signals_of_another_dtype_than_the_weights_keep_it(dtype):
+    body = tiny_autoencoder()
+    coder = NetworkAutoencoder(body.encode, body.decode, SHAPE, body.config.latent_shape(SHAPE), network=body)
+    assert coder.decode(coder.encode(X.to(dtype))).dtype == dtype
 
 
 def test_of_a_piece_that_is_decoded_less_is_kept_with_checkpointing():

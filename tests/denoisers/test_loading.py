@@ -17,6 +17,7 @@ from midguide.denoisers.edm import EDMPreconditioned
 from midguide.denoisers.guided_diffusion import PUBLIC
 from midguide.denoisers.loading import load_prior
 from midguide.denoisers.pickles import foreign_imports
+from midguide.denoisers.pretrained import read_weights
 from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.problem import Problem
@@ -305,9 +306,25 @@ def test_damaged_checkpoints_are_one_line(tmp_path):
             load_prior(tmp_path / f"{name}.pt")
         assert "\n" not in caught.value.message
         assert len(caught.value.message) < 300
+    pointer = tmp_path / "pointer.safetensors"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(CheckpointError, match="begins with 'version https"):
+        load_prior(pointer)
     torch.save({"step": 3}, tmp_path / "nothing.pt")
     with pytest.raises(CheckpointError, match="holds no weights"):
         load_prior(tmp_path / "nothing.pt")
+
+
+def test_checkpoints_of_the_old_format_are_refused_wherever_they_end(tmp_path):
+    """Torch's reader raises one of half a dozen errors, by where the pickle ends."""
+    path, buffer = tmp_path / "old.pt", io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=False)
+    whole = buffer.getvalue()
+    for end in range(2, len(whole), 3):
+        path.write_bytes(whole[:end])
+        with pytest.raises(CheckpointError, match=r"old\.pt") as caught:
+            read_weights(path)
+        assert "\n" not in caught.value.message
 
 
 def test_any_callable_is_a_prior_once_its_conventions_are_given():

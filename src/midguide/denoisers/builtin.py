@@ -150,8 +150,9 @@ def read_spec(path: Path) -> PriorSpec:
     try:
         return PriorSpec.from_json(metadata(path)["midguide"])
     except (KeyError, TypeError, ValueError) as error:
+        reason = f"it does not state {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"{path} cannot be read as a prior: {error}", hint="was it written by save_prior?"
+            f"{path} cannot be read as a prior: {reason}", hint="was it written by save_prior?"
         ) from error
 
 

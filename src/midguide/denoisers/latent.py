@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from midguide.autodiff import checkpointed
 from midguide.denoisers.base import Autoencoder, Denoiser
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
-from midguide.nn.layout import device_of, move
+from midguide.nn.layout import move, weight_of
 from midguide.operators.base import Operator
 from midguide.record import describe
 from midguide.schedules import Time
@@ -84,7 +84,8 @@ class NetworkAutoencoder:
         scale: one over the standard deviation of `e(x)`, for all channels or for each; positive.
         shift: mean of `e(x)`, likewise.
         rows: most rows in a network at once; by default 16, or fewer if those are more than 65,536 pixels.
-        dtype: dtype that both networks compute in; what comes out has that of what goes in.
+        dtype: dtype that both networks compute in, that of their weights by default; what comes out has that of what
+            goes in.
         checkpointing: of a piece, too, keep only the inputs of each block: less memory where a piece is one large
             signal, one more forward. Replaces `forward` of those blocks in `network`.
         network: the module whose parameters both use; where they are, both compute.
@@ -194,9 +195,11 @@ class NetworkAutoencoder:
         outer: tuple[int, ...],
     ) -> Tensor:
         _check_shape(f"the {what} of {self.name} takes", x, inner)
-        pieces, device = [], device_of(self.network) or x.device
+        weight = weight_of(self.network)
+        place = x if weight is None else weight
+        pieces = []
         for piece in x.split(self.rows):
-            piece = piece.to(device, self.dtype or x.dtype)
+            piece = piece.to(place.device, self.dtype or place.dtype)
             if torch.is_grad_enabled() and piece.requires_grad:
                 # networks draw no random numbers in evaluation mode, so none need to be repeated
                 out = checkpoint(network, piece, use_reentrant=False, preserve_rng_state=False)

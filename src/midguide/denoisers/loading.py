@@ -31,7 +31,7 @@ from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffuse
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import Pretrained, read_weights, sha256_of, to_load_prior
+from midguide.denoisers.pretrained import Pretrained, check_start, read_weights, sha256_of, to_load_prior
 from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
 from midguide.leads import with_einthoven
@@ -238,8 +238,10 @@ def _from_name(name: str, asked: _Asked) -> Pretrained:
 
 
 def _from_file(path: Path, asked: _Asked) -> Pretrained:
-    if path.suffix == ".safetensors" and "midguide" in metadata(path):
-        return read_prior(path)
+    if path.suffix == ".safetensors":
+        check_start(path)
+        if "midguide" in metadata(path):
+            return read_prior(path)
     if path.suffix in (".pkl", ".pickle"):
         raise CheckpointError(
             f"{path} is a pickle, which may run code when it is read: refused",

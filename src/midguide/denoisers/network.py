@@ -12,7 +12,7 @@ from midguide import kernels
 from midguide.autodiff import checkpointed, frozen
 from midguide.denoisers.base import Denoiser
 from midguide.errors import ConfigError, ShapeError
-from midguide.nn.layout import check_device, device_of, image_layout, lay_out
+from midguide.nn.layout import check_device, image_layout, lay_out, weight_of
 from midguide.schedules import Level, Schedule, Time
 
 Conversion = Callable[[Tensor, Tensor, Level], Tensor]
@@ -139,7 +139,8 @@ class NetworkDenoiser(Denoiser):
         module = self.network if isinstance(self.network, nn.Module) else None
         last = self.channels_last
         if last is None:
-            last = image_layout(device_of(module) or self.device) == torch.channels_last
+            weight = weight_of(module)
+            last = image_layout(self.device if weight is None else weight.device) == torch.channels_last
         self.layout = torch.channels_last if last and len(self.event_shape) == 3 else torch.contiguous_format
         if module is not None:
             lay_out(module, self.layout)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -134,14 +133,16 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickle protocols
+            check_start(path)
             if path.suffix == ".safetensors":
                 return load_file(path)
-            _check_start(path)
             with torch.serialization.safe_globals([(Ignored, name) for name in _NAMED]):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged bytes make torch's reader raise anything
         reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "it ends too early"
         raise CheckpointError(f"{path} cannot be read: {reason}", hint="is the file complete?") from error
 
@@ -205,11 +206,16 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
     return {str(name): value for name, value in items if isinstance(value, Tensor)}
 
 
-def _check_start(path: Path) -> None:
-    """Refuse what no torch ever wrote: web pages and pointers of git-lfs are saved as checkpoints."""
+def check_start(path: Path) -> None:
+    """Refuse text in place of weights: web pages and pointers of git-lfs are saved as checkpoints.
+
+    Raises:
+        CheckpointError: quotes it.
+    """
     with path.open("rb") as file:
         start = file.read(60)
-    if start and not start.startswith(_STARTS):
+    known = start[8:9] in (b"{", b"") if path.suffix == ".safetensors" else start.startswith(_STARTS)
+    if start and not known:
         raise CheckpointError(
             f"{path} is no checkpoint: it begins with {start.splitlines()[0].decode('ascii', 'backslashreplace')!r}",
             hint="was a web page or a pointer saved instead of the file? Download it again",

@@ -248,7 +248,7 @@ def visible_config(state: Mapping[str, Tensor]) -> ADMConfig:
     try:
         blocks, resampling = _resampling_stage(state)
         stages = _indices(state, "input_blocks.")
-        first = range(1, max(stages) + 1, blocks + 1)  # stage of each level
+        first = range(1, max(stages, default=0) + 1, blocks + 1)  # stage of each level
         features, outputs = (state[f"input_blocks.1.0.{name}.weight"] for name in ("emb_layers.1", "in_layers.2"))
         channels = state["time_embed.0.weight"].shape[1]
         widths = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in first]
@@ -287,7 +287,7 @@ def _resampling_stage(state: Mapping[str, Tensor]) -> tuple[int, str]:
     if found:
         return min(found), found[min(found)]
     stages = _indices(state, "input_blocks.")
-    absent = sorted(set(range(max(stages))) - stages)  # halving without parameters leaves a gap
+    absent = sorted(set(range(max(stages, default=0))) - stages)  # halving without parameters leaves a gap
     return (absent[0] if absent else len(stages)) - 1, "" if absent else "in_layers"
 
 

@@ -56,7 +56,6 @@ def move(network: nn.Module, device: str | torch.device) -> None:
     lay_out(network, image_layout(device))
 
 
-def device_of(network: nn.Module | None) -> torch.device | None:
-    """Where the weights of a network are, if it has any."""
-    first = None if network is None else next(network.parameters(), None)
-    return None if first is None else first.device
+def weight_of(network: nn.Module | None) -> torch.Tensor | None:
+    """One of the weights of a network, which shows where and in what dtype it computes; None if it has none."""
+    return None if network is None else next(network.parameters(), None)
