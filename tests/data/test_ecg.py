@@ -204,3 +204,13 @@ def test_wfdb_files_take_whole_recordings_only(tmp_path, patient):
         with pytest.raises(DataError, match="twelve complete leads"):
             write_wfdb(tmp_path, "x", Recording("x", signal, leads, 100.0))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("gain", "says"), [("1(0)/mV", "no heart does"), ("2000(0)/uV", "mV only")])
+def test_a_header_with_a_wrong_gain_or_unit_is_to_be_corrected(tmp_path, patient, gain, says):
+    """And not by a setting that WFDB records do not take."""
+    write_wfdb(tmp_path, "x", patient)
+    header = tmp_path / "x.hea"
+    header.write_text(header.read_text().replace("2000(0)/mV", gain))
+    with pytest.raises(DataError, match=rf"(?s){says}.*correct the gain or the units in its header"):
+        load_recording(tmp_path / "x")

@@ -117,6 +117,9 @@ def test_what_is_no_index_is_refused(tmp_path, folder):
         ([row(1, "")], "record 1 is in no split"),
         ([row(1, 1), row(1, 2)], "record 1 twice"),
         ([row(1, 1, "{'NORM': ")], "record 1"),
+        ([row(1, 1, "5")], "record 1"),
+        ([row(1, 1, "[[1]]")], "record 1"),
+        ([row(1, "inf")], "record 1"),
     ]:
         write_index(tmp_path, wrong)
         with pytest.raises(DataError, match=says):
@@ -125,6 +128,13 @@ def test_what_is_no_index_is_refused(tmp_path, folder):
         load_split(folder, "dev", FORM)
     with pytest.raises(DataError, match="no file of 500"):
         load_split(folder, "test", FORM, rate=500)
+
+
+def test_damaged_statements_are_refused(tmp_path):
+    write_index(tmp_path, [row(1, 1)])
+    (tmp_path / "scp_statements.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="scp_statements"):
+        read_index(tmp_path)
 
 
 def test_superclasses_come_from_the_statements_or_from_a_column(tmp_path):

@@ -43,6 +43,22 @@ def test_a_page_of_three_rows_shows_consecutive_quarters_and_lead_two_below():
     assert np.all(np.diff([line[0, 0] for line in lines[:4]]) > 62)
 
 
+@pytest.mark.parametrize("layout", ["3x4", "12x1"])
+@pytest.mark.parametrize("count", [256, 1000])
+def test_title_scale_and_footer_stand_on_the_page_and_clear_of_each_other_and_of_the_paper(layout, count):
+    footer = "Red: the median of 10 samples. Green: the band of 82 %. Black: the truth. Grey: nothing was given. " * 3
+    figure = ecg_paper(ramps(count), rate_hz=100, layout=layout, title="A RECORD: its median " * 5, footer=footer)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.texts] + [axes.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == 4
+    for i, box in enumerate(boxes):
+        assert figure.bbox.containsx(box.x0 + 1)
+        assert figure.bbox.containsx(box.x1 - 1)
+        assert figure.bbox.containsy(box.y0 + 1)
+        assert figure.bbox.containsy(box.y1 - 1)
+        assert box.count_overlaps(boxes[i + 1 :]) == 0
+
+
 def test_short_recordings_are_shown_whole():
     assert [len(line) for line in curves(ecg_paper(ramps(256), rate_hz=100))] == [256] * 12
 

@@ -90,7 +90,7 @@ def load_recording(
                 f"{path} is a WFDB record, whose header names its units; got the unit {unit}", hint="leave --unit out"
             )
         else:
-            return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz))
+            return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz), in_header=True)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}", hint="check the path") from error
     return _checked(path.name, names, values * scale, rate)
@@ -203,8 +203,11 @@ def _high_pass(rate_hz: float, cut_hz: float) -> np.ndarray:
     return np.asarray(butter(5, cut_hz, "highpass", fs=rate_hz, output="sos"))
 
 
-def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float) -> Recording:
-    """A recording with usual lead names and possible amplitudes."""
+def _checked(
+    name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float, *, in_header: bool = False
+) -> Recording:
+    """A recording with usual lead names and possible amplitudes; whether its header states gain and units."""
+    correct = "correct the gain or the units in its header"
     try:
         leads = tuple(lead_name(text) for text in names)
     except MidguideError as error:
@@ -222,12 +225,12 @@ def _checked(name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float
     if largest > LARGEST_MV:
         raise DataError(
             f"{name} reaches {largest:,.0f} mV, no heart does: its numbers are probably uV or ADC counts",
-            hint="say --unit uV, or divide ADC counts by the gain",
+            hint=correct if in_header else "say --unit uV, or divide ADC counts by the gain",
         )
     if 0.0 < largest < SMALLEST_MV:
         raise DataError(
             f"{name} reaches {largest:.2g} mV only: its numbers are probably V",
-            hint="say --unit V; or is it a recording?",
+            hint=correct if in_header else "say --unit V; or is it a recording?",
         )
     return Recording(name, torch.from_numpy(np.ascontiguousarray(signal, np.float64)), leads, float(rate_hz))
 

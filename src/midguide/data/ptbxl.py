@@ -208,8 +208,11 @@ def _superclasses(path: Path) -> dict[str, str]:
     """Diagnostic statement -> superclass, from `scp_statements.csv`; empty where there is no such file."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("diagnostic_class")]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("diagnostic_class")]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: {error}", hint="download it again") from error
     return {next(iter(row.values())): row["diagnostic_class"] for row in rows}  # the first column has no name
 
 
@@ -218,9 +221,9 @@ def _entry(row: dict[str, str], path: Path, superclasses: Mapping[str, str]) -> 
     name, text = row.get("ecg_id", ""), row.get("scp_codes") or ""
     try:
         # A dictionary as Python or JSON write it; numbers in it are likelihoods, which do not count here.
-        codes = frozenset(ast.literal_eval(text)) if text else None
+        codes = frozenset(map(str, dict(ast.literal_eval(text)))) if text else None
         fold = int(float(row["strat_fold"])) if row.get("strat_fold") else None
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, OverflowError) as error:
         raise DataError(f"{path}: record {name}: {error}", hint="download the index again") from error
     split = row.get("split") or "" if fold is None else "train" if fold <= 8 else "val" if fold == 9 else "test"
     if split not in SPLITS or (fold is not None and not 1 <= fold <= 10):

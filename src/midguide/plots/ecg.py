@@ -6,6 +6,7 @@ Figures are built without pyplot: nothing is shown, and no global state is touch
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ _FINE, _COARSE, _INK, _TRUTH, _LINE, _BAND, _HIDDEN = (
     "#6b7079",
 )
 _PULSE, _MARGIN, _HEAD, _FOOT, _SPARE, _GAP = 10.0, 5.0, 12.0, 12.0, 3.0, 2.0  # mm
+_LEAST, _SCALE = 140.0, 40.0  # width of a page, of its scale
+_POINT = 25.4 / 72  # mm
 
 
 def ecg_paper(
@@ -139,11 +142,14 @@ def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: s
     reaches = [[cell.reach() for cell in row] for row in rows]
     below = [min(low for low, _ in row) for row in reaches]
     above = [max(high for _, high in row) for row in reaches]
-    width = _ceil5(2 * _MARGIN + _PULSE + gaps + samples / rate_hz * MM_PER_SECOND)
+    width = max(_LEAST, _ceil5(2 * _MARGIN + _PULSE + gaps + samples / rate_hz * MM_PER_SECOND))
     paper = _ceil5(sum(above) - sum(below) + _SPARE * (len(rows) + 1))
-    height = paper + _HEAD + _FOOT
+    title, head = _wrapped(title, 11, width - 2 * _MARGIN - _SCALE)
+    footer, foot = _wrapped(footer, 8.5, width - 2 * _MARGIN)
+    head, foot = _HEAD + head, _FOOT + foot
+    height = paper + head + foot
     figure = Figure(figsize=(width / 25.4, height / 25.4), dpi=150, facecolor="white")
-    axes = figure.add_axes((0, _FOOT / height, 1, paper / height), xlim=(0, width), ylim=(0, paper))
+    axes = figure.add_axes((0, foot / height, 1, paper / height), xlim=(0, width), ylim=(0, paper))
     axes.axis("off")
     for step, colour, thickness in ((1, _FINE, 0.3), (5, _COARSE, 0.6)):
         axes.vlines(range(0, int(width) + 1, step), 0, paper, colors=colour, linewidths=thickness, zorder=0)
@@ -158,11 +164,17 @@ def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: s
             _draw(axes, cell, left, baseline, (low, high), rate_hz)
             left += len(cell.signals["line"]) / rate_hz * MM_PER_SECOND + _GAP
         top = baseline + low - _SPARE
-    figure.text(_MARGIN / width, 1 - 8 / height, title, size=11, weight="bold", color=_INK)
+    figure.text(_MARGIN / width, 1 - 4 / height, title, size=11, weight="bold", color=_INK, va="top")
     scale = f"{MM_PER_SECOND:g} mm/s   {MM_PER_MV:g} mm/mV"
-    figure.text(1 - _MARGIN / width, 1 - 8 / height, scale, size=9, color=_INK, ha="right")
-    figure.text(_MARGIN / width, 4 / height, footer, size=8.5, color=_HIDDEN)
+    figure.text(1 - _MARGIN / width, 1 - 4 / height, scale, size=9, color=_INK, ha="right", va="top")
+    figure.text(_MARGIN / width, (foot - 4) / height, footer, size=8.5, color=_HIDDEN, va="top")
     return figure
+
+
+def _wrapped(text: str, size: float, width: float) -> tuple[str, float]:
+    """The text in lines of at most `width` mm, and the height of those after the first; letters of `size` points."""
+    lines = textwrap.wrap(text, int(width / (0.7 * size * _POINT))) or [""]
+    return "\n".join(lines), 1.2 * size * _POINT * (len(lines) - 1)
 
 
 def _draw(axes: object, cell: _Cell, left: float, baseline: float, reach: tuple[float, float], rate_hz: float) -> None:
