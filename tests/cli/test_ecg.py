@@ -62,6 +62,18 @@ def test_the_demo_needs_no_data_and_says_what_it_found(ecg):
     assert "no medical device" in result.json["warning"]
 
 
+def test_the_demo_hides_what_it_is_told_to_in_the_leads_that_are_given(ecg):
+    assert ecg("demo", "--leads", "I", "--hide", "0.32-0.64", "--json").json["hide"] == "0.32-0.64"
+    assert ecg("demo", "--leads", "I", "--json").json["hide"] is None
+
+
+def test_a_recording_that_the_given_rate_makes_short_is_remarked_upon(ecg, tmp_path):
+    np.save(tmp_path / "x.npy", np.sin(np.arange(12 * 400).reshape(12, 400)))
+    result = ecg("reconstruct", "x.npy", "--rate", 1000, "--leads", "I")
+    assert result.code == 0
+    assert "ends after 0.4 s, the prior sees 0.64 s: is the rate right?" in result.err
+
+
 def test_what_was_given_is_in_every_file_and_einthoven_holds_in_each(ecg, record, tmp_path):
     files = ecg("reconstruct", record, "--leads", "I,V2", "--json").json["files"]
     tables = {name: load_recording(files[name]) for name in ("csv", "header")}
@@ -260,7 +272,10 @@ samplers = [{{ spec = "zero" }}]
 """)
     assert cli("study", "run", "s.toml", "--out", "out").code == 0
     words = ("ecg", "diagnose", "out", "--classifier", "trained/c.safetensors")
-    found = cli(*words, "--json").json["rows"]
+    said = cli(*words, "--json")
+    assert "no medical device" in said.err
+    assert "SIMULATED" not in said.err
+    found = said.json["rows"]
     assert {(row["sampler"], row["diagnosis"]) for row in found} == {
         (sampler, name) for sampler in ("truth", "zero") for name in ("RBBB", "LBBB", "AF", "SB")
     }

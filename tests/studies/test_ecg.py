@@ -153,6 +153,7 @@ def test_study_has_baselines_beside_samplers_and_pages_of_paper(hearts, tmp_path
     assert run_units(study, store, list(study.units)) == 0
     report = make_report(study, store)
     assert report.baseline == "DDNM+"
+    assert report.title == "hearts (SIMULATED)"
     block = {row.sampler: row for row in report.cell("block", MAE)}
     assert block.keys() == {"DDNM+", "zero", "ridge", "repeated-beats"}
     assert all(row.n == 4 for row in block.values())

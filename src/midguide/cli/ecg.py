@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import options, output
-from midguide.cli.ecg_diagnose import diagnose
+from midguide.cli.ecg_diagnose import WARNING, diagnose
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from midguide.data.ecg import Recording
     from midguide.leads import EcgFormat
 
-WARNING = (
-    "This is no medical device. What it draws where nothing was measured is plausible, not observed: "
-    "do not base a diagnosis or a treatment on it."
-)
 PRIOR, SAMPLER, STEPS, SAMPLES, SIGMA_MV = "ecg-256", "mgps:ecg", 50, 10, 0.05
+HALF = "1.28-2.56"
+"""What `midguide ecg demo` hides."""
+
 TABLE = {
     "mae_hidden_mv": ("mean absolute error of a sample, hidden part of 12 leads", "{:.4f} mV"),
     "rmse_hidden_mv": ("root mean square error of a sample", "{:.4f} mV"),
@@ -91,7 +90,10 @@ def reconstruct(
 def demo(
     context: typer.Context,
     leads: Annotated[str | None, typer.Option(metavar="LEADS", help="Leads that are given.")] = None,
-    hide: Annotated[str | None, typer.Option(metavar="FROM-TO", help="Seconds to hide in all leads.")] = "1.28-2.56",
+    hide: Annotated[
+        str | None,
+        typer.Option(metavar="FROM-TO", help=f"Seconds to hide in all leads; without --leads {HALF}."),
+    ] = None,
     prior: Prior = PRIOR,
     steps: Steps = STEPS,
     samples: Count = SAMPLES,
@@ -106,7 +108,7 @@ def demo(
 
     recording = simulate(seed, "NORM", seconds=10.0, rate_hz=500.0)
     settings = {"sampler": SAMPLER, "steps": steps, "n": samples, "sigma_mv": SIGMA_MV, "seed": seed}
-    _run(recording, leads, None if leads else hide, 0.0, prior, settings, folder, as_json=as_json)
+    _run(recording, leads, hide or (None if leads else HALF), 0.0, prior, settings, folder, as_json=as_json)
 
 
 def _run(
@@ -145,7 +147,7 @@ def _run(
         out=folder,
         labels={"sampler": settings["sampler"], "prior": output.prior_label(prior), "record": recording.name},
     )
-    for line in (*ecg_problem.remarks(given, leads, known, form), WARNING):
+    for line in (*ecg_problem.remarks(given, leads, known, form, denoiser.event_shape[1]), WARNING):
         output.note(line)
     drawn = runs.draw(run)
     drawn_mv = form.unit_mv * drawn.draws[0, ..., : window.shape[1]].double()

@@ -11,6 +11,10 @@ from midguide.cli import options, output
 from midguide.cli.study import Set, opened
 from midguide.errors import ConfigError
 
+WARNING = (
+    "This is no medical device. What it draws where nothing was measured is plausible, not observed: "
+    "do not base a diagnosis or a treatment on it."
+)
 COLUMNS = ("problem", "class", "sampler", "balanced accuracy", "95 %", "AUC", "n", "positive", "expected")
 NUMBERS = ("balanced accuracy", "95 %", "AUC", "n", "positive", "expected")
 
@@ -38,6 +42,7 @@ def diagnose(
     loaded = load_ecg_classifier(classifier)
     study, store = opened(out, settings)
     rows = diagnosed(study, store, loaded, rule)
+    output.note(f"These patients are SIMULATED. {WARNING}" if study.simulated else WARNING)
     known = {(e.problem, e.sampler, e.metric): e for e in store.expected}
     found = [(row, known.get((row.problem, row.sampler, f"balanced_accuracy[class={row.diagnosis}]"))) for row in rows]
     if as_json:

@@ -127,14 +127,15 @@ def observed(known: Tensor, hide: str | None, form: EcgFormat) -> Tensor:
     return known
 
 
-def remarks(given: Given, leads: str | None, known: Tensor, form: EcgFormat) -> list[str]:
-    """What is hidden although nobody asked for it, in lines.
+def remarks(given: Given, leads: str | None, known: Tensor, form: EcgFormat, length: int) -> list[str]:
+    """What is hidden although nobody asked for it, or may be a mistake, in lines.
 
     Args:
         given: the recording.
         leads: those that were named, or None.
         known: which values of the window are given, shape (9, samples).
         form: of the prior.
+        length: samples that the prior sees.
     """
     lines = [f"lead {', '.join(given.flat)} is flat: taken as missing"] if given.flat else []
     if leads is None and given.absent:
@@ -144,6 +145,9 @@ def remarks(given: Given, leads: str | None, known: Tensor, form: EcgFormat) -> 
         gaps = int((~row).sum())
         if name in rows and gaps:
             lines.append(f"lead {name}: {gaps} missing values ({gaps / form.rate_hz:g} s) are hidden")
+    if known.shape[1] < length:
+        seconds = [samples / form.rate_hz for samples in (known.shape[1], length)]
+        lines.append(f"the recording ends after {seconds[0]:g} s, the prior sees {seconds[1]:g} s: is the rate right?")
     return lines
 
 

@@ -167,7 +167,7 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         found.append(replace(like, metric=one.metric, mean=one.value, ci95=None, n=one.images, expected=value))
     order = {metric: i for i, metric in enumerate(study.metrics)}
     return Report(
-        title=study.head.title or study.head.name,
+        title=(study.head.title or study.head.name) + (" (SIMULATED)" if study.simulated else ""),
         rows=sorted(found, key=lambda row: order[row.metric]),
         baseline=baseline,
         differences=sorted(pairs, key=lambda pair: order[pair.metric]),

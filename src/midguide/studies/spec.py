@@ -44,6 +44,7 @@ from typing import Any, NamedTuple
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about
 from midguide.metrics.registry import METRICS
 from midguide.problem import Problem
+from midguide.studies.ecg import SIMULATOR, EcgProblem
 from midguide.studies.files import forget_files
 from midguide.studies.presets import dataclass_from_settings, suggestion
 from midguide.studies.problems import BUILT_IN
@@ -80,6 +81,11 @@ class Study:
     units: tuple[Unit, ...]
     plain: dict[str, Any]
     left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its patients are SIMULATED."""
+        return any(isinstance(u.problem, EcgProblem) and u.problem.data == SIMULATOR for u in self.units)
 
     @property
     def metrics(self) -> list[str]:
