@@ -199,6 +199,18 @@ def test_sampler_that_runs_where_possible_is_left_out_with_the_reason(tiny):
     assert [(cell.sampler, cell.reason.startswith("PSLD needs")) for cell in study.left_out] == [("psld", True)]
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("samplers.steps", 5000), r"sampler 'DDRM' on problem 'dx = 2': steps must be at least 1 and at most 1000"),
+        (("metrics", ["c2st[mlp=64,folds=4]"]), "needs at least 8 draws, there are 4"),
+    ],
+)
+def test_value_that_only_the_problem_shows_to_be_out_of_range_is_refused_before_anything_runs(tiny, change, says):
+    with pytest.raises(MidguideError, match=says):
+        load_study(tiny, [("samples", 4), change])
+
+
 def test_metric_that_does_not_fit_a_problem_is_refused_before_anything_runs(tiny):
     table = '[[problems]]\nkind = "gaussian"\nseeds = [0]\ndimension = 3\nmeasurements = 1\nsigma_y = 0.1\n'
     tiny.write_text(tiny.read_text() + table)

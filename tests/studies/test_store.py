@@ -56,19 +56,23 @@ def test_damaged_file_is_seen_named_set_aside_and_made_anew(study, store, damage
     store.path(unit).write_bytes(damaged)
     with pytest.raises(DataError, match=unit.address):
         store.read(unit)
-    progress = store.progress(study.units)
+    progress, place = store.progress(study.units), store.set_aside(unit)
     assert progress.damaged == [unit]
     run_units(study, store, units_to_run(progress, store))
     assert [row["value"] for row in store.read(unit)] == [row["value"] for row in before]
-    assert store.set_aside(unit).read_bytes() == damaged
+    store.path(unit).write_bytes(b"again")
+    run_units(study, store, [unit])
+    assert place.read_bytes() == damaged
+    assert place.with_name(f"{unit.address}.damaged-2").read_bytes() == b"again"
 
 
 def test_file_under_the_name_of_another_unit_is_damage(study, store):
     other = store.path(study.units[1]).read_bytes()
     store.path(study.units[0]).write_bytes(other)
     assert store.progress(study.units).damaged == [study.units[0]]
+    place = store.set_aside(study.units[0])
     run_units(study, store, [study.units[0]])
-    assert store.set_aside(study.units[0]).read_bytes() == other
+    assert place.read_bytes() == other
 
 
 def test_result_that_is_readable_is_replaced_by_a_new_one(study, store):

@@ -9,7 +9,7 @@ from midguide.errors import UnsupportedProblem
 from midguide.linalg import gaussian_w2
 from midguide.metrics import distribution
 from midguide.metrics.base import Answer, Metric, Target, known
-from midguide.metrics.c2st import c2st
+from midguide.metrics.c2st import FOLDS, c2st
 from midguide.metrics.ecg import ECG_METRICS
 from midguide.metrics.pictures import IMAGE_METRICS
 from midguide.metrics.scores import crps, energy_score, truth_coverage
@@ -77,7 +77,7 @@ def _truth_coverage(level: float, answer: Answer, target: Target) -> float:
 METRICS: dict[str, Metric] = {
     **ECG_METRICS,
     **IMAGE_METRICS,
-    "c2st[mlp=64,folds=4]": Metric(compute=_c2st),
+    "c2st[mlp=64,folds=4]": Metric(compute=_c2st, draws=2 * FOLDS),
     "chi_square": Metric(compute=_chi_square, exact=False),
     "covariance_error": Metric(compute=_covariance_error),
     "coverage[level=0.5]": Metric(compute=partial(_coverage, 0.5)),

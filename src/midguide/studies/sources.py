@@ -60,6 +60,7 @@ class Sampled:
 
     def check(self, problem: Problem) -> None:
         check_needs(self.sampler, problem, SAMPLERS)
+        self.sampler.times(problem)  # which refuses more steps than the schedule has levels
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
@@ -126,6 +127,7 @@ class ClosedForm:
             raise UnsupportedProblem(f"no such law is known for {type(self.sampler).__name__}")
         if not isinstance(problem.denoiser, Gaussian):
             raise UnsupportedProblem("laws in closed form are those of Gaussian problems")
+        self.sampler.times(problem)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         (seed,) = seeds  # problems with an exact posterior come alone

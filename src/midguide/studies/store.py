@@ -118,8 +118,12 @@ class Store:
             pq.write_table(pa.Table.from_pylist(plain, schema=SCHEMA), temporary, write_page_checksum=True)
 
     def set_aside(self, unit: Unit) -> Path:
-        """Where a damaged file of a unit is kept when the unit is made anew."""
-        return self.path(unit).with_suffix(".damaged")
+        """Where a damaged file of a unit is kept when the unit is made anew: a name that is free."""
+        place, number = self._units / f"{unit.address}.damaged", 1
+        while place.exists():
+            number += 1
+            place = self._units / f"{unit.address}.damaged-{number}"
+        return place
 
     def others(self, units: Iterable[Unit]) -> int:
         """How many results are in the folder that belong to none of these units."""
