@@ -246,14 +246,15 @@ def visible_config(state: Mapping[str, Tensor]) -> ADMConfig:
         ConfigError: the keys are not those of a guided-diffusion U-Net.
     """
     try:
+        stem = state["input_blocks.0.0.weight"]
         blocks, resampling = _resampling_stage(state)
         stages = _indices(state, "input_blocks.")
-        first = range(1, max(stages, default=0) + 1, blocks + 1)  # stage of each level
+        first = range(1, max(stages) + 1, blocks + 1)  # stage of each level
         features, outputs = (state[f"input_blocks.1.0.{name}.weight"] for name in ("emb_layers.1", "in_layers.2"))
         channels = state["time_embed.0.weight"].shape[1]
         widths = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in first]
         return ADMConfig(
-            in_channels=state["input_blocks.0.0.weight"].shape[1],
+            in_channels=stem.shape[1],
             out_channels=state["out.2.weight"].shape[0],
             channels=channels,
             multipliers=tuple(width // channels for width in widths),
@@ -287,7 +288,7 @@ def _resampling_stage(state: Mapping[str, Tensor]) -> tuple[int, str]:
     if found:
         return min(found), found[min(found)]
     stages = _indices(state, "input_blocks.")
-    absent = sorted(set(range(max(stages, default=0))) - stages)  # halving without parameters leaves a gap
+    absent = sorted(set(range(max(stages))) - stages)  # halving without parameters leaves a gap
     return (absent[0] if absent else len(stages)) - 1, "" if absent else "in_layers"
 
 
