@@ -13,6 +13,7 @@ from midguide.operators import (
     BlockMean,
     CircularBlur,
     Compose,
+    HighDynamicRange,
     LinearCompose,
     LinearOperator,
     Mask,
@@ -21,6 +22,7 @@ from midguide.operators import (
     compose,
     gaussian_kernel,
     random_mask,
+    rescaled,
 )
 
 
@@ -80,3 +82,5 @@ def test_compositions_that_make_no_sense_are_refused() -> None:
         compose(random_mask((4,), 0.5, seed=0, count=2), random_mask((4,), 0.5, seed=0, count=3))
     with pytest.raises(ConfigError, match="at least one"):
         compose()
+    with pytest.raises(ConfigError, match=r"values in \(-1.0, 1.0\), the inner for values in \(0.0, 1.0\)"):
+        compose(HighDynamicRange(), rescaled(HighDynamicRange(), (0.0, 1.0)))

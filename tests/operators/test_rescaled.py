@@ -40,7 +40,13 @@ def prior_of(value_range: tuple[float, float] | None) -> Gaussian:
 
 @pytest.mark.parametrize(
     "operator",
-    [HighDynamicRange(), JPEG(rounding="exact"), PhaseRetrieval((2, 2)), make_operator("nonlinear-blur", SHAPE)],
+    [
+        HighDynamicRange(),
+        JPEG(rounding="exact"),
+        PhaseRetrieval((2, 2)),
+        make_operator("nonlinear-blur", SHAPE),
+        compose(half_mask(16, 16), JPEG(rounding="exact")),
+    ],
 )
 def test_the_contract_of_operators_holds(operator: Operator) -> None:
     check_operator(rescaled(operator, (0.0, 1.0)), SHAPE)

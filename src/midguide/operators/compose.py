@@ -22,6 +22,7 @@ class Compose(Operator):
 
     Raises:
         ShapeError: both have operators for each observation, but for different numbers of observations.
+        ConfigError: they are made for different ranges of values.
     """
 
     outer: Operator
@@ -33,6 +34,12 @@ class Compose(Operator):
             raise ShapeError(
                 f"the outer operator has {self.outer.observations} observations, the inner {self.inner.observations}",
                 hint="give both the same number, or one operator that serves all",
+            )
+        if len({self.outer.value_range, self.inner.value_range} - {None}) > 1:
+            raise ConfigError(
+                f"the outer operator is made for values in {self.outer.value_range}, the inner for values in "
+                f"{self.inner.value_range}",
+                hint="midguide.operators.rescaled(compose(...), value_range) rescales both",
             )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
@@ -16,8 +17,9 @@ from midguide.operators.phase_retrieval import PhaseRetrieval
 class Rescaled(Operator):
     """`y = T^-1(h(T(x)))` with T affine, which takes the range of the signals to the one that h is made for.
 
-    Measurements that are signals, too, stay in the range of the signals, so that a noise level has its unit. A modulus
-    (`PhaseRetrieval`) has a scale of its own and is left as it is: `y = h(T(x))`.
+    Measurements that are signals, too, stay in the range of the signals, so that a noise level has its unit; entries
+    that h hides stay zero. A modulus (`PhaseRetrieval`, not its compositions) has a scale of its own and is left as it
+    is: `y = h(T(x))`.
 
     Args:
         operator: h, with a `value_range`.
@@ -54,7 +56,9 @@ class Rescaled(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.operator(self._into(x))
-        return y if isinstance(self.operator, PhaseRetrieval) else self._back(y)
+        if isinstance(self.operator, PhaseRetrieval):
+            return y
+        return torch.where(self.measured(y), self._back(y), 0.0)
 
     def _into(self, x: Tensor) -> Tensor:
         """T: from the range of the signals to that of h."""
