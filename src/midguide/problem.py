@@ -189,7 +189,8 @@ def _stacked(operators: Sequence[Operator]) -> Operator | None:
     if all(operator is first for operator in operators):
         return first
     if isinstance(first, Rescaled):
-        inner = _stacked([getattr(operator, "operator", operator) for operator in operators])
+        parts = [o.operator for o in operators if isinstance(o, Rescaled) and o.value_range == first.value_range]
+        inner = _stacked(parts) if len(parts) == len(operators) else None
         return None if inner is None else replace(first, operator=inner)
     name = DRAWN.get(type(first))
     if name is None or first.observations is not None:

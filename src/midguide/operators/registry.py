@@ -63,6 +63,8 @@ class OperatorEntry:
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name != "seed"}
 
 
+_RANGE = "values in the prior's range, else -1 to 1"
+
 OPERATORS: dict[str, OperatorEntry] = {
     "bicubic": OperatorEntry(bicubic.bicubic, "bicubic downsampling", "an image, its sides multiples of factor"),
     "box-inpainting": OperatorEntry(mask.box_inpainting, "a box is hidden", "an image that holds the box"),
@@ -92,9 +94,11 @@ OPERATORS: dict[str, OperatorEntry] = {
     "half-mask": OperatorEntry(
         mask.half_inpainting, "one half of the image is hidden", "an image of at least two rows or columns"
     ),
-    "high-dynamic-range": OperatorEntry(high_dynamic_range.high_dynamic_range, "multiplied and clipped", "nothing"),
+    "high-dynamic-range": OperatorEntry(
+        high_dynamic_range.high_dynamic_range, f"multiplied and clipped; {_RANGE}", "nothing"
+    ),
     "identity": OperatorEntry(matrix.identity, "everything is measured: denoising", "nothing"),
-    "jpeg": OperatorEntry(jpeg.jpeg, "compressed and opened again", "an image with channels"),
+    "jpeg": OperatorEntry(jpeg.jpeg, f"compressed and opened again; {_RANGE}", "an image with channels"),
     "mask-file": OperatorEntry(
         mask.file_inpainting,
         "an image file says what is measured (white)",
@@ -110,12 +114,12 @@ OPERATORS: dict[str, OperatorEntry] = {
     ),
     "nonlinear-blur": OperatorEntry(
         nonlinear_blur.nonlinear_blur,
-        "blur in kernel space, or by a camera that shakes in linear light",
+        f"blur in kernel space, or by a camera that shakes in linear light; {_RANGE}",
         "an image with channels; weights: three, sides multiples of 128",
     ),
     "phase-retrieval": OperatorEntry(
         phase_retrieval.phase_retrieval,
-        "modulus of the Fourier transform of the padded image",
+        f"modulus of the Fourier transform of the padded image; {_RANGE}",
         "an image",
     ),
     "random-inpainting": OperatorEntry(mask.random_inpainting, "a random fraction of pixels is measured", "nothing"),
