@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from midguide.denoisers.gaussian import Gaussian
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, ShapeError
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe_counts
 from midguide.operators import (
     JPEG,
@@ -22,6 +22,9 @@ from midguide.operators import (
     rescaled,
 )
 from midguide.problem import Problem
+from midguide.samplers.dps import DPS
+from midguide.sampling import sample
+from midguide.schedules import EDM
 from midguide.testing import check_operator
 
 SHAPE = (3, 16, 16)
@@ -92,6 +95,28 @@ def test_a_prior_of_another_range_is_refused(operator: Operator) -> None:
     Problem.simulate(prior_of((0.0, 1.0)), rescaled(operator, (0.0, 1.0)), x, sigma_y=0.1)
 
 
+@pytest.mark.parametrize("limits", [(-0.5, 0.5), (0.0, 1.0)])
+def test_draws_are_those_of_the_same_prior_in_the_other_range(limits: tuple[float, float]) -> None:
+    """x' = x / 2 + c diffuses as x does with half the noise: its schedule, sigma_y and the length of a step are halved.
+
+    (Adam, which MGPS fits by, takes steps of one size for mean and log standard deviation, and has no such twin.)
+    """
+    middle = sum(limits) / 2
+
+    def draws(value_range: tuple[float, float], scale: float, centre: float) -> Tensor:
+        schedule = EDM(sigma_min=0.002 * scale, sigma_max=1e4 * scale)
+        prior = Gaussian(0.3 * scale * torch.ones(SHAPE) + centre, (0.5 * scale) ** 2, schedule=schedule)
+        prior.value_range = value_range
+        operator = make_operator("high-dynamic-range", SHAPE, value_range=value_range)
+        truth = 2 * scale * (images(1) - 0.5) + centre
+        problem = Problem.simulate(prior, operator, truth, sigma_y=0.05 * scale)
+        return sample(DPS(steps=40, guidance=0.5 * scale), problem, 2).draws
+
+    # A chain begins around zero instead of c, which is 1e-4 of its noise; most of that is forgotten on the way.
+    want = draws((-1.0, 1.0), 1.0, 0.0) / 2 + middle
+    torch.testing.assert_close(draws(limits, 0.5, middle), want, rtol=0, atol=1e-6)
+
+
 def test_counts_are_those_of_the_same_light() -> None:
     x, identity = images(), make_operator("identity", SHAPE)
     unit = observe_counts(identity, x, 20.0, value_range=(0.0, 1.0))
@@ -109,3 +134,12 @@ def test_codes_of_each_image_are_stacked() -> None:
     alone = [Problem.simulate(prior, blur, x[[i]], sigma_y=0.1) for i, blur in enumerate(blurs)]
     both = Problem.stack(alone)
     torch.testing.assert_close(both.likelihood.operator(x), torch.cat([b(x[[i]]) for i, b in enumerate(blurs)]))
+
+
+def test_codes_of_different_ranges_are_not_stacked() -> None:
+    blurs = [make_operator("nonlinear-blur", SHAPE, value_range=limits) for limits in ((0.0, 1.0), (-2.0, 2.0), None)]
+    prior, x = prior_of(None), images(1).float()
+    unit, *others = [Problem.simulate(prior, blur, x, sigma_y=0.1) for blur in blurs]
+    for other in others:
+        with pytest.raises(ShapeError, match="can be stacked"):
+            Problem.stack([unit, other])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from midguide.denoisers.gaussian import Gaussian
@@ -36,6 +38,11 @@ def test_counts_are_shown_in_the_range_of_the_image():
     assert made.truth is not None
     # a count of at most 1e4 has the standard deviation 1e2, 0.02 on the scale of the image; six of them over 768 pixels
     assert float((shown.image - made.truth[0]).abs().max()) < 6 * 0.02
+    prior = Gaussian(torch.zeros(SHAPE), 1.0)
+    prior.value_range = 0.0, 1.0
+    unit = picture_of_measurement(Problem(prior, replace(made.likelihood, value_range=(0.0, 1.0))))
+    assert unit is not None
+    torch.testing.assert_close(unit.image, (shown.image + 1) / 2)
 
 
 def test_modulus_of_a_fourier_transform_is_shown_by_its_logarithm():

@@ -1,4 +1,7 @@
-"""Metrics by name. A name holds the protocol, so that equal names are comparable numbers."""
+"""Metrics by name. A name holds the protocol, so that equal names are comparable numbers.
+
+CRPS, energy score and `truth_rmse` are in the value range of the prior: comparable between priors of one range.
+"""
 
 from __future__ import annotations
 
