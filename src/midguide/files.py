@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         raise _unwritten(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def aside(path: Path, mark: str) -> Path:
+    """Where something keeps its content when its name is taken: `STEM.MARK`, `STEM.MARK-2`... whichever is free."""
+    place, number = path.with_suffix(f".{mark}"), 1
+    while place.exists():
+        number += 1
+        place = path.with_suffix(f".{mark}-{number}")
+    return place
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append(path: Path, text: str) -> None:

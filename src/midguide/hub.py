@@ -7,7 +7,6 @@ A file appears in the cache complete and verified, or not at all. What has arriv
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import http.client
 import os
 import re
@@ -25,7 +24,7 @@ from typing import Any, BinaryIO
 
 from midguide import __version__
 from midguide.errors import CheckpointError, DataError
-from midguide.files import replacing
+from midguide.files import replacing, sha256_of
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -185,7 +184,7 @@ def _fetched(card: Card) -> Path:
     record = path.with_name(f"{path.name}.sha256")
     if not path.exists():
         download(card.source, path, sha256=card.sha256 or _recorded(record))
-    known, found = card.sha256 or _recorded(record), _digest(path)
+    known, found = card.sha256 or _recorded(record), sha256_of(path)
     if known is None:
         with replacing(record) as temporary:
             temporary.write_text(found + "\n", encoding="ascii")
@@ -272,7 +271,7 @@ def _verify(partial: Path, source: str, sha256: str | None, whole: bool) -> None
     """Refuse a download, and forget it, that is another file than expected or may lack its end."""
     try:
         if sha256:
-            if (got := _digest(partial)) != sha256:
+            if (got := sha256_of(partial)) != sha256:
                 raise other_sum(source, got, sha256)
         elif _is_zip(partial):
             _read_archive(partial, source)
@@ -333,11 +332,6 @@ def _recorded(record: Path) -> str | None:
     """The sum that an earlier download found; None where its record is missing or incomplete."""
     text = record.read_text("ascii", "replace").strip() if record.exists() else ""
     return text if re.fullmatch("[0-9a-f]{64}", text) else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _crc32(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from midguide.errors import CheckpointError
-from midguide.files import replacing_folder
+from midguide.files import replacing_folder, sha256_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Samples:
         """Write the two files of `save` into an existing folder, without its promise."""
         tensors = {"draws": self.draws, **self.tensors}
         save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "samples.safetensors")
-        text = json.dumps({"cost": asdict(self.cost), "record": self.record}, indent=2)
+        plain = {"cost": asdict(self.cost), "record": self.record, "tensors": sha256_of(folder / "samples.safetensors")}
+        text = json.dumps({**plain, "sha256": _checksum(plain)}, indent=2)
         (folder / "samples.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -100,14 +102,23 @@ class Samples:
         """Read what `save` wrote.
 
         Raises:
-            CheckpointError: files are missing or damaged.
+            CheckpointError: files are missing, damaged or of different runs.
         """
         folder = Path(folder)
         try:
-            tensors = load_file(folder / "samples.safetensors")
             stored = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "samples.safetensors")
+            sums = _checksum(stored), sha256_of(folder / "samples.safetensors")
+            if (stored["sha256"], stored["tensors"]) != sums:
+                raise ValueError("a checksum differs")
             return cls(tensors.pop("draws"), Cost(**stored["cost"]), stored["record"], tensors)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no readable samples: {error}", hint="give the folder that save() wrote"
             ) from error
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    """SHA-256 of what `samples.json` holds besides."""
+    rest = {key: value for key, value in plain.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

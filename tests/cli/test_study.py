@@ -214,6 +214,20 @@ def test_rescoring_names_damaged_draws_and_never_samples(cli, study, tmp_path, m
     assert cli("study", "report", "out", "--json").json == before
 
 
+def test_damaged_draws_are_named_set_aside_and_drawn_again(cli, study, tmp_path):
+    cli("study", "run", study, "--out", "out", "--set", "keep_samples=true")
+    before = cli("study", "report", "out", "--json").json
+    kept = next(p.parent for p in sorted((tmp_path / "out" / "samples").glob("*/*.json")) if cost_of(p) == 4)
+    file = kept / "samples.safetensors"
+    file.write_bytes(damaged := file.read_bytes()[:-1] + b"!")
+    next_metrics = 'metrics=["sliced_wasserstein_1[slices=100]", "mean_error"]'
+    result = cli("study", "run", study, "--out", "out", "--set", next_metrics)
+    assert f"damaged, kept as {kept.name}.damaged when it is made anew: {kept}" in result.err
+    assert (kept.with_suffix(".damaged") / file.name).read_bytes() == damaged
+    after = [row for row in cli("study", "report", "out", "--json").json if row["metric"].startswith("sliced")]
+    assert [row["mean"] for row in after] == [row["mean"] for row in before]
+
+
 def cost_of(path: Path) -> float:
     return json.loads(path.read_text())["cost"]["network_forwards"]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
-from midguide.errors import DataError
+from midguide.errors import CheckpointError, DataError
+from midguide.files import aside
+from midguide.studies.draws import keep_draws, load_draws
 from midguide.studies.execute import run_units, units_to_run
 from midguide.studies.spec import load_study
 from midguide.studies.store import Store
@@ -56,7 +59,7 @@ def test_damaged_file_is_seen_named_set_aside_and_made_anew(study, store, damage
     store.path(unit).write_bytes(damaged)
     with pytest.raises(DataError, match=unit.address):
         store.read(unit)
-    progress, place = store.progress(study.units), store.set_aside(unit)
+    progress, place = store.progress(study.units), aside(store.path(unit), "damaged")
     assert progress.damaged == [unit]
     run_units(study, store, units_to_run(progress, store))
     assert [row["value"] for row in store.read(unit)] == [row["value"] for row in before]
@@ -70,7 +73,7 @@ def test_file_under_the_name_of_another_unit_is_damage(study, store):
     other = store.path(study.units[1]).read_bytes()
     store.path(study.units[0]).write_bytes(other)
     assert store.progress(study.units).damaged == [study.units[0]]
-    place = store.set_aside(study.units[0])
+    place = aside(store.path(study.units[0]), "damaged")
     run_units(study, store, [study.units[0]])
     assert place.read_bytes() == other
 
@@ -88,6 +91,7 @@ def test_results_of_another_grid_of_the_same_study_stay_and_are_counted(study, s
     assert (wider.others(study.units), wider.others(study.units[:1]), wider.others(other.units)) == (0, 5, 6)
     run_units(other, wider, list(other.units))
     assert before.items() <= contents(store.folder / "units").items()
+    assert json.loads((store.folder / "study.earlier").read_text())["study"] == study.plain
     assert Store.create(store.folder, study.plain, []).progress(study.units).done == list(study.units)
 
 
@@ -113,6 +117,70 @@ def test_folder_that_holds_no_study_is_refused_and_untouched(study, tmp_path, co
         Store.create(folder, study.plain, [])
     assert contents(folder) == before
     assert len(before) == 2 - (content is None)
+
+
+@pytest.mark.parametrize("part", ["units", "samples"])
+def test_file_where_a_folder_belongs_is_refused_and_untouched(study, tmp_path, part):
+    store = Store.create(tmp_path / "out", study.plain, [])
+    (store.folder / part).write_text("years of work")
+    before = contents(store.folder)
+    with pytest.raises(DataError, match=f"{part} is no folder"):
+        Store.create(store.folder, study.plain, [])
+    assert contents(store.folder) == before
+
+
+def test_folder_where_the_file_of_a_unit_belongs_is_damage_and_set_aside(study, store):
+    path = store.path(study.units[0])
+    path.unlink()
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+    assert store.progress(study.units).damaged == [study.units[0]]
+    run_units(study, store, [study.units[0]])
+    assert (path.with_suffix(".damaged") / "thesis.txt").read_text() == "years of work"
+    assert store.progress(study.units).damaged == []
+
+
+@pytest.fixture
+def kept(study, tmp_path):
+    """The results of two problems and one sampler, with draws."""
+    store = Store.create(tmp_path / "kept", study.plain, [])
+    store.samples.mkdir()
+    run_units(study, store, [study.units[1], study.units[4]])
+    return store
+
+
+@pytest.mark.parametrize("file", ["samples.safetensors", "samples.json"])
+def test_any_flipped_bit_of_stored_draws_is_seen(study, kept, file):
+    """Every 50th byte of both files, one bit each: the draws, the observation, the cost, the record."""
+    unit = study.units[1]
+    path = kept.samples / unit.draws_address / file
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 50):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=unit.draws_address):
+            load_draws(unit.draws_address, kept.samples)
+    path.write_bytes(whole)
+    assert load_draws(unit.draws_address, kept.samples) is not None
+
+
+def test_draws_of_another_unit_are_damage_set_aside_and_drawn_anew(study, kept):
+    unit, other = study.units[1], study.units[4]
+    place = kept.samples / unit.draws_address
+    before, value = contents(kept.samples / other.draws_address), [row["value"] for row in kept.read(unit)]
+    shutil.rmtree(place)
+    shutil.copytree(kept.samples / other.draws_address, place)
+    with pytest.raises(CheckpointError, match="something else"):
+        load_draws(unit.draws_address, kept.samples)
+    run_units(study, kept, [unit])
+    assert contents(place.with_suffix(".damaged")) == before
+    assert load_draws(unit.draws_address, kept.samples) is not None
+    assert [row["value"] for row in kept.read(unit)] == value
+
+
+def test_draws_that_are_good_are_never_set_aside(study, kept):
+    draws = load_draws(study.units[1].draws_address, kept.samples)
+    keep_draws(draws, study.units[1].draws_address, kept.samples)
+    assert len(list(kept.samples.iterdir())) == 2
 
 
 def test_empty_folder_is_accepted(study, tmp_path):

@@ -99,6 +99,8 @@ def run(
     units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
     if rescore:
         units = _readable(units, store)
+    else:
+        _tell_of_damaged_draws(units, store)
     _tell_what_is_odd(study, store, progress)
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
@@ -216,9 +218,27 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
 
 def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
     if others := store.others(study.units):
-        output.note(f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report")
+        earlier = "; study.earlier is the file of before" if (store.folder / "study.earlier").exists() else ""
+        note = f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report"
+        output.note(note + earlier)
     for unit in progress.damaged:
-        output.note(f"damaged, kept as {store.set_aside(unit).name} when it is made anew: {store.path(unit)}")
+        _tell_of_damage(store.path(unit))
+
+
+def _tell_of_damage(path: Path) -> None:
+    from midguide.files import aside
+
+    output.note(f"damaged, kept as {aside(path, 'damaged').name} when it is made anew: {path}")
+
+
+def _tell_of_damaged_draws(units: list[Unit], store: Store) -> None:
+    """A line for each unit that will be drawn again because its stored draws are damaged."""
+    from midguide.studies.units import stored
+
+    for unit in units:
+        place = store.samples / unit.draws_address
+        if place.exists() and stored(unit, store.samples) is None:
+            _tell_of_damage(place)
 
 
 def _readable(units: list[Unit], store: Store) -> list[Unit]:

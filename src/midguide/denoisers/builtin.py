@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 
 from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.denoisers.network import PREDICTIONS
-from midguide.denoisers.pretrained import Pretrained, fit, read_weights, sha256_of
+from midguide.denoisers.pretrained import Pretrained, fit, read_weights
 from midguide.errors import CheckpointError, ConfigError
-from midguide.files import replacing
+from midguide.files import replacing, sha256_of
 from midguide.leads import EcgFormat
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
 from midguide.schedules import make_schedule

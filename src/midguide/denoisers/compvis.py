@@ -16,8 +16,9 @@ from torch import Tensor
 from midguide.autodiff import frozen
 from midguide.denoisers.guided_diffusion import adm_network, learned_variance
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of, to_load_prior
+from midguide.denoisers.pretrained import Pretrained, Weights, fit, to_load_prior
 from midguide.errors import CheckpointError, ConfigError
+from midguide.files import sha256_of
 from midguide.nn.adm_unet import LDM_VQ4, ADMConfig
 from midguide.nn.ldm_autoencoder import LDMAutoencoder, visible_autoencoder
 from midguide.schedules import DiscreteVP, Schedule

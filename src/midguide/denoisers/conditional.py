@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from midguide.autodiff import frozen
 from midguide.denoisers.builtin import PriorSpec, read_spec
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import fit, read_weights, sha256_of
+from midguide.denoisers.pretrained import fit, read_weights
 from midguide.errors import CheckpointError, ConfigError
+from midguide.files import sha256_of
 from midguide.nn.registry import BODIES
 from midguide.schedules import make_schedule
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
-from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, sha256_of, to_load_prior
+from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, to_load_prior
 from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.files import sha256_of
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.pretrained import Pretrained, Weights, fit, sha256_of, to_load_prior
+from midguide.denoisers.pretrained import Pretrained, Weights, fit, to_load_prior
 from midguide.errors import CheckpointError, ConfigError
+from midguide.files import sha256_of
 from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
 from midguide.schedules import DiscreteVP
 

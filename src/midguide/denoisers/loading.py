@@ -31,9 +31,10 @@ from midguide.denoisers.diffusers import WEIGHTS, fetch_repository, load_diffuse
 from midguide.denoisers.guided_diffusion import PUBLIC, load_guided_diffusion
 from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
-from midguide.denoisers.pretrained import Pretrained, check_start, read_weights, sha256_of, to_load_prior
+from midguide.denoisers.pretrained import Pretrained, check_start, read_weights, to_load_prior
 from midguide.denoisers.python_file import PLACE, load_python
 from midguide.errors import CheckpointError, ConfigError
+from midguide.files import sha256_of
 from midguide.leads import with_einthoven
 from midguide.nn.adm_unet import ADMConfig
 from midguide.nn.layout import check_device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -149,12 +148,6 @@ def _load(path: Path) -> Any:
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): v.float() if v.is_floating_point() else v for name, v in weights.items()}
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fit(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path, *, hint: str) -> None:

@@ -6,7 +6,6 @@ the largest or the mean probability of its windows counts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from midguide.autodiff import frozen
 from midguide.errors import CheckpointError, ConfigError, ShapeError
-from midguide.files import replacing
+from midguide.files import replacing, sha256_of
 from midguide.leads import TWELVE, EcgFormat
 from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
 
@@ -129,7 +128,7 @@ def load_ecg_classifier(path: str | Path) -> EcgClassifier:
         with torch.device("meta"):  # draws no initial weights
             network = XResNet1d(spec.network)
         network.load_state_dict(weights, assign=True)
-        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        sha256 = sha256_of(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import re
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from midguide.errors import CheckpointError
+from midguide.files import sha256_of
 
 VARIABLE = "MIDGUIDE_WEIGHTS"
 
@@ -43,7 +43,7 @@ def read_weights(name: str, origin: str) -> tuple[dict[str, Tensor], str]:
             hint=f"put it there, or name its folder by --weights or the environment variable {VARIABLE}",
         )
     try:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = sha256_of(path)
         promised = re.search(r"-([0-9a-f]{8})\.pth$", name)
         if promised and not sha256.startswith(promised[1]):
             raise CheckpointError(

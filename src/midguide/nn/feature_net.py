@@ -5,7 +5,6 @@ Residual blocks with group normalisation, so that the features of an image do no
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import CheckpointError
-from midguide.files import replacing
+from midguide.files import replacing, sha256_of
 
 FORMAT = 1
 KEY = "midguide-features"
@@ -108,7 +107,7 @@ def load_feature_net(path: str | Path) -> tuple[FeatureNet, str]:
         with torch.device("meta"):  # draws no initial weights
             network = FeatureNet(FeatureNetConfig(**stored))
         network.load_state_dict(weights, assign=True)
-        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        sha256 = sha256_of(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is no readable feature network: {reason}", hint="is it complete?") from error

@@ -1,14 +1,16 @@
 """The results of a study on disk: one Parquet file per unit, complete or absent, named by the unit's address.
 
 OUT/study.json                  which study this is, its file as plain values, the expected numbers
+OUT/study.earlier               the same of an earlier run of this name that had another file, if any
 OUT/units/ADDRESS.parquet       one row per metric
-OUT/units/ADDRESS.damaged       what stood there and could not be read, when the unit was made anew
 OUT/samples/ADDRESS/            the draws, where the study keeps them
+OUT/.../ADDRESS.damaged         what stood there and could not be read, once it has been made anew
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from midguide.errors import DataError
-from midguide.files import replacing
+from midguide.files import aside, replacing
 from midguide.studies.expected import Expected
 from midguide.studies.units import Unit
 
@@ -61,14 +63,18 @@ class Store:
         Raises:
             DataError: the folder holds something else, or another study's results.
         """
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            name = cls.open(folder).plain["study"]["name"]
-            if name != plain["study"]["name"]:
-                raise DataError(f"{folder} holds the results of study {name!r}", hint="choose another --out")
-        store = cls(folder, plain, expected)
+        store, path = cls(Path(folder), plain, expected), Path(folder) / "study.json"
         text = json.dumps({"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected]}, indent=2)
-        with replacing(folder / "study.json") as temporary:
+        if store.folder.exists() and any(store.folder.iterdir()):
+            earlier = cls.open(folder).plain
+            if earlier["study"]["name"] != plain["study"]["name"]:
+                raise DataError(
+                    f"{folder} holds the results of study {earlier['study']['name']!r}", hint="choose another --out"
+                )
+            if earlier != json.loads(text)["study"]:
+                with replacing(aside(path, "earlier")) as temporary:
+                    shutil.copyfile(path, temporary)
+        with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         return store
 
@@ -87,9 +93,12 @@ class Store:
             expected = [Expected(**row) for row in stored["expected"]]
             if not isinstance(stored["study"]["study"]["name"], str):
                 raise ValueError("the study has no name")
+            for part in ("units", "samples"):
+                if (path.parent / part).exists() and not (path.parent / part).is_dir():
+                    raise ValueError(f"{part} is no folder")
             return cls(Path(folder), stored["study"], expected)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"there is no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error}"
+            reason = f"there is no {path.name}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
             raise DataError(
                 f"{folder} holds no results of a study ({reason})", hint="give the folder that 'study run' wrote"
             ) from error
@@ -112,18 +121,10 @@ class Store:
         try:
             self.read(unit)
         except DataError:
-            self.path(unit).replace(self.set_aside(unit))
+            self.path(unit).replace(aside(self.path(unit), "damaged"))
         plain = [{**row, "configuration": json.dumps(row["configuration"], sort_keys=True)} for row in rows]
         with replacing(self.path(unit)) as temporary:
             pq.write_table(pa.Table.from_pylist(plain, schema=SCHEMA), temporary, write_page_checksum=True)
-
-    def set_aside(self, unit: Unit) -> Path:
-        """Where a damaged file of a unit is kept when the unit is made anew: a name that is free."""
-        place, number = self._units / f"{unit.address}.damaged", 1
-        while place.exists():
-            number += 1
-            place = self._units / f"{unit.address}.damaged-{number}"
-        return place
 
     def others(self, units: Iterable[Unit]) -> int:
         """How many results are in the folder that belong to none of these units."""

@@ -16,6 +16,7 @@ from midguide.problem import Problem
 from midguide.record import describe, fingerprint
 from midguide.rng import stream_seed
 from midguide.samples import Samples
+from midguide.studies.draws import keep_draws, load_draws
 from midguide.studies.problems import ProblemKind, exact_prior
 from midguide.studies.sources import Source, law_of
 
@@ -137,18 +138,16 @@ def _drawn(units: Sequence[Unit], problems: list[Problem], kept: Path | None, de
         for i, samples in zip(missing, drawn, strict=True):
             found[i] = samples
             if kept is not None:
-                samples.save(kept / units[i].draws_address)
+                keep_draws(samples, units[i].draws_address, kept)
     return [found[i] for i in range(len(units))]
 
 
 def stored(unit: Unit, kept: Path | None) -> Samples | None:
-    """The draws of a unit in the folder of stored draws; None where they are absent or damaged."""
-    if kept is None or not (kept / unit.draws_address).exists():
-        return None
+    """The draws of a unit in the folder of stored draws; None where they are absent, damaged or of something else."""
     try:
-        return Samples.load(kept / unit.draws_address)
+        return None if kept is None else load_draws(unit.draws_address, kept)
     except CheckpointError:
-        return None  # a damaged file is replaced
+        return None
 
 
 def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:

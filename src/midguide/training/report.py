@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from midguide.denoisers.autoencoders import load_autoencoder, prefixed, read_aut
 from midguide.denoisers.base import Autoencoder, Denoiser
 from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.denoisers.loading import load_prior
-from midguide.files import replacing
+from midguide.files import replacing, sha256_of
 from midguide.metrics.image import psnr, ssim
 from midguide.nn.autoencoder import AutoencoderNetwork
 from midguide.record import describe
@@ -163,7 +162,7 @@ def write_card(
         "name": config.name,
         **asdict(config.card),
         "event_shape": list(event_shape),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256_of(path),
         "command": origin.command,
         "training": asdict(config),
         "loss": origin.log,
