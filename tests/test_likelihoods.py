@@ -59,9 +59,10 @@ def test_a_mask_for_each_observation_needs_as_many_observations():
     assert isinstance(masks, Mask)
 
 
-@pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
-def test_sigma_is_positive_and_finite(sigma):
-    with pytest.raises(ConfigError, match="sigma_y must be positive"):
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf, 1e300, 1e-30])
+def test_sigma_is_positive_and_float32_can_hold_its_precision(sigma):
+    wanted = "from 1e-18 to 1e18" if 0 < sigma < math.inf else "positive"
+    with pytest.raises(ConfigError, match=f"sigma_y must be {wanted}, got"):
         GaussianLikelihood(Identity(), torch.zeros(1, 2), sigma)
 
 

@@ -55,3 +55,9 @@ class DataError(MidguideError):
 
 class ConvergenceWarning(RuntimeWarning):
     """An iterative solver ended before it reached its tolerance: what it returns is approximate."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out; torch has its own, of a general type on the CPU."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in words or "out of memory" in words

@@ -6,7 +6,6 @@ operator measures count; whatever stands in the others is set to zero.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -189,10 +188,11 @@ def _check_range(
 
 
 def check_sigma(sigma_y: float) -> None:
-    """Refuse a noise level that is not positive and finite."""
-    if not (sigma_y > 0.0 and math.isfinite(sigma_y)):
+    """Refuse a noise level that is not positive, or whose inverse variance float32 cannot hold."""
+    if not 1e-18 <= sigma_y <= 1e18:
+        wanted = "from 1e-18 to 1e18" if 0.0 < sigma_y < float("inf") else "positive"
         raise ConfigError(
-            f"sigma_y must be positive, got {sigma_y}",
+            f"sigma_y must be {wanted}, got {sigma_y}",
             hint="give the noise's standard deviation in the prior's value range; for nearly exact data take 1e-3",
         )
 

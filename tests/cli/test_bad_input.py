@@ -220,6 +220,10 @@ def test_progress_file_of_another_run(refused, tmp_path):
     refused(says=("out.progress",))
 
 
+def test_too_little_memory(refused):
+    refused("--samples", 10**12, says=("out of memory", "--chunk"))
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), safetensors.SafetensorError("No space left on device")]
 )

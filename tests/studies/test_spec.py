@@ -105,6 +105,9 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimenson = 3\n', ("dimenson", "dimension")),
         ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimension = 0\n', ("dimension", "at least 1")),
         ('[[problems]]\nkind = "mixture"\nseeds = 3\ndimension = 2\n', ("seeds must be a list", "count")),
+        ('[[problems]]\nkind = "mixture"\nseeds = [1, 1]\ndimension = 2\n', ("seed occurs twice",)),
+        ('[[problems]]\nkind = "mixture"\nseeds.first = 0\nseeds.count = 9999999\ndimension = 2\n', ("1,000,000",)),
+        ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimension = 999999999999\n', ("number 2", "into memory")),
     ],
 )
 def test_file_with_a_mistake_is_refused_by_name_and_with_a_hint(tiny, added, words):

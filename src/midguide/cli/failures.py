@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from midguide.errors import ConvergenceWarning, MidguideError
+from midguide.errors import ConvergenceWarning, MidguideError, is_out_of_memory
 
 MISTAKE, INTERRUPTED = 2, 130
 _OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -53,6 +53,10 @@ def reported() -> Iterator[Outcome]:
     except BrokenPipeError:  # the reader of our output has gone; nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         outcome.code = 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        outcome.code = _say("out of memory", "take a smaller --chunk, fewer samples or a smaller problem")
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from midguide.cli import options, output
-from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.errors import ConfigError, UnsupportedProblem, about
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,8 +120,10 @@ def _check_noise(noise: str, sigma: float, rate: float | None, measured: bool) -
         raise ConfigError(
             "--measured takes no Poisson noise: an image file holds no counts", hint="leave --measured out"
         )
-    if not 0.0 < sigma < float("inf"):
-        raise ConfigError(f"--sigma must be positive, got {sigma:g}", hint="for nearly exact data take 0.001")
+    from midguide.likelihoods import check_sigma
+
+    with about("--sigma"):
+        check_sigma(sigma)
 
 
 def _problem(

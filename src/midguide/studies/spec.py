@@ -41,7 +41,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about
+from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory
 from midguide.metrics.registry import METRICS
 from midguide.problem import Problem
 from midguide.studies.ecg import SIMULATOR, EcgProblem
@@ -171,7 +171,12 @@ def parse_study(plain: dict[str, Any]) -> Study:
 
 def _probe(problem: ProblemRow) -> Problem:
     """A problem of the row to check samplers with, after a check that there are prior, operator and data of all."""
-    probe = problem.kind.probe(problem.seeds[0])
+    try:
+        probe = problem.kind.probe(problem.seeds[0])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError("the problem does not fit into memory", hint="make it smaller") from error
     for seed in problem.seeds:
         problem.kind.data_digest(seed)
     return probe

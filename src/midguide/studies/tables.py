@@ -15,6 +15,7 @@ from midguide.studies.presets import dataclass_from_settings, make_sampler, sugg
 from midguide.studies.problems import KINDS, ProblemKind
 from midguide.studies.sources import FIXED, OF_A_SAMPLER, OWN, Source, fixed
 
+MOST_SEEDS = 10**6
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -50,6 +51,8 @@ class Head:
             raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if not self.metrics or not self.seeds:
             raise ConfigError("metrics and seeds must not be empty")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"a seed occurs twice in {list(self.seeds)}")
         if self.batch < 1:
             raise ConfigError(f"batch must be at least 1, got {self.batch}")
         if self.set_metrics and not self.keep_samples:
@@ -178,9 +181,13 @@ def check_metrics(names: Iterable[str], known: Collection[str]) -> None:
 def _seeds(given: Any, where: str) -> tuple[int, ...]:
     if isinstance(given, Mapping) and set(given) == {"first", "count"}:
         first, count = given["first"], given["count"]
-        given = list(range(first, first + count)) if type(first) is type(count) is int else None
+        possible = type(first) is type(count) is int and 0 < count <= MOST_SEEDS
+        given = list(range(first, first + count)) if possible else None
     if not isinstance(given, list) or not given or not all(type(seed) is int for seed in given):
-        raise ConfigError(f"{where}: seeds must be a list of integers", hint="or { first = 0, count = 10 }")
+        raise ConfigError(
+            f"{where}: seeds must be a list of integers",
+            hint=f"or {{ first = 0, count = 10 }}, of at most {MOST_SEEDS:,}",
+        )
     if len(set(given)) < len(given):
         raise ConfigError(f"{where}: a seed occurs twice in {given}")
     return tuple(given)
