@@ -117,16 +117,57 @@ def test_html_holds_its_figure_and_refers_to_nothing_else(report):
     assert "http" not in page
 
 
-def test_varied_setting_is_drawn_as_a_curve(tmp_path, tiny):
-    tiny.write_text(
-        tiny.read_text() + '[[samplers]]\nspec = "mgps"\nsweep = { steps = [3, 4], midpoint = [0.5, 1.0] }\n'
-    )
-    study = load_study(tiny, [("metrics", [SW])])
-    store = Store.create(tmp_path / "out", study.plain, [])
+SWEEPS = """
+[[samplers]]
+spec = "mgps"
+sweep = { steps = [3, 4], midpoint = [0.5, 1.0] }
+
+[[samplers]]
+spec = "ddnm"
+sweep = { eta = [0.5, 1.0] }
+"""
+
+
+@pytest.fixture
+def swept(tiny, tmp_path):
+    """The results of a study of two sweeps that asks where they are least."""
+    tiny.write_text(tiny.read_text() + SWEEPS)
+    study = load_study(tiny, [("metrics", [SW]), ("problems.seeds", [0, 1, 2]), ("minimisers", True)])
+    store = Store.create(tmp_path / "swept", study.plain, [])
     run_units(study, store, list(study.units))
-    axes = figure(reports.make_report(study, store)).axes[0]
-    assert axes.get_xlabel() == "steps"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mgps, midpoint 0.5", "mgps, midpoint 1"]
+    return study, store
+
+
+def names(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_varied_settings_are_drawn_as_curves_and_what_does_not_vary_as_lines(swept):
+    report = replace(reports.make_report(*swept), minimisers=[])
+    first, second = figure(report).axes
+    assert (first.get_xlabel(), second.get_xlabel()) == ("steps", "eta")
+    assert names(first) == ["exact", "DDRM", "DPS", "mgps, midpoint 0.5", "mgps, midpoint 1"]
+    assert names(second) == ["exact", "DDRM", "DPS", "ddnm"]
+
+
+def test_minimisers_are_counted_problem_by_problem_and_drawn_beside_their_curves(swept):
+    study, store = swept
+    report = reports.make_report(study, store)
+    at = np.array([per_problem(study, store, f"ddnm, eta {eta:g}") for eta in (0.5, 1.0)])
+    want = {0.5: int((at[0] < at[1]).sum()), 1.0: int((at[1] < at[0]).sum())}
+    found = {m.curve: m for m in report.minimisers}
+    assert list(found) == ["mgps, midpoint 0.5", "mgps, midpoint 1", "ddnm"]
+    assert found["ddnm"] == ("dx = 2", SW, "ddnm", "eta", want)
+    assert all(sum(m.counts.values()) == 3 for m in report.minimisers)
+    assert f"| dx = 2 | ddnm | {want[0.5]} | {want[1.0]} |" in layout.as_markdown(report)
+    curves, bars, *_ = figure(report).axes
+    assert (curves.get_xlabel(), bars.get_xlabel(), bars.get_ylabel()) == ("steps", "steps", "problems")
+    assert sum(bar.get_height() for bar in bars.patches) == 6
+
+
+def test_minimisers_without_a_sweep_are_refused(tiny):
+    with pytest.raises(ConfigError, match="no sampler has one"):
+        load_study(tiny, [("minimisers", True)])
 
 
 def test_study_of_more_panels_than_a_figure_takes_has_its_tables_only(report):

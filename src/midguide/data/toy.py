@@ -17,6 +17,7 @@ from midguide.errors import ConfigError
 from midguide.operators.matrix import Matrix
 from midguide.problem import Problem
 from midguide.rng import Rng, stream_seed
+from midguide.schedules import Schedule
 
 
 def mixture25(dimension: int, seed: int, *, dtype: torch.dtype = torch.float32) -> GaussianMixture:
@@ -56,7 +57,9 @@ def mixture_problem(dimension: int, seed: int, sigma_y: float = 0.05, *, dtype: 
     return _problem(mixture25(dimension, seed, dtype=dtype), dimension, 1, seed, sigma_y, dtype)
 
 
-def random_gaussian(dimension: int, seed: int, *, dtype: torch.dtype = torch.float32) -> Gaussian:
+def random_gaussian(
+    dimension: int, seed: int, *, dtype: torch.dtype = torch.float32, schedule: Schedule | None = None
+) -> Gaussian:
     """`N(m, Sigma)` with `m ~ N(0, I)` and `Sigma = L L^T / c`, L square and normal with its columns normalised.
 
     c is the mean of the squared singular values of the normalised L (which is 1, up to rounding).
@@ -65,6 +68,7 @@ def random_gaussian(dimension: int, seed: int, *, dtype: torch.dtype = torch.flo
         dimension: entries of one event.
         seed: seed of the mean and of L.
         dtype: type of the mean and of the samples.
+        schedule: the forward process; that of every prior in closed form by default.
 
     Example:
         >>> round(float(random_gaussian(100, seed=0).covariance_matrix().trace()), 6)
@@ -74,11 +78,17 @@ def random_gaussian(dimension: int, seed: int, *, dtype: torch.dtype = torch.flo
     mean = _normal(seed, "mean", 1, dimension)[0].to(dtype)
     factor = torch.nn.functional.normalize(_normal(seed, "factor", dimension, dimension), dim=0)
     scale = torch.linalg.svdvals(factor).square().mean()
-    return Gaussian(mean, factor @ factor.mT / scale)
+    return Gaussian(mean, factor @ factor.mT / scale, schedule=schedule)
 
 
 def random_gaussian_problem(
-    dimension: int, measurements: int, seed: int, sigma_y: float, *, dtype: torch.dtype = torch.float32
+    dimension: int,
+    measurements: int,
+    seed: int,
+    sigma_y: float,
+    *,
+    dtype: torch.dtype = torch.float32,
+    schedule: Schedule | None = None,
 ) -> Problem:
     """`random_gaussian` seen through a matrix A of shape (measurements, d) with standard normal entries.
 
@@ -88,6 +98,7 @@ def random_gaussian_problem(
         seed: seed of the prior, of A, of the truth (a draw from the prior) and of the noise.
         sigma_y: standard deviation of the noise.
         dtype: type of the observation, hence of the samples that a sampler draws.
+        schedule: the forward process; that of every prior in closed form by default.
 
     Raises:
         ConfigError: `measurements` is not in 1..d.
@@ -99,7 +110,7 @@ def random_gaussian_problem(
     _check_positive(dimension=dimension, measurements=measurements)
     if measurements > dimension:
         raise ConfigError(f"measurements must be at most the dimension {dimension}, got {measurements}")
-    prior = random_gaussian(dimension, seed, dtype=dtype)
+    prior = random_gaussian(dimension, seed, dtype=dtype, schedule=schedule)
     return _problem(prior, dimension, measurements, seed, sigma_y, dtype)
 
 

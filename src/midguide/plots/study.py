@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -15,6 +15,13 @@ class Mark(NamedTuple):
     mean: float
     ci95: float | None
     expected: float | None = None
+
+
+class Level(NamedTuple):
+    """A mean that no setting varies: a horizontal line in a figure of curves."""
+
+    label: str
+    mean: float
 
 
 class Point(NamedTuple):
@@ -44,17 +51,37 @@ def bars(axes: Axes, marks: Sequence[Mark], title: str) -> Axes:
     return axes
 
 
-def curves(axes: Axes, points: Sequence[Point], title: str, xlabel: str) -> Axes:
-    """One curve per line over the varied setting."""
+def curves(axes: Axes, points: Sequence[Point], title: str, xlabel: str, levels: Sequence[Level] = ()) -> Axes:
+    """One curve per line over the varied setting; dashed lines are what does not vary."""
     for line in dict.fromkeys(point.line for point in points):
         own = sorted(point for point in points if point.line == line)
         errors = [point.ci95 or 0.0 for point in own]
         axes.errorbar(
             [p.x for p in own], [p.mean for p in own], yerr=errors, marker="o", markersize=3, capsize=2, label=line
         )
+    for i, level in enumerate(levels):
+        axes.axhline(
+            level.mean, linestyle="--", linewidth=1, color=f"{0.3 + 0.4 * i / len(levels):.2f}", label=level.label
+        )
     axes.set_xlabel(xlabel)
     axes.set_ylim(bottom=0)
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return axes
+
+
+def histograms(axes: Axes, counts: Mapping[str, Mapping[float, int]], title: str, xlabel: str) -> Axes:
+    """How many problems at each value of a setting, side by side for the curves of these names."""
+    values = sorted({value for own in counts.values() for value in own})
+    width = 0.8 / len(counts)
+    for i, (name, own) in enumerate(counts.items()):
+        left = [place - 0.4 + (i + 0.5) * width for place in range(len(values))]
+        axes.bar(left, [own.get(value, 0) for value in values], width, label=name)
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values], fontsize=8)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("problems")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_title(title, fontsize=9)
     axes.legend(fontsize=7)
     return axes

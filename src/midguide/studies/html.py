@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from midguide.plots.study import Mark, Point, bars, curves
+from midguide.plots.study import Level, Mark, Point, bars, curves, histograms
 from midguide.studies.layout import notes, tables
-from midguide.studies.report import Report, Row
+from midguide.studies.report import Report
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NO_PICTURES: Mapping[str, Figure] = MappingProxyType({})
@@ -48,42 +50,59 @@ def as_html(report: Report, pictures: Mapping[str, Figure] = NO_PICTURES) -> str
 def figure(report: Report) -> Figure | None:
     """One panel per metric and problem: curves where the study varies a setting, else one mark per sampler.
 
-    None where that would be more than `MOST_PANELS`.
+    Samplers that vary different settings have a panel for each. Where the study asks for minimisers, every panel of
+    curves has one beside it. None where that would be more than `MOST_PANELS`.
     """
     from matplotlib.figure import Figure
 
-    rows, columns = len(report.metrics), len(report.problems)
+    grid = _panels(report)
+    rows, columns = len(grid), max(map(len, grid))
     if rows * columns > MOST_PANELS:
         return None
-    height = 1.2 + 0.28 * len(report.swept) if not any(report.swept.values()) else 3.6
+    height = 3.6 if any(report.swept.values()) else 1.2 + 0.28 * len(report.swept)
     made = Figure(figsize=(max(6.0, 5.5 * columns), height * rows), dpi=120, layout="constrained")
-    grid = made.subplots(rows, columns, squeeze=False)
-    for i, metric in enumerate(report.metrics):
-        for j, problem in enumerate(report.problems):
-            cell, title = report.cell(problem, metric), f"{metric}, {problem}"
-            varied = [row for row in cell if report.swept[row.sampler]]
-            if varied:
-                name = next(iter(report.swept[varied[0].sampler]))
-                curves(grid[i, j], [p for row in varied if (p := _point(row, report, name))], title, name)
-            else:
-                marks = [Mark(r.sampler, r.mean, r.ci95, r.expected) for r in cell if r.mean is not None]
-                bars(grid[i, j], marks, title)
+    for axes, panels in zip(made.subplots(rows, columns, squeeze=False), grid, strict=True):
+        for place, draw in enumerate(panels):
+            draw(axes[place])
+        for unused in axes[len(panels) :]:
+            unused.set_visible(False)
     return made
+
+
+def _panels(report: Report) -> list[list[Callable[[Axes], object]]]:
+    """What to draw, row by row: a row per metric, or one per metric and problem where there are minimisers."""
+    rows = [[_cell(report, problem, metric) for problem in report.problems] for metric in report.metrics]
+    if report.minimisers:
+        return [cell for row in rows for cell in row]
+    return [[panel for cell in row for panel in cell] for row in rows]
+
+
+def _cell(report: Report, problem: str, metric: str) -> list[Callable[[Axes], object]]:
+    """The panels of one problem and metric."""
+    rows, title = [row for row in report.cell(problem, metric) if row.mean is not None], f"{metric}, {problem}"
+    placed = [(row, report.place(row.sampler)) for row in rows]
+    settings = dict.fromkeys(place.setting for _, place in placed if place)
+    if not settings:
+        return [partial(bars, marks=[Mark(r.sampler, r.mean or 0.0, r.ci95, r.expected) for r in rows], title=title)]
+    levels = [Level(row.sampler, row.mean or 0.0) for row, place in placed if place is None]
+    panels: list[Callable[[Axes], object]] = []
+    for setting in settings:
+        points = [
+            Point(place.curve, place.value, row.mean or 0.0, row.ci95)
+            for row, place in placed
+            if place and place.setting == setting
+        ]
+        panels.append(partial(curves, points=points, title=title, xlabel=setting, levels=levels))
+        least = {m.curve: m.counts for m in report.minimisers if m[:2] == (problem, metric) and m.setting == setting}
+        if least:
+            panels.append(partial(histograms, counts=least, title=f"where it is least, {problem}", xlabel=setting))
+    return panels
 
 
 def _inline(made: Figure) -> str:
     image = io.BytesIO()
     made.savefig(image, format="png")
     return f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
-
-
-def _point(row: Row, report: Report, name: str) -> Point | None:
-    """A row on the curve of its sampler without the setting `name`; None where it has no value."""
-    swept = report.swept[row.sampler]
-    if row.mean is None or name not in swept:
-        return None
-    line = row.sampler.replace(f", {name} {swept[name]:g}", "")
-    return Point(line, swept[name], row.mean, row.ci95)
 
 
 def _line(tag: str, cells: list[str]) -> str:

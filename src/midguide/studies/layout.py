@@ -43,6 +43,7 @@ def tables(report: Report) -> list[Table]:
         header = ["problem", "sampler", "metric", "difference", "n"]
         cells = [[d.problem, d.sampler, d.metric, plus_minus(d.mean, d.ci95), str(d.n)] for d in report.differences]
         made.append(Table(f"Difference from {report.baseline}, paired by problem", header, cells))
+    made += _minimisers(report)
     if report.left_out:
         reasons = [[cell.problem, cell.sampler, cell.reason or "by the study's file"] for cell in report.left_out]
         made.append(Table("Left out", ["problem", "sampler", "why"], reasons))
@@ -74,6 +75,18 @@ def plus_minus(mean: float | None, ci95: float | None) -> str:
     if mean is None:
         return "-"
     return f"{mean:.3f}" if ci95 is None else f"{mean:.3f} ± {ci95:.3f}"
+
+
+def _minimisers(report: Report) -> list[Table]:
+    """For how many problems each metric is least at each value of a swept setting, one table per metric and setting."""
+    made = []
+    for metric, setting in dict.fromkeys((found.metric, found.setting) for found in report.minimisers):
+        of_table = [found for found in report.minimisers if (found.metric, found.setting) == (metric, setting)]
+        values = sorted({value for found in of_table for value in found.counts})
+        cells = [[found.problem, found.curve, *(str(found.counts.get(v, "-")) for v in values)] for found in of_table]
+        header = ["problem", "sampler", *(f"{value:g}" for value in values)]
+        made.append(Table(f"Where {metric} is least: problems by {setting}", header, cells))
+    return made
 
 
 def _grid(report: Report, metric: str) -> Table:

@@ -12,6 +12,7 @@ from midguide.denoisers.gaussian import Gaussian
 from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
 from midguide.problem import Problem
+from midguide.schedules import make_schedule
 from midguide.studies import ecg, images
 from midguide.studies.ecg import EcgProblem
 from midguide.studies.images import ImageProblem
@@ -86,6 +87,7 @@ class GaussianProblem:
         dimension: entries of one event.
         measurements: entries of y, at most `dimension`.
         sigma_y: standard deviation of the noise.
+        schedule: the forward process by a name for `make_schedule`; that of priors in closed form by default.
     """
 
     stacks: ClassVar[bool] = False
@@ -93,6 +95,7 @@ class GaussianProblem:
     dimension: int
     measurements: int
     sigma_y: float
+    schedule: str = ""
 
     @property
     def prior(self) -> str:
@@ -107,7 +110,10 @@ class GaussianProblem:
         return ""
 
     def build(self, seed: int) -> Problem:
-        return random_gaussian_problem(self.dimension, self.measurements, seed, self.sigma_y, dtype=torch.float64)
+        schedule = make_schedule(self.schedule) if self.schedule else None
+        return random_gaussian_problem(
+            self.dimension, self.measurements, seed, self.sigma_y, dtype=torch.float64, schedule=schedule
+        )
 
     def probe(self, seed: int) -> Problem:
         return self.build(seed)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,9 @@ FROM per_problem b JOIN per_problem a USING (problem, metric, problem_seed)
 WHERE a.sampler = ? AND b.sampler <> a.sampler AND a.value IS NOT NULL AND b.value IS NOT NULL
 GROUP BY b.problem, b.sampler, b.metric ORDER BY min(b.place)
 """
+_SINGLES = (
+    "SELECT problem, metric, sampler, problem_seed, value FROM per_problem WHERE value IS NOT NULL ORDER BY place"
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,24 @@ class Difference(NamedTuple):
     n: int
 
 
+class Place(NamedTuple):
+    """Where a row of a sweep stands in a figure: on the curve of this name, at a value of the first swept setting."""
+
+    curve: str
+    setting: str
+    value: float
+
+
+class Minimisers(NamedTuple):
+    """For how many problems a curve is least at each value of its setting, the values in ascending order."""
+
+    problem: str
+    metric: str
+    curve: str
+    setting: str
+    counts: dict[float, int]
+
+
 @dataclass(frozen=True)
 class Report:
     """A study's results as far as they are there.
@@ -93,6 +115,7 @@ class Report:
         differences: of the others from it, paired by problem.
         expected: the numbers of others for this experiment.
         swept: by sampler, the settings that the study varies, with their values.
+        minimisers: of the curves that they make, where the study asks for them.
         missing: units that are not there yet.
         left_out: cells that the study's file leaves out.
         notes: what could not be computed.
@@ -104,6 +127,7 @@ class Report:
     differences: list[Difference]
     expected: list[Expected]
     swept: dict[str, dict[str, float]]
+    minimisers: list[Minimisers]
     missing: int
     left_out: list[LeftOut]
     notes: list[str]
@@ -128,6 +152,10 @@ class Report:
     def metrics(self) -> list[str]:
         """The metrics' names in their order."""
         return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def place(self, sampler: str) -> Place | None:
+        """Where the rows of a sampler stand; None where nothing of it is swept."""
+        return _place(sampler, self.swept[sampler])
 
     def cell(self, problem: str, metric: str) -> list[Row]:
         """The rows of one problem and metric: one per sampler."""
@@ -158,6 +186,8 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         database.execute(_PER_PROBLEM, [paths])
         found = [_row(values, known) for values in database.execute(_ROWS).fetchall()]
         pairs = [_difference(values) for values in database.execute(_PAIRS, [baseline]).fetchall()]
+        singles = database.execute(_SINGLES).fetchall() if study.head.minimisers else []
+    swept = {unit.sampler_label: dict(unit.swept) for unit in study.units}
     sets, notes = measure_sets(study, store)
     first = {(row.problem, row.sampler): row for row in reversed(found)}
     for one in sets:
@@ -172,7 +202,8 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         baseline=baseline,
         differences=sorted(pairs, key=lambda pair: order[pair.metric]),
         expected=list(store.expected),
-        swept={unit.sampler_label: dict(unit.swept) for unit in study.units},
+        swept=swept,
+        minimisers=sorted(_minimisers(singles, swept), key=lambda found: order[found.metric]),
         missing=len(progress.missing) + len(progress.damaged),
         left_out=list(study.left_out),
         notes=notes,
@@ -232,6 +263,28 @@ def _cells(study: Study, addresses: set[str]) -> pa.Table:
             lines.append({**line, "place": place})
     schema = {name: pa.string() for name in ("address", "problem", "prior", "sampler", "preset")}
     return pa.Table.from_pylist(lines, schema=pa.schema(schema | {"problem_seed": pa.int64(), "place": pa.int64()}))
+
+
+def _place(sampler: str, swept: dict[str, float]) -> Place | None:
+    if not swept:
+        return None
+    setting, value = next(iter(swept.items()))
+    return Place(sampler.replace(f", {setting} {value:g}", "", 1), setting, value)
+
+
+def _minimisers(singles: Iterable[Sequence[Any]], swept: dict[str, dict[str, float]]) -> list[Minimisers]:
+    """The minimisers of every curve, from problem, metric, sampler, seed and value of single problems."""
+    curves: dict[tuple[str, ...], dict[int, dict[float, float]]] = {}
+    for problem, metric, sampler, seed, value in singles:
+        if place := _place(sampler, swept[sampler]):
+            curve = curves.setdefault((problem, metric, place.curve, place.setting), {})
+            curve.setdefault(seed, {})[place.value] = value
+    found = []
+    for key, by_problem in curves.items():
+        best = Counter(min(values, key=values.__getitem__) for values in by_problem.values())
+        every = sorted({setting for values in by_problem.values() for setting in values})
+        found.append(Minimisers(*key, {setting: best[setting] for setting in every}))
+    return found
 
 
 def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:

@@ -140,6 +140,8 @@ def parse_study(plain: dict[str, Any]) -> Study:
         labels = [row.label for row in rows]
         if len(set(labels)) < len(labels):
             raise ConfigError(f"[[{what}]] has a label twice: {sorted(labels)}", hint="give each its own label")
+    if head.minimisers and not any(row.swept for row in samplers):
+        raise ConfigError("[study]: minimisers are those of a sweep, and no sampler has one", hint="remove minimisers")
     cells = [(problem, sampler) for problem in problems for sampler in samplers if sampler.accepts(problem.label)]
     for sampler in samplers:
         for pattern in sampler.table.problems:

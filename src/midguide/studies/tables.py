@@ -34,6 +34,7 @@ class Head:
             rounding the same draws. What an interrupt loses is at most the batch in progress.
         set_metrics: names in `metrics.registry.SET_METRICS`, of all draws of a cell together; needs `keep_samples`.
         expected: the experiment in `expected/*.csv` whose numbers stand beside ours; `name` by default.
+        minimisers: also report at which value of a swept setting each metric is least, problem by problem.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Head:
     batch: int = 1
     set_metrics: tuple[str, ...] = ()
     expected: str = ""
+    minimisers: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
