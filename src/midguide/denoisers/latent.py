@@ -56,8 +56,13 @@ class LatentPrior(Denoiser):
         return self.denoiser(x, t)
 
     def to(self, device: str) -> Self:
-        """This prior, with the weights of both parts moved to `device`."""
-        for part in (self.denoiser, self.autoencoder):
+        """This prior, with the weights of both parts moved to `device`.
+
+        Raises:
+            ConfigError: there is no such device.
+            UnsupportedProblem: a part cannot leave the CPU; an autoencoder that cannot leaves the other part there.
+        """
+        for part in (self.autoencoder, self.denoiser):
             if part is not None:
                 part.to(device)
         return self
@@ -145,8 +150,11 @@ class NetworkAutoencoder:
         """
         if self.network is not None:
             move(self.network, device)
-        elif device != "cpu":
-            raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
+        elif torch.device(device).type != "cpu":
+            raise UnsupportedProblem(
+                f"the autoencoder {self.name} cannot be moved to {device}: where its weights are is not known",
+                hint="make it with network=, the module whose parameters encoder and decoder use",
+            )
         return self
 
     def changed(
