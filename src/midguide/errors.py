@@ -29,6 +29,11 @@ def about(what: str) -> Iterator[None]:
         raise type(error)(f"{what}: {error.message}", hint=error.hint) from error
 
 
+def reason(error: BaseException) -> str:
+    """What an error of another library says, in one line: its first, or its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class ConfigError(MidguideError):
     """A setting has an impossible value, or a name is unknown."""
 

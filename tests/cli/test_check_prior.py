@@ -93,6 +93,33 @@ def test_a_mistake_with_a_prior_of_one_dimension_is_named_from_its_draws(cli, tm
     assert "measured on 6 draws" in wrong.err
 
 
+NEAR = """
+import torch
+from midguide import Gaussian, load_prior
+from midguide.schedules import make_schedule
+
+place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0)).double()
+schedule = make_schedule("{schedule}")
+exact = Gaussian(torch.zeros(1, 8, 8), 0.3 * (-torch.cdist(place, place) / 8).exp(), schedule=schedule)
+
+def prior():
+    def eps(x, index):
+        level = schedule.level(int(index[0]) + 1)
+        return (x - level.alpha * exact(x.double(), int(index[0]) + 1).to(x)) / level.sigma
+    return load_prior(eps, prediction="eps", schedule=schedule, event_shape=(1, 8, 8))
+"""
+
+
+@pytest.mark.parametrize(("last", "near"), [(0.0119, True), (0.1, False)])
+def test_the_next_best_reading_is_said_to_be_worse_only_where_it_is(cli, tmp_path, last, near):
+    """The schedule of latent diffusion, 0.00085 to 0.012, is among the readings that are tried."""
+    (tmp_path / "own.py").write_text(NEAR.format(schedule=f"vp-scaled-linear:0.00085,{last}"))
+    result = cli("check-prior", "own.py:prior")
+    assert result.code == 0
+    assert ("another schedule fits about as well" in result.err) is near
+    assert ("the declared conventions fit best; the next, another" in result.err) is not near
+
+
 def test_draws_are_taken_in_place_of_photographs_on_request(cli, prior, image):
     assert cli("check-prior", prior, "--draws", 3, "--json").json["draws"] == 3
     cli("check-prior", prior, image, "--draws", 3).assert_mistake("images and --draws were given")

@@ -1,5 +1,6 @@
 """Checkpoints of latent diffusion, made on the spot with the names and containers of the public ones."""
 
+import math
 import sys
 import types
 from dataclasses import replace
@@ -126,6 +127,25 @@ def test_a_kl_checkpoint_is_scaled_by_its_factor_or_the_one_stated(state, networ
     assert torch.allclose(stated.autoencoder.encode(IMAGE), 2 * mean, atol=1e-5)
     with pytest.raises(ConfigError, match="no codebook"):
         load_prior(path, **ASKED, quantize=False)
+
+
+@pytest.mark.parametrize("factor", [[0.1, 0.2, 0.3], [], -0.5, 0.0, math.nan, math.inf], ids=str)
+def test_a_scale_that_is_no_positive_number_is_refused(state, tmp_path, factor):
+    path = saved(state | {"scale_factor": torch.tensor(factor)}, tmp_path / "model.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"scale_factor in .*model\.ckpt is .*, expected one positive number\nhint"
+    ):
+        load_prior(path, **ASKED)
+
+
+@pytest.mark.parametrize("betas", [[], 0.1, [[0.1, 0.2]], [0.1, math.nan], [-0.1, 0.2], [0.1, 1.5]], ids=str)
+def test_betas_that_are_none_are_refused_unless_a_schedule_is_stated(state, tmp_path, betas):
+    path = saved(state | {"betas": torch.tensor(betas)}, tmp_path / "model.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"betas in .*model\.ckpt, of shape .*, are not all between 0 and 1\nhint"
+    ):
+        load_prior(path, **ASKED)
+    assert load_prior(path, **ASKED, schedule="vp-linear").schedule == DiscreteVP.linear()
 
 
 def test_derivatives_pass_the_quantiser_and_a_sampler_runs(state, tmp_path):

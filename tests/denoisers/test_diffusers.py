@@ -148,6 +148,41 @@ def test_predictions_and_flows_are_read_and_the_unknown_is_refused():
             read_scheduler(config)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beta_end": "abc"},
+        {"beta_end": None},
+        {"beta_start": -0.1},
+        {"beta_start": -0.1, "beta_schedule": "scaled_linear"},
+        {"beta_end": float("nan")},
+        {"beta_end": float("inf")},
+        {"num_train_timesteps": 1},
+        {"num_train_timesteps": 1.5},
+        {"trained_betas": 0.1},
+        {"trained_betas": ["abc"] * 1000},
+        {"trained_betas": [0.1], "rescale_betas_zero_snr": True},
+    ],
+    ids=str,
+)
+def test_betas_that_are_none_are_shown_as_the_scheduler_states_them(change):
+    with pytest.raises(ConfigError, match="states no betas between 0 and 1: beta_schedule ") as caught:
+        read_scheduler(DDPM | change)
+    shown = [f"{name} {value!r}"[:60] for name, value in change.items() if name != "rescale_betas_zero_snr" and value]
+    assert all(words in caught.value.message for words in shown)
+    assert len(caught.value.message) < 300
+    assert "scheduler_config.json" in caught.value.hint
+
+
+@pytest.mark.parametrize("setting", ["_class_name", "prediction_type", "beta_schedule"])
+@pytest.mark.parametrize("value", [None, 3, ["a"], {}], ids=str)
+def test_a_name_in_a_scheduler_that_is_no_text_is_unknown(setting, value):
+    with pytest.raises(ConfigError, match="unknown|not one whose networks are known"):
+        read_scheduler(
+            {**DDPM, "timestep_type": "continuous" if setting == "_class_name" else "discrete", setting: value}
+        )
+
+
 @pytest.mark.parametrize("kind", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler"])
 def test_a_scheduler_told_to_follow_a_flow_is_one_though_it_has_betas(diffusers, kind):
     theirs = getattr(diffusers, kind)(prediction_type="flow_prediction", use_flow_sigmas=True)
@@ -311,6 +346,36 @@ def test_damaged_and_foreign_folders_are_one_line(pipeline, tmp_path):
     (other / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
     with pytest.raises(ConfigError, match="known autoencoders: VQModel, AutoencoderKL"):
         load_prior(tmp_path / "latent")
+
+
+@pytest.mark.parametrize("part", ["unet/config.json", "scheduler/scheduler_config.json", "vae/config.json"])
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "[" * 10_000], ids=lambda content: content[:6])
+def test_a_configuration_that_is_no_object_is_one_line_that_names_its_file(pipeline, tmp_path, part, content):
+    folder = shutil.copytree(pipeline, tmp_path / "other")
+    (folder / part).parent.mkdir(exist_ok=True)
+    (folder / part).write_text(content)
+    with pytest.raises(CheckpointError, match=f"{part} (holds .*, expected an object|cannot be read)") as caught:
+        load_prior(folder)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("size", [None, "abc", 0, -8, 1.5, [8], [8, "a"], {}], ids=str)
+def test_a_size_that_is_none_is_refused(pipeline, tmp_path, size):
+    folder = shutil.copytree(pipeline, tmp_path / "other")
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": size}))
+    with pytest.raises(ConfigError, match="does not say the size of its images: sample_size is "):
+        load_prior(folder)
+
+
+@pytest.mark.parametrize("change", [{"scaling_factor": "abc"}, {"scaling_factor": [1, 2]}, {"shift_factor": ["a"]}])
+def test_a_scale_of_latents_that_is_no_number_is_refused(diffusers, unet, tmp_path, change):
+    coder = autoencoder(diffusers, "AutoencoderKL")
+    diffusers.LDMPipeline(coder, unet, diffusers.DDIMScheduler()).save_pretrained(tmp_path / "ldm")
+    path = tmp_path / "ldm" / "vqvae" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ConfigError, match="latents are scaled and shifted by .*\nhint: .* each of their 3 channels"):
+        load_prior(tmp_path / "ldm")
 
 
 def test_without_the_library_the_extra_is_named(pipeline, monkeypatch):

@@ -173,6 +173,33 @@ def test_a_prior_of_latents_moves_both_its_networks():
     assert {p.device.type for part in (inner.network, coder.network) for p in part.parameters()} == {"meta"}
 
 
+def test_a_moved_prior_of_latents_takes_and_gives_tensors_where_they_are():
+    """Neither part was told a device at first; the meta device stands for a GPU."""
+    seen = []
+
+    class Recorded(nn.Conv2d):
+        def forward(self, x, *label):
+            seen.append((self.weight.device.type, x.device.type, *(part.device.type for part in label)))
+            return torch.zeros(x.shape)
+
+    body = Recorded(2, 2, 3)
+    inner = NetworkDenoiser(Recorded(2, 2, 3), DiscreteVP.linear(), "eps", (2, 4, 4))
+    prior = LatentPrior(inner, NetworkAutoencoder(body, body, (2, 4, 4), (2, 4, 4), network=body)).to("meta")
+    z = torch.zeros(1, 2, 4, 4)
+    assert prior(z, 10).device == prior.autoencoder.decode(z).device == z.device
+    assert seen == [("meta", "meta", "meta"), ("meta", "meta")]
+
+
+def test_an_autoencoder_of_unknown_weights_refuses_to_move_and_the_prior_stays_whole():
+    inner = NetworkDenoiser(nn.Conv2d(2, 2, 3), DiscreteVP.linear(), "eps", (2, 4, 4))
+    prior = LatentPrior(inner, autoencoder())
+    with pytest.raises(UnsupportedProblem, match="custom cannot be moved to meta: .*\nhint: make it with network="):
+        prior.to("meta")
+    assert {p.device.type for p in inner.network.parameters()} == {"cpu"}
+    for place in ("cpu", torch.device("cpu")):
+        assert prior.to(place) is prior
+
+
 def test_scaled_latents_are_what_encode_gives_and_decode_takes():
     plain, scaled = autoencoder(scale=1.0, shift=0.0), autoencoder(scale=4.0, shift=0.5)
     x = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)

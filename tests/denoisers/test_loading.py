@@ -327,6 +327,20 @@ def test_checkpoints_of_the_old_format_are_refused_wherever_they_end(tmp_path):
         assert "\n" not in caught.value.message
 
 
+def test_a_length_beyond_all_memory_in_a_damaged_checkpoint_is_one_line(tmp_path):
+    """A flipped byte may announce a text of 2^62 bytes (BINUNICODE8), which neither torch nor we can make room for."""
+    (tmp_path / "old.pt").write_bytes(b"\x80\x02\x8d" + (2**62).to_bytes(8, "little") + b"w.")
+    with pytest.raises(CheckpointError, match=r"old\.pt cannot be read: MemoryError\nhint: is the file complete"):
+        read_weights(tmp_path / "old.pt")
+
+
+def test_names_in_a_damaged_checkpoint_do_not_break_the_line(tmp_path):
+    (tmp_path / "own.pt").write_bytes(pickle.dumps(os.mkdir, 4).replace(b"mkdir", b"mk\ndi"))
+    with pytest.raises(CheckpointError, match=r"reading it would run code, posix\.mk\\ndi") as caught:
+        load_prior(tmp_path / "own.pt")
+    assert "\n" not in caught.value.message
+
+
 def test_any_callable_is_a_prior_once_its_conventions_are_given():
     prior = load_prior(lambda x, t: 0 * x, prediction="eps", schedule="vp-cosine", event_shape=(1, 8), name="mine")
     assert (prior.name, prior.event_shape, prior.schedule) == ("mine", (1, 8), DiscreteVP.cosine())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from midguide.denoisers.gmm import GaussianMixture
 from midguide.denoisers.loading import load_prior
 from midguide.kernels import eps_from_x0
 from midguide.nn.unet import UNet, UNetConfig
@@ -15,12 +16,31 @@ from midguide.optim import Adam
 from midguide.problem import Problem
 from midguide.rules import StepRule
 from midguide.samplers.mgps import MGPS
+from midguide.samplers.registry import SAMPLERS
+from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
 from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
 
 VP = DiscreteVP.linear()
 RATIOS = torch.tensor([VP.level(t).ratio for t in range(1, 1001)], dtype=torch.float64)
-SCHEDULES = {"vp": VP, "ve": EDM(0.002, 1000.0), "flow": RectifiedFlow()}
+
+
+class AtLevelsOfVP:
+    """Visits the noise-to-signal ratios that VP visits, so that draws of one prior can be compared one by one."""
+
+    def times(self, steps):
+        return [self.time_at(VP.level(t).ratio) for t in VP.times(steps)]
+
+
+class VE(AtLevelsOfVP, EDM):
+    pass
+
+
+class Flow(AtLevelsOfVP, RectifiedFlow):
+    pass
+
+
+SCHEDULES = {"vp": VP, "ve": VE(0.002, 1000.0), "flow": Flow()}
 RATIO_OF_LABEL = {
     "vp": lambda index: VP.level(int(index) + 1).ratio,
     "ve": lambda sigma: sigma,
@@ -68,6 +88,62 @@ def test_one_network_gives_the_same_posterior_samples_in_every_prediction_on_eve
     assert float(reference.std()) > 0.1
     for name, other in draws.items():
         assert torch.allclose(other, reference, rtol=0, atol=1e-8), name
+
+
+def mixture(kind):
+    """Two components in four dimensions, whose denoiser is known in closed form on every schedule."""
+    means = torch.linspace(-2, 2, 8, dtype=torch.float64).reshape(2, 4).sin() * 3
+    variances = torch.tensor([0.3, 0.5], dtype=torch.float64)
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    return GaussianMixture(weights, means, variances, schedule=SCHEDULES[kind])
+
+
+@pytest.mark.parametrize("kind", ["ve", "flow"])
+@pytest.mark.parametrize("t", [1, 50, 300, 700, 1000])
+def test_a_denoiser_is_a_function_of_x_over_alpha_and_the_ratio_alone(kind, t):
+    """In float64; the tolerance is some hundred roundings of numbers of size 10."""
+    x, level, schedule = torch.linspace(-4, 4, 20, dtype=torch.float64).reshape(5, 4), VP.level(t), SCHEDULES[kind]
+    same = schedule.time_at(level.ratio)
+    assert schedule.level(same).ratio == pytest.approx(level.ratio, rel=1e-12)
+    torch.testing.assert_close(
+        mixture(kind)(schedule.level(same).alpha * x, same), mixture("vp")(level.alpha * x, t), rtol=0, atol=1e-12
+    )
+
+
+def native_draws(prior, sampler):
+    operator = Matrix.create(torch.linspace(-1, 3, 8, dtype=torch.float64).reshape(2, 4).cos(), (4,))
+    truth = torch.linspace(-1, 1, 4, dtype=torch.float64)[None]
+    return sample(sampler, Problem.simulate(prior, operator, truth, sigma_y=0.1), 4).draws
+
+
+IN_UNITS_OF_X = {"dps", "mgps"}  # their steps along gradients have sizes in the units of x_t, alpha times those of x_0
+INVARIANT = {
+    name: make(steps=20)
+    for name, make in SAMPLERS.items()
+    if name not in IN_UNITS_OF_X and not make(steps=20).needs.autoencoder
+} | {
+    "ddim": Unconditional(steps=20, eta=0.0),
+    "mgps that does not descend": MGPS(steps=20, midpoint=1.0, warm_start=None, optimiser=Adam(rate=1e-14)),
+}
+
+
+@pytest.mark.parametrize("kind", ["ve", "flow"])
+@pytest.mark.parametrize("sampler", INVARIANT.values(), ids=INVARIANT)
+def test_native_schedules_give_the_same_draws_from_the_same_random_numbers(sampler, kind):
+    """Bridges between x_t / alpha_t depend on ratios alone. The tolerance is a thousand roundings in each of 20 steps,
+    and what a rate of 1e-14 amounts to."""
+    got, want = native_draws(mixture(kind), sampler), native_draws(mixture("vp"), sampler)
+    assert float(want.std()) > 0.1
+    assert torch.allclose(got, want, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
+@pytest.mark.parametrize("kind", ["ve", "flow"])
+def test_one_network_gives_the_same_draws_natively_on_every_schedule_in_every_prediction(kind, prediction):
+    network, sampler = small_network(), Unconditional(steps=20)
+    got, want = (native_draws(wrapped(network, *told), sampler) for told in ((kind, prediction), ("vp", "eps")))
+    assert float(want.std()) > 0.1
+    assert torch.allclose(got, want, rtol=0, atol=1e-8)  # as above
 
 
 class Signals(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +159,13 @@ def _print(report: PriorReport) -> None:
         gain = f" (errors smaller by a factor of {finding.gain:.2f})" if finding.gain > 1 else ""
         output.note(f"likely mistake: {finding.message}{gain}")
     if not report.findings:
-        words, factor = report.next_best
-        output.note(
-            f"the declared conventions fit best; the next, another {words}, has errors {factor:.2f} times as large"
-        )
+        output.note(_verdict(*report.next_best))
+
+
+def _verdict(words: str, factor: float) -> str:
+    """What is said where nothing was found, of the best of the other readings and how much larger its errors are."""
+    from midguide.diagnostics.prior import THRESHOLD
+
+    if factor < math.exp(THRESHOLD):  # which is not more than chance explains
+        return f"nothing speaks against the declared conventions; another {words} fits about as well"
+    return f"the declared conventions fit best; the next, another {words}, has errors {factor:.2f} times as large"

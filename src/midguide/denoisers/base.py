@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 from midguide.errors import UnsupportedProblem
@@ -80,7 +81,7 @@ class Denoiser(ABC):
         Raises:
             UnsupportedProblem: it computes on the CPU only.
         """
-        if device != "cpu":
+        if torch.device(device).type != "cpu":
             raise UnsupportedProblem(f"{type(self).__name__} computes on the CPU only", hint="leave the device out")
         return self
 

@@ -7,6 +7,7 @@ a codebook (VQ) or a Gaussian latent (KL), under `first_stage_model.`; the forwa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -132,10 +133,21 @@ def _autoencoder(
         lambda z: network.decode(z, quantize=quantize),
         config.event_shape(latent_shape),
         latent_shape,
-        scale=float(weights.get("scale_factor", 1.0)),
+        scale=_scale(path, weights),
         network=network,
         name="vq" if config.codes else "kl",
     )
+
+
+def _scale(path: Path, weights: Mapping[str, Tensor]) -> float:
+    """What latents are multiplied by: one number for all channels."""
+    factor = weights.get("scale_factor", torch.ones(()))
+    if factor.numel() != 1 or not 0.0 < float(factor) < math.inf:
+        raise CheckpointError(
+            f"the scale_factor in {path} is {str(factor.tolist())[:60]}, expected one positive number",
+            hint="is the file complete? Correct or remove it there; latent_scale is for a file that has none",
+        )
+    return float(factor)
 
 
 def _schedule(path: Path, weights: Mapping[str, Tensor]) -> DiscreteVP:
@@ -144,7 +156,13 @@ def _schedule(path: Path, weights: Mapping[str, Tensor]) -> DiscreteVP:
         raise ConfigError(
             f"{path} holds no betas", hint="state the schedule that it was trained on, for example vp-scaled-linear"
         )
-    kept = torch.cumprod(1.0 - weights["betas"].double(), 0).tolist()
+    betas = weights["betas"].double()
+    if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas <= 1)).all()):
+        raise CheckpointError(
+            f"the betas in {path}, of shape {tuple(betas.shape)}, are not all between 0 and 1",
+            hint="state the schedule that it was trained on, for example vp-scaled-linear",
+        )
+    kept = torch.cumprod(1.0 - betas, 0).tolist()
     usual = DiscreteVP.scaled_linear()
     if len(kept) == usual.noisiest and all(
         abs(a - b) < 1e-6 * b for a, b in zip(kept, usual.alphas_cumprod, strict=True)

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from midguide.autodiff import frozen
 from midguide.denoisers.latent import NetworkAutoencoder
 from midguide.denoisers.pretrained import Pretrained, read_weights, refuse_misfit, to_load_prior
-from midguide.errors import CheckpointError, ConfigError, DataError
+from midguide.errors import CheckpointError, ConfigError, DataError, reason
 from midguide.files import sha256_of
 from midguide.schedules import DiscreteVP, RectifiedFlow, Schedule
 
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 BETA_SCHEDULES = {"linear": DiscreteVP.linear, "scaled_linear": DiscreteVP.scaled_linear}
 COSINE = "squaredcos_cap_v2"
+STATES_BETAS = ("beta_schedule", "num_train_timesteps", "beta_start", "beta_end", "trained_betas")
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 ENCODERS: dict[str, Callable[[Any], Tensor]] = {
     "VQModel": lambda out: out.latents,
@@ -84,11 +85,9 @@ def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
             f"the network in {folder} is conditioned on a class, which a prior of one law is not told",
             hint="fix the class: " + to_load_prior("a module that calls the network with class_labels of its own"),
         )
-    channels, size = network.config.in_channels, network.config.sample_size  # with the defaults of its class
-    if size is None:
-        raise ConfigError(f"{folder} does not say the size of its images", hint="set sample_size in unet/config.json")
+    channels = network.config.in_channels  # with the defaults of its class
+    height, width = _size(network.config.sample_size, folder)
     multiple = 2 ** (len(network.config.block_out_channels) - 1)
-    height, width = (size, size) if isinstance(size, int) else size
     coder = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
     return Pretrained(
         network=SampleOf(network),
@@ -120,7 +119,7 @@ def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAuto
         CheckpointError: a file is missing, damaged, or wants to run code.
     """
     config = _json(folder / "config.json")
-    kind = config.get("_class_name", "of no class")
+    kind = str(config.get("_class_name", "of no class"))
     if kind not in ENCODERS:
         raise ConfigError(f"{folder} holds a {kind}", hint=f"known autoencoders: {', '.join(ENCODERS)}")
     weights = _weights(folder)
@@ -146,10 +145,10 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     """The forward process and the prediction that a diffusers scheduler's configuration states.
 
     Raises:
-        ConfigError: a process or a prediction that this package does not know.
+        ConfigError: a process or a prediction that this package does not know, or betas that are none.
     """
-    kind = config.get("_class_name", "")
-    named = config.get("prediction_type", "epsilon")  # files older than the setting predict eps
+    kind = str(config.get("_class_name", ""))
+    named = str(config.get("prediction_type", "epsilon"))  # files older than the setting predict eps
     flows = bool(config.get("use_flow_sigmas")), named == "flow_prediction"
     if "FlowMatch" in kind or all(flows):  # betas beside them mean nothing
         return RectifiedFlow(), "flow"
@@ -166,8 +165,7 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
         )
     if named not in PREDICTION_TYPES:
         raise ConfigError(f"unknown prediction_type {named!r}", hint=f"known: {', '.join(PREDICTION_TYPES)}")
-    schedule = _discrete(config)
-    return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule, PREDICTION_TYPES[named]
+    return _discrete(config), PREDICTION_TYPES[named]
 
 
 def fetch_repository(name: str, *, revision: str | None = None, weights: Sequence[str] = WEIGHTS) -> Path:
@@ -196,10 +194,9 @@ def fetch_repository(name: str, *, revision: str | None = None, weights: Sequenc
                 return _cached(download, name, settings, unreachable)
             return Path(download(name, **settings))
     except Exception as error:  # of several libraries: connection, HTTP, cache
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         other = "no prior, no file, and no repository" if revision is None else "cannot get the repository"
         raise DataError(
-            f"{other} {name!r} to download: {reason}",
+            f"{other} {name!r} to download: {reason(error)}",
             hint="check the name and the network; a downloaded repository is loaded by the path of its folder",
         ) from error
 
@@ -222,15 +219,27 @@ def _cached(download: Callable[..., str], name: str, settings: Mapping[str, Any]
 
 
 def _discrete(config: dict[str, Any]) -> DiscreteVP:
+    """The process of the betas that a configuration states, and of nothing but noise at last where it says so."""
+    kinds = [*BETA_SCHEDULES, COSINE]
+    if config.get("trained_betas") is None and (kind := config["beta_schedule"]) not in kinds:
+        raise ConfigError(f"unknown beta_schedule {kind!r}", hint=f"known: {', '.join(kinds)}, and trained_betas")
+    try:
+        schedule = _of_betas(config)
+        return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule
+    except (TypeError, ValueError, ArithmeticError, ConfigError):
+        stated = ", ".join(f"{name} {config[name]!r}" for name in STATES_BETAS if config.get(name) is not None)
+        raise ConfigError(
+            f"the scheduler states no betas between 0 and 1: {stated[:200]}",
+            hint="correct scheduler_config.json, by default num_train_timesteps 1000, beta_start 0.0001, beta_end 0.02",
+        ) from None
+
+
+def _of_betas(config: dict[str, Any]) -> DiscreteVP:
     steps, kind = config.get("num_train_timesteps", 1000), config["beta_schedule"]
     if config.get("trained_betas") is not None:
         return DiscreteVP.from_betas(config["trained_betas"])
     if kind == COSINE:
         return DiscreteVP.cosine(steps)
-    if kind not in BETA_SCHEDULES:
-        raise ConfigError(
-            f"unknown beta_schedule {kind!r}", hint=f"known: {', '.join([*BETA_SCHEDULES, COSINE])}, and trained_betas"
-        )
     return BETA_SCHEDULES[kind](steps, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
 
 
@@ -253,6 +262,18 @@ def unet_weights(folder: Path) -> Path:
 def _place(folder: Path, part: str) -> Path:
     """Where a part of a pipeline lies: in a folder of its own, or in that of the pipeline."""
     return folder / part if (folder / part).is_dir() else folder
+
+
+def _size(stated: Any, folder: Path) -> tuple[int, int]:
+    """Height and width of images, from the `sample_size` of a network: both, or one number for both."""
+    sides = (stated, stated) if isinstance(stated, int) else stated
+    match sides:
+        case [int(height), int(width)] if min(height, width) > 0:
+            return height, width
+    raise ConfigError(
+        f"{folder} does not say the size of its images: sample_size is {stated!r}",
+        hint="set sample_size in unet/config.json",
+    )
 
 
 def _weights(folder: Path) -> Path:
@@ -279,7 +300,7 @@ def _network(weights: Path, kind: str) -> Any:
             )
     except Exception as error:  # of diffusers, safetensors and torch
         raise CheckpointError(
-            f"{weights} cannot be read: {str(error).strip().splitlines()[0]}", hint="is the file complete?"
+            f"{weights} cannot be read: {reason(error)}", hint="are the file and its config.json complete?"
         ) from error
     faults = {
         "missing": sorted(found["missing_keys"]),
@@ -313,7 +334,16 @@ def _library(name: str) -> Any:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    hint = "is it a folder of diffusers?"
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint="is it a folder of diffusers?") from error
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds {json.dumps(found)[:40]}, expected an object in braces", hint=hint)
+    return found

@@ -56,8 +56,13 @@ class LatentPrior(Denoiser):
         return self.denoiser(x, t)
 
     def to(self, device: str) -> Self:
-        """This prior, with the weights of both parts moved to `device`."""
-        for part in (self.denoiser, self.autoencoder):
+        """This prior, with the weights of both parts moved to `device`.
+
+        Raises:
+            ConfigError: there is no such device.
+            UnsupportedProblem: a part cannot leave the CPU; an autoencoder that cannot leaves the other part there.
+        """
+        for part in (self.autoencoder, self.denoiser):
             if part is not None:
                 part.to(device)
         return self
@@ -92,7 +97,7 @@ class NetworkAutoencoder:
         name: what to call it in records.
 
     Raises:
-        ConfigError: `scale` or `rows` is not positive.
+        ConfigError: `scale` or `rows` is not positive, or `scale` or `shift` is not one number or one for each channel.
         ShapeError: when called, if what goes in or comes out does not have the declared shape.
 
     Example:
@@ -145,8 +150,11 @@ class NetworkAutoencoder:
         """
         if self.network is not None:
             move(self.network, device)
-        elif device != "cpu":
-            raise UnsupportedProblem(f"the autoencoder {self.name} stays where it is", hint="give it its network")
+        elif torch.device(device).type != "cpu":
+            raise UnsupportedProblem(
+                f"the autoencoder {self.name} cannot be moved to {device}: where its weights are is not known",
+                hint="make it with network=, the module whose parameters encoder and decoder use",
+            )
         return self
 
     def changed(
@@ -237,13 +245,29 @@ class Decoded(Operator):
 
 
 def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...]) -> Tensor:
-    """One value, or one for each channel, so that it broadcasts over a latent; float64."""
-    return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (len(latent_shape) - 1))
+    """One value, or one for each channel, so that it broadcasts over a latent; float64.
+
+    Raises:
+        ConfigError: it is no number, not finite, or there are too few or too many.
+    """
+    try:
+        found = torch.tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError):
+        found = torch.empty(0)
+    if found.numel() not in (1, latent_shape[0]) or not bool(found.isfinite().all()):
+        raise ConfigError(
+            f"latents are scaled and shifted by {values!r}"[:200],
+            hint=f"one finite number, or one for each of their {latent_shape[0]} channels",
+        )
+    return found.reshape(-1, *[1] * (len(latent_shape) - 1))
 
 
 def _positive(scale: Tensor) -> Tensor:
-    if not bool((scale > 0).all() and scale.isfinite().all()):
-        raise ConfigError(f"the scale of latents must be positive, got {scale.flatten().tolist()}")
+    if not bool((scale > 0).all()):
+        raise ConfigError(
+            f"the scale of latents must be positive, got {scale.flatten().tolist()}",
+            hint="one over their standard deviation",
+        )
     return scale
 
 

@@ -109,14 +109,15 @@ class NetworkDenoiser(Denoiser):
     def to(self, device: str) -> Self:
         """This denoiser, with its weights moved to `device`, and into the memory layout of that place.
 
+        From then on x is copied there and the answer back, as if `device` had been given at first.
+
         Raises:
             ConfigError: there is no such device.
         """
         check_device(device)
         if isinstance(self.network, nn.Module):
             self.network.to(device)
-        if self.device is not None:  # where inputs are copied to
-            self.device = device
+        self.device = device
         self._lay_out()
         return self
 

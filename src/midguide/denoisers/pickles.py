@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from midguide.errors import reason
+
 TENSORS = re.compile(r"torch\.(_utils\._rebuild_\w+|\w+Storage)|collections\.OrderedDict")
 """What tensors in a dictionary import."""
 
@@ -34,9 +36,9 @@ def foreign_imports(path: Path) -> list[str]:
                 if not file.read(1):
                     break
                 file.seek(-1, 1)
-    except (ValueError, IndexError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes make the readers of pickles and archives raise anything
         if all(map(TENSORS.fullmatch, found)):
-            raise ValueError(str(error)) from error
+            raise ValueError(reason(error)) from error
     return [name for name in found if not TENSORS.fullmatch(name)]
 
 

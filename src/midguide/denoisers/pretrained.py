@@ -183,7 +183,7 @@ def refuse_misfit(faults: Mapping[str, list[str]], where: str | Path, *, hint: s
 
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return repr(", ".join(names[:_SHOWN]))[1:-1] + more  # in a damaged file they may hold anything
 
 
 def _inside(loaded: Any, containers: tuple[str, ...]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 
 class Mark(NamedTuple):
@@ -81,7 +82,7 @@ def histograms(axes: Axes, counts: Mapping[str, Mapping[float, int]], title: str
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values], fontsize=8)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("problems")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, fontsize=9)
     axes.legend(fontsize=7)
     return axes

@@ -274,7 +274,7 @@ def _place(sampler: str, swept: dict[str, float]) -> Place | None:
 
 def _minimisers(singles: Iterable[Sequence[Any]], swept: dict[str, dict[str, float]]) -> list[Minimisers]:
     """The minimisers of every curve, from problem, metric, sampler, seed and value of single problems."""
-    curves: dict[tuple[str, ...], dict[int, dict[float, float]]] = {}
+    curves: dict[tuple[str, str, str, str], dict[int, dict[float, float]]] = {}
     for problem, metric, sampler, seed, value in singles:
         if place := _place(sampler, swept[sampler]):
             curve = curves.setdefault((problem, metric, place.curve, place.setting), {})
