@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import ot
 import pytest
+import scipy.linalg
 import torch
+from scipy import stats
 
 from midguide.data.toy import mixture_problem, random_gaussian_problem
 from midguide.denoisers.gmm import GaussianMixture
@@ -113,6 +115,55 @@ def test_most_probable_component_has_the_largest_weighted_density(covariances):
         part = GaussianMixture(torch.ones(1), means[k : k + 1], own)
         per_component.append(part.log_prob(x) + weights[k].double().log())
     assert torch.equal(whole.most_probable(x), torch.stack(per_component).argmax(0))
+
+
+def overlapping():
+    """A mixture of three full covariances whose components overlap, and 300 draws of something near it."""
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(3, 4, 4))
+    covariances = factors @ factors.transpose(0, 2, 1) + np.eye(4)
+    means, weights = 2 * rng.normal(size=(3, 4)), np.array([0.5, 0.3, 0.2])
+    prior = GaussianMixture(*map(torch.from_numpy, (weights, means, covariances)))
+    return prior, (weights, means, covariances), 3 * rng.normal(size=(300, 4))
+
+
+def test_mode_weight_tv_is_the_transport_of_shares_by_scipy_and_pot():
+    """Total variation: what moving the shares to the weights costs where each move costs 1. Densities by scipy."""
+    mixture, (weights, means, covariances), draws = overlapping()
+    logits = [
+        np.log(w) + stats.multivariate_normal(m, c).logpdf(draws)
+        for w, m, c in zip(weights, means, covariances, strict=True)
+    ]
+    shares = np.bincount(np.argmax(logits, axis=0), minlength=3) / len(draws)
+    want = ot.emd2(shares, weights, 1.0 - np.eye(3))
+    assert want > 0.05
+    assert mode_weight_tv(torch.from_numpy(draws), mixture) == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_coverage_is_that_of_scipys_quantiles(gaussian, level):
+    """Of the many definitions of an empirical quantile, the one of torch: alphap = betap = 1."""
+    draws = 0.8 * gaussian.posterior.sample(501, seed=4)
+    lower, upper = stats.mstats.mquantiles(draws.numpy(), [0.5 - level / 2, 0.5 + level / 2], 1, 1, axis=0)
+    inside = [
+        np.mean((column >= a) & (column <= b))
+        for column, a, b in zip(gaussian.draws.numpy().T, lower, upper, strict=True)
+    ]
+    got = METRICS[f"coverage[level={level}]"].compute(Answer(draws), gaussian)
+    assert 0.1 < got < level
+    assert got == pytest.approx(np.mean(inside), abs=1e-12)
+
+
+def test_errors_of_moments_are_those_of_numpy_and_scipy(gaussian):
+    draws = 1.3 * gaussian.posterior.sample(400, seed=5) + 0.1
+    (mean, covariance), cloud = (moment.numpy() for moment in gaussian.moments), draws.numpy()
+    found = np.cov(cloud.T)
+    away = scipy.linalg.norm(cloud.mean(0) - mean) / np.sqrt(np.trace(covariance))
+    wrong = scipy.linalg.norm(found - covariance, "fro") / scipy.linalg.norm(covariance, "fro")
+    ratio = np.trace(found) / np.trace(covariance)
+    wanted = {"mean_error": away, "covariance_error": wrong, "variance_ratio": ratio}
+    for name, want in wanted.items():
+        assert METRICS[name].compute(Answer(draws), gaussian) == pytest.approx(want, rel=1e-9)
 
 
 def test_coverage_counts_the_reference_inside_the_interval():
