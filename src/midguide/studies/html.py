@@ -70,9 +70,9 @@ def figure(report: Report) -> Figure | None:
 
 
 def _panels(report: Report) -> list[list[Callable[[Axes], object]]]:
-    """What to draw, row by row: a row per metric, or one per metric and problem where there are minimisers."""
+    """What to draw, row by row: a row per metric, or one per metric and problem where these have several panels."""
     rows = [[_cell(report, problem, metric) for problem in report.problems] for metric in report.metrics]
-    if report.minimisers:
+    if any(len(cell) > 1 for row in rows for cell in row):
         return [cell for row in rows for cell in row]
     return [[panel for cell in row for panel in cell] for row in rows]
 
