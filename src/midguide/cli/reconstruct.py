@@ -108,6 +108,8 @@ def reconstruct(
 
 
 def _check_noise(noise: str, sigma: float, rate: float | None, measured: bool) -> None:
+    from midguide.likelihoods import check_sigma
+
     if noise not in ("gaussian", "poisson"):
         raise ConfigError(
             f"--noise must be gaussian or poisson, got {noise!r}", hint="gaussian takes --sigma, poisson --rate"
@@ -120,8 +122,6 @@ def _check_noise(noise: str, sigma: float, rate: float | None, measured: bool) -
         raise ConfigError(
             "--measured takes no Poisson noise: an image file holds no counts", hint="leave --measured out"
         )
-    from midguide.likelihoods import check_sigma
-
     with about("--sigma"):
         check_sigma(sigma)
 

@@ -223,7 +223,7 @@ def _entry(row: dict[str, str], path: Path, superclasses: Mapping[str, str]) -> 
         # A dictionary as Python or JSON write it; numbers in it are likelihoods, which do not count here.
         codes = frozenset(map(str, dict(ast.literal_eval(text)))) if text else None
         fold = int(float(row["strat_fold"])) if row.get("strat_fold") else None
-    except (ValueError, TypeError, SyntaxError, OverflowError) as error:
+    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
         raise DataError(f"{path}: record {name}: {error}", hint="download the index again") from error
     split = row.get("split") or "" if fold is None else "train" if fold <= 8 else "val" if fold == 9 else "test"
     if split not in SPLITS or (fold is not None and not 1 <= fold <= 10):

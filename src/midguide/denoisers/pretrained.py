@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from midguide.denoisers.base import Autoencoder
 from midguide.denoisers.pickles import foreign_imports
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.leads import EcgFormat
 from midguide.nn.registry import Takes
 from midguide.schedules import Schedule, Time
@@ -142,8 +142,8 @@ def _load(path: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # damaged bytes make torch's reader raise anything
-        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "it ends too early"
-        raise CheckpointError(f"{path} cannot be read: {reason}", hint="is the file complete?") from error
+        what = reason(error).split(". ")[0] if str(error) else "it ends too early"
+        raise CheckpointError(f"{path} cannot be read: {what}", hint="is the file complete?") from error
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

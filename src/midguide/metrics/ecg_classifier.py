@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from midguide.autodiff import frozen
-from midguide.errors import CheckpointError, ConfigError, ShapeError
+from midguide.errors import CheckpointError, ConfigError, ShapeError, reason
 from midguide.files import replacing, sha256_of
 from midguide.leads import TWELVE, EcgFormat
 from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
@@ -130,9 +130,9 @@ def load_ecg_classifier(path: str | Path) -> EcgClassifier:
         network.load_state_dict(weights, assign=True)
         sha256 = sha256_of(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        what = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
         raise CheckpointError(
-            f"{path} is no readable classifier of electrocardiograms: {reason}",
+            f"{path} is no readable classifier of electrocardiograms: {what}",
             hint="train one: midguide train priors/ecg-diagnoses.toml",
         ) from error
     frozen(network)

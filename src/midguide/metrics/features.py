@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeError
+from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeError, reason
 from midguide.metrics.weights import read_weights, weights_folder
 from midguide.nn.feature_net import load_feature_net
 from midguide.nn.inception import FEATURES, load_inception
@@ -106,6 +106,5 @@ def _inception(folder: str) -> Features:
     try:
         network = load_inception(weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{INCEPTION_FILE} in {folder} does not fit its network: {reason}") from error
+        raise CheckpointError(f"{INCEPTION_FILE} in {folder} does not fit its network: {reason(error)}") from error
     return Features(INCEPTION, network, FEATURES, (3, -1, -1), {INCEPTION_FILE: sha256})

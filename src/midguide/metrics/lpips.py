@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from midguide.errors import CheckpointError, ShapeError
+from midguide.errors import CheckpointError, ShapeError, reason
 from midguide.metrics.image import unit_images
 from midguide.metrics.weights import read_weights, weights_folder
 from midguide.nn.perceptual_features import BODIES, Body, activations, load_layers
@@ -131,8 +131,7 @@ def _load(name: str, folder: str) -> LPIPS:
         return assembled(BODIES[published.network], tensors, sums)
     except (KeyError, RuntimeError) as error:
         names = " and ".join(sums)
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{names} in {folder} do not fit LPIPS with {name}: {reason}") from error
+        raise CheckpointError(f"{names} in {folder} do not fit LPIPS with {name}: {reason(error)}") from error
 
 
 def assembled(body: Body, tensors: Mapping[str, Tensor], files: dict[str, str] | None = None) -> LPIPS:

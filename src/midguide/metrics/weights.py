@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from midguide.errors import CheckpointError
+from midguide.errors import CheckpointError, reason
 from midguide.files import sha256_of
 
 VARIABLE = "MIDGUIDE_WEIGHTS"
@@ -56,6 +56,5 @@ def read_weights(name: str, origin: str) -> tuple[dict[str, Tensor], str]:
         if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
             raise ValueError("it holds no table of tensors")
     except (OSError, SafetensorError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as weights: {reason}", hint="is it complete?") from error
+        raise CheckpointError(f"{path} cannot be read as weights: {reason(error)}", hint="is it complete?") from error
     return tensors, sha256

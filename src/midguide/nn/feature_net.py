@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midguide.errors import CheckpointError
+from midguide.errors import CheckpointError, reason
 from midguide.files import replacing, sha256_of
 
 FORMAT = 1
@@ -109,6 +109,7 @@ def load_feature_net(path: str | Path) -> tuple[FeatureNet, str]:
         network.load_state_dict(weights, assign=True)
         sha256 = sha256_of(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is no readable feature network: {reason}", hint="is it complete?") from error
+        raise CheckpointError(
+            f"{path} is no readable feature network: {reason(error)}", hint="is it complete?"
+        ) from error
     return network.eval(), sha256

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.autodiff import frozen
-from midguide.errors import CheckpointError, ShapeError
+from midguide.errors import CheckpointError, ShapeError, reason
 
 GRID = 128
 """Pixels per entry of the code, along each side: 4 by the features, 32 by the U-Net."""
@@ -196,8 +196,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot read the weights {path}: {reason}", hint="a file of tensors only") from error
+        raise CheckpointError(
+            f"cannot read the weights {path}: {reason(error)}", hint="a file of tensors only"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} is not a dictionary of tensors", hint="save network.state_dict() itself")
     return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, reason
 
 
 def check_device(device: str | torch.device) -> None:
@@ -20,9 +20,9 @@ def check_device(device: str | torch.device) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
-        reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(
-            f"cannot compute on the device {device}: {reason}", hint=f"available here: {', '.join(_devices())}"
+            f"cannot compute on the device {device}: {reason(error).split('. ')[0]}",
+            hint=f"available here: {', '.join(_devices())}",
         ) from error
 
 

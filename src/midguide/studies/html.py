@@ -79,17 +79,18 @@ def _panels(report: Report) -> list[list[Callable[[Axes], object]]]:
 
 def _cell(report: Report, problem: str, metric: str) -> list[Callable[[Axes], object]]:
     """The panels of one problem and metric."""
-    rows, title = [row for row in report.cell(problem, metric) if row.mean is not None], f"{metric}, {problem}"
-    placed = [(row, report.place(row.sampler)) for row in rows]
-    settings = dict.fromkeys(place.setting for _, place in placed if place)
+    title = f"{metric}, {problem}"
+    known = [(r, r.mean, report.place(r.sampler)) for r in report.cell(problem, metric) if r.mean is not None]
+    settings = dict.fromkeys(place.setting for _, _, place in known if place)
     if not settings:
-        return [partial(bars, marks=[Mark(r.sampler, r.mean or 0.0, r.ci95, r.expected) for r in rows], title=title)]
-    levels = [Level(row.sampler, row.mean or 0.0) for row, place in placed if place is None]
+        marks = [Mark(row.sampler, mean, row.ci95, row.expected) for row, mean, _ in known]
+        return [partial(bars, marks=marks, title=title)]
+    levels = [Level(row.sampler, mean) for row, mean, place in known if place is None]
     panels: list[Callable[[Axes], object]] = []
     for setting in settings:
         points = [
-            Point(place.curve, place.value, row.mean or 0.0, row.ci95)
-            for row, place in placed
+            Point(place.curve, place.value, mean, row.ci95)
+            for row, mean, place in known
             if place and place.setting == setting
         ]
         panels.append(partial(curves, points=points, title=title, xlabel=setting, levels=levels))

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from midguide.errors import CheckpointError
+from midguide.errors import CheckpointError, reason
 from midguide.files import append, replacing
 from midguide.nn.layout import move
 from midguide.rng import global_seed
@@ -145,9 +145,8 @@ class _Run:
             self.generator.set_state(saved["generator"].cpu())
             self.average, self.step = saved["average"], saved["step"]
         except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
-            reason = str(error).splitlines()[0]
             raise CheckpointError(
-                f"{path} does not fit this training: {reason}", hint="choose another --out"
+                f"{path} does not fit this training: {reason(error)}", hint="choose another --out"
             ) from error
 
 
