@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from midguide import autodiff
-from midguide.errors import ConfigError, DataError, ShapeError
+from midguide.errors import ConfigError, DataError, ShapeError, is_out_of_memory, reason
 from midguide.files import replacing, replacing_folder
 from midguide.optim import SGD, Adam, NormalisedSGD
 from midguide.record import describe, fingerprint
@@ -202,3 +202,16 @@ def test_the_record_of_a_module_changes_with_its_weights():
     with torch.no_grad():
         other.weight += 1.0
     assert describe(module) != describe(other)
+
+
+@pytest.mark.parametrize("text", ["", "first", "first\nsecond", "\n first\nsecond"])
+def test_what_an_error_of_another_library_says_is_one_line(text):
+    assert reason(EOFError(text)) == ("first" if text else "EOFError")
+
+
+def test_torch_and_python_run_out_of_memory_in_their_own_words():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))

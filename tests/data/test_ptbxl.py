@@ -130,6 +130,13 @@ def test_what_is_no_index_is_refused(tmp_path, folder):
         load_split(folder, "test", FORM, rate=500)
 
 
+@pytest.mark.parametrize("codes", ["-" * 100_000 + "1", "[" * 5000, "{'NORM': 100.0", "__import__('os')"])
+def test_statements_that_are_no_dictionary_are_refused(tmp_path, codes):
+    write_index(tmp_path, [row(1, 1, codes)])
+    with pytest.raises(DataError, match="record 1"):
+        read_index(tmp_path)
+
+
 def test_damaged_statements_are_refused(tmp_path):
     write_index(tmp_path, [row(1, 1)])
     (tmp_path / "scp_statements.csv").write_bytes(b"\xff\xfe\x00")
