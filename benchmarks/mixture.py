@@ -22,6 +22,7 @@ from midguide import autodiff
 from midguide.data.toy import mixture_problem
 from midguide.denoisers.base import Denoiser
 from midguide.problem import Problem
+from midguide.process import keep_freed_memory
 from midguide.rng import Rng
 from midguide.sampling import sample
 from midguide.schedules import Time
@@ -179,6 +180,7 @@ def sampler_row(spec: str, problem: Problem) -> str:
 
 
 def main() -> None:
+    keep_freed_memory()
     torch.set_num_threads(1)
     square = torch.eye(1000)
     product = least(lambda: square @ square) * 1e3

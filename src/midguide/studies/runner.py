@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from midguide.errors import ConfigError
+from midguide.process import end_with_parent, keep_freed_memory
 from midguide.studies.units import Rows, Unit, failed, run_batch
 
 Batch = Sequence[Unit]
@@ -83,7 +84,8 @@ class ProcessPool:
     """Fresh processes with one torch thread each; each holds one batch at a time.
 
     A process that dies (of too little memory, say) makes its units failures and is replaced. The processes end with
-    their parent, however that ends: their pipe closes.
+    their parent, however that ends: at once on Linux, elsewhere once they have done their batch and find their pipe
+    closed.
     """
 
     def __init__(self, workers: int, kept: Path | None = None, device: str = "cpu") -> None:
@@ -123,7 +125,7 @@ class ProcessPool:
     def _start(self) -> Connection:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        process = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
         process.start()
         theirs.close()
         self._workers[ours] = process
@@ -142,9 +144,11 @@ class ProcessPool:
         return answer
 
 
-def _work(pipe: Connection) -> None:
+def _work(pipe: Connection, parent: int) -> None:
     """The life of a worker: batches in, rows out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    end_with_parent(parent)
+    keep_freed_memory()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     while True:

@@ -1,0 +1,42 @@
+"""What a process of this program asks of the operating system; where that has nothing of the kind, nothing happens.
+
+Programs only: whoever imports the package decides about his own process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_KEPT = 2**30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_PR_SET_PDEATHSIG = 1  # sys/prctl.h of Linux
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 1 GiB of freed memory for the next tensors, instead of handing it back to Linux.
+
+    A step frees and takes tensors of the same sizes again and again, and each page that comes back is filled with zeros
+    first; by default glibc fetches every tensor above 32 MiB anew. Nothing is asked where the environment says how to
+    allocate (`MALLOC_...`, `GLIBC_TUNABLES`).
+    """
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    mallopt = None if chosen else _of_the_c_library("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process as soon as its parent, which has this process number, has ended in whatever way."""
+    prctl = _of_the_c_library("prctl")
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
+
+
+def _of_the_c_library(name: str) -> ctypes._NamedFuncPointer | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,0 +1,88 @@
+"""What a process asks of Linux: to keep the memory that it frees, and to be ended with its parent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+
+FAULTS = """
+import resource, sys, torch
+from midguide.process import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+
+def steps(count):
+    for _ in range(count):
+        torch.ones(2**24)
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+steps(2)
+before = faults()
+steps(50)
+print(faults() - before)
+"""
+
+FAMILY = '''
+import subprocess, sys
+child = """
+import os, time
+from midguide.process import end_with_parent
+end_with_parent(os.getppid())
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+subprocess.run([sys.executable, "-c", child])
+'''
+
+
+def faults(kept: str, **environment: str) -> int:
+    """Pages that fifty tensors of 64 MiB took from the system."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS, kept], env=clean | environment, capture_output=True, text=True, check=True
+    )
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(not GLIBC, reason="asks glibc")
+def test_freed_memory_is_taken_again_without_new_pages():
+    assert faults("kept") < 0.2 * faults("returned")
+
+
+@pytest.mark.skipif(not GLIBC, reason="asks glibc")
+def test_the_environment_decides_where_it_says_something():
+    assert faults("kept", MALLOC_TOP_PAD_="0") > 50 * 10_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_a_process_ends_with_a_parent_that_is_killed():
+    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.send_signal(signal.SIGKILL)
+    for _ in range(200):
+        if not runs(child):
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it ran on for ten seconds")
+
+
+def runs(process: int) -> bool:
+    """Whether it still runs; one that has ended may wait for whoever asks for its exit code."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
