@@ -23,7 +23,7 @@ from midguide.samplers.registry import SAMPLERS
 from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
 from midguide.sampling import sample
-from midguide.schedules import EDM, RectifiedFlow
+from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
 from midguide.testing import ContractError, check_sampler
 
 RULE = StepRule(default=2, cleanest=(2, 1), noisiest=(2, 3))
@@ -89,6 +89,15 @@ def test_samplers_satisfy_the_contract_on_other_schedules(name, schedule):
     problem = latents() if REGISTERED[name].needs.autoencoder else vectors()
     moved = Problem(problem.denoiser.on(schedule), problem.likelihood)
     check_sampler(REGISTERED[name], moved)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_step_does_not_list_all_times(name, monkeypatch):
+    """Its cost would grow with their number; once at the start is enough."""
+    problem, asked, times = latents() if REGISTERED[name].needs.autoencoder else vectors(), [], DiscreteVP.times
+    monkeypatch.setattr(DiscreteVP, "times", lambda *arguments: asked.append(1) or times(*arguments))
+    sample(REGISTERED[name], problem)
+    assert len(asked) <= 2
 
 
 def test_the_contract_sees_a_norm_over_the_batch():

@@ -62,23 +62,26 @@ class Travel:
                 hint="length 10, repeats 3 walks every ten steps three times; repeats 1 is no travel",
             )
 
+    @property
+    def active(self) -> bool:
+        """Whether any step is walked more than once."""
+        return self.length > 0 and self.repeats > 1
+
     def again(self, times: list[Time], s: Time) -> list[list[Time]]:
         """The stretches to walk once `s` is reached, each as its times from the noisiest down to `s`."""
-        if self.length == 0 or self.repeats == 1:
-            return []
         end = times.index(s)
         ends_here = end >= self.length and (len(times) - 1 - end) % self.length == 0
         return [times[end - self.length : end + 1]] * (self.repeats - 1) if ends_here else []
 
     def steps(self, steps: int) -> int:
         """Steps that it adds to `steps` noise levels."""
-        return (self.repeats - 1) * self.length * ((steps - 1) // self.length) if self.length else 0
+        return (self.repeats - 1) * self.length * ((steps - 1) // self.length) if self.active else 0
 
 
 def _check(sampler: DDNM | DDNMPlus) -> None:
     check_steps(sampler.steps)
     check_share("eta", sampler.eta)
-    if sampler.travel.repeats > 1 and sampler.travel.length >= sampler.steps:
+    if sampler.travel.active and sampler.travel.length >= sampler.steps:
         raise ConfigError(
             f"a time travel of {sampler.travel.length} steps does not fit into {sampler.steps} noise levels",
             hint="take a smaller travel length, or more steps",
@@ -93,6 +96,8 @@ def _step(sampler: DDNM | DDNMPlus, problem: Problem, state: NoisyState, t: Time
     """A move from `t` to `s`, and the stretches of the time travel that end at `s`."""
     schedule = problem.schedule
     x_s = sampler.move(problem, state.x_t, t, s, rng)
+    if not sampler.travel.active:
+        return Step(NoisyState(x_s), {})
     for stretch in sampler.travel.again(sampler.times(problem), s):
         back = kernels.transition(schedule.level(s), schedule.level(stretch[0]))
         x_s = back.scale * x_s + math.sqrt(back.variance) * rng.normal(x_s)
