@@ -1,4 +1,4 @@
-"""What a process asks of Linux: to keep the memory that it frees, and to be ended with its parent."""
+"""What a process asks of Linux: to keep freed memory, to wait without spinning long, to be ended with its parent."""
 
 from __future__ import annotations
 
@@ -32,6 +32,19 @@ steps(50)
 print(faults() - before)
 """
 
+IMPORTS = """
+import os, sys
+
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("spins", os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Spy())
+from midguide.cli import main
+main(["list", "samplers"])
+"""
+
 FAMILY = '''
 import subprocess, sys
 child = """
@@ -45,13 +58,17 @@ subprocess.run([sys.executable, "-c", child])
 '''
 
 
+def output(code: str, *arguments: str, **environment: str) -> str:
+    """What a process prints whose environment says nothing of memory and threads but this."""
+    said = ("MALLOC_", "GLIBC_", "OMP_", "GOMP_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(said)}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout
+
+
 def faults(kept: str, **environment: str) -> int:
     """Pages that fifty tensors of 64 MiB took from the system."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    run = subprocess.run(
-        [sys.executable, "-c", FAULTS, kept], env=clean | environment, capture_output=True, text=True, check=True
-    )
-    return int(run.stdout)
+    return int(output(FAULTS, kept, **environment))
 
 
 @pytest.mark.skipif(not GLIBC, reason="asks glibc")
@@ -62,6 +79,14 @@ def test_freed_memory_is_taken_again_without_new_pages():
 @pytest.mark.skipif(not GLIBC, reason="asks glibc")
 def test_the_environment_decides_where_it_says_something():
     assert faults("kept", MALLOC_TOP_PAD_="0") > 50 * 10_000
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_how_long_threads_spin_is_said_before_torch_reads_it(environment, count):
+    assert f"spins {count}\n" in output(IMPORTS, **environment)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")

@@ -1,6 +1,7 @@
-"""What a process of this program asks of the operating system; where that has nothing of the kind, nothing happens.
+"""How a process of this program uses its machine: memory, threads that wait, and its end.
 
-Programs only: whoever imports the package decides about his own process.
+For Linux with the GNU libraries; elsewhere nothing happens. Programs only: whoever imports the package decides about
+his own process.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def wait_briefly() -> None:
+    """Let threads that wait for each other spin for some microseconds, then sleep; before torch is imported.
+
+    By default GNU's OpenMP spins for milliseconds. Where another program uses one of the processors, the thread that is
+    waited for then gets none while the others spin. The environment may say otherwise (`OMP_WAIT_POLICY`,
+    `GOMP_SPINCOUNT`).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def end_with_parent(parent: int) -> None:

@@ -19,7 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     from midguide.cli import failures
+    from midguide.process import keep_freed_memory, wait_briefly
 
+    keep_freed_memory()
+    wait_briefly()
     with failures.reported() as outcome:
         from midguide.cli.app import run
 

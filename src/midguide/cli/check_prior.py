@@ -57,7 +57,7 @@ def check_prior(
     if images and draws is not None:
         raise ConfigError("images and --draws were given", hint="measure on the ones or on the others")
     asked = options.PriorOptions(prediction=prediction, schedule=schedule, value_range=value_range, device=device)
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.diagnostics.draws import DRAWS, NOT_TOLD, check_draws
     from midguide.diagnostics.prior import network_of
 

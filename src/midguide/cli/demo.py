@@ -30,7 +30,7 @@ def demo(
     """
     output.check_counts(samples=samples)
     folder = output.out_folder(out or Path("midguide-demo"))
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.cli import runs
     from midguide.data.examples import portrait
     from midguide.denoisers.loading import load_prior

@@ -79,7 +79,7 @@ def reconstruct(
     and nothing above half the prior's rate is kept: ST segments must not be read.
     """
     folder = output.out_folder(out or output.default_folder("ecg", record.stem))
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.data.ecg import load_recording
 
     recording = load_recording(record, rate_hz=rate, unit=unit)
@@ -103,7 +103,7 @@ def demo(
 ) -> None:
     """Hide half of a SIMULATED recording and draw what it may have been."""
     folder = output.out_folder(out or Path("midguide-ecg-demo"))
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.data.ecg_simulator import simulate
 
     recording = simulate(seed, "NORM", seconds=10.0, rate_hz=500.0)

@@ -35,7 +35,7 @@ def diagnose(
     out. "truth" is the classifier on the true window: what no reconstruction can be expected to beat.
     """
     rule = _rule(threshold)
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.metrics.ecg_classifier import load_ecg_classifier
     from midguide.studies.diagnosis import diagnose as diagnosed
 

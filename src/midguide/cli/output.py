@@ -17,7 +17,6 @@ from typing import Any
 import typer
 
 from midguide.errors import ConfigError, DataError
-from midguide.process import keep_freed_memory
 
 
 def note(text: str) -> None:
@@ -123,11 +122,9 @@ def progress(description: str) -> list[Any]:
     return [Progress(description)]
 
 
-def use_machine(context: typer.Context) -> None:
-    """Let torch use the threads of `--threads`, of OMP_NUM_THREADS, or one per physical core; keep freed memory."""
+def use_threads(context: typer.Context) -> None:
+    """Let torch use the threads of `--threads`, of OMP_NUM_THREADS, or one per physical core it may run on."""
     import torch
-
-    keep_freed_memory()
 
     wanted = context.find_root().obj
     if wanted is not None:

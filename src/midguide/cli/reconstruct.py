@@ -72,7 +72,7 @@ def reconstruct(
     _check_noise(noise, sigma, rate, measured)
     folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
 
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.cli import runs
     from midguide.data.images import load_image
     from midguide.operators.registry import make_operator

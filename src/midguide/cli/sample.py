@@ -40,7 +40,7 @@ def sample(
     )
     folder = output.out_folder(out or output.default_folder("sample", output.prior_label(prior)))
 
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.cli import runs
     from midguide.data.images import save_png
     from midguide.plots.grid import grid

@@ -75,7 +75,7 @@ def run(
     """
     output.check_counts(workers=workers, limit=limit)
     folder = output.out_folder(out) if out else None
-    output.use_machine(context)
+    output.use_threads(context)
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
     from midguide.nn import layout

@@ -46,7 +46,7 @@ def train(
     A recipe with a table [ecg] takes a folder in the layout of PTB-XL, all others take images. The same command
     goes on where an interrupted one stopped.
     """
-    output.use_machine(context)
+    output.use_threads(context)
     from midguide.cli.training_jobs import job
     from midguide.nn.layout import check_device
     from midguide.training.config import load_training_config
