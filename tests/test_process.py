@@ -11,6 +11,9 @@ import time
 
 import pytest
 
+from midguide import process
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 GLIBC = platform.libc_ver()[0] == "glibc"
 
 FAULTS = """
@@ -81,6 +84,21 @@ def test_the_environment_decides_where_it_says_something():
     assert faults("kept", MALLOC_TOP_PAD_="0") > 50 * 10_000
 
 
+def test_early_versions_of_glibc_are_asked_for_what_they_allow(monkeypatch):
+    asked = {}
+
+    def early(option, value):
+        accepted = option == M_TRIM_THRESHOLD or value <= 2**25
+        asked.update({option: value} if accepted else {})
+        return int(accepted)
+
+    for name in os.environ.keys() & process._SAID:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(process, "_of_the_c_library", lambda name: early)
+    process.keep_freed_memory()
+    assert asked == {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**30}
+
+
 @pytest.mark.parametrize(
     ("environment", "count"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
@@ -104,10 +122,10 @@ def test_a_process_ends_with_a_parent_that_is_killed():
     pytest.fail("it ran on for ten seconds")
 
 
-def runs(process: int) -> bool:
+def runs(number: int) -> bool:
     """Whether it still runs; one that has ended may wait for whoever asks for its exit code."""
     try:
-        with open(f"/proc/{process}/stat") as file:
+        with open(f"/proc/{number}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False

@@ -12,7 +12,9 @@ import signal
 import sys
 
 _KEPT = 2**30
+_MOST_OF_OLD_GLIBC = 2**25  # a larger threshold for mmap is refused by its early versions
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_SAID = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"}
 _PR_SET_PDEATHSIG = 1  # sys/prctl.h of Linux
 
 
@@ -20,13 +22,13 @@ def keep_freed_memory() -> None:
     """Keep up to 1 GiB of freed memory for the next tensors, instead of handing it back to Linux.
 
     A step frees and takes tensors of the same sizes again and again, and each page that comes back is filled with zeros
-    first; by default glibc fetches every tensor above 32 MiB anew. Nothing is asked where the environment says how to
-    allocate (`MALLOC_...`, `GLIBC_TUNABLES`).
+    first; by default glibc fetches every tensor above 32 MiB anew. Nothing is asked where the environment says what to
+    keep (`MALLOC_TRIM_THRESHOLD_` and its like, `GLIBC_TUNABLES`).
     """
-    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    mallopt = None if chosen else _of_the_c_library("mallopt")
+    mallopt = None if _SAID & os.environ.keys() else _of_the_c_library("mallopt")
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        if not mallopt(_M_MMAP_THRESHOLD, _KEPT):
+            mallopt(_M_MMAP_THRESHOLD, _MOST_OF_OLD_GLIBC)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
