@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "midguide"
 # Files and folders directly under src/midguide, lowest layer first. A file imports only from lower layers; within a
 # layer, only from its own package (a folder, or the files that lie directly in src/midguide).
 LAYERS = [
-    {"errors", "files", "record", "rng", "autodiff", "optim", "linalg", "rules", "leads"},
+    {"errors", "files", "process", "record", "rng", "autodiff", "optim", "linalg", "rules", "leads"},
     {"nn"},
     {"schedules", "kernels", "hub", "operators"},
     {"likelihoods"},
