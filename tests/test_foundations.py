@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from midguide import autodiff
-from midguide.errors import ConfigError, DataError, ShapeError, is_out_of_memory, reason
+from midguide.errors import ConfigError, DataError, ShapeError, is_out_of_memory, reason, suggestion, unknown
 from midguide.files import replacing, replacing_folder
 from midguide.optim import SGD, Adam, NormalisedSGD
 from midguide.record import describe, fingerprint
@@ -215,3 +215,18 @@ def test_torch_and_python_run_out_of_memory_in_their_own_words():
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("mgsp", {"mgps", "dps"}, "did you mean 'mgps'? known are dps, mgps"),
+        ("zzz", {"mgps", "dps"}, "one of dps, mgps"),
+        ("", {"mgps", "dps"}, "one of dps, mgps"),
+        ("zzz", set(), "there are none"),
+        ("metric_1", [f"metric_{i}[slices=100]" for i in range(20)], "did you mean 'metric_1[slices=100]'?"),
+    ],
+)
+def test_a_name_that_does_not_exist_has_the_nearest_one_as_hint(name, known, hint):
+    assert suggestion(name, known) == hint
+    assert str(unknown("thing", name, known)) == f"unknown thing {name!r}\nhint: {hint}"

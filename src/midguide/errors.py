@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -34,8 +35,25 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The hint for a name that does not exist: the nearest that does, and the others where they are few."""
+    names = sorted(known)
+    if not names:
+        return "there are none"
+    longer = sorted((other for other in names if name and other.startswith(name)), key=len)
+    near = longer or difflib.get_close_matches(name, names, n=1)
+    if not near:
+        return f"one of {', '.join(names)}"
+    return f"did you mean {near[0]!r}?" + (f" known are {', '.join(names)}" if len(names) <= 12 else "")
+
+
 class ConfigError(MidguideError):
     """A setting has an impossible value, or a name is unknown."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> ConfigError:
+    """The error for a name that does not exist."""
+    return ConfigError(f"unknown {what} {name!r}", hint=suggestion(str(name), known))
 
 
 class ShapeError(MidguideError):

@@ -377,7 +377,7 @@ def test_execution_settings_reach_the_network(tmp_path):
 
 
 def test_unknown_names_give_the_nearest_known_one():
-    with pytest.raises(ConfigError, match="did you mean imagenet-256"):
+    with pytest.raises(ConfigError, match="did you mean 'imagenet-256'"):
         load_prior("imagnet-256")
     with pytest.raises(ConfigError, match="ffhq-256"):
         load_prior("qqq")

@@ -156,7 +156,7 @@ def test_problem_is_made_once_to_check_all_samplers(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("metrics", ["sliced_wasserstein_1"]), ("did you mean", "[slices=100]")),
+        (("metrics", ["sliced_wasserstein_1"]), ("did you mean 'sliced_wasserstein_1[slices=100]'?",)),
         (("metrics", []), ("empty",)),
         (("samples", 0), ("samples",)),
         (("sampels", 10), ("sampels", "samples")),

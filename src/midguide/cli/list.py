@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from midguide.cli import output
+from midguide.errors import unknown
 
 
 def list_names(
@@ -17,7 +18,7 @@ def list_names(
 ) -> None:
     """List samplers, operators, priors or presets by name."""
     if what not in LISTS:
-        raise output.unknown("list", what, LISTS)
+        raise unknown("list", what, LISTS)
     rows = LISTS[what]()
     if as_json:
         output.print_json(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import math
@@ -69,13 +68,6 @@ def check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ConfigError(f"--{name} must be at least 1, got {count}", hint=f"for example --{name} 4")
-
-
-def unknown(kind: str, name: str, known: Collection[str]) -> ConfigError:
-    """The error for a name that does not exist, with the nearest one that does."""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(sorted(known))}"
-    return ConfigError(f"unknown {kind} {name!r}", hint=hint)
 
 
 def out_folder(path: str | Path) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from midguide.data.ecg import Recording
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, unknown
 from midguide.leads import TWELVE, twelve_leads
 from midguide.rng import stream_seed
 
@@ -108,7 +108,7 @@ def simulate(seed: int, condition: str = "NORM", *, seconds: float = 10.0, rate_
         torch.Size([12, 5000])
     """
     if condition not in CONDITIONS:
-        raise ConfigError(f"unknown condition {condition!r}", hint=f"one of {', '.join(CONDITIONS)}")
+        raise unknown("condition", condition, CONDITIONS)
     count = round(seconds * rate_hz)
     if count < 1:
         raise ConfigError(f"{seconds:g} s at {rate_hz:g} samples per second are no recording")

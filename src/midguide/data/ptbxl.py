@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from midguide.data.ecg import check_complete, load_recording, nine_leads
-from midguide.errors import ConfigError, DataError
+from midguide.errors import DataError, unknown
 from midguide.leads import EcgFormat
 
 SPLITS = ("train", "val", "test")
@@ -118,7 +118,7 @@ def entries_of(folder: str | Path, split: str) -> tuple[Entry, ...]:
         DataError: see `read_index`.
     """
     if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}", hint=f"one of {', '.join(SPLITS)}")
+        raise unknown("split", split, SPLITS)
     return tuple(entry for entry in read_index(folder) if entry.split == split)
 
 
@@ -170,10 +170,12 @@ def labels(entries: Sequence[Entry], targets: str = "diagnoses") -> Tensor:
         DataError: those of a record are unknown; leave such records out: see `is_labelled`.
     """
     if targets not in TARGETS:
-        raise ConfigError(f"unknown targets {targets!r}", hint=f"one of {', '.join(TARGETS)}")
-    unknown = [entry.name for entry in entries if not is_labelled(entry, targets)]
-    if unknown:
-        raise DataError(f"the {targets} of record {unknown[0]} are unknown", hint="use records whose labels are known")
+        raise unknown("targets", targets, TARGETS)
+    unlabelled = [entry.name for entry in entries if not is_labelled(entry, targets)]
+    if unlabelled:
+        raise DataError(
+            f"the {targets} of record {unlabelled[0]} are unknown", hint="use records whose labels are known"
+        )
     rows = []
     for entry in entries:
         if targets == "diagnoses":

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from midguide.denoisers.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.denoisers.network import PREDICTIONS
 from midguide.denoisers.pretrained import Pretrained, fit, read_weights
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, unknown
 from midguide.files import replacing, sha256_of
 from midguide.leads import EcgFormat
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
@@ -59,7 +59,7 @@ class PriorSpec:
     def __post_init__(self) -> None:
         make_schedule(self.schedule)
         if self.prediction not in PREDICTIONS:
-            raise ConfigError(f"unknown prediction {self.prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
+            raise unknown("prediction", self.prediction, PREDICTIONS)
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""

@@ -6,7 +6,6 @@ file or folder in one of the formats; anything callable is a network.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.denoisers.network import NetworkDenoiser
 from midguide.denoisers.pretrained import Pretrained, check_start, read_weights, to_load_prior
 from midguide.denoisers.python_file import PLACE, load_python
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, suggestion
 from midguide.files import sha256_of
 from midguide.leads import with_einthoven
 from midguide.nn.adm_unet import ADMConfig
@@ -272,9 +271,8 @@ def _unknown(name: str) -> ConfigError:
             hint=f"train it: midguide train {path} --data PATH; then give its .safetensors file as the prior",
         )
     names = [*(card["name"] for card in list_priors()), *hub.CARDS]
-    close = difflib.get_close_matches(name, names, n=1)
-    known = f"known names: {', '.join(names)}; or give the path of a file or folder"
-    return ConfigError(f"no prior and no file is called {name!r}", hint=f"did you mean {close[0]}?" if close else known)
+    hint = f"{suggestion(name, names)}; or give the path of a file or folder"
+    return ConfigError(f"no prior and no file is called {name!r}", hint=hint)
 
 
 def _from_card(card: hub.Card, asked: _Asked) -> Pretrained:

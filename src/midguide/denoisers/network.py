@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from midguide import kernels
 from midguide.autodiff import checkpointed, frozen
 from midguide.denoisers.base import Denoiser
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.nn.layout import check_device, image_layout, lay_out, weight_of
 from midguide.schedules import Level, Schedule, Time
 
@@ -85,7 +85,7 @@ class NetworkDenoiser(Denoiser):
         chunk: int | None = None,
     ) -> None:
         if prediction not in PREDICTIONS:
-            raise ConfigError(f"unknown prediction {prediction!r}", hint=f"one of {', '.join(PREDICTIONS)}")
+            raise unknown("prediction", prediction, PREDICTIONS)
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {chunk}", hint="leave it out for no limit")
         if device is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from midguide import linalg
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.operators.base import SVDOperator
 
 # Red, green and blue in the luma of ITU-R BT.601, which is also that of JPEG.
@@ -75,7 +75,7 @@ class Colorization(SVDOperator):
 def colorization(event_shape: tuple[int, ...], *, seed: int = 0, weights: str = "mean") -> Colorization:
     """The `mean` of the channels, of which there may be any number, or the `luma` of red, green and blue."""
     if weights not in WEIGHTS:
-        raise ConfigError(f"unknown weights {weights!r}", hint=f"one of {', '.join(WEIGHTS)}")
+        raise unknown("weights", weights, WEIGHTS)
     if len(event_shape) != 3:
         raise ShapeError(
             f"colourisation takes images of shape (C, H, W), got {event_shape}", hint="add an axis of channels"

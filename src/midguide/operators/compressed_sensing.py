@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.operators.base import SVDOperator, image_size
 from midguide.operators.matrix import Matrix
 from midguide.rng import Rng
@@ -95,7 +95,7 @@ class SubsampledTransform(SVDOperator):
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
-            raise ConfigError(f"unknown transform {self.transform!r}", hint=f"one of {', '.join(TRANSFORMS)}")
+            raise unknown("transform", self.transform, TRANSFORMS)
         if self.transform == "hadamard":
             _check_power_of_two(len(self.signs))
 
@@ -226,7 +226,7 @@ def compressed_sensing(
     "Fast and efficient compressive sensing using structurally random matrices".
     """
     if kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}", hint=f"one of {', '.join(KINDS)}")
+        raise unknown("kind", kind, KINDS)
     if not 0.0 < fraction <= 1.0:
         raise ConfigError(f"fraction must be in (0, 1], got {fraction}", hint="it is measured values for each pixel")
     size = image_size(event_shape)

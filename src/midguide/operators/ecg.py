@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.leads import MODELLED, modelled, parse_leads
 from midguide.operators.mask import Mask
 from midguide.rng import Rng
@@ -35,7 +35,7 @@ def missing_block(
     """
     samples = _samples(event_shape)
     if hidden not in HALVES:
-        raise ConfigError(f"unknown half {hidden!r}", hint=f"one of {', '.join(HALVES)}")
+        raise unknown("half", hidden, HALVES)
     if count is not None and (count < 1 or hidden != "random"):
         raise ConfigError(f"count={count} with hidden={hidden!r}", hint="a positive count, with hidden = random")
     rows = 1 if count is None else count

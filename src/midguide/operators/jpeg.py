@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.operators.base import PseudoInvertibleOperator
 from midguide.operators.colorization import LUMA
 
@@ -155,7 +155,7 @@ class JPEG(PseudoInvertibleOperator):
             )
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}", hint=f"one of {', '.join(known)}")
+                raise unknown(name, getattr(self, name), known)
         if self.tables == "unclamped" and self.quality == 100:
             raise ConfigError("unclamped tables are zero at quality 100", hint="take quality=99, or tables=standard")
 

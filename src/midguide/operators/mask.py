@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from midguide.errors import ConfigError, DataError, ShapeError
+from midguide.errors import ConfigError, DataError, ShapeError, unknown
 from midguide.operators.base import SVDOperator, check_rows, image_size, observation_streams, scaled
 
 SIDES = ("left", "right", "top", "bottom")
@@ -126,7 +126,7 @@ def half_mask(height: int, width: int, side: str = "right") -> Mask:
         ShapeError: there is one row or column only.
     """
     if side not in SIDES:
-        raise ConfigError(f"unknown side {side!r}", hint=f"one of {', '.join(SIDES)}")
+        raise unknown("side", side, SIDES)
     if (width if side in ("left", "right") else height) < 2:
         raise ShapeError(f"an image of {height}x{width} has no {side} half", hint="it takes at least two pixels")
     if side in ("left", "right"):

@@ -7,7 +7,6 @@ image with 256 pixels and scale with the image. `PRESETS` are settings with a na
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import get_args, get_type_hints
 
 import torch
 
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.operators import (
     bicubic,
     blur,
@@ -205,7 +204,7 @@ def make_operator(
     """
     name, settings = _preset(name, settings)
     if name not in OPERATORS:
-        raise ConfigError(f"unknown operator {name!r}", hint=_suggest(name, OPERATORS))
+        raise unknown("operator", name, OPERATORS)
     if not event_shape or any(not isinstance(size, int) or size < 1 for size in event_shape):
         raise ShapeError(
             f"an event shape is a tuple of positive integers, got {event_shape!r}",
@@ -251,8 +250,3 @@ def _fits(value: object, annotation: object) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return False
     return isinstance(value, types) or (isinstance(value, int) and float in types)
-
-
-def _suggest(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ShapeError, unknown
 from midguide.leads import MODELLED, TWELVE
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ecg_paper(
         [11.0, 3.9]
     """
     if layout not in LAYOUTS:
-        raise ConfigError(f"unknown layout {layout!r}", hint=f"one of {', '.join(LAYOUTS)}")
+        raise unknown("layout", layout, LAYOUTS)
     for signal in (line, *(band or ()), truth, observed):
         if signal is not None and signal.shape != (len(TWELVE), line.shape[-1]):
             raise ShapeError(f"ECG paper shows twelve leads of one length, got {tuple(signal.shape)}")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from midguide import autodiff, kernels
-from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.errors import UnsupportedProblem, unknown
 from midguide.likelihoods import GaussianLikelihood
 from midguide.operators.base import LinearOperator, PseudoInvertibleOperator
 from midguide.problem import Problem
@@ -65,7 +65,7 @@ class PGDM:
     def __post_init__(self) -> None:
         check_steps(self.steps)
         if self.weighting not in WEIGHTS:
-            raise ConfigError(f"unknown weighting {self.weighting!r}", hint=f"one of {', '.join(WEIGHTS)}")
+            raise unknown("weighting", self.weighting, WEIGHTS)
 
     times = schedule_times
     calls = one_vjp_a_step

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import functools
 import re
 import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, suggestion, unknown
 from midguide.optim import SGD, Adam, NormalisedSGD, Optimiser
 from midguide.rules import StepRule
 from midguide.samplers.base import Sampler
@@ -137,21 +136,16 @@ def dataclass_from_settings(cls: type[T], settings: Mapping[str, object], where:
     return _build(cls, settings, where)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """The hint for an unknown name: the nearest one that is known, and all of them."""
-    return _suggest(name, known)
-
-
 def _sampler_class(name: str) -> Any:
     if name not in SAMPLERS:
-        raise ConfigError(f"unknown sampler {name!r}", hint=_suggest(name, SAMPLERS))
+        raise unknown("sampler", name, SAMPLERS)
     return SAMPLERS[name]
 
 
 def _preset_settings(sampler: str, name: str) -> dict[str, Any]:
     presets = _presets(sampler)
     if name not in presets:
-        raise ConfigError(f"sampler {sampler!r} has no preset {name!r}", hint=_suggest(name, presets))
+        raise ConfigError(f"sampler {sampler!r} has no preset {name!r}", hint=suggestion(name, presets))
     return copy.deepcopy(presets[name]["settings"])
 
 
@@ -186,7 +180,7 @@ def _build(cls: Any, settings: Mapping[str, object], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in settings:
         if key not in fields:
-            raise ConfigError(f"{where} has no setting {key!r}", hint=_suggest(str(key), fields))
+            raise ConfigError(f"{where} has no setting {key!r}", hint=suggestion(str(key), fields))
     for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and key not in settings:
@@ -261,21 +255,13 @@ def _optimiser(settings: Mapping[str, object], where: str) -> Any:
     rule = settings.get("rule")
     if not isinstance(rule, str) or rule not in OPTIMISERS:
         got = f"unknown rule {rule!r}" if "rule" in settings else "no rule is given"
-        raise ConfigError(f"{where}: {got}", hint=_suggest(str(rule), OPTIMISERS))
+        raise ConfigError(f"{where}: {got}", hint=suggestion(str(rule), OPTIMISERS))
     others = {key: value for key, value in settings.items() if key != "rule"}
     return _build(OPTIMISERS[rule], others, f"{where} ({rule})")
 
 
 def _mismatch(where: str, expected: str, value: object) -> ConfigError:
     return ConfigError(f"{where} must be {expected}, got {value!r}")
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    if not names:
-        return "there are none"
-    close = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known are {', '.join(names)}"
 
 
 def _plain_fields(value: Any, *, full: bool = True) -> dict[str, Any]:

@@ -41,12 +41,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory
+from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory, suggestion
 from midguide.metrics.registry import METRICS
 from midguide.problem import Problem
 from midguide.studies.ecg import SIMULATOR, EcgProblem
 from midguide.studies.files import forget_files
-from midguide.studies.presets import dataclass_from_settings, suggestion
+from midguide.studies.presets import dataclass_from_settings
 from midguide.studies.problems import BUILT_IN
 from midguide.studies.sources import FIXED
 from midguide.studies.tables import (

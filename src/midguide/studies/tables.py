@@ -9,9 +9,9 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
-from midguide.errors import ConfigError, about
+from midguide.errors import ConfigError, about, suggestion, unknown
 from midguide.metrics.registry import METRICS, SET_METRICS
-from midguide.studies.presets import dataclass_from_settings, make_sampler, suggestion
+from midguide.studies.presets import dataclass_from_settings, make_sampler
 from midguide.studies.problems import KINDS, ProblemKind
 from midguide.studies.sources import FIXED, OF_A_SAMPLER, OWN, Source, fixed
 
@@ -93,7 +93,7 @@ class SamplerTable:
 
     def __post_init__(self) -> None:
         if self.source not in OF_A_SAMPLER:
-            raise ConfigError(f"unknown source {self.source!r}", hint=suggestion(self.source, OF_A_SAMPLER))
+            raise unknown("source", self.source, OF_A_SAMPLER)
         if self.source != "samples" and (self.spec in FIXED or self.spec in OWN):
             raise ConfigError(f"{self.spec!r} is no sampler, so that it has no {self.source!r}", hint="remove source")
         if not self.problems:
@@ -177,7 +177,7 @@ def check_metrics(names: Iterable[str], known: Collection[str]) -> None:
     """Refuse a metric that is not registered."""
     for name in names:
         if name not in known:
-            raise ConfigError(f"unknown metric {name!r}", hint=suggestion(str(name), known))
+            raise unknown("metric", name, known)
 
 
 def _seeds(given: Any, where: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from midguide.denoisers.conditional import Condition
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, suggestion, unknown
 from midguide.leads import EcgFormat
 from midguide.nn.autoencoder import AutoencoderConfig
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name
@@ -191,7 +191,7 @@ def load_training_config(path: str | Path) -> Recipe:
         ) from error
     kind = table.pop("kind", "prior")
     if kind not in _READERS:
-        raise ConfigError(f"{path}: unknown kind {kind!r}", hint=f"one of {', '.join(_READERS)}")
+        raise ConfigError(f"{path}: unknown kind {kind!r}", hint=suggestion(str(kind), _READERS))
     try:
         if kind == "prior":
             table |= _network(table.pop("body", DEFAULT), table.get("network", {}))
@@ -205,6 +205,6 @@ def load_training_config(path: str | Path) -> Recipe:
 def _network(body: str, table: dict[str, Any]) -> dict[str, BodyConfig]:
     """The entry `network` of a recipe, read as the configuration of the body that it names."""
     if body not in BODIES:
-        raise ConfigError(f"unknown body {body!r}", hint=f"one of {', '.join(BODIES)}")
+        raise unknown("body", body, BODIES)
     tables: Any = GenericAlias(dict, (str, BODIES[body].config))  # so that errors say `network.` before the key
     return TypeAdapter(tables).validate_python({"network": table})
