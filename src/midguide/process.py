@@ -1,7 +1,7 @@
 """How a process of this program uses its machine: memory, threads that wait, and its end.
 
-For Linux with the GNU libraries; elsewhere nothing happens. Programs only: whoever imports the package decides about
-his own process.
+What changes the process is for Linux with the GNU libraries, elsewhere nothing happens; and for programs only: whoever
+imports the package decides about his own process.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ def keep_freed_memory() -> None:
         if not mallopt(_M_MMAP_THRESHOLD, _KEPT):
             mallopt(_M_MMAP_THRESHOLD, _MOST_OF_OLD_GLIBC)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def memory() -> int | None:
+    """Bytes of memory of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def wait_briefly() -> None:

@@ -25,6 +25,7 @@ from midguide.files import replacing
 from midguide.leads import with_einthoven
 from midguide.observers import Event, Observer
 from midguide.problem import Problem
+from midguide.process import memory
 from midguide.record import describe, fingerprint
 from midguide.rng import Rng
 from midguide.samplers.base import Sampler, check_needs
@@ -72,6 +73,7 @@ def sample(
 
     Raises:
         UnsupportedProblem: the sampler cannot handle the operator.
+        ConfigError: n samples of each observation are more than the memory of this machine.
         NumericalError: the state became NaN or infinite; names sampler, step and time.
         CheckpointError: `checkpoint` belongs to another run.
 
@@ -85,6 +87,7 @@ def sample(
     """
     problem = problem.to_latent()
     check_needs(sampler, problem, SAMPLERS)
+    check_memory(problem, n)
     rows = _Rows(problem.observations, n, stream_size, chunk, seed)
     record = _record(sampler, problem, n, seed, stream_size)
     counted = CountedDenoiser(problem.denoiser)
@@ -126,6 +129,22 @@ def sample(
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, _peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     return Samples(draws, cost, record, {"y": problem.likelihood.y, **latents, **known})
+
+
+def check_memory(problem: Problem, n: int) -> None:
+    """Refuse `n` draws of each observation that alone are more than the memory of this machine.
+
+    Raises:
+        ConfigError: they are.
+    """
+    values = problem.observations * n * math.prod(problem.signal_shape)
+    needed, there = values * problem.likelihood.y.element_size(), memory()
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"{n:,} samples for each of {problem.observations:,} observations take {needed / 2**30:,.0f} GiB, "
+            f"this machine has {there / 2**30:,.0f}",
+            hint="take fewer samples, or fewer observations at a time",
+        )
 
 
 def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -183,6 +183,11 @@ def test_observations_with_seeds_of_their_own_have_the_samples_of_runs_of_their_
         sample(Unconditional(steps=4), problem, 2, seed=[7, 1])
 
 
+def test_more_samples_than_memory_are_refused_before_anything_is_drawn():
+    with pytest.raises(ConfigError, match=r"1,000,000,000,000 samples for each of 2 observations take 44,703 GiB"):
+        sample(Unconditional(steps=4), vectors(), 10**12)
+
+
 def test_a_stream_may_serve_many_samples_and_is_recorded():
     problem = vectors()
     whole = sample(Unconditional(steps=4), problem, 6, stream_size=3)

@@ -159,6 +159,7 @@ def test_problem_is_made_once_to_check_all_samplers(tiny, monkeypatch):
         (("metrics", ["sliced_wasserstein_1"]), ("did you mean 'sliced_wasserstein_1[slices=100]'?",)),
         (("metrics", []), ("empty",)),
         (("samples", 0), ("samples",)),
+        (("samples", 10**12), ("1,000,000,000,000 samples", "GiB")),
         (("sampels", 10), ("sampels", "samples")),
     ],
 )

@@ -44,6 +44,7 @@ from typing import Any, NamedTuple
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory, suggestion
 from midguide.metrics.registry import METRICS
 from midguide.problem import Problem
+from midguide.sampling import check_memory
 from midguide.studies.ecg import SIMULATOR, EcgProblem
 from midguide.studies.files import forget_files
 from midguide.studies.presets import dataclass_from_settings
@@ -202,6 +203,7 @@ def _units(
     with about(f"sampler {sampler.label!r} on problem {problem.label!r}"):
         source = sampler.make(problem.kind, settings, preset)
         source.check(probe)
+        check_memory(probe, n)
     for name in metrics:
         with about(f"metric {name!r} on problem {problem.label!r}"):
             METRICS[name].check(probe, n)
