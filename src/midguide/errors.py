@@ -37,7 +37,7 @@ def reason(error: BaseException) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The hint for a name that does not exist: the nearest that does, and the others where they are few."""
-    names = sorted(known)
+    names = sorted(known) if isinstance(known, set | frozenset) else list(known)
     if not names:
         return "there are none"
     longer = sorted((other for other in names if name and other.startswith(name)), key=len)

@@ -141,7 +141,7 @@ def check_memory(problem: Problem, n: int) -> None:
     needed, there = values * problem.likelihood.y.element_size(), memory()
     if there is not None and needed > there:
         raise ConfigError(
-            f"{n:,} samples for each of {problem.observations:,} observations take {needed / 2**30:,.0f} GiB, "
+            f"{n:,} samples of each observation ({problem.observations:,}) take {needed / 2**30:,.0f} GiB, "
             f"this machine has {there / 2**30:,.0f}",
             hint="take fewer samples, or fewer observations at a time",
         )

@@ -184,7 +184,7 @@ def test_observations_with_seeds_of_their_own_have_the_samples_of_runs_of_their_
 
 
 def test_more_samples_than_memory_are_refused_before_anything_is_drawn():
-    with pytest.raises(ConfigError, match=r"1,000,000,000,000 samples for each of 2 observations take 44,703 GiB"):
+    with pytest.raises(ConfigError, match=r"1,000,000,000,000 samples of each observation \(2\) take 44,703 GiB"):
         sample(Unconditional(steps=4), vectors(), 10**12)
 
 

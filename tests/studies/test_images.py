@@ -242,7 +242,7 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
         (("problems.prior", "faces-64"), ("16x16", "64x64")),
         (("problems.dtype", "int8"), ("dtype", "bfloat16")),
         (("problems.prior_settings", {"predictoin": "eps"}), ("no setting 'predictoin'", "did you mean 'prediction'")),
-        (("problems.prior_settings", {"prediction": "noise"}), ("unknown prediction 'noise'", "eps, flow, v, x0")),
+        (("problems.prior_settings", {"prediction": "noise"}), ("unknown prediction 'noise'", "eps, v, x0, flow")),
         (("problems.prior_settings", {"schedule": "linear"}), ("unknown schedule 'linear'", "vp-linear")),
         (("problems.prior_settings", {"value_range": [1.0, 0.0]}), ("is no range", "[-1.0, 1.0]")),
         (("problems.prior_settings", "eps"), ("prior_settings", "table")),

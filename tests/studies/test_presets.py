@@ -215,10 +215,10 @@ def test_settings_build_the_sampler() -> None:
     [
         ("mpgs", {}, "unknown sampler 'mpgs'\nhint: did you mean 'mgps'.* known are ddnm"),
         ("", {}, "unknown sampler ''"),
-        ("mgps:", {}, "no preset ''\nhint: one of ecg"),
-        ("mgps:fhq", {}, "no preset 'fhq'\nhint: did you mean 'ffhq'.* known are ecg"),
+        ("mgps:", {}, "no preset ''\nhint: one of ffhq"),
+        ("mgps:fhq", {}, "no preset 'fhq'\nhint: did you mean 'ffhq'.* known are ffhq"),
         ("mgps:ffhq:x", {}, "no preset 'ffhq:x'"),
-        ("mgps", {"midpont": 0.5}, "mgps has no setting 'midpont'\nhint: did you mean 'midpoint'.* known are grad"),
+        ("mgps", {"midpont": 0.5}, "mgps has no setting 'midpont'\nhint: did you mean 'midpoint'.* known are steps"),
         ("mgps", {"needs": 1}, "mgps has no setting 'needs'"),
         ("mgps", {"": 1}, "mgps has no setting ''"),
         ("dps", {"optimiser.rate": 1}, "dps has no setting 'optimiser'"),
