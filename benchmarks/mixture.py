@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from unittest import mock
 
@@ -135,6 +136,16 @@ class Recorded(Denoiser):
         return x0
 
 
+def bare_calls(prior: Denoiser, x: Tensor, calls: list[tuple[Time, bool]]) -> None:
+    """The calls that were recorded, alone."""
+    for t, differentiated in calls:
+        if differentiated:
+            with_vjp(prior, x, t)
+        else:
+            with torch.no_grad():
+                prior(x, t)
+
+
 def measure(spec: str, problem: Problem, rows: int, stream: int) -> tuple[list[float], list[tuple[Time, bool]]]:
     """Of one chunk: the seconds of the sampler, of its calls alone and of its random numbers alone; and the calls."""
     sampler, prior, x, rng = (
@@ -153,18 +164,11 @@ def measure(spec: str, problem: Problem, rows: int, stream: int) -> tuple[list[f
         with mock.patch.object(Rng, "normal", counted):
             sample(sampler, Problem(recorded, problem.likelihood), rows, stream_size=stream)
 
-    def calls() -> None:
-        for t, differentiated in recorded.calls:
-            if differentiated:
-                with_vjp(prior, x, t)
-            else:
-                with torch.no_grad():
-                    prior(x, t)
-
     def numbers() -> None:
         for _ in drawn:
             rng.normal(x)
 
+    calls = partial(bare_calls, prior, x, recorded.calls)
     return [processor_time(part) for part in (run, calls, numbers)], recorded.calls
 
 

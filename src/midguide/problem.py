@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import cached_property
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from midguide.denoisers.base import Autoencoder, Denoiser
 from midguide.denoisers.latent import Decoded
-from midguide.errors import ShapeError
+from midguide.errors import ShapeError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
-from midguide.operators.base import Operator
+from midguide.operators.base import Operator, SVDOperator
 from midguide.operators.blur import CircularBlur, ReflectBlur
 from midguide.operators.mask import Mask
 from midguide.operators.nonlinear_blur import NonlinearBlur
 from midguide.operators.rescaled import Rescaled
 from midguide.record import describe
 from midguide.schedules import Schedule
+
+
+class Spectral(NamedTuple):
+    """A linear-Gaussian problem in the basis V of its operator `A = U diag(s) V^T`, coefficients of shape (B, n).
+
+    Args:
+        y: measured coefficients `(U^T y)_j / s_j`, zero on the null space.
+        noise: their noise levels `sigma_y / s_j`, infinite on the null space.
+        seen: which singular values are not zero.
+        vt: `V^T x`, (B, *event) -> (B, n).
+        v: `V c`, called as `v(c, like)` with `like` of the shape of the result.
+    """
+
+    y: Tensor
+    noise: Tensor
+    seen: Tensor
+    vt: Callable[[Tensor], Tensor]
+    v: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +169,18 @@ class Problem:
     def observations(self) -> int:
         """Number of observations, or of rows after `select`."""
         return self.likelihood.observations
+
+    @cached_property
+    def spectral(self) -> Spectral:
+        """The problem in the basis of its operator, which must have an SVD; the noise must be Gaussian."""
+        likelihood, operator = self.likelihood, self.likelihood.operator
+        if not (isinstance(likelihood, GaussianLikelihood) and isinstance(operator, SVDOperator)):
+            raise UnsupportedProblem(f"{type(operator).__name__} has no SVD, or the noise is not Gaussian")
+        values = operator.singular_values(self.zeros())
+        seen = values > values.amax(dim=-1, keepdim=True) * torch.finfo(values.dtype).eps * 100
+        inverse = torch.where(seen, 1 / values, 0.0)
+        noise = torch.where(seen, likelihood.sigma_y * inverse, torch.inf)
+        return Spectral(inverse * operator.ut(likelihood.y), noise, seen, operator.vt, operator.v)
 
     def zeros(self) -> Tensor:
         """Zeros of the shape of the rows, (B, *event), on the device and in the dtype of the observations."""

@@ -31,8 +31,9 @@ quality 2, where compression costs 26 to 35, and by less than 2 from quality 10 
 
 The pseudo-inverse of `motion-blur` is found by conjugate gradients, which end after 2,000 steps, with a warning. For a
 strong blur that is too early: at 64x64, seed 0, `A A^+ A x` is off by 4e-5 of `A x`, and `A^+ A A^+ y` of a random y by
-up to a half, in double precision as in single. DDNM meets this; DPS, MGPS, PGDM and DiffPIR, whose systems have the
-noise in them, do not. `motion-blur-decomposed` has the exact one.
+up to a half, in double precision as in single. DDNM meets this at every step, DiffPIR at the noisiest levels; DPS, MGPS
+and PGDM, whose systems have the noise in them, do not. `motion-blur-decomposed` has the exact one, and is faster up to
+64x64, the largest that it takes: see [network-cost.md](results/network-cost.md).
 
 A composition is linear if all its parts are, and has no SVD then. Noise, for an operator that the sampler takes:
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from midguide.denoisers.base import Autoencoder
@@ -153,36 +151,6 @@ def signal_linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
     if not isinstance(likelihood.operator, LinearOperator):
         raise UnsupportedProblem(f"{type(likelihood.operator).__name__} is not linear")
     return likelihood.operator, likelihood.y
-
-
-class Spectral(NamedTuple):
-    """A linear-Gaussian problem in the basis V of its operator `A = U diag(s) V^T`, coefficients of shape (B, n).
-
-    Args:
-        y: measured coefficients `(U^T y)_j / s_j`, zero on the null space.
-        noise: their noise levels `sigma_y / s_j`, infinite on the null space.
-        seen: which singular values are not zero.
-        vt: `V^T x`, (B, *event) -> (B, n).
-        v: `V c`, called as `v(c, like)` with `like` of the shape of the result.
-    """
-
-    y: Tensor
-    noise: Tensor
-    seen: Tensor
-    vt: Callable[[Tensor], Tensor]
-    v: Callable[[Tensor, Tensor], Tensor]
-
-
-def spectral_gaussian(problem: Problem) -> Spectral:
-    """The spectral form of a problem whose operator must have an SVD and whose noise must be Gaussian."""
-    (operator, y), sigma_y = linear(problem), gaussian(problem).sigma_y
-    if not isinstance(operator, SVDOperator):
-        raise UnsupportedProblem(f"{type(operator).__name__} has no SVD")
-    values = operator.singular_values(problem.zeros())
-    seen = values > values.amax(dim=-1, keepdim=True) * torch.finfo(values.dtype).eps * 100
-    inverse = torch.where(seen, 1 / values, 0.0)
-    noise = torch.where(seen, sigma_y * inverse, torch.inf)
-    return Spectral(inverse * operator.ut(y), noise, seen, operator.vt, operator.v)
 
 
 REQUIRED: dict[type, str] = {

@@ -35,7 +35,6 @@ from midguide.samplers.base import (
     finish_denoised,
     linear,
     schedule_times,
-    spectral_gaussian,
     start_from_noise,
 )
 from midguide.schedules import Time, check_steps
@@ -175,7 +174,7 @@ class DDNMPlus:
 
     def move(self, problem: Problem, x_t: Tensor, t: Time, s: Time, rng: Rng) -> Tensor:
         """`x_s` from `x_t`, shape (B, *event)."""
-        spectrum = spectral_gaussian(problem)
+        spectrum = problem.spectral
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0_hat = problem.denoiser(x_t, t)
         eps = spectrum.vt(kernels.eps_from_x0(x_t, x0_hat, level_t))

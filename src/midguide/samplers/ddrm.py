@@ -27,7 +27,6 @@ from midguide.samplers.base import (
     check_share,
     finish_denoised,
     schedule_times,
-    spectral_gaussian,
 )
 from midguide.schedules import Time, check_steps
 
@@ -69,7 +68,7 @@ class DDRM:
         return Calls(forwards=self.steps, vjps=0)
 
     def init(self, problem: Problem, rng: Rng) -> NoisyState:
-        spectrum, zeros = spectral_gaussian(problem), problem.zeros()
+        spectrum, zeros = problem.spectral, problem.zeros()
         level = problem.schedule.level(self.times(problem)[0])
         z = spectrum.vt(rng.normal(zeros))
         known = spectrum.seen & (level.ratio >= spectrum.noise)
@@ -78,7 +77,7 @@ class DDRM:
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t = state.x_t
-        spectrum = spectral_gaussian(problem)
+        spectrum = problem.spectral
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0 = spectrum.vt(problem.denoiser(x_t, t))
         eps = kernels.eps_from_x0(spectrum.vt(x_t), x0, level_t)
