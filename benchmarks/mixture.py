@@ -48,7 +48,7 @@ Written by `OMP_NUM_THREADS=1 python benchmarks/mixture.py`: {samples:,} samples
 - Ratio: seconds over calls. Floor: calls and numbers over calls, the ratio of a sampler that does nothing else.
 
 What stands beside the calls is random numbers, optimiser and arithmetic on the state, which no network of practical
-size would leave visible.
+size would leave visible: beside one it is a few hundredths ([network-cost.md](network-cost.md)).
 """
 
 
