@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/network.py > docs/results/network-cost.md
 
-Seventeen minutes on one core, a third of them conjugate gradients. Everything is measured in one process, with one thread.
+Seventeen minutes on one core, a third of them conjugate gradients. One process, one thread.
 """
 
 from __future__ import annotations
