@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from midguide import Problem, load_prior, sample
-from midguide.data.ptbxl import load_split
-from midguide.denoisers.base import Denoiser
-from midguide.diagnostics.ecg import AMPLITUDE, BANDS_HZ, LEVELS, POWER_DB, Likeness, likeness
-from midguide.leads import MODELLED, einthoven_error
-from midguide.observers import Progress
+from midguide.domains.ecg.checks import AMPLITUDE, BANDS_HZ, LEVELS, POWER_DB, Likeness, likeness
+from midguide.domains.ecg.leads import MODELED, einthoven_error
+from midguide.domains.ecg.problems import middle
+from midguide.domains.ecg.ptbxl import load_split
+from midguide.inference.observers import Progress
+from midguide.inference.samples import Samples
+from midguide.priors.base import Denoiser
 from midguide.samplers.unconditional import Unconditional
-from midguide.samples import Samples
-from midguide.studies.ecg import middle
 
 SAMPLERS = {"DDIM": 0.0, "DDPM": 1.0}
 
@@ -35,7 +35,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def by_lead(values: Tensor, columns: list[str], form: str) -> str:
-    rows = [[lead, *(f"{value:{form}}" for value in row.tolist())] for lead, row in zip(MODELLED, values, strict=True)]
+    rows = [[lead, *(f"{value:{form}}" for value in row.tolist())] for lead, row in zip(MODELED, values, strict=True)]
     return table(["lead", *columns], rows)
 
 

@@ -13,17 +13,17 @@ from dataclasses import astuple, fields, replace
 
 import numpy as np
 import torch
+from midguide.studies.report.report import student
 
 from midguide import MGPS, Adam, DiscreteVP, Samples, StepRule, Unconditional, sample
-from midguide.data.toy import mixture_problem, random_gaussian_problem
-from midguide.diagnostics.accuracy import GaussianAccuracy, gaussian_accuracy
-from midguide.diagnostics.laws import Law, mgps_law, posterior_law, unconditional_law
+from midguide.exact.accuracy import GaussianAccuracy, gaussian_accuracy
+from midguide.exact.laws import Law, mgps_law, posterior_law, unconditional_law
+from midguide.exact.problems import mixture_problem, random_gaussian_problem
 from midguide.metrics.distribution import sliced_wasserstein
-from midguide.studies.presets import make_sampler
-from midguide.studies.report import student
+from midguide.samplers.base import make_sampler
 
 FEW = StepRule(default=2, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20))
-PLAIN = MGPS(steps=300, midpoint=0.75, warm_start=None, gradient_steps=FEW, optimiser=Adam(rate=0.1))
+PLAIN = MGPS(steps=300, midpoint=0.75, warm_start=None, gradient_steps=FEW, optimizer=Adam(rate=0.1))
 
 OTHERS = {
     "DPS 0.1, 1000": "dps:linear",
@@ -64,7 +64,7 @@ def gaussian_rows() -> None:
         "MGPS 0.60, 300, warm start": replace(PLAIN, midpoint=0.6, warm_start=0.7),
         "MGPS 0.60, 300, recompute": replace(PLAIN, midpoint=0.6, recompute=True),
         "MGPS 0.60, 100, 50 gradient steps": replace(
-            PLAIN, steps=100, midpoint=0.6, gradient_steps=StepRule(default=50), optimiser=Adam(rate=0.02)
+            PLAIN, steps=100, midpoint=0.6, gradient_steps=StepRule(default=50), optimizer=Adam(rate=0.02)
         ),
     } | {name: make_sampler(spec, {}) for name, spec in OTHERS.items()}
     problems = []

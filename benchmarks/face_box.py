@@ -16,9 +16,9 @@ from torch import Tensor
 
 from midguide import Problem, load_prior, make_operator, sample
 from midguide.data.images import load_image_set
+from midguide.inference.observers import Progress
 from midguide.metrics.fill import harmonic_fill, mean_fill
-from midguide.observers import Progress
-from midguide.studies.presets import make_sampler
+from midguide.samplers.base import make_sampler
 
 
 def interval(values: Tensor) -> str:
@@ -67,7 +67,7 @@ def main() -> None:
     y = problem.likelihood.y
     hidden = ~operator.measured(y).expand_as(y)
     mean, std = drawn.mean(), drawn.std()
-    fills = {"mean colour": mean_fill(y, ~hidden), "harmonic (Laplace)": harmonic_fill(y, ~hidden)}
+    fills = {"mean color": mean_fill(y, ~hidden), "harmonic (Laplace)": harmonic_fill(y, ~hidden)}
     ours = psnr_where(mean, truth, hidden)
     chi_square = problem.expand(options.samples).likelihood.chi_square(drawn.draws.flatten(0, 1))
     chi_square = chi_square.reshape(len(truth), -1).mean(1)

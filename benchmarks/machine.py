@@ -1,4 +1,4 @@
-"""What `midguide.process` does for a network on the CPU: the table of docs/results/machine.md.
+"""What `midguide.storage.machine` does for a network on the CPU: the table of docs/results/machine.md.
 
     python benchmarks/machine.py > docs/results/machine.md
 
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from midguide.process import keep_freed_memory
+from midguide.storage.machine import keep_freed_memory
 
 CALLS = 8
 GNU_SPINS = "300000"
@@ -24,9 +24,9 @@ HEAD = f"""# What commands do for a network on the CPU
 
 Written by `python benchmarks/machine.py`: the network of `faces-64`, two images, two threads on two cores.
 Milliseconds, medians of {CALLS} calls; with vjp: a forward and a derivative. Commands keep freed memory and let threads
-wait briefly (`midguide.process`); a program that does not ask for it has the first row, and the fourth beside a busy
-process of another session (another terminal, another user), to which Linux gives as much time as to all threads of this
-one together.
+wait briefly (`midguide.storage.machine`); a program that does not ask for it has the first row, and the fourth beside a
+busy process of another session (another terminal, another user), to which Linux gives as much time as to all threads
+of this one together.
 
 | freed memory | threads wait | another process | forward, 64x64 | with vjp, 64x64 | forward, 256x256 | with vjp |
 |---|---|---|---|---|---|---|"""
@@ -64,12 +64,12 @@ def row(kept: bool, spins: str, busy: bool) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "MALLOC_"))}
     environment |= {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": "2"}
     endless = [sys.executable, "-c", "while True: pass"]
-    neighbour = subprocess.Popen(endless, start_new_session=True) if busy else None
+    neighbor = subprocess.Popen(endless, start_new_session=True) if busy else None
     try:
         out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     finally:
-        if neighbour is not None:
-            neighbour.kill()
+        if neighbor is not None:
+            neighbor.kill()
     settings = ["kept" if kept else "returned", "briefly" if spins == "1000" else "long", "busy" if busy else "none"]
     return "| " + " | ".join([*settings, *out, *[""] * (4 - len(out))]) + " |"
 

@@ -13,15 +13,15 @@ import sys
 
 import numpy as np
 import torch
+from midguide.studies.report.report import student
 from torch import Tensor
 
 from midguide import sample
-from midguide.data.toy import mixture_problem
+from midguide.exact.problems import mixture_problem
+from midguide.maths.rng import global_seed
 from midguide.metrics.distribution import sliced_wasserstein
 from midguide.problem import Problem
-from midguide.rng import global_seed
-from midguide.studies.presets import make_sampler
-from midguide.studies.report import student
+from midguide.samplers.base import make_sampler
 
 SAMPLES, STEPS, MIDPOINT, RATE = 500, 300, 0.75, 0.1
 

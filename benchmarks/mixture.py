@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midguide import autodiff
-from midguide.data.toy import mixture_problem
-from midguide.denoisers.base import Denoiser
+from midguide.diffusion.schedules import Time
+from midguide.exact.problems import mixture_problem
+from midguide.inference.loop import sample
+from midguide.maths import autodiff
+from midguide.maths.rng import Rng
+from midguide.priors.base import Denoiser
 from midguide.problem import Problem
-from midguide.process import keep_freed_memory
-from midguide.rng import Rng
-from midguide.sampling import sample
-from midguide.schedules import Time
-from midguide.studies.presets import make_sampler
+from midguide.samplers.base import make_sampler
+from midguide.storage.machine import keep_freed_memory
 from midguide.studies.sources import Sampled
 
 SAMPLES, TIME = 2000, 500
@@ -47,7 +47,7 @@ Written by `OMP_NUM_THREADS=1 python benchmarks/mixture.py`: {samples:,} samples
 - Numbers: drawing as many standard normal numbers as the sampler draws, alone.
 - Ratio: seconds over calls. Floor: calls and numbers over calls, the ratio of a sampler that does nothing else.
 
-What stands beside the calls is random numbers, optimiser and arithmetic on the state, which no network of practical
+What stands beside the calls is random numbers, optimizer and arithmetic on the state, which no network of practical
 size would leave visible: beside one it is a few hundredths ([network-cost.md](network-cost.md)).
 """
 

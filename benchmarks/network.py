@@ -15,9 +15,9 @@ from mixture import Recorded, bare_calls, least
 
 from midguide import Problem, load_prior, make_operator, sample
 from midguide.errors import ConvergenceWarning, UnsupportedProblem
-from midguide.process import keep_freed_memory
-from midguide.rng import Rng
-from midguide.studies.presets import make_sampler
+from midguide.maths.rng import Rng
+from midguide.samplers.base import make_sampler
+from midguide.storage.machine import keep_freed_memory
 
 ROWS, STEPS, REPEATS = 4, 20, 3
 OPERATORS = ("box-inpainting", "super-resolution", "gaussian-blur", "motion-blur", "motion-blur-decomposed", "jpeg")

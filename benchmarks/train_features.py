@@ -21,7 +21,7 @@ from midguide.training.features import FeatureTraining, export_features, train_f
 CARD = CardConfig(
     description="classifier of how a face photograph (64x64) was changed and turned; its features serve FID and KID",
     data="UTKFace (Zhang, Song, Qi 2017), 21,534 images resized from 200x200",
-    licence="non-commercial research only, as the images it is trained on",
+    license="non-commercial research only, as the images it is trained on",
 )
 
 

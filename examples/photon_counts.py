@@ -15,12 +15,12 @@ from skimage import data, transform
 from torch import Tensor
 
 from midguide import Problem, load_prior, sample
+from midguide.inference.observers import Progress
 from midguide.likelihoods import observe_counts
 from midguide.metrics.image import psnr
-from midguide.observers import Progress
 from midguide.operators import Identity
 from midguide.plots.panel import panel
-from midguide.studies.presets import make_sampler
+from midguide.samplers.base import make_sampler
 
 
 def portrait(size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random streams, derivatives, optimisers, rules, files and records."""
+"""Random streams, derivatives, optimizers, rules, files and records."""
 
 import math
 import os
@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy import stats
 
-from midguide import autodiff
+from midguide.diffusion.rules import StepRule
+from midguide.diffusion.schedules import DiscreteVP
 from midguide.errors import ConfigError, DataError, ShapeError, is_out_of_memory, reason, suggestion, unknown
-from midguide.files import replacing, replacing_folder
-from midguide.optim import SGD, Adam, NormalisedSGD
-from midguide.record import describe, fingerprint
-from midguide.rng import Rng, global_seed, stream_seed
-from midguide.rules import StepRule
-from midguide.schedules import DiscreteVP
+from midguide.maths import autodiff
+from midguide.maths.optim import SGD, Adam, NormalizedSGD
+from midguide.maths.rng import Rng, global_seed, stream_seed
+from midguide.storage.files import replacing, replacing_folder
+from midguide.storage.record import describe, fingerprint
 
 
 def test_a_row_is_drawn_from_its_own_stream():
@@ -96,12 +96,12 @@ def test_a_function_that_knows_its_derivative_has_it_in_both_modes():
 def test_adam_takes_the_steps_of_torch():
     rule, x = Adam(rate=0.1, beta_second=0.99), torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
     theirs = torch.nn.Parameter(x.clone())
-    optimiser = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))
     state = rule.init(x)
     for _ in range(20):
         rule.update_(state, x, x.pow(3) - 0.3)
         theirs.grad = theirs.detach().pow(3) - 0.3
-        optimiser.step()
+        optimizer.step()
     assert torch.allclose(x, theirs.detach(), rtol=0, atol=1e-12)
 
 
@@ -122,9 +122,9 @@ def test_a_step_of_adam_does_not_depend_on_how_its_tensors_lie_in_memory(order, 
     assert len(set(x.flatten().tolist())) > 10  # entries differ, so that a mixed-up order would show
 
 
-def test_normalised_descent_steps_have_the_length_of_the_rate_in_every_row():
+def test_normalized_descent_steps_have_the_length_of_the_rate_in_every_row():
     gradient = torch.tensor([[3.0, 4.0], [0.0, 1e-3], [0.0, 0.0]])
-    rule, moved = NormalisedSGD(rate=0.5), torch.ones_like(gradient)
+    rule, moved = NormalizedSGD(rate=0.5), torch.ones_like(gradient)
     rule.update_(rule.init(moved), moved, gradient)
     assert torch.allclose((moved - 1).norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
 
@@ -135,7 +135,7 @@ def test_gradient_descent_goes_down():
     assert x.item() == 2.0
 
 
-@pytest.mark.parametrize("rule", [Adam, SGD, NormalisedSGD])
+@pytest.mark.parametrize("rule", [Adam, SGD, NormalizedSGD])
 def test_a_learning_rate_is_positive(rule):
     with pytest.raises(ConfigError, match="must be positive"):
         rule(rate=0.0)

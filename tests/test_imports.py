@@ -54,7 +54,7 @@ def project() -> dict:
 
 
 def name_of(requirement: str) -> str:
-    """`pyright[nodejs]>=1.1` -> "pyright", spelt as the package index does."""
+    """`pyright[nodejs]>=1.1` -> "pyright", spelled as the package index does."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=!~;]", requirement.strip())[0]).lower()
 
 

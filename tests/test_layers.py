@@ -14,17 +14,22 @@ ROOT = Path(__file__).parents[1] / "src" / "midguide"
 # Files and folders directly under src/midguide, lowest layer first. A file imports only from lower layers; within a
 # layer, only from its own package (a folder, or the files that lie directly in src/midguide).
 LAYERS = [
-    {"errors", "files", "process", "record", "rng", "autodiff", "optim", "linalg", "rules", "leads"},
+    {"errors"},
+    {"maths"},
+    {"storage"},
     {"nn"},
-    {"schedules", "kernels", "hub", "operators"},
+    {"diffusion"},
+    {"operators"},
     {"likelihoods"},
-    {"denoisers"},
+    {"priors"},
     {"problem"},
     {"samplers"},
-    {"samples", "sampling", "observers"},
-    {"metrics", "diagnostics", "plots", "data", "testing"},
+    {"inference"},
+    {"exact", "data", "testing"},
+    {"metrics", "diagnostics", "plots"},
     {"studies", "training"},
     {"cli"},
+    {"domains"},
     {"__main__"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
@@ -113,7 +118,7 @@ def is_folder(name: str, known: set[str]) -> bool:
 
 
 def dotted(node: ast.AST) -> str:
-    """`torch.cuda.manual_seed` for that chain of names, with np spelt out; "" where a call is part of the chain."""
+    """`torch.cuda.manual_seed` for that chain of names, with np spelled out; "" where a call is part of the chain."""
     if isinstance(node, ast.Name):
         return "numpy" if node.id == "np" else node.id
     if isinstance(node, ast.Attribute) and (value := dotted(node.value)):
@@ -130,7 +135,7 @@ def state_violations(module: str, tree: ast.AST) -> list[str]:
         if isinstance(node, ast.ImportFrom) and node.module in {"random", "numpy.random"}:
             found.append(f"{module} (line {node.lineno}) imports from {node.module}")
         if isinstance(node, ast.Call) and (name := global_call(node)):
-            found.append(f"{module} (line {node.lineno}) calls {name}: draw from midguide.rng or pass a generator")
+            found.append(f"{module} (line {node.lineno}) calls {name}: draw from maths.rng or pass a generator")
     return found
 
 
@@ -211,13 +216,13 @@ KNOWN |= {"nn", "nn.unet", "samplers.registry", "schedules"}
     ("module", "source", "complaint"),
     [
         ("kernels", "from midguide.problem import Problem", "layer 2 must not import from layer 5"),
-        ("kernels", "def f():\n    import midguide.sampling", "layer 2 must not import from layer 7"),
+        ("kernels", "def f():\n    import midguide.inference.loop", "layer 2 must not import from layer 7"),
         ("operators.mask", "from ..problem import Problem", "layer 2 must not import from layer 5"),
         ("kernels", "from midguide.operators.base import Operator", "not in one package"),
         ("likelihoods", "from midguide import denoisers", "layer 3 must not import from layer 4"),
         ("samplers.mine", "from midguide.samplers.dps import DPS", "samplers.base only"),
         ("samplers.mine", "from .dps import DPS", "samplers.base only"),
-        ("samplers.mine", "from midguide.denoisers import gmm", "denoisers.base only"),
+        ("samplers.mine", "from midguide.priors import gmm", "denoisers.base only"),
         ("samplers.mine", "from midguide.operators.mask import Mask", "operators.base only"),
         ("samplers.mine", "from midguide import DPS", "import it from the module"),
         ("novelty", "", "add 'novelty' to LAYERS"),
@@ -232,7 +237,7 @@ def test_layer_check_sees(module: str, source: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("kernels", "import midguide.errors\nfrom midguide.schedules import Level"),
+        ("kernels", "import midguide.errors\nfrom midguide.diffusion.schedules import Level"),
         ("operators.mask", "from midguide import linalg\nfrom .base import Operator"),
         ("denoisers.gmm", "from midguide.nn.unet import UNet\nfrom midguide import __version__"),
         ("samplers.mine", "from midguide.samplers.base import Step\nfrom midguide.operators.base import Operator"),

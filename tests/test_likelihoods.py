@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from midguide import autodiff
 from midguide.errors import ConfigError, ShapeError
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
+from midguide.maths import autodiff
 from midguide.operators import Identity, Mask, Matrix, Operator, half_mask, random_mask
 
 

@@ -6,11 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from midguide.denoisers.gaussian import Gaussian
-    from midguide.denoisers.gmm import GaussianMixture
-    from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
-    from midguide.denoisers.loading import load_prior
-    from midguide.denoisers.network import NetworkDenoiser
+    from midguide.diffusion.rules import StepRule
+    from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow
     from midguide.errors import (
         CheckpointError,
         ConfigError,
@@ -20,20 +17,26 @@ if TYPE_CHECKING:
         ShapeError,
         UnsupportedProblem,
     )
+    from midguide.inference.loop import sample
+    from midguide.inference.samples import Samples
     from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
+    from midguide.maths.optim import Adam
     from midguide.operators.blur import CircularBlur, ReflectBlur
     from midguide.operators.compose import compose
     from midguide.operators.deepinv import from_deepinv
+    from midguide.operators.factory import make_operator
     from midguide.operators.mask import Mask
     from midguide.operators.matrix import Identity, Matrix
     from midguide.operators.nonlinear_blur import NonlinearBlur
     from midguide.operators.phase_retrieval import PhaseRetrieval
-    from midguide.operators.registry import make_operator
     from midguide.operators.separable_blur import SeparableBlur
     from midguide.operators.super_resolution import BlockMean
-    from midguide.optim import Adam
+    from midguide.priors.gaussian import Gaussian
+    from midguide.priors.latent import LatentPrior, NetworkAutoencoder
+    from midguide.priors.loading import load_prior
+    from midguide.priors.mixture import GaussianMixture
+    from midguide.priors.network import NetworkDenoiser
     from midguide.problem import Problem
-    from midguide.rules import StepRule
     from midguide.samplers.ddnm import DDNM, DDNMPlus
     from midguide.samplers.ddrm import DDRM
     from midguide.samplers.diffpir import DiffPIR
@@ -41,12 +44,9 @@ if TYPE_CHECKING:
     from midguide.samplers.mgps import MGPS
     from midguide.samplers.pgdm import PGDM
     from midguide.samplers.psld import PSLD
-    from midguide.samplers.red_diff import REDDiff
+    from midguide.samplers.red_diff import RedDiff
     from midguide.samplers.resample import ReSample
     from midguide.samplers.unconditional import Unconditional
-    from midguide.samples import Samples
-    from midguide.sampling import sample
-    from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
 
 __version__ = "0.1.0"
 
@@ -82,7 +82,7 @@ __all__ = [
     "PhaseRetrieval",
     "PoissonLikelihood",
     "Problem",
-    "REDDiff",
+    "RedDiff",
     "ReSample",
     "RectifiedFlow",
     "ReflectBlur",
@@ -102,7 +102,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Adam": "midguide.optim",
+    "Adam": "midguide.maths.optim",
     "BlockMean": "midguide.operators.super_resolution",
     "CheckpointError": "midguide.errors",
     "CircularBlur": "midguide.operators.blur",
@@ -113,19 +113,19 @@ _HOME = {
     "DPS": "midguide.samplers.dps",
     "DataError": "midguide.errors",
     "DiffPIR": "midguide.samplers.diffpir",
-    "DiscreteVP": "midguide.schedules",
-    "EDM": "midguide.schedules",
-    "Gaussian": "midguide.denoisers.gaussian",
+    "DiscreteVP": "midguide.diffusion.schedules",
+    "EDM": "midguide.diffusion.schedules",
+    "Gaussian": "midguide.priors.gaussian",
     "GaussianLikelihood": "midguide.likelihoods",
-    "GaussianMixture": "midguide.denoisers.gmm",
+    "GaussianMixture": "midguide.priors.mixture",
     "Identity": "midguide.operators.matrix",
-    "LatentPrior": "midguide.denoisers.latent",
+    "LatentPrior": "midguide.priors.latent",
     "MGPS": "midguide.samplers.mgps",
     "Mask": "midguide.operators.mask",
     "Matrix": "midguide.operators.matrix",
     "MidguideError": "midguide.errors",
-    "NetworkAutoencoder": "midguide.denoisers.latent",
-    "NetworkDenoiser": "midguide.denoisers.network",
+    "NetworkAutoencoder": "midguide.priors.latent",
+    "NetworkDenoiser": "midguide.priors.network",
     "NonlinearBlur": "midguide.operators.nonlinear_blur",
     "NumericalError": "midguide.errors",
     "PGDM": "midguide.samplers.pgdm",
@@ -133,25 +133,25 @@ _HOME = {
     "PhaseRetrieval": "midguide.operators.phase_retrieval",
     "PoissonLikelihood": "midguide.likelihoods",
     "Problem": "midguide.problem",
-    "REDDiff": "midguide.samplers.red_diff",
+    "RedDiff": "midguide.samplers.red_diff",
     "ReSample": "midguide.samplers.resample",
-    "RectifiedFlow": "midguide.schedules",
+    "RectifiedFlow": "midguide.diffusion.schedules",
     "ReflectBlur": "midguide.operators.blur",
-    "Samples": "midguide.samples",
+    "Samples": "midguide.inference.samples",
     "SeparableBlur": "midguide.operators.separable_blur",
     "ShapeError": "midguide.errors",
-    "StepRule": "midguide.rules",
+    "StepRule": "midguide.diffusion.rules",
     "Unconditional": "midguide.samplers.unconditional",
     "UnsupportedProblem": "midguide.errors",
     "compose": "midguide.operators.compose",
-    "load_prior": "midguide.denoisers.loading",
+    "load_prior": "midguide.priors.loading",
     "from_deepinv": "midguide.operators.deepinv",
-    "make_operator": "midguide.operators.registry",
+    "make_operator": "midguide.operators.factory",
     "observe": "midguide.likelihoods",
-    "sample": "midguide.sampling",
+    "sample": "midguide.inference.loop",
 }
 
-if not TYPE_CHECKING:  # a checker that saw this would let every misspelt name pass
+if not TYPE_CHECKING:  # a checker that saw this would let every misspelled name pass
 
     def __getattr__(name: str) -> object:
         if name not in _HOME:

@@ -44,7 +44,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = longer or difflib.get_close_matches(name, names, n=1)
     if not near:
         return f"one of {', '.join(names)}"
-    return f"did you mean {near[0]!r}?" + (f" known are {', '.join(names)}" if len(names) <= 12 else "")
+    return f"did you mean `{near[0]}`?" + (f" known are {', '.join(names)}" if len(names) <= 12 else "")
 
 
 class ConfigError(MidguideError):
@@ -53,7 +53,7 @@ class ConfigError(MidguideError):
 
 def unknown(what: str, name: object, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist."""
-    return ConfigError(f"unknown {what} {name!r}", hint=suggestion(str(name), known))
+    return ConfigError(f"unknown {what} `{name}`", hint=suggestion(str(name), known))
 
 
 class ShapeError(MidguideError):

@@ -14,10 +14,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from midguide import autodiff
 from midguide.errors import ConfigError, ShapeError
+from midguide.maths import autodiff
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
-from midguide.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from midguide.denoisers.base import Autoencoder, Denoiser
-from midguide.denoisers.latent import Decoded
+from midguide.diffusion.schedules import Schedule
 from midguide.errors import ShapeError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
 from midguide.operators.base import Operator, SVDOperator
@@ -19,8 +18,9 @@ from midguide.operators.blur import CircularBlur, ReflectBlur
 from midguide.operators.mask import Mask
 from midguide.operators.nonlinear_blur import NonlinearBlur
 from midguide.operators.rescaled import Rescaled
-from midguide.record import describe
-from midguide.schedules import Schedule
+from midguide.priors.base import Autoencoder, Denoiser
+from midguide.priors.latent import Decoded
+from midguide.storage.record import describe
 
 
 class Spectral(NamedTuple):
@@ -98,8 +98,8 @@ class Problem:
         The truth stays that of signals.
 
         Example:
-            >>> from midguide.denoisers.gaussian import Gaussian
-            >>> from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
+            >>> from midguide.priors.gaussian import Gaussian
+            >>> from midguide.priors.latent import LatentPrior, NetworkAutoencoder
             >>> from midguide.operators.matrix import Identity
             >>> codec = NetworkAutoencoder(lambda x: x[:, :2], lambda z: torch.cat([z, -z], 1), (4,), (2,))
             >>> prior = LatentPrior(Gaussian(torch.zeros(2), 1.0), codec)

@@ -13,22 +13,22 @@ import torch
 from moments import p_value_same_moments
 from scipy import stats
 
-from midguide.data.toy import random_gaussian_problem
-from midguide.denoisers.gaussian import Gaussian
-from midguide.diagnostics.accuracy import gaussian_accuracy
-from midguide.diagnostics.laws import Law, mgps_law, unconditional_law
-from midguide.optim import Adam
-from midguide.rules import StepRule
+from midguide.diffusion.rules import StepRule
+from midguide.diffusion.schedules import DiscreteVP
+from midguide.exact.accuracy import gaussian_accuracy
+from midguide.exact.laws import Law, mgps_law, unconditional_law
+from midguide.exact.problems import random_gaussian_problem
+from midguide.inference.loop import sample
+from midguide.maths.optim import Adam
+from midguide.priors.gaussian import Gaussian
 from midguide.samplers.ddnm import DDNM, DDNMPlus
 from midguide.samplers.ddrm import DDRM
 from midguide.samplers.diffpir import DiffPIR
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.pgdm import PGDM
-from midguide.samplers.red_diff import REDDiff
+from midguide.samplers.red_diff import RedDiff
 from midguide.samplers.unconditional import Unconditional
-from midguide.sampling import sample
-from midguide.schedules import DiscreteVP
 
 FALSE_ALARM = 1e-4
 N = 4000
@@ -36,7 +36,7 @@ FEW = StepRule(default=2, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20))  
 
 
 def mgps(midpoint, warm=None):
-    sampler = MGPS(steps=50, midpoint=midpoint, warm_start=warm, gradient_steps=FEW, optimiser=Adam(rate=0.1))
+    sampler = MGPS(steps=50, midpoint=midpoint, warm_start=warm, gradient_steps=FEW, optimizer=Adam(rate=0.1))
 
     def simulate(p, rng):
         return reference.mgps(p, 50, midpoint, lambda i: FEW.at(i, 50), 0.1, N, rng, warm and 1000 * warm)
@@ -65,7 +65,7 @@ CASES = {
         lambda p, rng: reference.ddrm(p, 60, 0.5, 0.7, N, rng),
     ),
     "diffpir": (DiffPIR(steps=60, share=0.3), lambda p, rng: reference.diffpir(p, 60, 1.0, 0.3, N, rng)),
-    "red-diff": (REDDiff(steps=60), lambda p, rng: reference.red_diff(p, 60, 0.25, 0.1, N, rng)),
+    "red-diff": (RedDiff(steps=60), lambda p, rng: reference.red_diff(p, 60, 0.25, 0.1, N, rng)),
 }
 
 
@@ -131,7 +131,7 @@ def test_unconditional_draws_follow_the_closed_form_law(dimension, eta):
 def test_unconditional_law_tends_to_the_prior_at_first_order(eta):
     """DDIM and DDPM are first-order: halving the step halves the error. The schedule has more levels and ends at
     alpha_T = 5e-5, so that neither they nor the start from N(0, I) hide the order; the band allows for the next
-    order, a few per cent at 250 to 500 steps."""
+    order, a few percent at 250 to 500 steps."""
     problem = toy(4, 1)
     problem.denoiser.schedule = DiscreteVP(DiscreteVP.linear(8000, 1e-4 / 8, 0.04 / 8).alphas_cumprod, floor=1e-10)
     prior = Law.of(prior_and_posterior(problem)[0])
@@ -145,7 +145,7 @@ def test_mgps_tends_to_the_closed_form_recursion_as_gradient_steps_grow(midpoint
     steps the distance left is 1-2 % of the prior's; Monte Carlo adds sqrt(d/n) of the posterior's spread, 1 %."""
     problem = toy(3, 1)
     sampler = MGPS(
-        steps=40, midpoint=midpoint, warm_start=None, gradient_steps=StepRule(default=200), optimiser=Adam(rate=0.01)
+        steps=40, midpoint=midpoint, warm_start=None, gradient_steps=StepRule(default=200), optimizer=Adam(rate=0.01)
     )
     x = draw(sampler, problem, n=2000)
     law, empirical = mgps_law(sampler, problem), Law(x.mean(0), torch.cov(x.T))
@@ -162,7 +162,7 @@ def test_mgps_is_near_the_posterior_where_the_unconditional_row_is_not(seed, war
     problem = toy(4, 2, seed=seed)
     prior, posterior = prior_and_posterior(problem)
     sampler = MGPS(
-        steps=100, midpoint=0.6, warm_start=warm_start, gradient_steps=StepRule(default=20), optimiser=Adam(rate=0.05)
+        steps=100, midpoint=0.6, warm_start=warm_start, gradient_steps=StepRule(default=20), optimizer=Adam(rate=0.05)
     )
     row = gaussian_accuracy(draw(sampler, problem), posterior, prior)
     nothing = gaussian_accuracy(draw(Unconditional(steps=100), problem), posterior, prior)

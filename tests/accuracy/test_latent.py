@@ -11,20 +11,20 @@ import reference
 import torch
 from moments import p_value_same_moments
 
-from midguide.data.toy import random_gaussian
-from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
-from midguide.diagnostics.accuracy import gaussian_accuracy
+from midguide.diffusion.rules import StepRule
+from midguide.exact.accuracy import gaussian_accuracy
+from midguide.exact.problems import random_gaussian
+from midguide.inference.loop import sample
 from midguide.likelihoods import GaussianLikelihood
+from midguide.maths.optim import Adam
 from midguide.operators.matrix import Matrix
-from midguide.optim import Adam
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.rules import StepRule
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.psld import PSLD
 from midguide.samplers.resample import ReSample, _descend
 from midguide.samplers.unconditional import Unconditional
-from midguide.sampling import sample
 
 FALSE_ALARM = 1e-4
 N = 4000
@@ -76,7 +76,7 @@ def latents(sampler, toy, n=N):
 
 
 def mgps(**changes):
-    return MGPS(**{"steps": 50, "gradient_steps": FEW, "optimiser": Adam(rate=0.1), **changes})
+    return MGPS(**{"steps": 50, "gradient_steps": FEW, "optimizer": Adam(rate=0.1), **changes})
 
 
 ANY_OPERATOR = {
@@ -147,18 +147,18 @@ def test_resample_enforces_the_data_over_signals_in_the_middle_third_and_over_la
     assert encoded == [2, 2, 2]
 
 
-def test_the_optimisation_of_resample_is_adamw_with_the_defaults_of_torch():
+def test_the_optimization_of_resample_is_adamw_with_the_defaults_of_torch():
     """On a misfit that cannot get as small as the noise, so that no row stops: y is in part out of reach."""
     matrix = torch.tensor([[1.0, 0.5], [1.0, 0.5], [-0.3, 0.8]], dtype=torch.float64)
     y = torch.tensor([[3.0, -3.0, 1.0], [-2.0, 4.0, 0.0]], dtype=torch.float64)
     likelihood = GaussianLikelihood(Matrix.create(matrix, (2,)), y, 0.1)
     start = torch.tensor([[5.0, -4.0], [0.5, 2.0]], dtype=torch.float64)
     leaf = start.clone().requires_grad_()
-    optimiser = torch.optim.AdamW([leaf], lr=0.1)
+    optimizer = torch.optim.AdamW([leaf], lr=0.1)
     for _ in range(50):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (likelihood.residual(leaf).square().mean(1).sum()).backward()
-        optimiser.step()
+        optimizer.step()
     got = _descend(likelihood, start, 0.1, 50)
     assert torch.allclose(got, leaf.detach(), rtol=0, atol=1e-10)
 

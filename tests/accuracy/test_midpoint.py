@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from midguide.data.toy import random_gaussian_problem
-from midguide.diagnostics.laws import Law, mgps_law
-from midguide.optim import Adam
-from midguide.rules import StepRule
+from midguide.diffusion.rules import StepRule
+from midguide.exact.laws import Law, mgps_law
+from midguide.exact.problems import random_gaussian_problem
+from midguide.inference.loop import sample
+from midguide.maths.optim import Adam
 from midguide.samplers.mgps import MGPS
-from midguide.sampling import sample
 
 MIDPOINTS = (0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
 
@@ -36,7 +36,7 @@ def test_sampler_and_recursion_agree_along_the_midpoint():
             midpoint=midpoint,
             warm_start=None,
             gradient_steps=StepRule(default=100),
-            optimiser=Adam(rate=0.02),
+            optimizer=Adam(rate=0.02),
         )
         x = sample(sampler, problem, 1000, stream_size=1000).draws[0]
         empirical, law = Law(x.mean(0), torch.cov(x.T)), mgps_law(sampler, problem)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from midguide.data.toy import mixture_problem
+from midguide.diffusion.rules import StepRule
+from midguide.exact.problems import mixture_problem
+from midguide.inference.loop import sample
+from midguide.maths.optim import Adam
 from midguide.metrics.distribution import sliced_wasserstein
-from midguide.optim import Adam
-from midguide.rules import StepRule
 from midguide.samplers.mgps import MGPS
-from midguide.sampling import sample
 
 # Sliced Wasserstein (order 1, 100 slices, 2,000 samples) of the authors' implementation: mean and half-width of the
 # 95 % interval over 25 problems; and of two draws of the exact posterior.
@@ -19,7 +19,7 @@ MIXTURE = MGPS(
     midpoint=0.75,
     warm_start=None,
     gradient_steps=StepRule(default=2, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20)),
-    optimiser=Adam(rate=0.1),
+    optimizer=Adam(rate=0.1),
 )
 
 

@@ -13,24 +13,24 @@ import reference
 import torch
 from torch import Tensor
 
-from midguide.denoisers.gaussian import Gaussian
+from midguide.diffusion.rules import StepRule
 from midguide.errors import NumericalError, UnsupportedProblem
+from midguide.inference.loop import sample
 from midguide.likelihoods import GaussianLikelihood
+from midguide.maths.optim import SGD
+from midguide.maths.rng import Rng
 from midguide.operators import Operator
 from midguide.operators.base import PseudoInvertibleOperator
-from midguide.optim import SGD
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
-from midguide.rng import Rng
-from midguide.rules import StepRule
 from midguide.samplers.ddnm import DDNM, DDNMPlus
 from midguide.samplers.ddrm import DDRM
 from midguide.samplers.diffpir import DiffPIR
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.pgdm import PGDM
-from midguide.samplers.red_diff import REDDiff
+from midguide.samplers.red_diff import RedDiff
 from midguide.samplers.unconditional import Unconditional
-from midguide.sampling import sample
 from midguide.testing import check_sampler
 
 SIGMA_Y = 0.4
@@ -102,7 +102,7 @@ def test_dps_descends_the_norm_of_the_residual():
 def test_mgps_descends_the_potential_at_the_midpoint_and_the_divergence_from_the_prior():
     rate = 0.02
     sampler = MGPS(
-        steps=10, midpoint=0.5, warm_start=None, gradient_steps=StepRule(default=2), optimiser=SGD(rate=rate)
+        steps=10, midpoint=0.5, warm_start=None, gradient_steps=StepRule(default=2), optimizer=SGD(rate=rate)
     )
     x_s, (z1, z2, z3, z4) = noisy(sampler, Products(), T, S)
     l = S // 2
@@ -128,7 +128,7 @@ def test_pgdm_pulls_back_the_difference_of_pseudo_inverses_with_weight_alpha(wei
 
 
 def test_red_diff_starts_from_a_normal_draw_and_follows_its_gradient():
-    sampler = REDDiff(steps=10)
+    sampler = RedDiff(steps=10)
     start = sampler.init(problem(Products()), Rng([(1,)]))
     mu = start.mu[0].numpy()
     assert torch.equal(start.mu, Rng([(1,)]).normal(torch.zeros(1, 2, dtype=torch.float64)))
@@ -163,7 +163,7 @@ def test_what_the_formula_does_not_cover_is_refused(sampler):
     [
         MGPS(steps=12),
         DPS(steps=12),
-        REDDiff(steps=12),
+        RedDiff(steps=12),
         PGDM(steps=12),
         DiffPIR(steps=12, gradient_step=True, strength=1e6),  # so strong that it does not diverge
         Unconditional(steps=12),

@@ -15,17 +15,17 @@ import reference
 import torch
 from PIL import Image
 
-from midguide.denoisers.gaussian import Gaussian
+from midguide.diffusion.rules import StepRule
+from midguide.inference.loop import sample
 from midguide.likelihoods import PoissonLikelihood, observe_counts
+from midguide.maths.optim import Adam
+from midguide.maths.rng import Rng
 from midguide.operators import Identity
-from midguide.optim import Adam
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
-from midguide.rng import Rng
-from midguide.rules import StepRule
 from midguide.samplers.base import NoisyState
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
-from midguide.sampling import sample
 
 COUNTS, RATE, VARIANCE, N = (3.0, 10.0, 16.0), 20.0, 0.09, 4000
 GRID = np.linspace(-2, 2, 40_001)
@@ -65,7 +65,7 @@ def test_mgps_draws_nearly_from_the_posterior_of_counts():
     0.2 for Gaussian noise of this size by the closed-form law of the same sampler. Without the counts the prior's draws
     would have W1 = 1.8, 0.3 and 1.3."""
     rule, adam = StepRule(default=10), Adam(rate=0.05)
-    sampler = MGPS(steps=100, midpoint=0.75, warm_start=None, gradient_steps=rule, optimiser=adam)
+    sampler = MGPS(steps=100, midpoint=0.75, warm_start=None, gradient_steps=rule, optimizer=adam)
     draws = draw(sampler)
     check(draws, [(0.157, 1.051), (-0.041, 1.004), (-0.130, 0.987)])
     assert all(compared(x, y)[2] < 0.157 + SIGMAS for x, y in zip(draws, COUNTS, strict=True))

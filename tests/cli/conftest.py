@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from midguide.cli import main
-from midguide.denoisers.builtin import PriorSpec, save_prior
 from midguide.nn.unet import UNet, UNetConfig
+from midguide.priors.formats.native import PriorSpec, save_prior
 
 SIZE = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,9 +14,8 @@ import safetensors
 from PIL import Image
 
 from midguide.operators.base import SVDOperator
-from midguide.samplers.base import Needs
+from midguide.samplers.base import SAMPLERS, Needs
 from midguide.samplers.mgps import MGPS
-from midguide.samplers.registry import SAMPLERS
 
 
 @pytest.fixture
@@ -69,12 +68,12 @@ def test_image_modes_are_converted_or_refused_in_one_line(reconstruct, tmp_path,
         picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
         picture.quantize(8).save(tmp_path / "palette.png")
         picture.convert("RGBA").save(tmp_path / "opaque.png")
-        picture.convert("L").save(tmp_path / "grey.png")
+        picture.convert("L").save(tmp_path / "gray.png")
         clear = picture.convert("RGBA")
         clear.putalpha(120)
         clear.save(tmp_path / "clear.png")
         picture.convert("L").convert("I;16").save(tmp_path / "deep.png")
-    for name in ("cmyk.jpg", "palette.png", "opaque.png", "grey.png", "clear.png", "deep.png"):
+    for name in ("cmyk.jpg", "palette.png", "opaque.png", "gray.png", "clear.png", "deep.png"):
         result = reconstruct(picture=name)
         if result.code:
             result.assert_mistake(name)
@@ -173,8 +172,9 @@ def test_operator_that_the_sampler_cannot_use(refused, monkeypatch):
     class NeedsSVD(MGPS):
         needs: ClassVar[Needs] = Needs(operator=SVDOperator)
 
-    monkeypatch.setitem(SAMPLERS, "svd-only", NeedsSVD)
-    refused("--sampler", "svd-only", operator="motion-blur", says=("NeedsSVD", "SVD", "mgps"))
+    entry = replace(SAMPLERS["mgps"], name="svd-only", thing=NeedsSVD, settings=NeedsSVD)
+    monkeypatch.setitem(SAMPLERS._entries, "svd-only", entry)
+    refused("--sampler", "svd-only", operator="motion-blur", says=("`svd-only`", "SVD", "mgps"))
 
 
 @pytest.mark.parametrize("operator", ["compressed-sensing", "phase-retrieval"])
@@ -222,14 +222,14 @@ def test_progress_file_of_another_run(refused, tmp_path):
 
 def test_too_little_memory(refused, monkeypatch):
     refused("--samples", 10**12, says=("1,000,000,000,000 samples", "GiB"))
-    monkeypatch.setattr("midguide.sampling.memory", lambda: None)  # a system that does not say how much it has
+    monkeypatch.setattr("midguide.inference.loop.memory", lambda: None)  # a system that does not say how much it has
     refused("--samples", 10**12, says=("out of memory", "--chunk"))
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), safetensors.SafetensorError("No space left on device")]
 )
-@pytest.mark.parametrize("place", ["midguide.samples.save_file", "matplotlib.figure.Figure.savefig"])
+@pytest.mark.parametrize("place", ["midguide.inference.samples.save_file", "matplotlib.figure.Figure.savefig"])
 def test_full_disk_leaves_nothing_half_written(reconstruct, monkeypatch, place, error):
     def full(*arguments, **settings):
         raise error
@@ -249,7 +249,7 @@ def test_full_disk_keeps_the_results_of_an_earlier_run(reconstruct, monkeypatch)
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("midguide.samples.save_file", full)
+    monkeypatch.setattr("midguide.inference.samples.save_file", full)
     reconstruct("--seed", 1).assert_mistake("No space left on device")
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from midguide.cli import output
 from midguide.cli.check_prior import photographs
-from midguide.denoisers import loading
-from midguide.denoisers.builtin import PriorSpec, save_prior
-from midguide.denoisers.network import NetworkDenoiser
+from midguide.diffusion.schedules import DiscreteVP
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.nn.unet import UNet, UNetConfig
-from midguide.schedules import DiscreteVP
+from midguide.priors import loading
+from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.network import NetworkDenoiser
 
 
 def test_a_prior_that_has_learned_nothing_is_found_out(cli, prior):
@@ -96,7 +96,7 @@ def test_a_mistake_with_a_prior_of_one_dimension_is_named_from_its_draws(cli, tm
 NEAR = """
 import torch
 from midguide import Gaussian, load_prior
-from midguide.schedules import make_schedule
+from midguide.diffusion.schedules import make_schedule
 
 place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0)).double()
 schedule = make_schedule("{schedule}")
@@ -172,7 +172,7 @@ def test_image_of_another_size_than_the_prior_says_both(cli, prior, tmp_path):
 def test_no_connection_is_one_line_and_leaves_the_cache_empty(cli, monkeypatch, tmp_path):
     from dataclasses import replace
 
-    from midguide import hub
+    from midguide.storage import hub
 
     monkeypatch.setenv("MIDGUIDE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -12,11 +12,11 @@ from PIL import Image
 from midguide import __version__
 from midguide.cli import demo, main, output
 from midguide.data.examples import portrait
-from midguide.denoisers.loading import load_prior
-from midguide.operators.registry import OPERATORS
+from midguide.inference.samples import Samples
+from midguide.operators.base import OPERATORS
+from midguide.priors.loading import load_prior
 from midguide.problem import Problem
-from midguide.samplers.registry import SAMPLERS
-from midguide.samples import Samples
+from midguide.samplers.base import SAMPLERS
 
 
 def test_version_is_printed_on_stdout(cli):

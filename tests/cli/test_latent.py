@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from midguide.samples import Samples
+from midguide.inference.samples import Samples
 
 LOOP = "steps = 2\nbatch = 2\ncheckpoint_every = 1\nbfloat16 = false\n"
 CODER = 'kind = "autoencoder"\nname = "coder"\n' + LOOP + "[network]\nlatent_channels = 2\nwidths = [16]\nblocks = 1\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from midguide.denoisers import loading
-from midguide.samples import Samples
+from midguide.inference.samples import Samples
+from midguide.priors import loading
 
 WORDS = ("--prediction", "eps", "--schedule", "vp-linear:0.001,0.02,500", "--value-range", "0,1", "--device", "cpu")
 

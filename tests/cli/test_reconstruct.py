@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from midguide.operators.registry import OPERATORS
+from midguide.inference.samples import Samples
+from midguide.operators.base import OPERATORS
 from midguide.samplers.mgps import MGPS
-from midguide.samples import Samples
 
 FILES = ["mean.png", "metrics.json", "panel.png", "samples.json", "samples.safetensors"]
 KEYS = {
@@ -165,7 +165,7 @@ def test_every_registered_operator_is_accepted_and_those_of_recordings_refused(r
 def test_image_that_is_too_large_says_what_to_do_with_its_numbers(reconstruct, tmp_path):
     Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
     result = reconstruct(picture=tmp_path / "large.png")
-    result.assert_mistake("is 50x40, expected 16x16", "--resize takes its largest centred part, 40x40, to 16x16")
+    result.assert_mistake("is 50x40, expected 16x16", "--resize takes its largest centered part, 40x40, to 16x16")
     assert "--crop TOP,LEFT,16,16" in result.err
     assert "not tiled" in result.err
 

@@ -360,7 +360,7 @@ def test_ten_kills_at_random_moments_leave_the_rows_and_draws_of_an_uninterrupte
     """
     study.write_text(study.read_text().replace("count = 3", "count = 150"))
     context = get_context("forkserver")
-    context.set_forkserver_preload(["midguide.studies.execute", "midguide.cli.study"])
+    context.set_forkserver_preload(["midguide.studies.engine.execute", "midguide.cli.study"])
     threads = str(torch.get_num_threads())  # which decide the last bits of draws
     words = ["--threads", threads, "study", "run", str(study), "--set", "keep_samples=true", "--out"]
     rng = np.random.default_rng(1)

@@ -65,8 +65,8 @@ def needed_settings(name: str, shape: tuple[int, ...], folder: Path) -> dict[str
     """Settings without which an operator cannot be made."""
     if name != "mask-file":
         return {}
-    grey = np.random.default_rng(0).choice([0, 255], size=shape[1:]).astype(np.uint8)
-    Image.fromarray(grey).save(folder / "mask.png")
+    gray = np.random.default_rng(0).choice([0, 255], size=shape[1:]).astype(np.uint8)
+    Image.fromarray(gray).save(folder / "mask.png")
     return {"path": str(folder / "mask.png")}
 
 
@@ -139,7 +139,7 @@ API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
     "bicubic downsampling, odd sizes": (lambda: bicubic_downsampling(9, 15, 3), (2, 9, 15)),
     "bicubic downsampling without channels": (lambda: bicubic_downsampling(8, 12, 2), (8, 12)),
     "colorization with unequal weights": (lambda: Colorization((0.1, 0.0, 0.7, 0.4)), (4, 5, 3)),
-    "grey": (lambda: Colorization((1.0,)), (1, 5, 3)),
+    "gray": (lambda: Colorization((1.0,)), (1, 5, 3)),
     "Gaussian compressed sensing": (
         lambda: make_operator("compressed-sensing", (3, 5, 7), kind="gaussian", fraction=0.3),
         (3, 5, 7),
@@ -163,7 +163,7 @@ API: dict[str, tuple[Callable[[], Operator], tuple[int, ...]]] = {
     "JPEG with exact rounding": (lambda: JPEG(10, rounding="exact"), (3, 16, 32)),
     "JPEG with exact rounding, the paper's tables": (lambda: JPEG(2, "unclamped", rounding="exact"), (3, 32, 16)),
     "JPEG with exact rounding and all chroma": (lambda: JPEG(2, "unclamped", "4:4:4", "exact"), (3, 24, 8)),
-    "grey JPEG with exact rounding": (lambda: JPEG(50, rounding="exact"), (1, 8, 24)),
+    "gray JPEG with exact rounding": (lambda: JPEG(50, rounding="exact"), (1, 8, 24)),
     "JPEG after saturation": (lambda: compose(JPEG(30), HighDynamicRange()), (3, 17, 9)),
     "strong gain": (lambda: HighDynamicRange(5.0), (7,)),
     "mask after blur": (lambda: compose(Mask(draw(8, 8) > 0.3), ReflectBlur(mild_kernels(3, 3))), (2, 8, 8)),

@@ -10,16 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 from midguide.cli.compatibility import page
-from midguide.denoisers.base import Denoiser
-from midguide.denoisers.gaussian import Gaussian
-from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
 from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.inference.loop import sample
 from midguide.likelihoods import GaussianLikelihood, observe_counts
-from midguide.operators import OPERATORS, Identity, Operator, make_operator
+from midguide.operators import Identity, Operator, make_operator
+from midguide.operators.base import OPERATORS, operator_class
+from midguide.priors.base import Denoiser
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.samplers.base import KINDS, Sampler, kind, lacking
-from midguide.samplers.registry import SAMPLERS
-from midguide.sampling import sample
+from midguide.samplers.base import KINDS, SAMPLERS, Sampler, kind, lacking
 
 IMAGE, ECG = (3, 16, 16), (9, 16)
 DOCS = Path(__file__).parents[2] / "docs"
@@ -36,7 +36,7 @@ def truth(shape: tuple[int, ...] = IMAGE) -> Tensor:
 
 def prior_for(sampler: str, shape: tuple[int, ...] = IMAGE) -> Denoiser:
     """A prior that the sampler takes: of signals, or of latents that are signals in halves."""
-    if not SAMPLERS[sampler]().needs.autoencoder:
+    if not SAMPLERS.make(sampler).needs.autoencoder:
         return Gaussian(torch.zeros(shape), 0.25)
     half = (*shape[:-1], shape[-1] // 2)
     coder = NetworkAutoencoder(lambda x: x[..., ::2], lambda z: z.repeat_interleave(2, -1), shape, half)
@@ -46,7 +46,7 @@ def prior_for(sampler: str, shape: tuple[int, ...] = IMAGE) -> Denoiser:
 def build(name: str, folder: Path) -> Operator:
     """The operator with its default settings; a `path` that it asks for is that of a mask."""
     settings = {}
-    required = [key for key, p in OPERATORS[name].settings.items() if p.default is p.empty]
+    required = OPERATORS[name].required()
     if "path" in required:
         Image.fromarray((truth()[0, 0] > 0).numpy()).save(folder / "mask.png")
         settings["path"] = str(folder / "mask.png")
@@ -70,13 +70,14 @@ def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
 def test_a_sampler_takes_an_operator_or_says_what_it_needs(operator: str, sampler: str, tmp_path: Path) -> None:
     shape = shape_for(operator)
     problem = Problem.simulate(prior_for(sampler, shape), build(operator, tmp_path), truth(shape), sigma_y=0.05)
-    runs_or_is_refused(SAMPLERS[sampler](steps=3), problem)
+    runs_or_is_refused(SAMPLERS.make(sampler, {"steps": 3}), problem)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_takes_photon_counts_or_says_what_it_needs(sampler: str) -> None:
     runs_or_is_refused(
-        SAMPLERS[sampler](steps=3), Problem(prior_for(sampler), observe_counts(Identity(), truth(), rate=20.0))
+        SAMPLERS.make(sampler, {"steps": 3}),
+        Problem(prior_for(sampler), observe_counts(Identity(), truth(), rate=20.0)),
     )
 
 
@@ -89,22 +90,22 @@ def test_zero_noise_is_refused_in_one_line_before_any_sampler_divides_by_it(samp
         lambda: Problem(prior, GaussianLikelihood(Identity(), truth(), 0.0)),
     ):
         with pytest.raises(ConfigError, match=r"^sigma_y must be positive, got 0.0\nhint: .*1e-3$") as caught:
-            sample(SAMPLERS[sampler](steps=3), make())
+            sample(SAMPLERS.make(sampler, {"steps": 3}), make())
         assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_noise_as_small_as_the_hint_proposes_is_no_trouble(sampler: str) -> None:
     problem = Problem.simulate(prior_for(sampler), make_operator("half-mask", IMAGE), truth(), sigma_y=1e-3)
-    runs_or_is_refused(SAMPLERS[sampler](steps=3), problem)
+    runs_or_is_refused(SAMPLERS.make(sampler, {"steps": 3}), problem)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_what_the_page_calls_an_operator_is_what_its_factory_makes(name: str, tmp_path: Path) -> None:
     operator = build(name, tmp_path)
-    assert isinstance(operator, OPERATORS[name].operator)
-    assert kind(type(operator)) == kind(OPERATORS[name].operator)
-    assert kind(OPERATORS[name].operator) in KINDS.values()
+    assert isinstance(operator, operator_class(OPERATORS[name]))
+    assert kind(type(operator)) == kind(operator_class(OPERATORS[name]))
+    assert kind(operator_class(OPERATORS[name])) in KINDS.values()
 
 
 def test_the_committed_page_is_the_generated_one() -> None:

@@ -7,23 +7,22 @@ from itertools import pairwise
 import pytest
 import torch
 
-from midguide.data.toy import random_gaussian
-from midguide.denoisers.gaussian import Gaussian
-from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
+from midguide.diffusion.rules import StepRule
+from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow
 from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeError, UnsupportedProblem
-from midguide.linalg import inner
+from midguide.exact.problems import random_gaussian
+from midguide.inference.loop import sample
+from midguide.maths.linalg import inner
 from midguide.operators import BlockMean, Identity, Matrix, Operator, SVDOperator, random_mask
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.rules import StepRule
-from midguide.samplers.base import Needs
+from midguide.samplers.base import SAMPLERS, Needs
 from midguide.samplers.dps import DPS
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.psld import PSLD
-from midguide.samplers.registry import SAMPLERS
 from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
-from midguide.sampling import sample
-from midguide.schedules import EDM, DiscreteVP, RectifiedFlow
 from midguide.testing import ContractError, check_sampler
 
 RULE = StepRule(default=2, cleanest=(2, 1), noisiest=(2, 3))
@@ -64,7 +63,7 @@ VARIANTS = {
     "mgps-late": MGPS(steps=12, late_midpoint=1.0, gradient_steps=RULE),
     "ddim": Unconditional(steps=12, eta=0.0),
 }
-REGISTERED = {name: cls(steps=12) for name, cls in SAMPLERS.items()}
+REGISTERED = {name: entry.make({"steps": 12}) for name, entry in SAMPLERS.items()}
 CASES = {name: sampler for name, sampler in REGISTERED.items() if not sampler.needs.autoencoder} | VARIANTS
 
 
@@ -123,7 +122,7 @@ def test_the_contract_sees_an_unannounced_network_call():
 
 
 def test_a_loop_written_by_hand_gives_the_draws_of_sample():
-    from midguide.rng import Rng
+    from midguide.maths.rng import Rng
 
     problem, sampler = vectors(), MGPS(steps=12, gradient_steps=RULE)
     rows, rng = problem.expand(2), Rng([(5, i, j) for i in range(2) for j in range(2)])
@@ -222,7 +221,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 def test_samples_survive_saving_with_their_record(tmp_path):
-    from midguide.samples import Samples
+    from midguide.inference.samples import Samples
 
     drawn = sample(MGPS(steps=6, gradient_steps=RULE), vectors(), 2)
     drawn.save(tmp_path / "out")

@@ -17,7 +17,7 @@ from PIL import Image
 from midguide.data.images import load_image, load_image_set, save_png, to_uint8
 from midguide.errors import ConfigError, DataError, NumericalError, ShapeError
 
-RGB, GREY = (3, 6, 4), (1, 6, 4)
+RGB, GRAY = (3, 6, 4), (1, 6, 4)
 ULP = 1e-6  # a few float32 roundings of values up to 1
 
 
@@ -36,53 +36,53 @@ def saved(image: Image.Image, path: Path, **options) -> Path:
 
 
 @pytest.fixture
-def colour() -> np.ndarray:
+def color() -> np.ndarray:
     return pixels(6, 4, 3)
 
 
-def test_rgb_is_read_to_the_value_range(tmp_path: Path, colour: np.ndarray) -> None:
-    path = saved(Image.fromarray(colour), tmp_path / "a.png")
+def test_rgb_is_read_to_the_value_range(tmp_path: Path, color: np.ndarray) -> None:
+    path = saved(Image.fromarray(color), tmp_path / "a.png")
     image = load_image(path, RGB)
     assert image.shape == (1, *RGB)
     assert image.dtype == torch.float32
-    torch.testing.assert_close(image, expected(colour), rtol=0, atol=ULP)
+    torch.testing.assert_close(image, expected(color), rtol=0, atol=ULP)
     torch.testing.assert_close(load_image(str(path), RGB, value_range=(0, 1)), (image + 1) / 2, rtol=0, atol=ULP)
 
 
-def test_grey_is_repeated_for_a_colour_prior(tmp_path: Path) -> None:
-    grey = pixels(6, 4)
-    image = load_image(saved(Image.fromarray(grey), tmp_path / "a.png"), RGB)
-    torch.testing.assert_close(image, expected(np.repeat(grey[..., None], 3, 2)), rtol=0, atol=ULP)
+def test_gray_is_repeated_for_a_color_prior(tmp_path: Path) -> None:
+    gray = pixels(6, 4)
+    image = load_image(saved(Image.fromarray(gray), tmp_path / "a.png"), RGB)
+    torch.testing.assert_close(image, expected(np.repeat(gray[..., None], 3, 2)), rtol=0, atol=ULP)
 
 
-def test_colour_becomes_luma_for_a_grey_prior(tmp_path: Path, colour: np.ndarray) -> None:
-    path = saved(Image.fromarray(colour), tmp_path / "a.png")
-    luma = np.asarray(Image.fromarray(colour).convert("L"))[..., None]
+def test_color_becomes_luma_for_a_gray_prior(tmp_path: Path, color: np.ndarray) -> None:
+    path = saved(Image.fromarray(color), tmp_path / "a.png")
+    luma = np.asarray(Image.fromarray(color).convert("L"))[..., None]
     # Pillow rounds to a byte: half a step, 0.5 / 127.5, and its integer weights.
-    torch.testing.assert_close(load_image(path, GREY), expected(luma), rtol=0, atol=0.51 / 127.5)
+    torch.testing.assert_close(load_image(path, GRAY), expected(luma), rtol=0, atol=0.51 / 127.5)
 
 
-def test_grey_stays_grey(tmp_path: Path) -> None:
-    grey = pixels(6, 4)
-    image = load_image(saved(Image.fromarray(grey), tmp_path / "a.png"), GREY)
-    torch.testing.assert_close(image, expected(grey[..., None]), rtol=0, atol=ULP)
+def test_gray_stays_gray(tmp_path: Path) -> None:
+    gray = pixels(6, 4)
+    image = load_image(saved(Image.fromarray(gray), tmp_path / "a.png"), GRAY)
+    torch.testing.assert_close(image, expected(gray[..., None]), rtol=0, atol=ULP)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     values = np.linspace(0, 65535, 24).astype(np.uint16).reshape(6, 4)
-    image = load_image(saved(Image.fromarray(values), tmp_path / f"a.{suffix}"), GREY, value_range=(0, 1))
+    image = load_image(saved(Image.fromarray(values), tmp_path / f"a.{suffix}"), GRAY, value_range=(0, 1))
     torch.testing.assert_close(image[0, 0], torch.from_numpy(values / 65535).float(), rtol=0, atol=1e-7)
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     bits = pixels(6, 4) > 127
-    image = load_image(saved(Image.fromarray(bits), tmp_path / "a.png"), GREY)
+    image = load_image(saved(Image.fromarray(bits), tmp_path / "a.png"), GRAY)
     assert torch.equal(image[0, 0], torch.from_numpy(np.where(bits, 1.0, -1.0)).float())
 
 
-def test_palette_is_looked_up(tmp_path: Path, colour: np.ndarray) -> None:
-    path = saved(Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE), tmp_path / "a.png")
+def test_palette_is_looked_up(tmp_path: Path, color: np.ndarray) -> None:
+    path = saved(Image.fromarray(color).convert("P", palette=Image.Palette.ADAPTIVE), tmp_path / "a.png")
     with Image.open(path) as image:
         assert image.mode == "P"
         looked_up = np.asarray(image.convert("RGB"))
@@ -91,7 +91,7 @@ def test_palette_is_looked_up(tmp_path: Path, colour: np.ndarray) -> None:
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     red = Image.new("CMYK", (4, 6), (0, 255, 255, 0))
-    # The colours of a constant JPEG are right to a step or two of its quantisation.
+    # The colors of a constant JPEG are right to a step or two of its quantization.
     torch.testing.assert_close(
         load_image(saved(red, tmp_path / "a.jpg", quality=100), RGB),
         expected(np.full((6, 4, 3), (255, 0, 0))),
@@ -101,14 +101,14 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_opaque_alpha_is_dropped(tmp_path: Path, colour: np.ndarray, mode: str) -> None:
-    source = Image.fromarray(colour).convert("L" if mode == "LA" else "RGB")
+def test_opaque_alpha_is_dropped(tmp_path: Path, color: np.ndarray, mode: str) -> None:
+    source = Image.fromarray(color).convert("L" if mode == "LA" else "RGB")
     image = load_image(saved(source.convert(mode), tmp_path / "a.png"), RGB)
     torch.testing.assert_close(image, expected(np.asarray(source.convert("RGB"))), rtol=0, atol=ULP)
 
 
-def test_opaque_palette_with_alpha_is_looked_up(tmp_path: Path, colour: np.ndarray) -> None:
-    source = Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE)
+def test_opaque_palette_with_alpha_is_looked_up(tmp_path: Path, color: np.ndarray) -> None:
+    source = Image.fromarray(color).convert("P", palette=Image.Palette.ADAPTIVE)
     path = saved(source, tmp_path / "a.png", transparency=bytes([255] * 24))
     with Image.open(path) as image:
         assert "transparency" in image.info
@@ -125,7 +125,7 @@ def transparent_files(folder: Path) -> list[Path]:
         saved(half, folder / "rgba.webp", lossless=True),
         saved(Image.new("P", (4, 6), 0), folder / "palette.png", transparency=0),
         saved(Image.new("RGB", (4, 6), (1, 2, 3)), folder / "key.png", transparency=(1, 2, 3)),
-        saved(key, folder / "grey-key.png", transparency=7),
+        saved(key, folder / "gray-key.png", transparency=7),
         saved(deep, folder / "deep-key.png", transparency=777),
     ]
 
@@ -137,8 +137,8 @@ def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_tag_is_applied(tmp_path: Path, colour: np.ndarray, orientation: int) -> None:
-    upright = colour
+def test_orientation_tag_is_applied(tmp_path: Path, color: np.ndarray, orientation: int) -> None:
+    upright = color
     # How the tag says that the stored rows and columns lie (Exif 2.3, table 6): the stored image of an upright one.
     stored = {
         1: upright,
@@ -157,15 +157,15 @@ def test_orientation_tag_is_applied(tmp_path: Path, colour: np.ndarray, orientat
 
 
 def test_picture_of_a_phone_with_preview_is_its_first_frame(tmp_path: Path) -> None:
-    grey, preview = Image.new("RGB", (4, 6), (90, 90, 90)), Image.new("RGB", (2, 2))
-    path = saved(grey, tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview], quality=100)
-    # A constant JPEG, right to a step of its quantisation.
+    gray, preview = Image.new("RGB", (4, 6), (90, 90, 90)), Image.new("RGB", (2, 2))
+    path = saved(gray, tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview], quality=100)
+    # A constant JPEG, right to a step of its quantization.
     torch.testing.assert_close(load_image(path, RGB), expected(np.full((6, 4, 3), 90)), rtol=0, atol=2 / 127.5)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
 def test_animations_and_pages_are_refused(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (4, 6), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 6), color) for color in ("red", "blue")]
     path = saved(frames[0], tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match="2 frames\nhint: save the one"):
         load_image(path, RGB)
@@ -225,26 +225,26 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
 def test_values_without_a_known_white_are_refused(tmp_path: Path, dtype: type) -> None:
     path = saved(Image.fromarray(np.ones((6, 4), dtype)), tmp_path / "a.tif")
     with pytest.raises(DataError, match="32-bit values.*\nhint: convert"):
-        load_image(path, GREY)
+        load_image(path, GRAY)
 
 
 def test_wrong_size_says_both_sizes_and_what_to_do(tmp_path: Path) -> None:
     path = saved(Image.new("RGB", (512, 500)), tmp_path / "a.png")
     message = (
-        r"is 512x500, expected 64x64 \(width x height\)\nhint: --resize takes its largest centred part, 500x500, to 64"
+        r"is 512x500, expected 64x64 \(width x height\)\nhint: --resize takes its largest centered part, 500x500, to 64"
     )
     with pytest.raises(DataError, match=message):
         load_image(path, (3, 64, 64))
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 4), (6, 4), (2,), (2, 1, 6, 4)])
-def test_priors_of_other_events_are_refused(tmp_path: Path, colour: np.ndarray, shape: tuple[int, ...]) -> None:
+def test_priors_of_other_events_are_refused(tmp_path: Path, color: np.ndarray, shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="1 or 3 channels"):
-        load_image(saved(Image.fromarray(colour), tmp_path / "a.png"), shape)
+        load_image(saved(Image.fromarray(color), tmp_path / "a.png"), shape)
 
 
-def test_resize_to_the_same_size_changes_nothing(tmp_path: Path, colour: np.ndarray) -> None:
-    path = saved(Image.fromarray(colour), tmp_path / "a.png")
+def test_resize_to_the_same_size_changes_nothing(tmp_path: Path, color: np.ndarray) -> None:
+    path = saved(Image.fromarray(color), tmp_path / "a.png")
     torch.testing.assert_close(load_image(path, RGB, resize=True), load_image(path, RGB), rtol=0, atol=ULP)
 
 
@@ -280,8 +280,8 @@ def test_crop_is_taken_before_the_resize(tmp_path: Path) -> None:
     assert torch.equal(load_image(path, RGB, crop=(2, 3, 24, 16), resize=True), load_image(part, RGB, resize=True))
 
 
-def test_crop_outside_the_image_is_refused(tmp_path: Path, colour: np.ndarray) -> None:
-    path = saved(Image.fromarray(colour), tmp_path / "a.png")
+def test_crop_outside_the_image_is_refused(tmp_path: Path, color: np.ndarray) -> None:
+    path = saved(Image.fromarray(color), tmp_path / "a.png")
     with pytest.raises(DataError, match="leaves image"):
         load_image(path, RGB, crop=(1, 0, 6, 4))
     for crop in ((-1, 0, 2, 2), (0, 0, 0, 2), (0, 0, 2)):
@@ -341,8 +341,8 @@ def test_set_is_in_the_order_of_names_from_folder_and_zip(tmp_path: Path) -> Non
             (folder / f"{name}.png").write_bytes(stream.getvalue())
             archive.writestr(f"{name}.png", stream.getvalue())
         archive.writestr("readme.txt", "not an image")
-    grey = np.repeat(arrays[1][..., None], 3, 2)
-    truth = torch.from_numpy(np.stack([grey, arrays[0], arrays[2]])).permute(0, 3, 1, 2)
+    gray = np.repeat(arrays[1][..., None], 3, 2)
+    truth = torch.from_numpy(np.stack([gray, arrays[0], arrays[2]])).permute(0, 3, 1, 2)
     assert torch.equal(load_image_set(folder), truth)
     assert torch.equal(load_image_set(tmp_path / "set.zip"), truth)
 

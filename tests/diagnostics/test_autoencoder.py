@@ -7,9 +7,9 @@ from torch import Tensor
 
 from midguide.cli import main
 from midguide.cli.check_prior import photographs
-from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
-from midguide.denoisers.loading import load_prior
 from midguide.diagnostics.autoencoder import check_autoencoder
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
+from midguide.priors.loading import load_prior
 
 IMAGES = photographs((3, 64, 64), (-1.0, 1.0))
 

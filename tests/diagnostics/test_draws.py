@@ -11,13 +11,13 @@ import math
 import pytest
 import torch
 
-from midguide.denoisers.gaussian import Gaussian
-from midguide.denoisers.network import NetworkDenoiser
 from midguide.diagnostics.draws import check_draws
 from midguide.diagnostics.prior import check_prior
+from midguide.diffusion.kernels import eps_from_x0
+from midguide.diffusion.schedules import DiscreteVP, Schedule, make_schedule
 from midguide.errors import ConfigError, ShapeError
-from midguide.kernels import eps_from_x0
-from midguide.schedules import DiscreteVP, Schedule, make_schedule
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.network import NetworkDenoiser
 
 NAMES = ("vp-linear", "vp-cosine", "vp-scaled-linear", "vp-scaled-linear:0.00085,0.012", "edm", "flow")
 PREDICTIONS = ("eps", "v", "x0", "flow")
@@ -25,7 +25,7 @@ SHAPE = (3, 6, 6)
 
 
 def smooth(shape: tuple[int, ...], low: float = -1.0, high: float = 1.0, tint: float = 0.0) -> Gaussian:
-    """Signals of any shape whose neighbours are correlated, all values but one in a million inside the range.
+    """Signals of any shape whose neighbors are correlated, all values but one in a million inside the range.
 
     Channels differ in their mean by `tint`.
     """

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from midguide.cli.check_prior import photographs
-from midguide.denoisers.gaussian import Gaussian
-from midguide.denoisers.latent import LatentPrior, NetworkAutoencoder
-from midguide.denoisers.loading import load_prior
-from midguide.denoisers.network import NetworkDenoiser
 from midguide.diagnostics.prior import check_prior, network_and_data
+from midguide.diffusion.kernels import eps_from_x0
+from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow, make_schedule
 from midguide.errors import DataError, ShapeError
-from midguide.kernels import eps_from_x0
-from midguide.schedules import EDM, DiscreteVP, RectifiedFlow, make_schedule
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
+from midguide.priors.loading import load_prior
+from midguide.priors.network import NetworkDenoiser
 
 SHAPE = (3, 6, 6)
 NAMES = ("vp-linear", "vp-cosine", "vp-scaled-linear", "vp-scaled-linear:0.00085,0.012", "edm", "flow")
@@ -94,7 +94,7 @@ def test_wrong_prediction_is_named_each_way(true, said):
 
 
 def latents(between):
-    """Latents of unit variance, unbounded; neighbours are correlated, the more the larger `between` is."""
+    """Latents of unit variance, unbounded; neighbors are correlated, the more the larger `between` is."""
     place = torch.cartesian_prod(torch.arange(6.0), torch.arange(6.0)).double()
     smooth = torch.exp(-torch.cdist(place, place).square() / 8)
     own = torch.eye(108).double()

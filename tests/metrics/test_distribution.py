@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from midguide.errors import ConfigError, ShapeError
+from midguide.maths.rng import Rng
 from midguide.metrics.distribution import sliced_wasserstein
-from midguide.rng import Rng
 
 
 def clouds(n=200, d=5):

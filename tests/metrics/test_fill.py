@@ -23,7 +23,7 @@ def random_mask(*shape: int, keep: float, seed: int = 1) -> torch.Tensor:
 
 
 def dense_fill(y: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Laplace equation of one plane (H, W): one equation for each hidden pixel, the mean of its neighbours."""
+    """Laplace equation of one plane (H, W): one equation for each hidden pixel, the mean of its neighbors."""
     height, width = y.shape
     matrix, right = np.eye(height * width), np.where(mask, y, 0.0).ravel()
     for i, j in zip(*np.nonzero(~mask), strict=True):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from midguide.denoisers.gaussian import Gaussian
 from midguide.errors import CheckpointError, UnsupportedProblem
 from midguide.likelihoods import observe
 from midguide.metrics.image import psnr, ssim
 from midguide.metrics.pictures import IMAGE_METRICS
 from midguide.metrics.registry import METRICS, Answer, Target
 from midguide.operators.mask import Mask
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
 
 PSNR, SSIM = "range=1", "range=1,window=11,borders=valid"

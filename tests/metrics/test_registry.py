@@ -9,13 +9,13 @@ import scipy.linalg
 import torch
 from scipy import stats
 
-from midguide.data.toy import mixture_problem, random_gaussian_problem
-from midguide.denoisers.gmm import GaussianMixture
+from midguide.domains.ecg.metrics import ECG_METRICS
 from midguide.errors import UnsupportedProblem
+from midguide.exact.problems import mixture_problem, random_gaussian_problem
 from midguide.metrics.distribution import covariance_error, coverage, mean_error, mode_weight_tv
-from midguide.metrics.ecg import ECG_METRICS
 from midguide.metrics.pictures import IMAGE_METRICS
 from midguide.metrics.registry import METRICS, Answer, Target
+from midguide.priors.mixture import GaussianMixture
 
 # What exact draws score, with room for about 5 standard deviations at 2,000 draws; "wrong" draws are off by more.
 EXACT = {

@@ -108,12 +108,12 @@ def test_shipped_features_tell_noise(name):
 
 
 def test_card_of_the_shipped_features_says_what_they_are():
-    folder = Path(str(resources.files("midguide"))) / "features"
+    folder = Path(str(resources.files("midguide"))) / "metrics" / "shipped"
     card = json.loads((folder / f"{CLASSIFIER}.json").read_text())
     features = classifier_features()
     assert features.files == {f"{CLASSIFIER}.safetensors": card["sha256"]}
     assert features.size == card["features"]
-    assert "non-commercial" in card["licence"]
+    assert "non-commercial" in card["license"]
     assert min(card["held_out_accuracy"][question] for question in ("angle", "change")) > 0.5
     assert (folder / f"{CLASSIFIER}.safetensors").stat().st_size <= 2**20
 

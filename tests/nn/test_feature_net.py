@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from midguide.errors import CheckpointError
+from midguide.maths.rng import global_seed
 from midguide.nn.feature_net import FeatureNet, FeatureNetConfig, load_feature_net, save_feature_net
-from midguide.rng import global_seed
 
 CONFIG = FeatureNetConfig(channels=8, classes=(4, 3), event_shape=(1, 16, 16))
 

@@ -99,7 +99,7 @@ def test_keys_of_another_network_and_wrong_widths_show_nothing():
         LDMAutoencoderConfig(width=48)
 
 
-def test_quantisation_takes_the_nearest_vector_and_lets_derivatives_pass():
+def test_quantization_takes_the_nearest_vector_and_lets_derivatives_pass():
     book = Codebook(50, 3)
     nn.init.normal_(book.embedding.weight, generator=torch.Generator().manual_seed(1))
     rows = VECTORS // 64 + 3  # more vectors than are compared at once
@@ -159,7 +159,7 @@ def renamed(key, levels):
 @pytest.mark.parametrize("kind", ["VQModel", "AutoencoderKL"])
 @pytest.mark.parametrize("attention", [(), (0, 1)], ids=["plain", "attention"])
 def test_arithmetic_agrees_with_the_implementation_of_diffusers(kind, attention):
-    """The same weights, one by one: encoding, quantisation, decoding."""
+    """The same weights, one by one: encoding, quantization, decoding."""
     diffusers = pytest.importorskip("diffusers", reason="needs the extra 'hub'")
     vq = kind == "VQModel"
     config = replace(VARIANTS["vq" if vq else "kl"], attention=attention, blocks=2, latent_channels=3, inner_channels=3)

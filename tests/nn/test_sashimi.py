@@ -90,7 +90,7 @@ def test_impossible_shapes_are_refused(change):
 
 
 def test_network_computes_in_bfloat16():
-    """Each of some thirty operations rounds to 2^-9: in the root mean square a per cent or two."""
+    """Each of some thirty operations rounds to 2^-9: in the root mean square a percent or two."""
     fine, coarse = awake(TINY), awake(TINY).to(torch.bfloat16)
     x, t = torch.randn(4, 3, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 50.0, 400.0, 999.0])
     with torch.no_grad():

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators import BlockMean, CircularBlur, Decomposed, ReflectBlur, gaussian_kernel, make_operator
-from midguide.record import describe, digest
+from midguide.storage.record import describe, digest
 
 # Fourier transforms of up to 1e3 entries of size 1 in float64.
 assert_close = partial(np.testing.assert_allclose, rtol=0.0, atol=1e-12)

@@ -18,7 +18,7 @@ def test_mean_is_numpys(channels: int, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(got, x.mean(1, keepdims=True), rtol=0.0, atol=1e-14)  # a few operations
 
 
-def test_luma_is_pillows_grey(rng: np.random.Generator) -> None:
+def test_luma_is_pillows_gray(rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
     want = np.asarray(Image.fromarray(pixels).convert("L"))
     x = torch.from_numpy(pixels.astype(float)).permute(2, 0, 1)[None]

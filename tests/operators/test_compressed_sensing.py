@@ -10,7 +10,7 @@ import torch
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators import SubsampledTransform, make_operator
 from midguide.operators.compressed_sensing import hartley, walsh_hadamard
-from midguide.record import fingerprint
+from midguide.storage.record import fingerprint
 
 KINDS = ["hartley", "hadamard", "gaussian"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from midguide.autodiff import vjp
 from midguide.errors import ConfigError
+from midguide.maths.autodiff import vjp
 from midguide.operators import HighDynamicRange
 
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from midguide.autodiff import vjp
 from midguide.errors import ConfigError, ShapeError
+from midguide.maths.autodiff import vjp
 from midguide.operators import JPEG, make_operator
 
 QUALITIES = [2, 5, 10, 30, 50, 75, 90, 100]
@@ -66,21 +66,21 @@ def test_tables_are_those_of_libjpeg_at_every_quality() -> None:
         image.save(file, "JPEG", quality=quality)
         with Image.open(io.BytesIO(file.getvalue())) as decoded:
             want = [np.reshape(decoded.quantization[i], (8, 8)) for i in range(2)]
-        np.testing.assert_array_equal(JPEG(quality).quantisation().numpy(), want)
+        np.testing.assert_array_equal(JPEG(quality).quantization().numpy(), want)
 
 
 def test_unclamped_tables_are_25_times_the_standard_ones_at_quality_2() -> None:
-    base = JPEG(50).quantisation()  # scale 100
-    assert torch.equal(JPEG(2, tables="unclamped").quantisation(), 25 * base)
-    assert int(JPEG(2, tables="unclamped").quantisation().max()) == 3025
-    torch.testing.assert_close(JPEG(90, tables="unclamped").quantisation(), 0.2 * base)
+    base = JPEG(50).quantization()  # scale 100
+    assert torch.equal(JPEG(2, tables="unclamped").quantization(), 25 * base)
+    assert int(JPEG(2, tables="unclamped").quantization().max()) == 3025
+    torch.testing.assert_close(JPEG(90, tables="unclamped").quantization(), 0.2 * base)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("quality", QUALITIES)
 def test_luma_and_chroma_are_those_of_libjpeg(quality: int, subsampling: str, size: tuple[int, int]) -> None:
-    """The codec proper: bytes of Y, Cb and Cr go in and come out, so that no conversion of colours is rounded."""
+    """The codec proper: bytes of Y, Cb and Cr go in and come out, so that no conversion of colors is rounded."""
     ycbcr = portrait(*size, "YCbCr")
     want = pillow(ycbcr, quality, subsampling)
     operator = JPEG(quality, subsampling=subsampling, rounding="exact", upsampling="triangle")
@@ -101,7 +101,7 @@ def test_luma_and_chroma_are_those_of_libjpeg(quality: int, subsampling: str, si
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_round_trip_of_colours_is_pillows(quality: int, size: tuple[int, int]) -> None:
+def test_round_trip_of_colors_is_pillows(quality: int, size: tuple[int, int]) -> None:
     image = portrait(*size)
     want = pillow(image, quality)
     operator = JPEG(quality, rounding="exact", upsampling="triangle")
@@ -141,7 +141,7 @@ def test_the_papers_variant_is_the_round_trip_of_a_file_with_its_tables(
     image = portrait(*size)
     operator = make_operator("jpeg:paper", (3, *size), quality=quality)
     assert isinstance(operator, JPEG)
-    tables = [[int(entry) for entry in table.flatten()] for table in operator.quantisation()]
+    tables = [[int(entry) for entry in table.flatten()] for table in operator.quantization()]
     want = pillow(image, quality, tables=tables)
     assert rms(as_pixels(operator(as_batch(image))).clip(0, 255) - want) < levels
     exact = replace(operator, rounding="exact")
@@ -149,7 +149,7 @@ def test_the_papers_variant_is_the_round_trip_of_a_file_with_its_tables(
 
 
 @pytest.mark.parametrize("quality", [2, 10, 50, 90])
-def test_grey_is_pillows_grey(quality: int) -> None:
+def test_gray_is_pillows_gray(quality: int) -> None:
     image = portrait(101, 91, "L")
     want = pillow(image, quality)[..., None]
     error = np.abs(as_pixels(JPEG(quality, rounding="exact")(as_batch(image))).clip(0, 255) - want)
@@ -175,10 +175,10 @@ def test_replication_and_triangle_filter_differ_in_chroma_only() -> None:
 
 def test_cubic_rounding_is_that_of_the_formula(rng: np.random.Generator) -> None:
     x = rng.uniform(-1, 1, (1, 1, 8, 8))
-    table = JPEG(30).quantisation()[0].numpy()
+    table = JPEG(30).quantization()[0].numpy()
     v = scipy.fft.dctn(127.5 * (x[0, 0] + 1) - 128, norm="ortho") / table
-    quantised = table * (np.round(v) + (v - np.round(v)) ** 3)
-    want = (scipy.fft.idctn(quantised, norm="ortho") + 128) / 127.5 - 1
+    quantized = table * (np.round(v) + (v - np.round(v)) ** 3)
+    want = (scipy.fft.idctn(quantized, norm="ortho") + 128) / 127.5 - 1
     np.testing.assert_allclose(JPEG(30)(torch.from_numpy(x))[0, 0].numpy(), want, rtol=0.0, atol=1e-12)
 
 
@@ -221,7 +221,7 @@ def test_with_cubic_rounding_no_coefficient_moves_by_more_than_an_eighth_of_its_
     and replication means."""
     y = operator(as_batch(portrait(112, 96)))
     planes = (as_pixels(operator(operator.pinv(y))) - as_pixels(y)) @ TO_YCBCR.T
-    luma, chroma = operator.quantisation().numpy()
+    luma, chroma = operator.quantization().numpy()
     sides = (8, 16, 16) if operator.subsampling == "4:2:0" else (8, 8, 8)
     for plane, table, side in zip(planes.transpose(2, 0, 1), (luma, chroma, chroma), sides, strict=True):
         moved = plane[: 112 // side * side].reshape(112 // side, side, 96 // side, side)
@@ -252,7 +252,7 @@ def test_decoding_again_changes_a_portrait_of_any_size_by_few_levels(
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5])
-def test_channels_that_are_no_colours_are_coded_one_by_one_as_grey(channels: int) -> None:
+def test_channels_that_are_no_colors_are_coded_one_by_one_as_gray(channels: int) -> None:
     x, jpeg = torch.rand(2, channels, 13, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1, JPEG(30)
     assert torch.allclose(jpeg(x), torch.cat([jpeg(x[:, i : i + 1]) for i in range(channels)], 1), atol=1e-6)
 

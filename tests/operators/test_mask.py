@@ -41,7 +41,7 @@ def test_prox_keeps_x_where_hidden_and_averages_where_measured() -> None:
     torch.testing.assert_close(operator.prox(x, y, 1.0), torch.tensor([[2.0, 5.0]]))
 
 
-def test_box_is_centred_by_default() -> None:
+def test_box_is_centered_by_default() -> None:
     hidden = ~box_mask(8, 10, 4, 2).mask
     assert torch.equal(hidden, hidden.flip(0))
     assert torch.equal(hidden, hidden.flip(1))
@@ -100,9 +100,9 @@ def test_random_mask_is_uniform_over_entries() -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
 def test_white_in_a_file_is_measured(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
-    grey = rng.choice([0, 127, 128, 255], size=(6, 9)).astype(np.uint8)
-    Image.fromarray(grey).save(tmp_path / f"mask{suffix}")
-    np.testing.assert_array_equal(mask_from_file(tmp_path / f"mask{suffix}", 6, 9).mask.numpy(), grey > 127)
+    gray = rng.choice([0, 127, 128, 255], size=(6, 9)).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / f"mask{suffix}")
+    np.testing.assert_array_equal(mask_from_file(tmp_path / f"mask{suffix}", 6, 9).mask.numpy(), gray > 127)
 
 
 def test_wrong_mask_files_are_refused(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
+from midguide.maths.rng import Rng
 from midguide.operators.motion_kernel import motion_kernel, motion_path
-from midguide.rng import Rng
 
 SEEDS = range(20)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from midguide.autodiff import vjp
 from midguide.errors import CheckpointError, ConfigError, ShapeError
+from midguide.maths.autodiff import vjp
 from midguide.operators import make_operator
 from midguide.operators.nonlinear_blur import NonlinearBlur, ShakenCamera, light_to_srgb, srgb_to_light
-from midguide.record import describe
+from midguide.storage.record import describe
 
 
 def images(*shape: int) -> Tensor:

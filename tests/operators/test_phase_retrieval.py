@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from midguide.autodiff import vjp
 from midguide.errors import ConfigError, ShapeError
+from midguide.maths.autodiff import vjp
 from midguide.operators import make_operator
 from midguide.operators.phase_retrieval import PhaseRetrieval
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from midguide.denoisers.gaussian import Gaussian
+from midguide.diffusion.schedules import EDM
 from midguide.errors import ConfigError, ShapeError
+from midguide.inference.loop import sample
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe_counts
 from midguide.operators import (
     JPEG,
@@ -21,10 +22,9 @@ from midguide.operators import (
     make_operator,
     rescaled,
 )
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
 from midguide.samplers.dps import DPS
-from midguide.sampling import sample
-from midguide.schedules import EDM
 from midguide.testing import check_operator
 
 SHAPE = (3, 16, 16)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from midguide.denoisers.gaussian import Gaussian
 from midguide.likelihoods import observe, observe_counts
-from midguide.operators.registry import make_operator
+from midguide.operators.factory import make_operator
 from midguide.plots.measurement import picture_of_measurement
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
 
 SHAPE = (3, 16, 16)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from midguide.errors import ShapeError
+from midguide.inference.samples import Cost, Samples
 from midguide.plots.grid import grid
 from midguide.plots.panel import panel
 from midguide.plots.reconstructions import Reconstructed, reconstructions
-from midguide.samples import Cost, Samples
 
 
 def made(n: int = 4, shape: tuple[int, ...] = (3, 8, 8), **tensors: torch.Tensor) -> Samples:
@@ -38,7 +38,7 @@ def test_panel_shows_the_pixels_of_its_observation():
     assert np.allclose(images[4], expected, atol=1e-6)  # float32
 
 
-def test_panel_draws_hidden_pixels_grey():
+def test_panel_draws_hidden_pixels_gray():
     measured = torch.ones(8, 8, dtype=torch.bool)
     measured[2:4, 2:4] = False
     figure = panel(made(y=torch.ones(2, 3, 8, 8)), measured=measured)
@@ -53,7 +53,7 @@ def test_panel_takes_any_number_of_samples_and_channels(n, shape, tmp_path):
     assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
-def test_colour_bar_is_as_high_as_the_image_beside_it():
+def test_color_bar_is_as_high_as_the_image_beside_it():
     figure = panel(made())
     bar, std = figure.axes[-1].get_position(), figure.axes[1].get_position()
     assert bar.y0 == pytest.approx(std.y0)

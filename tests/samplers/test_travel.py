@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy import stats
 
-from midguide.data.toy import random_gaussian_problem
-from midguide.denoisers.base import Denoiser
-from midguide.denoisers.gaussian import Gaussian
 from midguide.errors import ConfigError
+from midguide.exact.problems import random_gaussian_problem
+from midguide.inference.loop import sample
+from midguide.priors.base import Denoiser
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
 from midguide.samplers.ddnm import DDNM, DDNMPlus, Travel
-from midguide.sampling import sample
 from midguide.testing import check_sampler
 
 METHODS = pytest.mark.parametrize("method", [DDNM, DDNMPlus])
@@ -69,7 +69,7 @@ def test_no_length_and_no_repeat_change_nothing(method, travel):
 
 
 @METHODS
-def test_travelling_samplers_satisfy_the_contract(method):
+def test_traveling_samplers_satisfy_the_contract(method):
     problem = random_gaussian_problem(6, 3, 0, 0.1)
     two = Problem.simulate(problem.denoiser, problem.likelihood.operator, problem.denoiser.sample(2), sigma_y=0.1)
     check_sampler(method(steps=12, travel=Travel(length=4, repeats=3)), two)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from midguide.denoisers.builtin import PriorSpec, save_prior
-from midguide.leads import EcgFormat
+from midguide.domains.ecg.leads import EcgFormat
+from midguide.maths.rng import global_seed
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNet, UNetConfig
-from midguide.rng import global_seed
+from midguide.priors.formats.native import PriorSpec, save_prior
 
 TINY = """
 [study]

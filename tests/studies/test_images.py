@@ -11,22 +11,22 @@ import pytest
 import torch
 from PIL import Image
 
-from midguide.denoisers.builtin import PriorSpec, save_prior
-from midguide.denoisers.loading import load_prior
 from midguide.errors import ConfigError, DataError, MidguideError, NumericalError, ShapeError
+from midguide.inference.samples import Cost, Samples
 from midguide.likelihoods import PoissonLikelihood
+from midguide.maths.rng import global_seed
 from midguide.nn.unet import UNet, UNetConfig
+from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.loading import load_prior
 from midguide.problem import Problem
-from midguide.record import fingerprint
-from midguide.rng import global_seed
-from midguide.samples import Cost, Samples
-from midguide.studies.execute import run_units
-from midguide.studies.files import PriorSettings
-from midguide.studies.images import ImageProblem
+from midguide.storage.record import fingerprint
+from midguide.studies.engine.execute import run_units
+from midguide.studies.engine.store import Store
+from midguide.studies.engine.units import batches, run_batch, stored
+from midguide.studies.kinds.files import PriorSettings
+from midguide.studies.kinds.images import ImageProblem
 from midguide.studies.sources import Sampled
-from midguide.studies.spec import load_study
-from midguide.studies.store import Store
-from midguide.studies.units import batches, run_batch, stored
+from midguide.studies.spec.study import load_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -87,7 +87,7 @@ class FailsOn:
 
 
 def test_failure_of_one_image_is_not_that_of_the_others_in_its_batch(faces):
-    from midguide.rng import stream_seed
+    from midguide.maths.rng import stream_seed
 
     units = units_of(load_study(faces), "box")
     source = FailsOn(stream_seed(units[1].seed, units[1].problem_seed))
@@ -274,7 +274,7 @@ def test_portrait_is_one_image(prior):
         ImageProblem(operator="identity", prior=str(prior), data="astronaut").build(1)
 
 
-def test_override_names_a_preset_which_the_results_are_labelled_with(faces):
+def test_override_names_a_preset_which_the_results_are_labeled_with(faces):
     study = load_study(faces)
     for problem, preset, guidance in (("x4", "super-resolution", 1.0), ("box", "linear", 0.1)):
         unit = units_of(study, problem)[0]

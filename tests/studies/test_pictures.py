@@ -8,15 +8,15 @@ import torch
 from midguide.errors import NumericalError
 from midguide.metrics.registry import SET_METRICS
 from midguide.samplers.dps import DPS
-from midguide.studies import layout
-from midguide.studies.execute import check_device, run_units
-from midguide.studies.expected import Expected
-from midguide.studies.html import as_html
-from midguide.studies.pictures import panels
-from midguide.studies.report import make_report
-from midguide.studies.spec import load_study
-from midguide.studies.store import Store
-from midguide.studies.units import stored
+from midguide.studies.engine.execute import check_device, run_units
+from midguide.studies.engine.store import Store
+from midguide.studies.engine.units import stored
+from midguide.studies.report import layout
+from midguide.studies.report.expected import Expected
+from midguide.studies.report.html import as_html
+from midguide.studies.report.pictures import panels
+from midguide.studies.report.rows import make_report
+from midguide.studies.spec.study import load_study
 
 
 class MeanDifference:

@@ -13,13 +13,13 @@ import pytest
 from scipy import stats
 
 from midguide.errors import ConfigError, DataError
-from midguide.studies import layout
-from midguide.studies import report as reports
-from midguide.studies.execute import run_units
-from midguide.studies.expected import Expected, load_expected
-from midguide.studies.html import as_html, figure
-from midguide.studies.spec import load_study
-from midguide.studies.store import Store
+from midguide.studies.engine.execute import run_units
+from midguide.studies.engine.store import Store
+from midguide.studies.report import layout
+from midguide.studies.report import rows as reports
+from midguide.studies.report.expected import Expected, load_expected
+from midguide.studies.report.html import as_html, figure
+from midguide.studies.spec.study import load_study
 
 SW = "sliced_wasserstein_1[slices=100]"
 
@@ -132,7 +132,7 @@ sweep = { eta = [0.5, 1.0] }
 def swept(tiny, tmp_path):
     """The results of a study of two sweeps that asks where they are least."""
     tiny.write_text(tiny.read_text() + SWEEPS)
-    study = load_study(tiny, [("metrics", [SW]), ("problems.seeds", [0, 1, 2]), ("minimisers", True)])
+    study = load_study(tiny, [("metrics", [SW]), ("problems.seeds", [0, 1, 2]), ("minimizers", True)])
     store = Store.create(tmp_path / "swept", study.plain, [])
     run_units(study, store, list(study.units))
     return study, store
@@ -143,31 +143,31 @@ def names(axes):
 
 
 def test_varied_settings_are_drawn_as_curves_and_what_does_not_vary_as_lines(swept):
-    report = replace(reports.make_report(*swept), minimisers=[])
+    report = replace(reports.make_report(*swept), minimizers=[])
     first, second = figure(report).axes
     assert (first.get_xlabel(), second.get_xlabel()) == ("steps", "eta")
     assert names(first) == ["exact", "DDRM", "DPS", "mgps, midpoint 0.5", "mgps, midpoint 1"]
     assert names(second) == ["exact", "DDRM", "DPS", "ddnm"]
 
 
-def test_minimisers_are_counted_problem_by_problem_and_drawn_beside_their_curves(swept):
+def test_minimizers_are_counted_problem_by_problem_and_drawn_beside_their_curves(swept):
     study, store = swept
     report = reports.make_report(study, store)
     at = np.array([per_problem(study, store, f"ddnm, eta {eta:g}") for eta in (0.5, 1.0)])
     want = {0.5: int((at[0] < at[1]).sum()), 1.0: int((at[1] < at[0]).sum())}
-    found = {m.curve: m for m in report.minimisers}
+    found = {m.curve: m for m in report.minimizers}
     assert list(found) == ["mgps, midpoint 0.5", "mgps, midpoint 1", "ddnm"]
     assert found["ddnm"] == ("dx = 2", SW, "ddnm", "eta", want)
-    assert all(sum(m.counts.values()) == 3 for m in report.minimisers)
+    assert all(sum(m.counts.values()) == 3 for m in report.minimizers)
     assert f"| dx = 2 | ddnm | {want[0.5]} | {want[1.0]} |" in layout.as_markdown(report)
     curves, bars, *_ = figure(report).axes
     assert (curves.get_xlabel(), bars.get_xlabel(), bars.get_ylabel()) == ("steps", "steps", "problems")
     assert sum(bar.get_height() for bar in bars.patches) == 6
 
 
-def test_minimisers_without_a_sweep_are_refused(tiny):
+def test_minimizers_without_a_sweep_are_refused(tiny):
     with pytest.raises(ConfigError, match="no sampler has one"):
-        load_study(tiny, [("minimisers", True)])
+        load_study(tiny, [("minimizers", True)])
 
 
 def test_study_of_more_panels_than_a_figure_takes_has_its_tables_only(report):

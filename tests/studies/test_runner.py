@@ -12,14 +12,14 @@ from multiprocessing import get_context
 import pytest
 
 from midguide.errors import ConfigError, NumericalError
+from midguide.inference.samples import Samples
 from midguide.problem import Problem
-from midguide.samples import Samples
-from midguide.studies.execute import run_units, units_to_run
-from midguide.studies.report import make_report
-from midguide.studies.runner import Batch, Finished, InProcess, local_runner
-from midguide.studies.spec import load_study
-from midguide.studies.store import Store
-from midguide.studies.units import Rows, run_batch
+from midguide.studies.engine.execute import run_units, units_to_run
+from midguide.studies.engine.runner import Batch, Finished, InProcess, local_runner
+from midguide.studies.engine.store import Store
+from midguide.studies.engine.units import Rows, run_batch
+from midguide.studies.report.rows import make_report
+from midguide.studies.spec.study import load_study
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import midguide
-from midguide.data.ptbxl import DIAGNOSES
+from midguide.catalogue.settings import parse_override
+from midguide.domains.ecg.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
-from midguide.studies import units
-from midguide.studies.expected import load_expected
-from midguide.studies.presets import parse_override
-from midguide.studies.problems import MixtureProblem
+from midguide.studies.engine import units
+from midguide.studies.kinds.registry import MixtureProblem
+from midguide.studies.report.expected import load_expected
 from midguide.studies.sources import FIXED, Sampled
-from midguide.studies.spec import load_study
+from midguide.studies.spec.study import load_study
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 

@@ -8,11 +8,11 @@ import shutil
 import pytest
 
 from midguide.errors import CheckpointError, DataError
-from midguide.files import aside
-from midguide.studies.draws import keep_draws, load_draws
-from midguide.studies.execute import run_units, units_to_run
-from midguide.studies.spec import load_study
-from midguide.studies.store import Store
+from midguide.storage.files import aside
+from midguide.studies.engine.draws import keep_draws, load_draws
+from midguide.studies.engine.execute import run_units, units_to_run
+from midguide.studies.engine.store import Store
+from midguide.studies.spec.study import load_study
 
 
 @pytest.fixture

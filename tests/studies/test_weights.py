@@ -6,9 +6,9 @@ import pytest
 
 from midguide.errors import CheckpointError
 from midguide.metrics.registry import METRICS, Metric
-from midguide.studies.execute import check_weights, run_units
-from midguide.studies.spec import load_study
-from midguide.studies.store import Store
+from midguide.studies.engine.execute import check_weights, run_units
+from midguide.studies.engine.store import Store
+from midguide.studies.spec.study import load_study
 
 LPIPS = "lpips_sample[net=alexnet,v=0.1,resize=none]"
 

@@ -7,16 +7,16 @@ from importlib import resources
 import pytest
 import torch
 
-from midguide.denoisers.autoencoders import load_autoencoder, read_autoencoder
-from midguide.denoisers.latent import LatentPrior
-from midguide.denoisers.loading import load_prior
 from midguide.errors import CheckpointError, ConfigError
+from midguide.inference.loop import sample
 from midguide.nn.autoencoder import AutoencoderConfig, AutoencoderNetwork
 from midguide.nn.unet import UNetConfig
 from midguide.operators import BlockMean
+from midguide.priors.autoencoders import load_autoencoder, read_autoencoder
+from midguide.priors.latent import LatentPrior
+from midguide.priors.loading import load_prior
 from midguide.problem import Problem
 from midguide.samplers.dps import DPS
-from midguide.sampling import sample
 from midguide.testing import check_denoiser
 from midguide.training.autoencoder import kl_to_standard_normal, train_autoencoder
 from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig, load_training_config
@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 
 
 def test_training_lowers_the_error_of_held_out_reconstructions_and_the_card_says_by_how_much(trained, tmp_path):
-    """Ramps are two numbers each: 120 steps take the error from that of a grey image to some hundredths."""
+    """Ramps are two numbers each: 120 steps take the error from that of a gray image to some hundredths."""
     _, path, card = trained
     stored = json.loads(card.read_text())
     held_out = ramps(16, seed=1).events()
@@ -169,7 +169,7 @@ def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):
 
 
 def test_the_recipes_of_the_latent_prior_fit_each_other_and_8_mib_each():
-    folder = resources.files("midguide") / "priors"
+    folder = resources.files("midguide") / "priors" / "shipped"
     coder = load_training_config(str(folder / "faces-64-autoencoder.toml"))
     latent = load_training_config(str(folder / "faces-64-latent.toml"))
     assert isinstance(coder, AutoencoderTrainingConfig)

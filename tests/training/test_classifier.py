@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from midguide.data.ecg import nine_leads
-from midguide.data.ecg_simulator import CONDITIONS, simulate
-from midguide.data.ptbxl import DIAGNOSES
-from midguide.denoisers.builtin import recipe
+from midguide.domains.ecg.classifier import load_ecg_classifier
+from midguide.domains.ecg.leads import EcgFormat
+from midguide.domains.ecg.ptbxl import DIAGNOSES
+from midguide.domains.ecg.recordings import nine_leads
+from midguide.domains.ecg.simulator import CONDITIONS, simulate
 from midguide.errors import ConfigError
-from midguide.leads import EcgFormat
-from midguide.metrics.ecg_classifier import load_ecg_classifier
 from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
+from midguide.priors.formats.native import recipe
 from midguide.training.classifier import Recordings, export_classifier, train_classifier
 from midguide.training.config import ClassifierTrainingConfig, load_training_config
 from midguide.training.report import Origin
@@ -82,7 +82,7 @@ def test_recipes_are_of_the_published_network(name, classes):
     config = load_training_config(path)
     assert isinstance(config, ClassifierTrainingConfig)
     assert config.network == XResNet1dConfig()
-    assert len(load_training_config(path).card.licence) > 5
+    assert len(load_training_config(path).card.license) > 5
     from midguide.training.classifier import Classifying
 
     network = Classifying(config).build()

@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 
-from midguide.denoisers import builtin
-from midguide.denoisers.builtin import PriorSpec
-from midguide.denoisers.loading import load_prior, prior_spec
+from midguide.diffusion.schedules import DiscreteVP
+from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
-from midguide.leads import EcgFormat
 from midguide.nn.registry import BODIES, check_fits
 from midguide.nn.s4d import DYNAMICS
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNetConfig
-from midguide.schedules import DiscreteVP
+from midguide.priors.formats import native as builtin
+from midguide.priors.formats.native import PriorSpec
+from midguide.priors.loading import load_prior, prior_spec
 from midguide.testing import check_denoiser
 from midguide.training.config import CardConfig, TrainingConfig, load_training_config
 from midguide.training.denoiser import TARGETS, Denoising, LevelSampler, train
@@ -141,7 +141,7 @@ def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):
 def test_the_shipped_recipe_is_readable():
     from importlib import resources
 
-    path = resources.files("midguide") / "priors" / "faces-64.toml"
+    path = resources.files("midguide") / "priors" / "shipped" / "faces-64.toml"
     assert load_training_config(str(path)).card != CardConfig()
 
 

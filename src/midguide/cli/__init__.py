@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     from midguide.cli import failures
-    from midguide.process import keep_freed_memory, wait_briefly
+    from midguide.storage.machine import keep_freed_memory, wait_briefly
 
     keep_freed_memory()
     wait_briefly()

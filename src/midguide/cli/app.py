@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from midguide import __version__
-from midguide.cli import check_prior, demo, ecg, failures, output, reconstruct, sample, study, train
+from midguide.cli import check_prior, demo, failures, output, reconstruct, sample, study, train
 from midguide.cli import list as listing
+from midguide.domains.ecg.cli import reconstruct as ecg
 from midguide.errors import MidguideError
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the parser that newer typer brings along

@@ -16,9 +16,9 @@ from midguide.errors import ConfigError, DataError, UnsupportedProblem
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from midguide.denoisers.latent import LatentPrior
-    from midguide.denoisers.network import NetworkDenoiser
     from midguide.diagnostics.prior import PriorReport
+    from midguide.priors.latent import LatentPrior
+    from midguide.priors.network import NetworkDenoiser
 
 PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None, "rocket": None}
 """Photographs of scikit-image, and the part that is used: of the astronaut the face."""

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
-from midguide.operators.base import Operator
+from midguide.operators.base import OPERATORS, Operator, operator_class
 from midguide.operators.matrix import Identity
-from midguide.operators.registry import OPERATORS
-from midguide.samplers.base import REQUIRED, Needs, kind, lacking
-from midguide.samplers.registry import SAMPLERS
+from midguide.samplers.base import REQUIRED, SAMPLERS, Needs, kind, lacking
 
 PAGE = """\
 # Which sampler takes which operator
@@ -54,11 +52,12 @@ What the operators need; anything else is refused in one line:
 
 def page() -> str:
     """The page, in Markdown."""
-    operators = {f"{name} ({kind(entry.operator)})": entry.operator for name, entry in sorted(OPERATORS.items())}
+    classes = {name: operator_class(entry) for name, entry in OPERATORS.items()}
+    operators = {f"{name} ({kind(operator)})": operator for name, operator in classes.items()}
     noises = {"Gaussian": GaussianLikelihood, "Poisson": PoissonLikelihood}
-    needs = [(name, cls().needs) for name, cls in sorted(SAMPLERS.items())]
+    needs = [(name, entry.make().needs) for name, entry in SAMPLERS.items()]
     return PAGE.format(
-        signals=_table(["operator", "needs"], [[name, entry.needs] for name, entry in sorted(OPERATORS.items())]),
+        signals=_table(["operator", "needs"], [[name, entry.facts["needs"]] for name, entry in OPERATORS.items()]),
         operators=_matrix("operator", operators, lambda operator: (operator, GaussianLikelihood)),
         noise=_matrix("noise", noises, lambda noise: (Identity, noise)),
         needs=_table(
@@ -83,7 +82,7 @@ def _matrix(
     classes: Callable[[type], tuple[type[Operator], type[Likelihood]]],
 ) -> str:
     """A table of things by samplers: yes, or what the sampler lacks."""
-    needs = {name: cls().needs for name, cls in sorted(SAMPLERS.items())}
+    needs = {name: entry.make().needs for name, entry in SAMPLERS.items()}
 
     def cell(need: Needs, thing: type) -> str:
         missing = lacking(need, *classes(thing))

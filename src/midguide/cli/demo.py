@@ -11,7 +11,7 @@ from midguide.cli import options, output
 
 if TYPE_CHECKING:
     from midguide.cli.runs import Run
-    from midguide.samples import Samples
+    from midguide.inference.samples import Samples
 
 PRIOR, OPERATOR, SAMPLER, SIGMA, SEED = "faces-64", "box-inpainting", "mgps:faces-64", 0.05, 0
 STEPS = 100
@@ -33,10 +33,10 @@ def demo(
     output.use_threads(context)
     from midguide.cli import runs
     from midguide.data.examples import portrait
-    from midguide.denoisers.loading import load_prior
-    from midguide.operators.registry import make_operator
+    from midguide.operators.factory import make_operator
+    from midguide.priors.loading import load_prior
     from midguide.problem import Problem
-    from midguide.studies.presets import make_sampler
+    from midguide.samplers.base import make_sampler
 
     denoiser = load_prior(PRIOR)
     operator = make_operator(OPERATOR, denoiser.event_shape, seed=SEED)

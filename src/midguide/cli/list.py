@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -32,17 +31,16 @@ def list_names(
 def _samplers() -> list[dict[str, Any]]:
     import torch
 
-    from midguide.denoisers.gaussian import Gaussian
+    from midguide.priors.gaussian import Gaussian
     from midguide.problem import Problem
-    from midguide.samplers.base import REQUIRED
-    from midguide.samplers.registry import SAMPLERS
+    from midguide.samplers.base import REQUIRED, SAMPLERS
 
     problem = Problem.unobserved(Gaussian(torch.zeros(1), 1.0))  # network calls depend on the prior's schedule only
     rows = []
-    for name, cls in sorted(SAMPLERS.items()):
-        sampler = cls()
+    for name, entry in SAMPLERS.items():
+        sampler = entry.make()
         calls = sampler.calls(problem)
-        row = {"name": name, "summary": _first_line(cls), "operator": REQUIRED[sampler.needs.operator]}
+        row = {"name": name, "summary": entry.summary, "operator": REQUIRED[sampler.needs.operator]}
         row |= {"noise": REQUIRED[sampler.needs.likelihood], "gradients": sampler.needs.gradients}
         row["latents"] = sampler.needs.autoencoder
         rows.append(row | {"steps": sampler.steps, "forwards": calls.forwards, "vjps": calls.vjps})
@@ -50,48 +48,43 @@ def _samplers() -> list[dict[str, Any]]:
 
 
 def _operators() -> list[dict[str, Any]]:
-    from midguide.operators.registry import OPERATORS
+    from midguide.operators.base import OPERATORS, operator_class
     from midguide.samplers.base import kind
 
     rows = []
-    for name, entry in sorted(OPERATORS.items()):
-        known = {key: None if p.default is p.empty else p.default for key, p in entry.settings.items()}
-        words = ", ".join(_setting(key, p.default) for key, p in entry.settings.items())
-        row = {"name": name, "summary": entry.summary, "kind": kind(entry.operator), "needs": entry.needs}
-        required = [key for key, p in entry.settings.items() if p.default is p.empty]
-        rows.append(row | {"settings": words, "defaults": known, "required": required})
+    for name, entry in OPERATORS.items():
+        defaults, required = entry.defaults(), entry.required()
+        words = ", ".join([f"{key} (required)" for key in required] + [_setting(*item) for item in defaults.items()])
+        row = {"name": name, "summary": entry.summary, "kind": kind(operator_class(entry)), **entry.facts}
+        rows.append(row | {"settings": words, "defaults": dict.fromkeys(required) | defaults, "required": required})
     return rows
 
 
 def _setting(key: str, default: object) -> str:
-    if default is inspect.Parameter.empty:
-        return f"{key} (required)"
     return key if default is None else f"{key}={default}"
 
 
 def _priors() -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    from midguide.denoisers.builtin import list_priors
-    from midguide.hub import CARDS
+    from midguide.priors.formats.native import list_priors
+    from midguide.storage.hub import CARDS
 
-    keys = ("name", "description", "event_shape", "parameters", "licence", "sha256", "size", "home")
+    keys = ("name", "description", "event_shape", "parameters", "license", "sha256", "size", "home")
     cards = [{**card, "home": "shipped"} for card in list_priors()] + [asdict(card) for card in CARDS.values()]
     return [{key: card.get(key) for key in keys} for card in cards]
 
 
 def _presets() -> list[dict[str, Any]]:
-    from midguide.operators.registry import PRESETS
-    from midguide.studies.presets import list_presets
+    from midguide.operators.base import OPERATORS
+    from midguide.samplers.base import SAMPLERS
 
-    samplers = [
-        {"name": f"{preset['sampler']}:{preset['name']}", "source": preset["source"], "settings": preset["settings"]}
-        for preset in list_presets()
+    return [
+        {"name": f"{name}:{key}", "source": preset.source, "settings": dict(preset.settings)}
+        for catalogue in (SAMPLERS, OPERATORS)
+        for name in catalogue
+        for key, preset in catalogue.presets(name).items()
     ]
-    operators = [
-        {"name": name, "source": preset.source, "settings": dict(preset.settings)} for name, preset in PRESETS.items()
-    ]
-    return samplers + operators
 
 
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -100,10 +93,6 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "priors": _priors,
     "presets": _presets,
 }
-
-
-def _first_line(thing: object) -> str:
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
 
 
 def _cell(value: Any) -> str:

@@ -12,8 +12,8 @@ import typer
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
-    from midguide.denoisers.latent import LatentPrior
-    from midguide.denoisers.network import NetworkDenoiser
+    from midguide.priors.latent import LatentPrior
+    from midguide.priors.network import NetworkDenoiser
 
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Noise levels visited; by default the sampler's own.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything that is drawn.")]
@@ -84,7 +84,7 @@ class PriorOptions:
         """
         import torch
 
-        from midguide.denoisers.loading import load_prior
+        from midguide.priors.loading import load_prior
 
         return load_prior(
             prior,

@@ -109,7 +109,7 @@ def progress(description: str) -> list[Any]:
     """The observers for a run: a progress bar where stderr is a terminal."""
     if not sys.stderr.isatty():
         return []
-    from midguide.observers import Progress
+    from midguide.inference.observers import Progress
 
     return [Progress(description)]
 

@@ -13,8 +13,8 @@ from midguide.errors import ConfigError, UnsupportedProblem, about
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from midguide.denoisers.base import Denoiser
     from midguide.operators.base import Operator
+    from midguide.priors.base import Denoiser
     from midguide.problem import Problem
 
 
@@ -73,10 +73,11 @@ def reconstruct(
     folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
 
     output.use_threads(context)
+    from midguide.catalogue.settings import parse_override
     from midguide.cli import runs
     from midguide.data.images import load_image
-    from midguide.operators.registry import make_operator
-    from midguide.studies.presets import make_sampler, parse_override
+    from midguide.operators.factory import make_operator
+    from midguide.samplers.base import make_sampler
 
     overrides = dict(parse_override(text) for text in settings or ())
     method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))

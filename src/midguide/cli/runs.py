@@ -10,16 +10,15 @@ from typing import Any
 
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
-from midguide.files import replacing_folder
+from midguide.inference.loop import sample
+from midguide.inference.observers import Event
+from midguide.inference.samples import Samples
 from midguide.metrics.image import WINDOW, psnr, ssim
-from midguide.observers import Event
 from midguide.plots.measurement import picture_of_measurement
 from midguide.plots.panel import panel
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler, check_needs
-from midguide.samplers.registry import SAMPLERS
-from midguide.samples import Samples
-from midguide.sampling import sample
+from midguide.storage.files import replacing_folder
 
 TABLE = {
     "psnr_mean": ("PSNR of the posterior mean", "{:.2f} dB"),
@@ -56,7 +55,7 @@ class Run:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        check_needs(self.sampler, self.problem, SAMPLERS)
+        check_needs(self.sampler, self.problem)
 
     @property
     def progress(self) -> Path:

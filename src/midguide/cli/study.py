@@ -19,10 +19,10 @@ from midguide.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from midguide.studies.report import Report
-    from midguide.studies.spec import Study
-    from midguide.studies.store import Progress, Store
-    from midguide.studies.units import Unit
+    from midguide.studies.engine.store import Progress, Store
+    from midguide.studies.engine.units import Unit
+    from midguide.studies.report.rows import Report
+    from midguide.studies.spec.study import Study
 
 SECONDS = 30.0
 """Between two lines of progress in a log."""
@@ -78,12 +78,12 @@ def run(
     output.use_threads(context)
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
+    from midguide.catalogue.settings import parse_override
     from midguide.nn import layout
-    from midguide.studies.execute import check_device, check_weights, event_shapes, run_units, units_to_run
-    from midguide.studies.expected import load_expected
-    from midguide.studies.presets import parse_override
-    from midguide.studies.spec import load_study
-    from midguide.studies.store import Store
+    from midguide.studies.engine.execute import check_device, check_weights, event_shapes, run_units, units_to_run
+    from midguide.studies.engine.store import Store
+    from midguide.studies.report.expected import load_expected
+    from midguide.studies.spec.study import load_study
 
     layout.check_device(device)
     study = load_study(file, [parse_override(text) for text in settings or ()])
@@ -159,9 +159,9 @@ def report(
     if figure is not None and figure.suffix not in FORMATS:
         raise ConfigError(f"--figure {figure} is no {', '.join(FORMATS)}", hint="end the file's name in .png")
     study, store = opened(out, settings)
-    from midguide.studies import layout
-    from midguide.studies import report as reports
-    from midguide.studies.pictures import panels
+    from midguide.studies.report import layout
+    from midguide.studies.report import rows as reports
+    from midguide.studies.report.pictures import panels
 
     found = reports.make_report(study, store, baseline)
     if figure is not None:
@@ -171,7 +171,7 @@ def report(
     elif as_csv:
         print(reports.as_csv(found), end="")
     elif as_html:
-        from midguide.studies.html import as_html as page
+        from midguide.studies.report.html import as_html as page
 
         print(page(found, panels(study, store, images)), end="")
     else:
@@ -182,8 +182,8 @@ def report(
 
 
 def _overview(report: Report) -> Figure:
-    from midguide.studies.html import MOST_PANELS
-    from midguide.studies.html import figure as overview
+    from midguide.studies.report.html import MOST_PANELS
+    from midguide.studies.report.html import figure as overview
 
     made = overview(report)
     if made is None:
@@ -193,7 +193,7 @@ def _overview(report: Report) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    from midguide.files import replacing
+    from midguide.storage.files import replacing
 
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])
@@ -205,9 +205,9 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
 
     Units are found by their content: with `settings` the same images and priors may lie elsewhere than for the run.
     """
-    from midguide.studies.presets import parse_override
-    from midguide.studies.spec import changed, load_study, parse_study
-    from midguide.studies.store import Store
+    from midguide.catalogue.settings import parse_override
+    from midguide.studies.engine.store import Store
+    from midguide.studies.spec.study import changed, load_study, parse_study
 
     changes = [parse_override(text) for text in settings or ()]
     if place.is_file():
@@ -226,14 +226,14 @@ def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
 
 
 def _tell_of_damage(path: Path) -> None:
-    from midguide.files import aside
+    from midguide.storage.files import aside
 
     output.note(f"damaged, kept as {aside(path, 'damaged').name} when it is made anew: {path}")
 
 
 def _tell_of_damaged_draws(units: list[Unit], store: Store) -> None:
     """A line for each unit that will be drawn again because its stored draws are damaged."""
-    from midguide.studies.units import stored
+    from midguide.studies.engine.units import stored
 
     for unit in units:
         place = store.samples / unit.draws_address
@@ -243,7 +243,7 @@ def _tell_of_damaged_draws(units: list[Unit], store: Store) -> None:
 
 def _readable(units: list[Unit], store: Store) -> list[Unit]:
     """The units whose stored draws can be measured; a line for each whose draws are damaged."""
-    from midguide.studies.units import stored
+    from midguide.studies.engine.units import stored
 
     if not units:
         raise DataError(f"{store.samples} has no draws to measure again", hint="run the study with keep_samples = true")

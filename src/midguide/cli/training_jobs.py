@@ -14,11 +14,11 @@ from midguide.errors import ConfigError, DataError, ShapeError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from midguide.data.ptbxl import Split
-    from midguide.denoisers.latent import NetworkAutoencoder
-    from midguide.leads import EcgFormat
+    from midguide.domains.ecg.leads import EcgFormat
+    from midguide.domains.ecg.ptbxl import Split
     from midguide.nn.autoencoder import AutoencoderNetwork
     from midguide.nn.xresnet1d import XResNet1d
+    from midguide.priors.latent import NetworkAutoencoder
     from midguide.training.classifier import Recordings
     from midguide.training.config import AutoencoderTrainingConfig, ClassifierTrainingConfig, Recipe, TrainingConfig
     from midguide.training.report import Origin
@@ -138,9 +138,9 @@ class _EcgPrior:
         return train(self.recipe, self.source, folder, device=device, on_step=on_step)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
-        from midguide.files import replacing
-        from midguide.plots.ecg import ecg_strips
-        from midguide.training.conditional import export_conditional
+        from midguide.domains.ecg.plots import ecg_strips
+        from midguide.domains.ecg.training import export_conditional
+        from midguide.storage.files import replacing
         from midguide.training.report import export_prior
 
         if self.recipe.condition is not None:
@@ -199,8 +199,8 @@ class _Autoencoder:
 
 
 def _image_prior(recipe: TrainingConfig, data: Path, held_out: Path | None, autoencoder: Path | None) -> _ImagePrior:
-    from midguide.denoisers.autoencoders import load_autoencoder
     from midguide.nn.registry import check_fits
+    from midguide.priors.autoencoders import load_autoencoder
 
     source, kept = _images(data, held_out, flip=recipe.flip)
     image_shape = tuple(source.pixels.shape[1:])
@@ -231,12 +231,12 @@ def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path, *, strict: boo
     """With the recordings of the folds 1 to 8, and of fold 9, whose labels are known."""
     import torch
 
-    from midguide.data.ptbxl import is_labelled, labels
+    from midguide.domains.ecg.ptbxl import is_labeled, labels
     from midguide.training.classifier import Recordings
 
     parts = []
     for split in _splits(data, recipe.ecg, strict=strict):
-        rows = torch.tensor([is_labelled(entry, recipe.targets) for entry in split.entries], dtype=torch.bool)
+        rows = torch.tensor([is_labeled(entry, recipe.targets) for entry in split.entries], dtype=torch.bool)
         known = [entry for entry, row in zip(split.entries, rows, strict=True) if row]
         if not bool(rows.all()):
             output.note(f"left out {len(rows) - len(known)} recordings whose {recipe.targets} are unknown")
@@ -246,7 +246,7 @@ def _ecg_classifier(recipe: ClassifierTrainingConfig, data: Path, *, strict: boo
 
 def _splits(data: Path, form: EcgFormat, *, strict: bool) -> Iterator[Split]:
     """The recordings to train on, and those to judge by; says which are left out, or refuses them."""
-    from midguide.data.ptbxl import load_split
+    from midguide.domains.ecg.ptbxl import load_split
 
     for name in ("train", "val"):
         split = load_split(data, name, form, refuse_broken=strict)
@@ -285,10 +285,10 @@ def _images(data: Path, held_out: Path | None, *, flip: bool) -> tuple[Images, I
 
 def _unconditional(prior: Path, count: int) -> tuple[Tensor, tuple[float, float]]:
     """Samples of a prior that was just written, and the range of its signals."""
-    from midguide.denoisers.loading import load_prior
+    from midguide.inference.loop import sample
+    from midguide.priors.loading import load_prior
     from midguide.problem import Problem
     from midguide.samplers.unconditional import Unconditional
-    from midguide.sampling import sample
 
     denoiser = load_prior(prior)
     samples = sample(Unconditional(steps=GRID_STEPS), Problem.unobserved(denoiser), count).draws[0]
@@ -297,8 +297,8 @@ def _unconditional(prior: Path, count: int) -> tuple[Tensor, tuple[float, float]
 
 def _curves(prior: Path, card: Path) -> Path:
     """The curves of a training, beside the prior's file."""
-    from midguide.files import replacing
     from midguide.plots.training import training_curves
+    from midguide.storage.files import replacing
 
     picture = prior.with_name(f"{prior.stem}-curves.png")
     with replacing(picture) as temporary:
@@ -311,8 +311,8 @@ def _reconstructions(path: Path, kept: Images) -> Path:
     import torch
 
     from midguide.data.images import save_png
-    from midguide.denoisers.autoencoders import load_autoencoder
     from midguide.plots.grid import grid
+    from midguide.priors.autoencoders import load_autoencoder
 
     coder, images = load_autoencoder(path), kept.events()[:COMPARED]
     with torch.no_grad():

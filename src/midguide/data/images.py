@@ -1,7 +1,7 @@
 """Image files to tensors and back, with one clear error for whatever cannot be read.
 
-Pixels are read as they stand in the file: orientation tags are applied, colour profiles are not. 16-bit grey images
-keep their precision; Pillow reads 16-bit colour images with 8 bits.
+Pixels are read as they stand in the file: orientation tags are applied, color profiles are not. 16-bit gray images
+keep their precision; Pillow reads 16-bit color images with 8 bits.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from midguide.errors import ConfigError, DataError, NumericalError, ShapeError
-from midguide.files import replacing
+from midguide.storage.files import replacing
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 # What is opened at all. Not EPS and the like, for which Pillow would start another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's "L"
-_PNG_HINT = "convert it to an 8-bit RGB or grey PNG"
+_PNG_HINT = "convert it to an 8-bit RGB or gray PNG"
 
 
 def load_image(
@@ -40,13 +40,13 @@ def load_image(
     """One image file as a batch of one, in the shape and value range of a prior.
 
     Orientation tags are applied first. A palette and CMYK become RGB; priors with one channel get the luma
-    `0.299 R + 0.587 G + 0.114 B`, priors with three get grey images in all three. 16-bit grey is divided by 65535.
+    `0.299 R + 0.587 G + 0.114 B`, priors with three get gray images in all three. 16-bit gray is divided by 65535.
 
     Args:
         path: a PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or JPEG 2000 file with one opaque image.
         event_shape: shape of the prior's events, or of a measurement, (C, H, W) with C = 1 or 3.
         value_range: values of black and white.
-        resize: cut the largest centred part with the aspect ratio of the prior and resize it with antialiasing
+        resize: cut the largest centered part with the aspect ratio of the prior and resize it with antialiasing
             (Lanczos, clamped to the range); otherwise the image must have the prior's size.
         crop: (top, left, height, width) in pixels of the upright image, cut out before that.
 
@@ -218,12 +218,12 @@ def _upright_pixels(image: Image.Image, name: str | Path) -> np.ndarray:
         return values[..., None] / 65535
     if image.mode in ("I", "F"):
         raise DataError(f"image {name} has 32-bit values, of which none is known to be white", hint=_PNG_HINT)
-    grey = image.mode in ("1", "L", "LA", "La")
+    gray = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image)[..., 3].min() < 255:
             raise _transparent(name)
-    return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB")).astype(np.float64)) / 255
+    return np.atleast_3d(np.asarray(image.convert("L" if gray else "RGB")).astype(np.float64)) / 255
 
 
 def _transparent(name: str | Path) -> DataError:
@@ -247,7 +247,7 @@ def _how_to_fit(rows: int, columns: int, height: int, width: int) -> str:
     """What to do with an image of `rows` x `columns` pixels for a prior of `height` x `width`."""
     scale = min(rows / height, columns / width)
     kept = f"{round(scale * width)}x{round(scale * height)}"
-    resize = f"--resize takes its largest centred part, {kept}, to {width}x{height}"
+    resize = f"--resize takes its largest centered part, {kept}, to {width}x{height}"
     if rows < height or columns < width:
         return resize
     return (
@@ -257,7 +257,7 @@ def _how_to_fit(rows: int, columns: int, height: int, width: int) -> str:
 
 
 def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest centred part of the aspect ratio `height : width`, to the pixel, resized."""
+    """The largest centered part of the aspect ratio `height : width`, to the pixel, resized."""
     scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
     rows, columns = max(round(scale * height), 1), max(round(scale * width), 1)
     top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2

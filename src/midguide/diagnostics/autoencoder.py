@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from midguide.denoisers.base import Autoencoder
 from midguide.diagnostics.prior import RANGES, THRESHOLD, Finding, moved, show
+from midguide.priors.base import Autoencoder
 
 
 def check_autoencoder(autoencoder: Autoencoder, signals: Tensor) -> list[Finding]:

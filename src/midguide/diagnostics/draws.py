@@ -14,7 +14,6 @@ import math
 import torch
 from torch import Tensor
 
-from midguide.denoisers.network import NetworkDenoiser
 from midguide.diagnostics.prior import (
     RANDOM,
     THRESHOLD,
@@ -30,9 +29,10 @@ from midguide.diagnostics.prior import (
     tried,
 )
 from midguide.errors import ConfigError, NumericalError
+from midguide.inference.loop import sample
+from midguide.priors.network import NetworkDenoiser
 from midguide.problem import Problem
 from midguide.samplers.unconditional import Unconditional
-from midguide.sampling import sample
 
 DRAWS, STEPS = 8, 25
 MARGINS = {"prediction": THRESHOLD, "schedule": 0.2}  # over the declared reading, from which on another is named
@@ -65,8 +65,8 @@ def check_draws(denoiser: NetworkDenoiser, *, n: int = DRAWS, steps: int = STEPS
         ShapeError: its output does not have the declared shape.
 
     Example:
-        >>> from midguide.denoisers.gaussian import Gaussian
-        >>> from midguide.schedules import DiscreteVP
+        >>> from midguide.priors.gaussian import Gaussian
+        >>> from midguide.diffusion.schedules import DiscreteVP
         >>> exact = Gaussian(torch.zeros(64), torch.linspace(0.01, 1.0, 64).double().diag())
         >>> network = lambda x, index: exact(x.double(), int(index[0]) + 1).to(x)  # predicts x0
         >>> wrong = NetworkDenoiser(network, DiscreteVP.linear(), "eps", (64,), value_range=None)

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from midguide.denoisers.base import Denoiser
-from midguide.denoisers.latent import LatentPrior
-from midguide.denoisers.network import PREDICTIONS, NetworkDenoiser
+from midguide.diffusion.schedules import SCHEDULES, DiscreteVP, Schedule, Time, make_schedule
 from midguide.errors import DataError, ShapeError, UnsupportedProblem
-from midguide.schedules import SCHEDULES, DiscreteVP, Schedule, Time, make_schedule
+from midguide.priors.base import Denoiser
+from midguide.priors.latent import LatentPrior
+from midguide.priors.network import PREDICTIONS, NetworkDenoiser
 
 THRESHOLD = 0.03  # natural logarithm of the ratio of errors, averaged over noise levels and images
 SCHEDULE_THRESHOLD = 0.01  # the same for schedules that are better on average, and at no level worse by as much
@@ -114,7 +114,7 @@ def check_prior(
         DataError: all values are equal.
 
     Example:
-        >>> from midguide.denoisers.gaussian import Gaussian
+        >>> from midguide.priors.gaussian import Gaussian
         >>> exact, schedule = Gaussian(torch.zeros(8), 1.0), DiscreteVP.linear()
         >>> network = lambda x, index: exact(x, int(index[0]) + 1)  # predicts x0
         >>> wrong = NetworkDenoiser(network, schedule, "eps", (8,), value_range=None)
@@ -227,7 +227,7 @@ def _labels(denoiser: NetworkDenoiser) -> Iterator[tuple[str, Callable[[Time], f
 
 
 def _offset(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Finding | None:
-    """An index that is off by one, judged at the cleanest times, where neighbouring levels differ most.
+    """An index that is off by one, judged at the cleanest times, where neighboring levels differ most.
 
     A network that denoises too little there also gains from a label that is larger by one, but from a still larger one
     even more; only where the errors are least at exactly one is the index off.

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from midguide.denoisers.base import Denoiser
-from midguide.denoisers.gaussian import Gaussian
-from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import UnsupportedProblem
+from midguide.priors.base import Denoiser
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from midguide import autodiff
 from midguide.errors import ShapeError
-from midguide.optim import Adam
-from midguide.rng import Rng
+from midguide.maths import autodiff
+from midguide.maths.optim import Adam
+from midguide.maths.rng import Rng
 
 HIDDEN, FOLDS, STEPS, BATCH = 64, 4, 300, 256
 
@@ -57,8 +57,8 @@ def _train(x: Tensor, side: Tensor, rows: Tensor, rng: Rng) -> Tensor:
     weights = torch.zeros(len(rows), HIDDEN * (d + 2) + 1)
     weights[:, : HIDDEN * d] = rng.normal(torch.empty(1, HIDDEN * d)) / math.sqrt(d)
     weights[:, -HIDDEN - 1 : -1] = rng.normal(torch.empty(1, HIDDEN)) / math.sqrt(HIDDEN)
-    optimiser = Adam(rate=0.01)
-    state = optimiser.init(weights)
+    optimizer = Adam(rate=0.01)
+    state = optimizer.init(weights)
     for _ in range(STEPS):
         picked = (rng.uniform(torch.empty(1, BATCH))[0] * rows.shape[1]).long()
         batch = rows[:, picked]
@@ -69,7 +69,7 @@ def _train(x: Tensor, side: Tensor, rows: Tensor, rng: Rng) -> Tensor:
             return torch.nn.functional.softplus(-labels * logits).mean(1), logits
 
         _, gradient, _ = autodiff.value_and_grad(loss, weights)
-        optimiser.update_(state, weights, gradient)
+        optimizer.update_(state, weights, gradient)
     return weights
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from midguide.denoisers.gmm import GaussianMixture
 from midguide.errors import ConfigError, ShapeError
-from midguide.rng import Rng
+from midguide.maths.rng import Rng
+from midguide.priors.mixture import GaussianMixture
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, order: int = 1, slices: int = 100, seed: int = 0) -> float:

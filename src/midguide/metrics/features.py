@@ -81,7 +81,7 @@ def classifier_features(name: str = CLASSIFIER) -> Features:
     Raises:
         CheckpointError: the file is missing, damaged, or not the one of its card.
     """
-    shipped = Path(str(resources.files("midguide"))) / "features" / f"{name}.safetensors"
+    shipped = Path(str(resources.files("midguide"))) / "metrics" / "shipped" / f"{name}.safetensors"
     path = shipped if shipped.is_file() else Path(name)
     network, sha256 = load_feature_net(path)
     if path == shipped and json.loads(path.with_suffix(".json").read_text("utf-8"))["sha256"] != sha256:

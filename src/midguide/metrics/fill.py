@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ShapeError
-from midguide.linalg import conjugate_gradients
+from midguide.maths.linalg import conjugate_gradients
 
 # Relative residual. The condition number of the Laplacian is about 1e5 for half of a 256x256 image, so that the fill
 # is right to about 1e-7 of the contrast.
@@ -41,8 +41,8 @@ def mean_fill(y: Tensor, mask: Tensor) -> Tensor:
 def harmonic_fill(y: Tensor, mask: Tensor) -> Tensor:
     """Baseline: hidden pixels solve the Laplace equation, with the measured ones as Dirichlet data.
 
-    Every hidden pixel is the mean of its neighbours (up to four; at the border of the image those outside are left
-    out, which is the Neumann condition): the smoothest fill, the one of least `sum (u_p - u_q)^2` over neighbours.
+    Every hidden pixel is the mean of its neighbors (up to four; at the border of the image those outside are left
+    out, which is the Neumann condition): the smoothest fill, the one of least `sum (u_p - u_q)^2` over neighbors.
     Solved by conjugate gradients in float64, each image and channel on its own, to a relative residual of 1e-12.
 
     Args:
@@ -96,7 +96,7 @@ def _measured_mean(y: Tensor, mask: Tensor) -> Tensor:
 
 
 def _laplacian(u: Tensor) -> Tensor:
-    """`sum over neighbours q of (u_p - u_q)` at each pixel p of images (N, H, W): positive semi-definite."""
+    """`sum over neighbors q of (u_p - u_q)` at each pixel p of images (N, H, W): positive semi-definite."""
     down, right = u.diff(dim=1), u.diff(dim=2)
     result = torch.zeros_like(u)
     result[:, 1:] += down

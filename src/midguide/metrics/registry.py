@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from midguide.denoisers.gmm import GaussianMixture
+from midguide.domains.ecg.metrics import ECG_METRICS
 from midguide.errors import UnsupportedProblem
-from midguide.linalg import gaussian_w2
+from midguide.maths.linalg import gaussian_w2
 from midguide.metrics import distribution
 from midguide.metrics.base import Answer, Metric, Target, known
 from midguide.metrics.c2st import FOLDS, c2st
-from midguide.metrics.ecg import ECG_METRICS
 from midguide.metrics.pictures import IMAGE_METRICS
 from midguide.metrics.scores import crps, energy_score, truth_coverage
 from midguide.metrics.sets import SET_METRICS
+from midguide.priors.mixture import GaussianMixture
 
 __all__ = ["METRICS", "SET_METRICS", "Answer", "Metric", "Target"]
 

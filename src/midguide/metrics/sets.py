@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ShapeError
-from midguide.linalg import gaussian_w2
+from midguide.maths.linalg import gaussian_w2
 from midguide.metrics.features import CLASSIFIER, INCEPTION, Features, classifier_features, inception_features
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from midguide.errors import CheckpointError, reason
-from midguide.files import sha256_of
+from midguide.storage.files import sha256_of
 
 VARIABLE = "MIDGUIDE_WEIGHTS"
 

@@ -36,7 +36,7 @@ class ADMConfig:
         heads: heads of each attention layer, where `head_channels` is None.
         head_channels: channels of one head; the number of heads follows from the width.
         legacy_attention: heads are split before queries, keys and values (`use_new_attention_order` false).
-        scale_shift: the time embedding scales and shifts the second normalisation of a residual block, else is added.
+        scale_shift: the time embedding scales and shifts the second normalization of a residual block, else is added.
         residual_resampling: the grid changes inside residual blocks (`resblock_updown`), else by layers of their own.
         learned_resampling: those layers have a convolution (`conv_resample`).
         classes: number of classes that the network is conditioned on; 0 for none.
@@ -305,7 +305,7 @@ def sinusoids(t: Tensor, channels: int) -> Tensor:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Normalisation in groups, as everywhere in this network."""
+    """Normalization in groups, as everywhere in this network."""
     return nn.GroupNorm(GROUPS, channels)
 
 

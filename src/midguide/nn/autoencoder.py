@@ -1,6 +1,6 @@
 """A small convolutional autoencoder for images, with a Gaussian over each latent (Kingma and Welling 2014).
 
-The latents are continuous and not quantised: samplers differentiate through the decoder, and a quantiser has no
+The latents are continuous and not quantized: samplers differentiate through the decoder, and a quantizer has no
 derivative. Stem and head fold `patch x patch` pixels into channels, so that no layer works at the full size of the
 image, and a decoding costs about as much as a call of the network of a small pixel prior.
 """

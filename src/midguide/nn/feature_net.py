@@ -1,6 +1,6 @@
 """A small classifier of 64x64 images, whose last activations serve as features, and its file.
 
-Residual blocks with group normalisation, so that the features of an image do not depend on its batch.
+Residual blocks with group normalization, so that the features of an image do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import CheckpointError, reason
-from midguide.files import replacing, sha256_of
+from midguide.storage.files import replacing, sha256_of
 
 FORMAT = 1
 KEY = "midguide-features"

@@ -20,7 +20,7 @@ Size = int | tuple[int, int]
 
 
 class Conv(nn.Module):
-    """Convolution without bias, batch normalisation with stored moments, ReLU."""
+    """Convolution without bias, batch normalization with stored moments, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, size: Size, *, stride: int = 1, padding: Size = 0) -> None:
         super().__init__()

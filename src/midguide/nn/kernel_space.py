@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midguide.autodiff import frozen
 from midguide.errors import CheckpointError, ShapeError, reason
+from midguide.maths.autodiff import frozen
 
 GRID = 128
 """Pixels per entry of the code, along each side: 4 by the features, 32 by the U-Net."""
@@ -57,7 +57,7 @@ class Residual(nn.Module):
 
 
 class CodedUNet(nn.Module):
-    """A U-Net of five levels, without normalisation, whose coarsest features are joined by the code."""
+    """A U-Net of five levels, without normalization, whose coarsest features are joined by the code."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

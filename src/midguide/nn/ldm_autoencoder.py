@@ -218,11 +218,11 @@ class LDMAutoencoder(nn.Module):
             self.quantize = Codebook(config.codes, config.latent_channels)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latent of each image before quantisation, or the mean of its latents, (B, C, H, W) -> (B, c, h, w)."""
+        """The latent of each image before quantization, or the mean of its latents, (B, C, H, W) -> (B, c, h, w)."""
         return self.quant_conv(self.encoder(x))[:, : self.config.latent_channels]
 
     def decode(self, z: Tensor, *, quantize: bool = True) -> Tensor:
-        """The image of each latent, which is quantised first where there is a codebook and `quantize` is true."""
+        """The image of each latent, which is quantized first where there is a codebook and `quantize` is true."""
         return self.decoder(self.post_quant_conv(self.quantize(z) if self.config.codes and quantize else z))
 
 

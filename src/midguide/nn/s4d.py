@@ -25,7 +25,7 @@ FIRST_STEP, LAST_STEP = 1e-3, 1e-1
 """Range of the steps dt of a new layer: memories between about 20 and 2,000 samples."""
 
 DYNAMICS = ("log_decay", "frequency", "log_step")
-"""Weights that set poles: an error of a fraction of a per cent in them changes the phase a hundred samples later."""
+"""Weights that set poles: an error of a fraction of a percent in them changes the phase a hundred samples later."""
 
 
 class S4D(nn.Module):
@@ -49,7 +49,7 @@ class S4D(nn.Module):
         self.log_step = nn.Parameter(nn.init.uniform_(torch.empty(channels), first, last))
         self.log_decay = nn.Parameter(torch.full((channels, pairs), math.log(0.5)))
         self.frequency = nn.Parameter(math.pi * torch.arange(pairs).expand(channels, pairs).clone())
-        # Complex standard normal, real and imaginary part last: optimisers and files know real numbers best.
+        # Complex standard normal, real and imaginary part last: optimizers and files know real numbers best.
         self.output = nn.Parameter(nn.init.normal_(torch.empty(2, channels, pairs, 2), std=math.sqrt(0.5)))
         self.skip = nn.Parameter(nn.init.normal_(torch.empty(channels)))
 

@@ -5,7 +5,7 @@ work on ever shorter and wider signals and come back, with a skip connection aro
 tier; each block is a bidirectional S4D layer and a pointwise perceptron.
 
 Differences from the network of the MGPS paper's ECG experiments (by its tables and parameter count): the state matrix
-is diagonal (S4D) and not diagonal plus rank one; no weight normalisation; normalisations have an epsilon, and their
+is diagonal (S4D) and not diagonal plus rank one; no weight normalization; normalizations have an epsilon, and their
 shift is added last.
 
 References: Goel et al. 2022, "It's raw! Audio generation with state-space models"; Kong et al. 2021, "DiffWave", for
@@ -92,10 +92,10 @@ class ChannelNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
+        centered = x - x.mean(dim=1, keepdim=True)
+        variance = centered.square().mean(dim=1, keepdim=True)
         # The epsilon: zero padding is constant over the channels after a ReLU.
-        return centred * (self.scale * torch.rsqrt(variance + 1e-5)) + self.shift
+        return centered * (self.scale * torch.rsqrt(variance + 1e-5)) + self.shift
 
 
 class Block(nn.Module):
@@ -117,7 +117,7 @@ class Block(nn.Module):
 
 
 class Shrink(nn.Module):
-    """Neighbours in time become channels, which a pointwise layer mixes."""
+    """Neighbors in time become channels, which a pointwise layer mixes."""
 
     def __init__(self, inputs: int, outputs: int, factor: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Shrink(nn.Module):
 
 
 class Grow(nn.Module):
-    """The way back: a pointwise layer, whose channels become neighbours in time."""
+    """The way back: a pointwise layer, whose channels become neighbors in time."""
 
     def __init__(self, inputs: int, outputs: int, factor: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """A small U-Net for images: residual blocks, attention where the grid is coarse, an optional pixel-unshuffle stem.
 
 It knows nothing of diffusion: it maps an image and one number per image to an image. Building blocks follow Ho et al.
-(2020) and Dhariwal and Nichol (2021): group normalisation whose scale and shift come from the time embedding, SiLU,
-zero-initialised last layers. The stem folds `patch x patch` pixels into channels, so that the network works on a grid
+(2020) and Dhariwal and Nichol (2021): group normalization whose scale and shift come from the time embedding, SiLU,
+zero-initialized last layers. The stem folds `patch x patch` pixels into channels, so that the network works on a grid
 `patch` times coarser and a 64x64 image costs what a 16x16 one does.
 """
 
@@ -80,7 +80,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a skip connection; the time embedding scales and shifts the second normalisation."""
+    """Two 3x3 convolutions with a skip connection; the time embedding scales and shifts the second normalization."""
 
     def __init__(self, inputs: int, outputs: int, width: int, dropout: float) -> None:
         super().__init__()

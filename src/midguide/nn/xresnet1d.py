@@ -1,7 +1,7 @@
 """A residual network for signals, XResNet1d: the classifier of electrocardiograms of Strodthoff et al. and of MGPS.
 
-Three convolutions of width 5 and a maximum over neighbours, then stages of bottlenecks, all of the same width; where a
-stage is shorter than the one before, its shortcut takes means of two neighbours. The maximum and the mean over time
+Three convolutions of width 5 and a maximum over neighbors, then stages of bottlenecks, all of the same width; where a
+stage is shorter than the one before, its shortcut takes means of two neighbors. The maximum and the mean over time
 go into two fully connected layers.
 
 References: He et al. 2019, "Bag of tricks for image classification with convolutional neural networks"; Strodthoff,
@@ -114,7 +114,7 @@ class XResNet1d(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution without bias, and batch normalisation."""
+    """A convolution without bias, and batch normalization."""
     layer = nn.Conv1d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight)
     return nn.Sequential(layer, nn.BatchNorm1d(outputs))

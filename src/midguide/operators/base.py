@@ -11,14 +11,15 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from midguide import linalg
+from midguide.catalogue.base import Catalogue, Entry
 from midguide.errors import ConfigError, ShapeError
-from midguide.rng import Rng
+from midguide.maths import linalg
+from midguide.maths.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +110,10 @@ class LinearOperator(PseudoInvertibleOperator):
             ConvergenceWarning: as for `pinv`.
         """
 
-        def regularised(u: Tensor) -> Tensor:
+        def regularized(u: Tensor) -> Tensor:
             return self.gram(u) + weight * u
 
-        return x + self._solve(regularised, self.adjoint(y - self(x)), "proximal step")
+        return x + self._solve(regularized, self.adjoint(y - self(x)), "proximal step")
 
     def _solve(self, matrix: Callable[[Tensor], Tensor], b: Tensor, what: str) -> Tensor:
         return linalg.conjugate_gradients(
@@ -163,6 +164,28 @@ class SVDOperator(LinearOperator):
         """`1 / s`, and zero where s is zero up to rounding; each row has its own scale."""
         cut = values.amax(-1, keepdim=True) * torch.finfo(values.dtype).eps * 100
         return torch.where(values > cut, 1 / values.clamp_min(cut), 0.0)
+
+
+def _check_factory(thing: Any) -> None:
+    """Refuse what makes no operator."""
+    made = get_type_hints(thing).get("return") if callable(thing) and not isinstance(thing, type) else thing
+    if not (isinstance(made, type) and issubclass(made, Operator)):
+        raise ConfigError(
+            "it makes no operator",
+            hint="a function (event_shape, *, seed=0, ...) -> Operator, its settings keyword-only and with types",
+        )
+
+
+OPERATORS: Catalogue[Operator] = Catalogue("operator", "midguide.operators", context=("seed",), check=_check_factory)
+"""Factories `(event_shape, *, seed=0, **settings)` of operators by name; `needs` says what a signal must be.
+
+Lengths among the settings are those of an image with 256 pixels and scale with the image.
+"""
+
+
+def operator_class(entry: Entry[Operator]) -> type[Operator]:
+    """The class of the operators that a factory makes."""
+    return entry.thing if isinstance(entry.thing, type) else get_type_hints(entry.thing)["return"]
 
 
 def check_rows(operator: Operator, batch: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import image_size
+from midguide.operators.base import OPERATORS, image_size
 from midguide.operators.matrix import Matrix
 from midguide.operators.separable import Separable
 
@@ -48,6 +48,7 @@ def bicubic_downsampling(height: int, width: int, factor: int) -> Separable:
     )
 
 
+@OPERATORS.register("bicubic", summary="bicubic downsampling", needs="an image, its sides multiples of factor")
 def bicubic(event_shape: tuple[int, ...], *, seed: int = 0, factor: int = 4) -> Separable:
     """Bicubic downsampling; the factor is a ratio and does not scale with the image."""
     return bicubic_downsampling(*image_size(event_shape), factor)

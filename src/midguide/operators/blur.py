@@ -14,6 +14,7 @@ from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators.base import (
+    OPERATORS,
     LinearOperator,
     SVDOperator,
     check_rows,
@@ -177,6 +178,9 @@ def check_fits(kernel: tuple[int, ...], image: tuple[int, ...]) -> None:
         )
 
 
+@OPERATORS.register(
+    "gaussian-blur-circular", summary="Gaussian blur, wraps around", needs="an image not smaller than the kernel"
+)
 def gaussian_blur_circular(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
 ) -> CircularBlur:
@@ -185,6 +189,9 @@ def gaussian_blur_circular(
     return CircularBlur(torch.outer(kernel, kernel))
 
 
+@OPERATORS.register(
+    "motion-blur", summary="blur by camera shake, reflect padding", needs="an image not smaller than the kernel"
+)
 def motion_blur(
     event_shape: tuple[int, ...], *, seed: int = 0, size: float = 61.0, intensity: float = 0.5, count: int | None = None
 ) -> ReflectBlur:

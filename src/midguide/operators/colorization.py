@@ -1,4 +1,4 @@
-"""Colourisation: the instrument sees one grey value for each pixel."""
+"""Colorization: the instrument sees one gray value for each pixel."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from midguide import linalg
 from midguide.errors import ConfigError, ShapeError, unknown
-from midguide.operators.base import SVDOperator
+from midguide.maths import linalg
+from midguide.operators.base import OPERATORS, SVDOperator
 
 # Red, green and blue in the luma of ITU-R BT.601, which is also that of JPEG.
 LUMA = (0.299, 0.587, 0.114)
@@ -72,13 +72,14 @@ class Colorization(SVDOperator):
         return x.new_tensor(self.weights)
 
 
+@OPERATORS.register("colorization", summary="mean or luma of the channels", needs="an image with channels; luma: three")
 def colorization(event_shape: tuple[int, ...], *, seed: int = 0, weights: str = "mean") -> Colorization:
     """The `mean` of the channels, of which there may be any number, or the `luma` of red, green and blue."""
     if weights not in WEIGHTS:
         raise unknown("weights", weights, WEIGHTS)
     if len(event_shape) != 3:
         raise ShapeError(
-            f"colourisation takes images of shape (C, H, W), got {event_shape}", hint="add an axis of channels"
+            f"colorization takes images of shape (C, H, W), got {event_shape}", hint="add an axis of channels"
         )
     if weights == "mean":
         return Colorization((1 / event_shape[0],) * event_shape[0])

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError, unknown
-from midguide.operators.base import SVDOperator, image_size
+from midguide.maths.rng import Rng
+from midguide.operators.base import OPERATORS, SVDOperator, image_size
 from midguide.operators.matrix import Matrix
-from midguide.rng import Rng
 
 # Pixels of one channel. In float64, half of 64x64 takes 0.2 GB and ten seconds of a busy core; 128x128 would take 4 GB.
 LARGEST_DENSE = 64 * 64
@@ -205,6 +205,11 @@ KINDS: dict[str, Callable[[int, int, int], SVDOperator]] = {
 }
 
 
+@OPERATORS.register(
+    "compressed-sensing",
+    summary="random combinations of the pixels",
+    needs="an image; hadamard: a power of two of pixels; gaussian: up to 4,096",
+)
 def compressed_sensing(
     event_shape: tuple[int, ...], *, seed: int = 0, kind: str = "hartley", fraction: float = 0.5
 ) -> CompressedSensing:
@@ -215,7 +220,7 @@ def compressed_sensing(
         seed: seed of the matrix.
         kind: `hartley`, random rows of a Hartley transform (a real Fourier transform) with random signs, for any size;
             `hadamard`, the same of a Hadamard transform, for powers of two; or `gaussian`, a dense matrix of
-            orthonormalised Gaussian rows, for small images.
+            orthonormalized Gaussian rows, for small images.
         fraction: measured values for each pixel, in (0, 1].
 
     Raises:

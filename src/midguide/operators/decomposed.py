@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ShapeError
-from midguide.operators.base import LinearOperator, SVDOperator, image_size
+from midguide.operators.base import OPERATORS, LinearOperator, SVDOperator, image_size
 from midguide.operators.blur import motion_blur
 
 LARGEST = 64 * 64
@@ -120,6 +120,11 @@ class Decomposed(SVDOperator):
         return torch.where(self.singular_values(y) > 0, coefficients, 0.0)
 
 
+@OPERATORS.register(
+    "motion-blur-decomposed",
+    summary="the same, decomposed",
+    needs="an image not smaller than the kernel, of up to 4,096 pixels",
+)
 def motion_blur_decomposed(
     event_shape: tuple[int, ...], *, seed: int = 0, size: float = 61.0, intensity: float = 0.5, count: int | None = None
 ) -> Decomposed:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from midguide.errors import ConfigError
-from midguide.linalg import inner
+from midguide.maths.linalg import inner
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
-from midguide.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)

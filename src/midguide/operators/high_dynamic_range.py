@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from midguide.errors import ConfigError
-from midguide.operators.base import PseudoInvertibleOperator
+from midguide.operators.base import OPERATORS, PseudoInvertibleOperator
 
 
 @dataclass(frozen=True, eq=False)
 class HighDynamicRange(PseudoInvertibleOperator):
     """`y = clip(scale x, -1, 1)`, for events of any shape.
 
-    Made for values in [-1, 1] with mid-grey at zero: scale 2 saturates whatever lies beyond half the range. For values
+    Made for values in [-1, 1] with mid-gray at zero: scale 2 saturates whatever lies beyond half the range. For values
     in [0, 1] it would lift the image and clip its bright half only. The derivative is `scale` where nothing is clipped
     and zero elsewhere.
 
@@ -50,6 +50,9 @@ class HighDynamicRange(PseudoInvertibleOperator):
         return y / self.scale
 
 
+@OPERATORS.register(
+    "high-dynamic-range", summary="multiplied and clipped; values in the prior's range, else -1 to 1", needs="nothing"
+)
 def high_dynamic_range(event_shape: tuple[int, ...], *, seed: int = 0, scale: float = 2.0) -> HighDynamicRange:
     """Multiply and clip to [-1, 1]."""
     return HighDynamicRange(scale)

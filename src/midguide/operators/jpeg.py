@@ -1,11 +1,11 @@
 """JPEG: what compressing an image and opening it again makes of it.
 
-Standard: ITU-T T.81 (1992), baseline sequential coding (A.3: transform and quantisation; Annex K: tables), with the
-colours of JFIF (ITU-T T.871). Entropy coding loses nothing and is left out.
+Standard: ITU-T T.81 (1992), baseline sequential coding (A.3: transform and quantization; Annex K: tables), with the
+colors of JFIF (ITU-T T.871). Entropy coding loses nothing and is left out.
 
 Differences from an encoder and decoder such as libjpeg:
 - rounding has a gradient unless `rounding="exact"`;
-- numbers stay real: libjpeg also rounds colours, pixels and, within its transforms, intermediate results, which lets
+- numbers stay real: libjpeg also rounds colors, pixels and, within its transforms, intermediate results, which lets
   a coefficient near the middle between two steps go the other way. With exact rounding and the triangle filter, a
   portrait differs from libjpeg's by 0.3 (quality 2) to 1.2 of 255 levels on average;
 - decoded values outside [-1, 1] are kept, so that decoding again changes nothing; a decoder clips them, as
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError, unknown
-from midguide.operators.base import PseudoInvertibleOperator
+from midguide.operators.base import OPERATORS, PseudoInvertibleOperator
 from midguide.operators.colorization import LUMA
 
 BLOCK = 8
@@ -104,8 +104,8 @@ UPSAMPLING: dict[str, Callable[[Tensor, int], Tensor]] = {"replicate": _replicat
 class JPEG(PseudoInvertibleOperator):
     """The decoded image, shape (B, C, H, W) -> (B, C, H, W), of any size.
 
-    Three channels are RGB. Any other number are components of their own, each coded as luma: grey, or bands without
-    colours (T.81 allows up to 255).
+    Three channels are RGB. Any other number are components of their own, each coded as luma: gray, or bands without
+    colors (T.81 allows up to 255).
 
     Values in [-1, 1] go to [0, 255] and to `Y = 0.299 R + 0.587 G + 0.114 B`, `Cb`, `Cr`; chroma is averaged over 2x2
     pixels; 8x8 blocks, incomplete ones filled by repeating the edge, are transformed by the DCT, divided by a table,
@@ -167,9 +167,9 @@ class JPEG(PseudoInvertibleOperator):
         if x.ndim != 4:
             raise ShapeError(
                 f"a JPEG has events of shape (channels, H, W), got {tuple(x.shape[1:])}",
-                hint="three channels are RGB, others have no colour; values are in [-1, 1]",
+                hint="three channels are RGB, others have no color; values are in [-1, 1]",
             )
-        luma, chroma = self.quantisation().to(x)
+        luma, chroma = self.quantization().to(x)
         levels = 127.5 * (x + 1)
         if x.shape[1] != 3:
             return (self._code(levels - 128, luma) + 128) / 127.5 - 1
@@ -180,7 +180,7 @@ class JPEG(PseudoInvertibleOperator):
     def pinv(self, y: Tensor) -> Tensor:
         return y
 
-    def quantisation(self) -> Tensor:
+    def quantization(self) -> Tensor:
         """The tables of luma and chroma, by vertical and horizontal frequency: shape (2, 8, 8), float64."""
         return TABLES[self.tables](torch.tensor([LUMINANCE, CHROMINANCE], dtype=torch.float64), self.quality)
 
@@ -195,19 +195,24 @@ class JPEG(PseudoInvertibleOperator):
         return UPSAMPLING[self.upsampling](small, ratio)[..., :height, :width]
 
     def _code(self, planes: Tensor, table: Tensor) -> Tensor:
-        """Transform, quantise and undo both, shape (B, c, h, w) -> the same."""
+        """Transform, quantize and undo both, shape (B, c, h, w) -> the same."""
         height, width = planes.shape[-2:]
         dct = _dct().to(planes)
         blocks = _repeat_edge(planes, BLOCK, BLOCK).unflatten(-2, (-1, BLOCK)).unflatten(-1, (-1, BLOCK))
         coefficients = dct @ blocks.transpose(-3, -2) @ dct.mT
-        quantised = table * ROUNDING[self.rounding](coefficients / table)
-        decoded = (dct.mT @ quantised @ dct).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        quantized = table * ROUNDING[self.rounding](coefficients / table)
+        decoded = (dct.mT @ quantized @ dct).transpose(-3, -2).flatten(-2).flatten(-3, -2)
         return decoded[..., :height, :width]
 
 
 CHOICES = {"tables": TABLES, "subsampling": SUBSAMPLING, "rounding": ROUNDING, "upsampling": UPSAMPLING}
 
 
+@OPERATORS.register(
+    "jpeg",
+    summary="compressed and opened again; values in the prior's range, else -1 to 1",
+    needs="an image with channels",
+)
 def jpeg(
     event_shape: tuple[int, ...],
     *,

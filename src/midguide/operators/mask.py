@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from midguide.errors import ConfigError, DataError, ShapeError, unknown
-from midguide.operators.base import SVDOperator, check_rows, image_size, observation_streams, scaled
+from midguide.operators.base import OPERATORS, SVDOperator, check_rows, image_size, observation_streams, scaled
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -94,7 +94,7 @@ class Mask(SVDOperator):
 def box_mask(
     height: int, width: int, box_height: int, box_width: int, top: int | None = None, left: int | None = None
 ) -> Mask:
-    """Hide a box, centred by default.
+    """Hide a box, centered by default.
 
     Raises:
         ConfigError: the box is empty or leaves the image.
@@ -167,19 +167,20 @@ def mask_from_file(path: str | Path, height: int, width: int) -> Mask:
     """
     try:
         with Image.open(path) as image:
-            grey = np.asarray(image.convert("L"))
+            gray = np.asarray(image.convert("L"))
     except OSError as error:
         raise DataError(f"cannot read the mask {path}: {error}", hint="any image will do, white = measured") from error
-    if grey.shape != (height, width):
+    if gray.shape != (height, width):
         raise DataError(
-            f"the mask {path} is {grey.shape[0]}x{grey.shape[1]} (height x width), the images are {height}x{width}",
+            f"the mask {path} is {gray.shape[0]}x{gray.shape[1]} (height x width), the images are {height}x{width}",
             hint="resize the mask without interpolation",
         )
-    if not (grey > 127).any():
+    if not (gray > 127).any():
         raise DataError(f"the mask {path} hides every pixel", hint="white is measured")
-    return Mask(torch.from_numpy(grey > 127))
+    return Mask(torch.from_numpy(gray > 127))
 
 
+@OPERATORS.register("box-inpainting", summary="a box is hidden", needs="an image that holds the box")
 def box_inpainting(
     event_shape: tuple[int, ...],
     *,
@@ -188,7 +189,7 @@ def box_inpainting(
     top: float | None = None,
     left: float | None = None,
 ) -> Mask:
-    """Hide a box; its side and offsets are those of a 256x256 image and scale with the image, centred by default."""
+    """Hide a box; its side and offsets are those of a 256x256 image and scale with the image, centered by default."""
     height, width = image_size(event_shape)
     return box_mask(
         height,
@@ -200,11 +201,15 @@ def box_inpainting(
     )
 
 
+@OPERATORS.register(
+    "half-mask", summary="one half of the image is hidden", needs="an image of at least two rows or columns"
+)
 def half_inpainting(event_shape: tuple[int, ...], *, seed: int = 0, side: str = "right") -> Mask:
     """Hide one half of the image: left, right, top or bottom."""
     return half_mask(*image_size(event_shape), side)
 
 
+@OPERATORS.register("random-inpainting", summary="a random fraction of pixels is measured", needs="nothing")
 def random_inpainting(
     event_shape: tuple[int, ...], *, seed: int = 0, keep: float = 0.3, count: int | None = None
 ) -> Mask:
@@ -212,6 +217,9 @@ def random_inpainting(
     return random_mask(event_shape[1:] or event_shape, keep, seed, count)
 
 
+@OPERATORS.register(
+    "mask-file", summary="an image file says what is measured (white)", needs="an image of the size of the file at path"
+)
 def file_inpainting(event_shape: tuple[int, ...], *, seed: int = 0, path: str) -> Mask:
     """Measure where the image file at `path` is white."""
     return mask_from_file(path, *image_size(event_shape))

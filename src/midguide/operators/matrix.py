@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import SVDOperator, check_rows
+from midguide.operators.base import OPERATORS, SVDOperator, check_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +215,7 @@ class Matrix(SVDOperator):
             raise ShapeError(f"measurements have shape ({self.matrix.shape[-2]},), got {tuple(y.shape[1:])}")
 
 
+@OPERATORS.register("identity", summary="everything is measured: denoising", needs="nothing")
 def identity(event_shape: tuple[int, ...], *, seed: int = 0) -> Identity:
     """The identity, from the registry's arguments."""
     return Identity()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
-from midguide.rng import Rng
+from midguide.maths.rng import Rng
 
 INSTANTS = 1000
 """Points of a path; a kernel of 61 pixels sees steps of less than 0.06 pixels."""

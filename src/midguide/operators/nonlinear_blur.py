@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import ConfigError, ShapeError
+from midguide.maths.rng import Rng
 from midguide.nn.kernel_space import load_kernel_space
-from midguide.operators.base import Operator, check_rows, image_size, observation_streams, scaled
+from midguide.operators.base import OPERATORS, Operator, check_rows, image_size, observation_streams, scaled
 from midguide.operators.blur import ReflectBlur
 from midguide.operators.motion_kernel import motion_kernel
-from midguide.rng import Rng
 
 CODE_CHANNELS = 512
 KERNELS = 8
@@ -142,6 +142,11 @@ def light_to_srgb(light: Tensor) -> Tensor:
     return torch.where(light > 0.04045 / 12.92, curved, 12.92 * light)
 
 
+@OPERATORS.register(
+    "nonlinear-blur",
+    summary="blur in kernel space, or by a shaking camera in linear light; values in the prior's range, else -1 to 1",
+    needs="an image with channels; weights: three, sides multiples of 128",
+)
 def nonlinear_blur(
     event_shape: tuple[int, ...],
     *,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
-from midguide.operators.base import Operator, image_size
+from midguide.operators.base import OPERATORS, Operator, image_size
 
 MOST = 64.0
 """Oversampling at which 256 pixels become 4,352."""
@@ -56,6 +56,11 @@ class PhaseRetrieval(Operator):
         return torch.fft.fftshift(transform, dim=(-2, -1)).abs()
 
 
+@OPERATORS.register(
+    "phase-retrieval",
+    summary="modulus of the Fourier transform of the padded image; values in the prior's range, else -1 to 1",
+    needs="an image",
+)
 def phase_retrieval(event_shape: tuple[int, ...], *, seed: int = 0, oversampling: float = 2.0) -> PhaseRetrieval:
     """Modulus of the Fourier transform; each side of the image is padded by `oversampling / 8` of its length.
 

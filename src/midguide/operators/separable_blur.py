@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import image_size
+from midguide.operators.base import OPERATORS, image_size
 from midguide.operators.blur import ReflectBlur, check_fits, scaled_gaussian
 from midguide.operators.matrix import Matrix
 from midguide.operators.separable import Separable
@@ -58,6 +58,9 @@ class SeparableBlur(Separable):
         )
 
 
+@OPERATORS.register(
+    "gaussian-blur", summary="Gaussian blur, reflect padding", needs="an image not smaller than the kernel"
+)
 def gaussian_blur(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
 ) -> SeparableBlur:
@@ -70,6 +73,11 @@ def gaussian_blur(
     return SeparableBlur.reflected(kernel, kernel, *image_size(event_shape))
 
 
+@OPERATORS.register(
+    "gaussian-blur-separable",
+    summary="Gaussian blur, zero padding, small singular values cut",
+    needs="an image not smaller than the kernel",
+)
 def gaussian_blur_separable(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0, cut: float = 0.03
 ) -> SeparableBlur:

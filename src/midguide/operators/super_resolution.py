@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from midguide import linalg
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators.base import SVDOperator
+from midguide.maths import linalg
+from midguide.operators.base import OPERATORS, SVDOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,9 @@ class BlockMean(SVDOperator):
         return x
 
 
+@OPERATORS.register(
+    "super-resolution", summary="means of square blocks", needs="an image, its sides multiples of factor"
+)
 def super_resolution(event_shape: tuple[int, ...], *, seed: int = 0, factor: int = 4) -> BlockMean:
     """The mean of each `factor` x `factor` block; the factor is a ratio and does not scale with the image."""
     return BlockMean(factor)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ShapeError
-from midguide.samples import Samples
+from midguide.inference.samples import Samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +42,12 @@ def panel(
 ) -> Figure:
     """Truth (where known), measurement, posterior mean, standard-deviation map, and up to eight samples.
 
-    Images with one channel are grey, with three colour; of any other number the mean over channels is shown.
+    Images with one channel are gray, with three color; of any other number the mean over channels is shown.
 
     Args:
         samples: the result of `sample`, of images: events of shape (C, H, W).
         observation: which observation.
-        measured: which entries of the observation were measured, broadcastable to it; the others are drawn light grey.
+        measured: which entries of the observation were measured, broadcastable to it; the others are drawn light gray.
         measurement: what to show as the measurement, shape (C, H, W); by default the observation, if it is an image.
         value_range: values shown black and white.
         captions: small text beside the titles of the `truth`, the `measurement`, the `mean` and the `std`.
@@ -55,7 +55,7 @@ def panel(
         footer: small text below everything.
 
     Returns:
-        A figure, `panel(...).savefig(path)`; its axes are in reading order, and the last is the colour bar.
+        A figure, `panel(...).savefig(path)`; its axes are in reading order, and the last is the color bar.
 
     Raises:
         ShapeError: the samples are no images.
@@ -92,7 +92,7 @@ def panel(
         caption = sample_captions[i] if i < len(sample_captions) else ""
         sample_axes = canvas.tile(1 + i // columns, i % columns, f"sample {i + 1}", caption)
         sample_axes.imshow(pixels(draw, value_range), cmap="gray", vmin=0.0, vmax=1.0)
-    canvas.colour_bar(axes, axes.imshow(std, cmap="magma", vmin=0.0, vmax=float(std.max()) or 1.0))
+    canvas.color_bar(axes, axes.imshow(std, cmap="magma", vmin=0.0, vmax=float(std.max()) or 1.0))
     canvas.footer(footer)
     return canvas.figure
 
@@ -123,12 +123,12 @@ class _Canvas:
         self._text(left + _TILE, height, caption, size=8.5, color=_SOFT, ha="right")
         return axes
 
-    def colour_bar(self, axes: Axes, image: ScalarMappable) -> None:
-        """A colour bar to the right of a tile, exactly as high."""
+    def color_bar(self, axes: Axes, image: ScalarMappable) -> None:
+        """A color bar to the right of a tile, exactly as high."""
         box = axes.get_position()
         bar = self._axes(box.x1 * self.width + 0.09, box.y0 * self.height, 0.1, self.tile_height)
-        colour_bar = self.figure.colorbar(image, cax=bar)
-        colour_bar.outline.set_visible(False)
+        color_bar = self.figure.colorbar(image, cax=bar)
+        color_bar.outline.set_visible(False)
         bar.tick_params(labelsize=8, length=2.5, width=0.6, color=_SOFT, labelcolor=_SOFT, pad=2)
         bar.locator_params(axis="y", nbins=5)
 
@@ -145,7 +145,7 @@ class _Canvas:
 
 
 def pixels(image: Tensor, value_range: tuple[float, float], measured: Tensor | None = None) -> np.ndarray:
-    """An image (C, H, W) as matplotlib wants it, in [0, 1]: (H, W) or (H, W, 3); what was not measured light grey."""
+    """An image (C, H, W) as matplotlib wants it, in [0, 1]: (H, W) or (H, W, 3); what was not measured light gray."""
     low, high = value_range
     values = ((image.detach().float().cpu() - low) / (high - low)).clamp(0.0, 1.0)
     if measured is not None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from midguide.denoisers.base import Autoencoder
+from midguide.catalogue.base import Catalogue
+from midguide.diffusion.schedules import Time
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
+from midguide.priors.base import Autoencoder
 from midguide.problem import Problem
-from midguide.rng import Rng
-from midguide.schedules import Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,24 @@ class Sampler(Protocol):
     def finish(self, problem: Problem, state: Any, t: Time) -> Tensor:
         """The samples, shape (B, *event), from the state at the last time `t`."""
         ...
+
+
+def _check_sampler(thing: object) -> None:
+    """Refuse what lacks a part of a sampler."""
+    parts = ("needs", "steps", "times", "calls", "init", "step", "finish")
+    lacking = [part for part in parts if not hasattr(thing, part)]
+    if lacking or not (isinstance(thing, type) and dataclasses.is_dataclass(thing)):
+        raise ConfigError(
+            f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
+            hint="a sampler is a frozen dataclass with needs, steps, times, calls, init, step and finish",
+        )
+
+
+SAMPLERS: Catalogue[Sampler] = Catalogue("sampler", "midguide.samplers", check=_check_sampler)
+"""Samplers by name."""
+
+make_sampler = SAMPLERS.make
+"""`make_sampler("mgps:ffhq", {"steps": 50})`: the sampler that a name and its preset mean; see `Catalogue.make`."""
 
 
 def initial_noise(problem: Problem, t: Time, rng: Rng) -> Tensor:
@@ -184,15 +204,19 @@ def lacking(needs: Needs, operator: type[Operator], likelihood: type[Likelihood]
     return None if issubclass(likelihood, needs.likelihood) else REQUIRED[needs.likelihood]
 
 
-def check_needs(sampler: Sampler, problem: Problem, others: dict[str, type[Sampler]]) -> None:
-    """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers of `others` that can."""
+def check_needs(sampler: Sampler, problem: Problem) -> None:
+    """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers that can.
+
+    Raises:
+        UnsupportedProblem: If operator, noise or prior are not of a kind that the sampler is made for.
+    """
     problem = problem.to_latent()
     missing = _missing(sampler.needs, problem)
     if missing is None:
         return
-    able = sorted(name for name, other in others.items() if _missing(other().needs, problem) is None)
+    able = [name for name, entry in SAMPLERS.items() if _missing(entry.thing().needs, problem) is None]
     raise UnsupportedProblem(
-        f"{type(sampler).__name__} needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
+        f"`{SAMPLERS.name_of(sampler)}` needs {missing}", hint=f"samplers that accept it: {', '.join(able)}"
     )
 
 

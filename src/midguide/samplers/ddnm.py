@@ -19,14 +19,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from midguide import kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
-from midguide.linalg import weighted_sum
+from midguide.maths.linalg import weighted_sum
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, SVDOperator
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Calls,
     Needs,
     NoisyState,
@@ -37,7 +39,6 @@ from midguide.samplers.base import (
     schedule_times,
     start_from_noise,
 )
-from midguide.schedules import Time, check_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,7 @@ def _step(sampler: DDNM | DDNMPlus, problem: Problem, state: NoisyState, t: Time
     return Step(NoisyState(x_s), {})
 
 
+@SAMPLERS.register("ddnm")
 @dataclass(frozen=True, kw_only=True)
 class DDNM:
     """The range of A from the measurement, its null space from the prior; for noiseless measurements.
@@ -143,6 +145,7 @@ class DDNM:
         return weighted_sum((level_s.alpha, x0), (fresh, rng.normal(x_t)), (kept, eps))
 
 
+@SAMPLERS.register("ddnm-plus")
 @dataclass(frozen=True, kw_only=True)
 class DDNMPlus:
     """DDNM for noisy measurements: each singular direction is corrected as far as the noise level allows.

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import torch
 
-from midguide import kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import Time, check_steps
 from midguide.likelihoods import GaussianLikelihood
+from midguide.maths.rng import Rng
 from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Calls,
     Needs,
     NoisyState,
@@ -28,9 +30,9 @@ from midguide.samplers.base import (
     finish_denoised,
     schedule_times,
 )
-from midguide.schedules import Time, check_steps
 
 
+@SAMPLERS.register("ddrm")
 @dataclass(frozen=True, kw_only=True)
 class DDRM:
     """A diffusion of its own for each singular direction, conditioned on the measured coefficient.

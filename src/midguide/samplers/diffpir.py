@@ -17,14 +17,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from midguide import autodiff, kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
-from midguide.linalg import inner
+from midguide.maths import autodiff
+from midguide.maths.linalg import inner
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Calls,
     Needs,
     NoisyState,
@@ -35,9 +38,9 @@ from midguide.samplers.base import (
     schedule_times,
     start_from_noise,
 )
-from midguide.schedules import Time, check_steps
 
 
+@SAMPLERS.register("diffpir")
 @dataclass(frozen=True, kw_only=True)
 class DiffPIR:
     """Denoise, solve for the data near the denoised image, go back to the next noise level.

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from midguide import autodiff, kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
-from midguide.linalg import inner, per_row
+from midguide.maths import autodiff
+from midguide.maths.linalg import inner, per_row
+from midguide.maths.rng import Rng
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Needs,
     NoisyState,
     Step,
@@ -30,9 +33,9 @@ from midguide.samplers.base import (
     schedule_times,
     start_from_noise,
 )
-from midguide.schedules import CLEAN, Time, check_steps
 
 
+@SAMPLERS.register("dps")
 @dataclass(frozen=True, kw_only=True)
 class DPS:
     """Ancestral sampling with a gradient step on the data misfit of the denoised state.

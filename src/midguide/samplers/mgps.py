@@ -10,7 +10,7 @@ One step from `t` to `s` picks a midpoint `l <= s`, fits a Gaussian `N(mu, diag(
     E_z[-log p(y | D(mu + exp(rho) z, l))] + KL(N(mu, diag(exp(2 rho))) || N(m_{l|t}(x_t), v_{l|t} I)).
 
 Differences from the paper:
-- one network forward per step besides the gradient steps: `D(x_t, t)`. The prediction that initialises the next fit
+- one network forward per step besides the gradient steps: `D(x_t, t)`. The prediction that initializes the next fit
   (Eq. 3.9) is the one of the last gradient step, `D(mu + exp(rho) z, l)`; the paper spends one more forward on
   `D(x_l, l)` (`recompute=True`). What that costs on the exact problems is in `docs/results/exactness.md`;
 - at the cleanest level the likelihood of `x_l` itself is used, without the network, as the authors' code does;
@@ -29,14 +29,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from midguide import autodiff, kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.rules import StepRule
+from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
-from midguide.optim import Adam, Optimiser
+from midguide.maths import autodiff
+from midguide.maths.optim import Adam, Optimizer
+from midguide.maths.rng import Rng
 from midguide.problem import Problem
-from midguide.rng import Rng
-from midguide.rules import StepRule
-from midguide.samplers.base import Calls, Needs, Step, finish_denoised, initial_noise, schedule_times
-from midguide.schedules import CLEAN, Time, check_steps
+from midguide.samplers.base import SAMPLERS, Calls, Needs, Step, finish_denoised, initial_noise, schedule_times
 
 
 class MGPSState(NamedTuple):
@@ -47,6 +48,7 @@ class MGPSState(NamedTuple):
     position: int
 
 
+@SAMPLERS.register("mgps")
 @dataclass(frozen=True, kw_only=True)
 class MGPS:
     """Midpoint-guided posterior sampling.
@@ -61,7 +63,7 @@ class MGPS:
         late_from: see `late_midpoint`.
         warm_start: use the warm start while `t` is at or above this fraction of the noisiest time; None for never.
         gradient_steps: gradient steps of each fit by position in the list of steps (M of the paper).
-        optimiser: update rule for mean and log standard deviation, started afresh at each step.
+        optimizer: update rule for mean and log standard deviation, started afresh at each step.
         recompute: spend the paper's extra forward per step on `D(x_l, l)` instead of reusing a prediction.
     """
 
@@ -75,7 +77,7 @@ class MGPS:
     gradient_steps: StepRule = field(
         default_factory=lambda: StepRule(default=2, cleanest=(20, 2), noisiest=(5, 20), every=(10, 20))
     )
-    optimiser: Optimiser = field(default_factory=lambda: Adam(rate=0.03))
+    optimizer: Optimizer = field(default_factory=lambda: Adam(rate=0.03))
     recompute: bool = False
 
     def __post_init__(self) -> None:
@@ -192,15 +194,15 @@ class MGPS:
         mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
         std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
         minus_one = mu.new_full((), -1)
-        mu_state, rho_state = self.optimiser.init(mu), self.optimiser.init(rho)
+        mu_state, rho_state = self.optimizer.init(mu), self.optimizer.init(rho)
         prediction = mu
         for _ in range(count):
             noise = rng.normal(mu).mul_(std)
             uphill, prediction = score(mu + noise)
             by_rho = torch.addcmul(minus_one, std, std, value=precision).addcmul_(noise, uphill, value=-1)
             by_mu = (mu - prior.mean).mul_(precision).sub_(uphill)
-            self.optimiser.update_(mu_state, mu, by_mu)
-            self.optimiser.update_(rho_state, rho, by_rho)
+            self.optimizer.update_(mu_state, mu, by_mu)
+            self.optimizer.update_(rho_state, rho, by_rho)
             torch.exp(rho, out=std)
         return torch.addcmul(mu, std, rng.normal(mu)), prediction
 

@@ -18,13 +18,16 @@ from dataclasses import dataclass
 
 import torch
 
-from midguide import autodiff, kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import CLEAN, Level, Time, check_steps
 from midguide.errors import UnsupportedProblem, unknown
 from midguide.likelihoods import GaussianLikelihood
+from midguide.maths import autodiff
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, PseudoInvertibleOperator
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Needs,
     NoisyState,
     Step,
@@ -34,7 +37,6 @@ from midguide.samplers.base import (
     schedule_times,
     start_from_noise,
 )
-from midguide.schedules import CLEAN, Level, Time, check_steps
 
 WEIGHTS = {
     "stable": lambda t, s: t.alpha * s.alpha,
@@ -42,6 +44,7 @@ WEIGHTS = {
 }
 
 
+@SAMPLERS.register("pgdm")
 @dataclass(frozen=True, kw_only=True)
 class PGDM:
     """Ancestral sampling guided by a Gaussian approximation of `p(y | x_t)`.

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from midguide import autodiff, kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
+from midguide.maths import autodiff
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Needs,
     NoisyState,
     Step,
@@ -33,9 +36,9 @@ from midguide.samplers.base import (
     signal_linear,
     start_from_noise,
 )
-from midguide.schedules import CLEAN, Time, check_steps
 
 
+@SAMPLERS.register("psld")
 @dataclass(frozen=True, kw_only=True)
 class PSLD:
     """Ancestral sampling of latents, guided by the data misfit and by the gap to a latent that agrees with the data.

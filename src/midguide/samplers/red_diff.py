@@ -1,15 +1,15 @@
-"""Regularisation by denoising diffusion (RED-diff).
+"""Regularization by denoising diffusion (RED-diff).
 
 Paper: Mardani, Song, Kautz, Vahdat 2024, "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
 ICLR, https://arxiv.org/abs/2305.04391. Implemented: Algorithm 1 with the authors' weighting by the inverse signal-to-
 noise ratio, descending times and Adam.
 
 Differences from the paper:
-- the data term and the regulariser are means over their own numbers of entries, as in the authors' code, so that their
+- the data term and the regularizer are means over their own numbers of entries, as in the authors' code, so that their
   balance depends on how much is measured;
 - one fresh noise per sample and step.
 
-It is a point estimate: its samples differ by their optimisation noise only, which says nothing about the posterior.
+It is a point estimate: its samples differ by their optimization noise only, which says nothing about the posterior.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from midguide import autodiff
+from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
-from midguide.linalg import inner, weighted_sum
+from midguide.maths import autodiff
+from midguide.maths.linalg import inner, weighted_sum
+from midguide.maths.optim import Adam, AdamState
+from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
-from midguide.optim import Adam, AdamState
 from midguide.problem import Problem
-from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, Step, schedule_times
-from midguide.schedules import Time, check_steps
+from midguide.samplers.base import SAMPLERS, Calls, Needs, Step, schedule_times
 
 
-class REDDiffState(NamedTuple):
+class RedDiffState(NamedTuple):
     """The estimate `mu`, shape (B, *event), and Adam's moments and count."""
 
     mu: Tensor
@@ -41,9 +41,10 @@ class REDDiffState(NamedTuple):
     count: int
 
 
+@SAMPLERS.register("red-diff")
 @dataclass(frozen=True, kw_only=True)
-class REDDiff:
-    """Gradient descent on the data misfit and a regulariser whose gradient is the denoiser's residual.
+class RedDiff:
+    """Gradient descent on the data misfit and a regularizer whose gradient is the denoiser's residual.
 
     One step: `x_t = alpha_t mu + sigma_t z`, then Adam on
     `mean (y - A mu)^2 / 2 + weight (sigma_t / alpha_t) mean(stopgrad(eps(x_t, t) - z) mu)`.
@@ -53,8 +54,8 @@ class REDDiff:
     Cost: `steps - 1` forwards, no vjp.
 
     Args:
-        steps: noise levels visited, one optimiser step between two of them.
-        weight: weight of the regulariser (lambda of the paper).
+        steps: noise levels visited, one optimizer step between two of them.
+        weight: weight of the regularizer (lambda of the paper).
         rate: learning rate of Adam, whose decays are 0.9 and 0.99.
     """
 
@@ -80,13 +81,13 @@ class REDDiff:
     def calls(self, problem: Problem) -> Calls:
         return Calls(forwards=self.steps - 1, vjps=0)
 
-    def init(self, problem: Problem, rng: Rng) -> REDDiffState:
+    def init(self, problem: Problem, rng: Rng) -> RedDiffState:
         operator, y = problem.likelihood.operator, problem.likelihood.y
         linear = isinstance(operator, LinearOperator)
         mu = operator.pinv(y) if linear else rng.normal(problem.zeros())
-        return REDDiffState(mu, torch.zeros_like(mu), torch.zeros_like(mu), 0)
+        return RedDiffState(mu, torch.zeros_like(mu), torch.zeros_like(mu), 0)
 
-    def step(self, problem: Problem, state: REDDiffState, t: Time, s: Time, rng: Rng) -> Step:
+    def step(self, problem: Problem, state: RedDiffState, t: Time, s: Time, rng: Rng) -> Step:
         level, mu = problem.schedule.level(t), state.mu
         x_t = weighted_sum((level.alpha, mu), (level.sigma, rng.normal(mu)))
         x0_hat = problem.denoiser(x_t, t)
@@ -101,7 +102,7 @@ class REDDiff:
         mu = mu.clone()
         adam = AdamState(torch.tensor(float(state.count), device=mu.device), state.first.clone(), state.second.clone())
         self._adam.update_(adam, mu, gradient)
-        return Step(REDDiffState(mu, adam.first, adam.second, state.count + 1), {"misfit": value})
+        return Step(RedDiffState(mu, adam.first, adam.second, state.count + 1), {"misfit": value})
 
-    def finish(self, problem: Problem, state: REDDiffState, t: Time) -> Tensor:
+    def finish(self, problem: Problem, state: RedDiffState, t: Time) -> Tensor:
         return state.mu

@@ -6,10 +6,10 @@ and, from the authors' code, the guided steps of the noisiest third and where da
 in the middle third, over latents in the cleanest.
 
 Differences from the paper:
-- at most 200 iterations of each optimisation instead of 500 (latents) and 2000 (pixels);
+- at most 200 iterations of each optimization instead of 500 (latents) and 2000 (pixels);
 - each sample stops on its own once its mean squared misfit is below `sigma_y^2`, where the authors' code has 1e-6 of
   the whole batch's; the guidance takes the norm of each sample's own residual;
-- no optimisation after the last step: the result is `D(z_t, t)` at the cleanest time visited.
+- no optimization after the last step: the result is `D(z_t, t)` at the cleanest time visited.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from midguide import autodiff, kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
 from midguide.likelihoods import Likelihood
-from midguide.linalg import per_row
-from midguide.optim import Adam
+from midguide.maths import autodiff
+from midguide.maths.linalg import per_row
+from midguide.maths.optim import Adam
+from midguide.maths.rng import Rng
 from midguide.problem import Problem
-from midguide.rng import Rng
 from midguide.samplers.base import (
+    SAMPLERS,
     Calls,
     Needs,
     Step,
@@ -37,7 +40,6 @@ from midguide.samplers.base import (
     initial_noise,
     schedule_times,
 )
-from midguide.schedules import CLEAN, Time, check_steps
 
 WEIGHT_DECAY = 0.01
 """Of AdamW, by default in torch and hence in the authors' code: each iteration shrinks by this times its rate."""
@@ -50,26 +52,27 @@ class ReSampleState(NamedTuple):
     position: int
 
 
+@SAMPLERS.register("resample")
 @dataclass(frozen=True, kw_only=True)
 class ReSample:
     """Ancestral sampling of latents, every now and then with a prediction that was made to agree with the data.
 
     With `z0 = D(z_t, t)`, in the noisiest third:
     `z_s ~ q(z_s | z_0 = z0, z_t) - guidance alpha_t^2 grad_{z_t} ||y - A(Dec(z0))||`.
-    Later without guidance, but every `every`-th draw z' is replaced. The data misfit is minimised from z0, over signals
+    Later without guidance, but every `every`-th draw z' is replaced. The data misfit is minimized from z0, over signals
     from `Dec(z0)`, and encoded, or over latents, and the result `z0'` is noised again near z':
     `z_s ~ N((v alpha_s z0' + sigma_s^2 z') / (v + sigma_s^2), v sigma_s^2 / (v + sigma_s^2) I)`, with v the variance of
     `q(z_s | z_0, z_t)` times `spread`.
 
     Cost: `steps` forwards, one vjp in each step of the noisiest third; in these a decoding and its vjp; up to
-    `iterations` decodings and vjps at each optimisation over latents.
+    `iterations` decodings and vjps at each optimization over latents.
 
     Args:
         steps: noise levels visited.
         guidance: step size in the noisiest third.
         every: steps from one enforcement of the data to the next.
         spread: how little the resampling keeps to z' (gamma of the paper); positive.
-        iterations: most iterations of one optimisation.
+        iterations: most iterations of one optimization.
         signal_rate: learning rate of AdamW over signals.
         latent_rate: over latents.
     """
@@ -141,8 +144,8 @@ class ReSample:
 
 def _descend(likelihood: Likelihood, x: Tensor, rate: float, iterations: int) -> Tensor:
     """AdamW on the misfit of each row from x, until its mean squared residual is that of the noise."""
-    optimiser = Adam(rate=rate)
-    moments = optimiser.init(x)
+    optimizer = Adam(rate=rate)
+    moments = optimizer.init(x)
 
     def energy(x: Tensor) -> tuple[Tensor, Tensor]:
         value = likelihood.chi_square(x)
@@ -154,6 +157,6 @@ def _descend(likelihood: Likelihood, x: Tensor, rate: float, iterations: int) ->
         if not bool(running.any()):
             break
         moved = (1 - rate * WEIGHT_DECAY) * x
-        optimiser.update_(moments, moved, gradient)
+        optimizer.update_(moments, moved, gradient)
         x = torch.where(per_row(running, x), moved, x)
     return x

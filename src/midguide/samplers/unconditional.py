@@ -11,14 +11,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from midguide import kernels
+from midguide.diffusion import kernels
+from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
+from midguide.maths.rng import Rng
 from midguide.problem import Problem
-from midguide.rng import Rng
-from midguide.samplers.base import Calls, Needs, NoisyState, Step, finish_denoised, schedule_times, start_from_noise
-from midguide.schedules import Time, check_steps
+from midguide.samplers.base import (
+    SAMPLERS,
+    Calls,
+    Needs,
+    NoisyState,
+    Step,
+    finish_denoised,
+    schedule_times,
+    start_from_noise,
+)
 
 
+@SAMPLERS.register("unconditional")
 @dataclass(frozen=True, kw_only=True)
 class Unconditional:
     """Ancestral (`eta` = 1, DDPM) or deterministic (`eta` = 0, DDIM) sampling; the observation is ignored.

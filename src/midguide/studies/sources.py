@@ -12,21 +12,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from midguide.denoisers.gaussian import Gaussian
-from midguide.denoisers.gmm import GaussianMixture
-from midguide.diagnostics.laws import Law, mgps_law, posterior_law, unconditional_law
+from midguide.domains.ecg.guesses import RepeatedBeats, ZeroFill, ridge
+from midguide.domains.ecg.trained import TrainedDiff
 from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.exact.laws import Law, mgps_law, posterior_law, unconditional_law
+from midguide.inference.loop import sample
+from midguide.inference.samples import Cost, Samples
+from midguide.maths.rng import stream_seed
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
-from midguide.rng import stream_seed
 from midguide.samplers.base import Sampler, check_needs
 from midguide.samplers.mgps import MGPS
-from midguide.samplers.registry import SAMPLERS
 from midguide.samplers.unconditional import Unconditional
-from midguide.samples import Cost, Samples
-from midguide.sampling import sample
-from midguide.studies.guesses import RepeatedBeats, ZeroFill, ridge
-from midguide.studies.problems import ProblemKind, exact_prior
-from midguide.studies.trained import TrainedDiff
+from midguide.studies.kinds.registry import ProblemKind, exact_prior
 
 LAW = ("law_mean", "law_covariance")
 """Names of the tensors that hold the moments of a known law in `Samples.tensors`."""
@@ -59,7 +58,7 @@ class Sampled:
     sampler: Sampler
 
     def check(self, problem: Problem) -> None:
-        check_needs(self.sampler, problem, SAMPLERS)
+        check_needs(self.sampler, problem)
         self.sampler.times(problem)  # which refuses more steps than the schedule has levels
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from midguide.autodiff import vjp
-from midguide.linalg import inner, per_row
+from midguide.maths.autodiff import vjp
+from midguide.maths.linalg import inner, per_row
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
 from midguide.testing.contract import TOLERANCE, norm, require
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from midguide.denoisers.base import Denoiser
-from midguide.observers import Event
+from midguide.diffusion.schedules import Time
+from midguide.inference.loop import sample
+from midguide.inference.observers import Event
+from midguide.priors.base import Denoiser
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler
-from midguide.sampling import sample
-from midguide.schedules import Time
 from midguide.testing.contract import require
 
 

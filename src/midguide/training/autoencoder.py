@@ -17,9 +17,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.autoencoders import AutoencoderSpec
 from midguide.nn.autoencoder import AutoencoderNetwork
 from midguide.nn.layout import image_layout
+from midguide.priors.autoencoders import AutoencoderSpec
 from midguide.training.config import AutoencoderTrainingConfig
 from midguide.training.loop import fit
 from midguide.training.sources import Images, Source

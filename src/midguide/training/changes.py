@@ -58,7 +58,7 @@ def _pixelated(images: Tensor, generator: Generator) -> Tensor:
 
 
 def _hidden(images: Tensor, generator: Generator) -> Tensor:
-    """A rectangle of an eighth to a half of each side takes the mean colour of the image."""
+    """A rectangle of an eighth to a half of each side takes the mean color of the image."""
     inside = _rectangle(images, 0.125, 0.5, generator)
     return torch.where(inside, images.mean((2, 3), keepdim=True), images)
 

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midguide.data.ptbxl import TARGETS
-from midguide.leads import TWELVE, twelve_leads
-from midguide.metrics.diagnosis import area_under_curve, balanced_accuracy, choose_threshold
-from midguide.metrics.ecg_classifier import (
+from midguide.domains.ecg.accuracy import area_under_curve, balanced_accuracy, choose_threshold
+from midguide.domains.ecg.classifier import (
     EcgClassifier,
     EcgClassifierSpec,
     save_ecg_classifier,
 )
+from midguide.domains.ecg.leads import TWELVE, twelve_leads
+from midguide.domains.ecg.ptbxl import TARGETS
+from midguide.maths.rng import global_seed
 from midguide.nn.xresnet1d import XResNet1d
-from midguide.rng import global_seed
 from midguide.training.config import ClassifierTrainingConfig
 from midguide.training.loop import fit
 from midguide.training.report import Origin, write_card
-from midguide.training.sources import Labelled, Signals
+from midguide.training.sources import Labeled, Signals
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Recordings:
     """Whole recordings with labels.
 
     Args:
-        nine: the modelled leads, mV, float32, shape (N, 9, time).
+        nine: the modeled leads, mV, float32, shape (N, 9, time).
         labels: boolean, shape (N, classes).
     """
 
@@ -84,7 +84,7 @@ def train_classifier(
 ) -> XResNet1d:
     """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one; see `training.loop.fit`."""
     twelve, (mean, std) = recordings.twelve(), _moments(recordings)
-    source = Labelled(Signals((twelve - mean) / std, config.length), recordings.labels.float())
+    source = Labeled(Signals((twelve - mean) / std, config.length), recordings.labels.float())
     return cast(XResNet1d, fit(Classifying(config, device), source, out, device=device, on_step=on_step))
 
 

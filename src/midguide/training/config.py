@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from midguide.denoisers.conditional import Condition
+from midguide.domains.ecg.conditional import Condition
+from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import ConfigError, suggestion, unknown
-from midguide.leads import EcgFormat
 from midguide.nn.autoencoder import AutoencoderConfig
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name
 from midguide.nn.unet import UNetConfig
@@ -26,14 +26,14 @@ class CardConfig:
     Args:
         description: what a sample is.
         data: what it is trained on.
-        licence: under which terms the weights may be used.
+        license: under which terms the weights may be used.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     description: str = ""
     data: str = ""
-    licence: str = ""
+    license: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class LoopConfig:
 
     Args:
         name: name of what is trained.
-        card: what its card says of data and licence.
-        steps: optimiser steps.
+        card: what its card says of data and license.
+        steps: optimizer steps.
         batch: images or recordings per step.
         learning_rate: peak of a cosine that starts after `warmup` linear steps and ends at zero.
         weight_decay: of AdamW; weights that set rates and frequencies have none.

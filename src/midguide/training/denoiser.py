@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.conditional import conditioned, half_masks
-from midguide.linalg import per_row
+from midguide.diffusion.schedules import DiscreteVP
+from midguide.domains.ecg.conditional import conditioned, half_masks
+from midguide.maths.linalg import per_row
 from midguide.nn.layout import image_layout
 from midguide.nn.registry import BODIES, is_dynamics
-from midguide.schedules import DiscreteVP
 from midguide.training.config import TrainingConfig
 from midguide.training.loop import fit
 from midguide.training.sources import Source

@@ -17,9 +17,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from midguide.files import replacing
+from midguide.maths.rng import global_seed
 from midguide.nn.feature_net import FeatureNet, FeatureNetConfig, load_feature_net, save_feature_net
-from midguide.rng import global_seed
+from midguide.storage.files import replacing
 from midguide.training.changes import ANGLES, CHANGES, changed, rotated
 from midguide.training.config import CardConfig
 
@@ -31,7 +31,7 @@ class FeatureTraining:
     Args:
         name: of its files, and of the features in tables.
         channels: of its first layer; there are four times as many features.
-        steps: optimiser steps (AdamW).
+        steps: optimizer steps (AdamW).
         batch: images per step.
         learning_rate: peak of a one-cycle schedule.
         weight_decay: of AdamW.
@@ -67,8 +67,8 @@ def train_features(
     )
     with global_seed(config.seed):
         network = FeatureNet(shape)
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.1)
     generator = Generator().manual_seed(config.seed)
     for step in range(config.steps):
         picked = images[torch.randint(len(images), (config.batch,), generator=generator)]
@@ -77,10 +77,10 @@ def train_features(
             logits = network(x)
         losses = [F.cross_entropy(each.float(), label) for each, label in zip(logits, labels, strict=True)]
         loss = torch.stack(losses).sum()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         rate.step()
         on_step(step + 1, float(loss.detach()))
     return network.eval()
@@ -125,7 +125,7 @@ def export_features(
         network: what it gave.
         held_out: uint8 images that were not trained on, shape (N, C, H, W).
         out: folder.
-        card: what to say of data and licence.
+        card: what to say of data and license.
         command: how to train it again.
     """
     path, card_path = out / f"{config.name}.safetensors", out / f"{config.name}.json"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from midguide.errors import CheckpointError, reason
-from midguide.files import append, replacing
+from midguide.maths.rng import global_seed
 from midguide.nn.layout import move
-from midguide.rng import global_seed
+from midguide.storage.files import append, replacing
 from midguide.training.config import LoopConfig
 
 Batch = TypeVar("Batch")
@@ -49,7 +49,7 @@ class Task(Protocol[Taken]):
         ...
 
     def loss(self, network: nn.Module, batch: Taken, generator: torch.Generator, /) -> Tensor:
-        """What to minimise on a batch, a scalar on the device of the network."""
+        """What to minimize on a batch, a scalar on the device of the network."""
         ...
 
 
@@ -96,7 +96,7 @@ def fit(
 
 
 class _Run:
-    """Network, averaged weights, optimiser and random stream at one step of a training."""
+    """Network, averaged weights, optimizer and random stream at one step of a training."""
 
     def __init__(self, task: Task[Any], device: str) -> None:
         self.task, self.config, self.device, self.step = task, task.config, device, 0
@@ -104,32 +104,32 @@ class _Run:
             self.network = task.build()
         move(self.network, device)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             _groups(self.network, task), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.generator = torch.Generator().manual_seed(self.config.seed)
 
     def advance(self, source: Draws[Any]) -> float:
-        """One optimiser step; its loss."""
-        for group in self.optimiser.param_groups:
+        """One optimizer step; its loss."""
+        for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * _rate(self.step, self.config)
         loss = self.task.loss(self.network, source.draw(self.config.batch, self.generator), self.generator)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimiser.step()
+        self.optimizer.step()
         self.step += 1
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
                 if value.is_floating_point():
                     self.average[name].lerp_(value, 1 - decay)
-                else:  # how many batches a normalisation has seen
+                else:  # how many batches a normalization has seen
                     self.average[name].copy_(value)
         return float(loss.detach())
 
     def save(self, path: Path) -> None:
-        parts = {"network": self.network, "optimiser": self.optimiser}
+        parts = {"network": self.network, "optimizer": self.optimizer}
         state = {name: part.state_dict() for name, part in parts.items()}
         state |= {"average": self.average, "generator": self.generator.get_state(), "step": self.step}
         buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError like any other
@@ -141,7 +141,7 @@ class _Run:
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(saved["network"])
-            self.optimiser.load_state_dict(saved["optimiser"])
+            self.optimizer.load_state_dict(saved["optimizer"])
             self.generator.set_state(saved["generator"].cpu())
             self.average, self.step = saved["average"], saved["step"]
         except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
@@ -151,7 +151,7 @@ class _Run:
 
 
 def _groups(network: nn.Module, task: Task[Any]) -> list[dict[str, Any]]:
-    """Parameters for the optimiser, first those with weight decay, then those without."""
+    """Parameters for the optimizer, first those with weight decay, then those without."""
     rest = [value for name, value in network.named_parameters() if task.decays(name)]
     free = [value for name, value in network.named_parameters() if not task.decays(name)]
     return [{"params": rest}] + ([{"params": free, "weight_decay": 0.0}] if free else [])

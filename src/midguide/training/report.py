@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from midguide.denoisers.autoencoders import load_autoencoder, prefixed, read_autoencoder, save_autoencoder
-from midguide.denoisers.base import Autoencoder, Denoiser
-from midguide.denoisers.builtin import PriorSpec, save_prior
-from midguide.denoisers.loading import load_prior
-from midguide.files import replacing, sha256_of
+from midguide.maths.rng import Rng
 from midguide.metrics.image import psnr, ssim
 from midguide.nn.autoencoder import AutoencoderNetwork
-from midguide.record import describe
-from midguide.rng import Rng
+from midguide.priors.autoencoders import load_autoencoder, prefixed, read_autoencoder, save_autoencoder
+from midguide.priors.base import Autoencoder, Denoiser
+from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.loading import load_prior
+from midguide.storage.files import replacing, sha256_of
+from midguide.storage.record import describe
 from midguide.training.autoencoder import describe_autoencoder
 from midguide.training.config import AutoencoderTrainingConfig, LoopConfig, TrainingConfig
 from midguide.training.sources import Images, Source, encoded

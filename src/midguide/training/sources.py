@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from midguide.denoisers.base import Autoencoder
+from midguide.priors.base import Autoencoder
 
 
 class Source(Protocol):
@@ -138,7 +138,7 @@ class Signals:
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class Labeled:
     """Windows of recordings with what is known of the recording.
 
     Args:

@@ -1,0 +1,386 @@
+"""The one registry: a catalogue of named things, found by name, by entry point, or as `FILE.py:NAME`.
+
+Each kind of thing (samplers, operators, metrics, ...) has one catalogue. A thing enters it where it is defined:
+
+    @SAMPLERS.register("dps")
+    @dataclass(frozen=True, kw_only=True)
+    class DPS: ...
+
+The catalogue finds the modules of its package by itself, so that a new thing is one new file. The same decorator, or
+an entry point of the group, or a path `FILE.py:NAME`, brings in things from outside. Lists, hints, pages and tests
+are made from the entries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import pkgutil
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module, resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from midguide.catalogue import plugins
+from midguide.catalogue.domain import domains
+from midguide.catalogue.settings import as_plain, build, override
+from midguide.errors import ConfigError, MidguideError, about, suggestion, unknown
+
+T = TypeVar("T")
+Thing = TypeVar("Thing")
+NO_CHANGES: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings that have a name, `mgps:ffhq`.
+
+    Args:
+        settings: plain values.
+        source: where they come from: a paper with its table, a tuning with its data.
+    """
+
+    settings: Mapping[str, object]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Generic[T]):
+    """One named thing.
+
+    Args:
+        name: as users write it.
+        thing: a class or function that makes it; or the thing itself, where it has no settings.
+        summary: one line for lists; by default the first line of the docstring.
+        settings: the dataclass of its settings.
+        facts: what else lists and pages say of it, by column.
+        origin: `midguide`, the distribution, or the Python file that it comes from.
+    """
+
+    name: str
+    thing: Any
+    summary: str
+    settings: type | None
+    facts: Mapping[str, Any]
+    origin: str = "midguide"
+
+    def make(self, given: Mapping[str, object] = NO_CHANGES, *context: object, **named: object) -> T:
+        """The thing with these settings.
+
+        Args:
+            given: plain values by setting; what is left out has its default.
+            context: what its factory takes besides settings, by position.
+            named: likewise by name.
+
+        Raises:
+            ConfigError: If a setting is unknown, missing, or has an impossible value.
+        """
+        if self.settings is None:
+            if given:
+                raise ConfigError(f"`{self.name}` has no settings, got {', '.join(given)}", hint="remove them")
+            return self.thing(*context, **named) if context or named else self.thing
+        made: Any = build(self.settings, given, self.name)
+        if self.settings is self.thing:
+            return made
+        with about(self.name):
+            return self.thing(*context, **named, **{f.name: getattr(made, f.name) for f in dataclasses.fields(made)})
+
+    def defaults(self) -> dict[str, Any]:
+        """The settings that have a default, as plain values."""
+        fields = dataclasses.fields(self.settings) if self.settings else ()
+        values = {f.name: _default(f) for f in fields if f.init}
+        return {name: as_plain(value, full=False) for name, value in values.items() if value is not dataclasses.MISSING}
+
+    def required(self) -> list[str]:
+        """The settings that have no default."""
+        fields = dataclasses.fields(self.settings) if self.settings else ()
+        return [f.name for f in fields if f.init and _default(f) is dataclasses.MISSING]
+
+
+class Catalogue(Mapping[str, Entry[T]], Generic[T]):
+    """All things of one kind, by name.
+
+    Args:
+        kind: what they are, in the singular: `sampler`.
+        package: the package whose modules define them; all of them are imported when a name is first looked up.
+        context: parameters of factories that are no settings.
+        check: refuses what is none of its kind; raises `ConfigError` with what it lacks.
+
+    Example:
+        >>> numbers = Catalogue[int]("number", "midguide.catalogue")
+        >>> @numbers.register("three")
+        ... def three(*, plus: int = 0) -> int:
+        ...     "Three, and something."
+        ...     return 3 + plus
+        >>> numbers.make("three", {"plus": 4})
+        7
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        *,
+        context: tuple[str, ...] = (),
+        check: Callable[[Any], None] = lambda thing: None,
+    ) -> None:
+        self.kind, self.package, self.group = kind, package, package
+        self._context, self._check = context, check
+        self._entries: dict[str, Entry[T]] = {}
+        self._outside: dict[str, Entry[T]] = {}
+        self._broken: dict[str, MidguideError] = {}
+        self._complete = False
+
+    def register(
+        self, name: str, *, summary: str = "", settings: type | None = None, **facts: Any
+    ) -> Callable[[Thing], Thing]:
+        """Decorator: enter a class, a function, or a finished thing under a name.
+
+        Raises:
+            ConfigError: If the name is taken, or the thing is none of this kind.
+        """
+
+        def enter(thing: Thing) -> Thing:
+            self._enter(self._entry(name, thing, summary=summary, settings=settings, facts=facts))
+            return thing
+
+        return enter
+
+    def __getitem__(self, name: str) -> Entry[T]:
+        """The entry of a name, of a path `FILE.py:NAME`, or of either with a preset, which is ignored here.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return self.find(name)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def find(self, spec: str) -> tuple[Entry[T], str]:
+        """The entry that `spec` names, and the preset that it names, or nothing.
+
+        Args:
+            spec: `NAME`, `NAME:PRESET`, `FILE.py:NAME`, or `FILE.py:NAME:PRESET`.
+
+        Raises:
+            ConfigError: If there is no such entry.
+        """
+        self._load()
+        if found := plugins.PLACE.match(spec):
+            rest = spec[found.end() :]
+            if not rest or rest.startswith(":"):
+                return self._from_file(found[1], found[2]), rest[1:]
+        name, _, preset = spec.partition(":")
+        if name in self._entries:
+            return self._entries[name], preset
+        if name in self._broken:
+            error = self._broken[name]
+            raise ConfigError(f"{self.kind} `{name}`: {error.message}", hint=error.hint)
+        raise unknown(self.kind, name, self)
+
+    def make(self, spec: str, changes: Mapping[str, object] = NO_CHANGES, *context: object, **named: object) -> T:
+        """What `spec` names, with some of its settings changed.
+
+        Args:
+            spec: as for `find`.
+            changes: plain values by setting, applied in their order on top of the preset. A key may be dotted
+                (`optimizer.rate`); a table changes the keys that it names and keeps the others.
+            context: what factories of this kind take besides settings.
+            named: likewise by name.
+
+        Raises:
+            ConfigError: If a name or key is unknown, or a value does not fit.
+        """
+        entry, settings = self.resolve(spec, changes)
+        return entry.make(settings, *context, **named)
+
+    def resolve(self, spec: str, changes: Mapping[str, object] = NO_CHANGES) -> tuple[Entry[T], dict[str, Any]]:
+        """The entry that `spec` names, and its settings as plain values: defaults, preset and changes."""
+        entry, name = self.find(spec)
+        settings = entry.defaults()
+        if ":" in spec and (name or not plugins.PLACE.fullmatch(spec)):
+            settings |= self.preset(entry, name).settings
+        for key, value in changes.items():
+            override(settings, str(key), value)
+        return entry, settings
+
+    def preset(self, entry: Entry[T], name: str) -> Preset:
+        """A preset of an entry, or the one in a TOML file.
+
+        Raises:
+            ConfigError: If there is none of this name.
+        """
+        if name.endswith(".toml"):
+            return _preset_in(Path(name))
+        known = self.presets(entry.name)
+        if name not in known:
+            raise ConfigError(f"{self.kind} `{entry.name}` has no preset `{name}`", hint=suggestion(name, known))
+        return known[name]
+
+    def presets(self, name: str) -> dict[str, Preset]:
+        """The presets of an entry by name, sorted; also those that domains bring for it."""
+        found: dict[str, Preset] = {}
+        packages = [(self.package, "presets"), *((d.package, f"presets/{self._plural}") for d in domains())]
+        for package, folder in packages:
+            found |= _presets(package, folder, name)
+        return dict(sorted(found.items()))
+
+    def name_of(self, thing: object) -> str:
+        """The registered name of a thing or of its class; the name of the class where it has none."""
+        self._load()
+        for name, entry in (self._entries | self._outside).items():
+            if thing is entry.thing or type(thing) is entry.thing:
+                return name
+        return thing.__name__ if isinstance(thing, type) else type(thing).__name__
+
+    def record(self, thing: object) -> dict[str, Any]:
+        """What `from_record` makes an equal thing from: its name and all its settings, as plain values."""
+        return {"name": self.name_of(thing), "settings": as_plain(thing, deep=True)}
+
+    def from_record(self, record: Mapping[str, Any]) -> T:
+        """The thing that `record` describes.
+
+        Raises:
+            ConfigError: If the name or a setting is unknown here.
+        """
+        return self[record["name"]].make(record["settings"])
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Names from outside that cannot be used, and why."""
+        self._load()
+        return {name: error.message for name, error in self._broken.items()}
+
+    @property
+    def _plural(self) -> str:
+        return self.package.rpartition(".")[2]
+
+    def _load(self) -> None:
+        """Import the modules of the package, of the domains, and the entry points; once."""
+        if self._complete:
+            return
+        self._complete = True
+        package = import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                import_module(f"{self.package}.{module.name}")
+        for domain in domains():
+            for module in domain.modules.get(self._plural, ()):
+                import_module(f"{domain.package}.{module}" if module else domain.package)
+        for outside in plugins.entry_points(self.group):
+            self._from_entry_point(outside)
+
+    def _from_entry_point(self, outside: plugins.Outside) -> None:
+        try:
+            taken = self._entries.get(outside.name)
+            thing = outside.load()
+            if taken is not None and taken.thing is not thing:
+                raise ConfigError(f"plug-in `{outside.name}` of {outside.distribution}: the name is taken")
+            if taken is None:
+                self._enter(self._entry(outside.name, thing, origin=outside.distribution))
+        except MidguideError as error:
+            self._broken.setdefault(outside.name, error)
+            plugins.warn(error)
+
+    def _from_file(self, path: str, name: str) -> Entry[T]:
+        place = f"{Path(path).expanduser().resolve()}:{name}"
+        thing = plugins.load_object(path, name)
+        known = self._outside.get(place)
+        if known is None or known.thing is not thing:
+            self._outside[place] = self._entry(place, thing, origin=path)
+        return self._outside[place]
+
+    def _enter(self, entry: Entry[T]) -> None:
+        taken = self._entries.get(entry.name)
+        if taken is not None and taken.origin == entry.origin == "midguide":
+            raise ConfigError(f"two {self.kind}s are called `{entry.name}`")
+        if taken is not None:
+            raise ConfigError(f"the {self.kind} `{entry.name}` of {entry.origin}: the name is taken")
+        self._entries[entry.name] = entry
+
+    def _entry(
+        self,
+        name: str,
+        thing: Any,
+        *,
+        summary: str = "",
+        settings: type | None = None,
+        facts: Mapping[str, Any] = NO_CHANGES,
+        origin: str = "",
+    ) -> Entry[T]:
+        with about(f"{self.kind} `{name}`"):
+            self._check(thing)
+        module = getattr(thing, "__module__", type(thing).__module__)
+        first = (inspect.getdoc(thing) or "").partition("\n")[0]
+        return Entry(
+            name=name,
+            thing=thing,
+            summary=summary or first.removesuffix("."),
+            settings=settings or settings_of(thing, self._context),
+            facts=dict(facts),
+            origin=origin or ("midguide" if module.partition(".")[0] == "midguide" else module),
+        )
+
+
+def settings_of(thing: object, context: tuple[str, ...] = ()) -> type | None:
+    """The dataclass of settings of a class or factory.
+
+    A dataclass is its own. Of a function the settings are its keyword-only parameters but those of the context, with
+    their types and defaults. What is neither has no settings.
+    """
+    if isinstance(thing, type):
+        return thing if dataclasses.is_dataclass(thing) else None
+    if not inspect.isfunction(thing):
+        return None
+    parameters = inspect.signature(thing, eval_str=True).parameters.values()
+    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in context]
+    fields = [
+        (p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, dataclasses.field(default=p.default))
+        for p in own
+    ]
+    return dataclasses.make_dataclass(f"{thing.__name__}_settings", fields, frozen=True, kw_only=True)
+
+
+@functools.cache
+def _presets(package: str, folder: str, name: str) -> dict[str, Preset]:
+    """The presets in the file that a package has for an entry."""
+    file = resources.files(package).joinpath(*folder.split("/"), f"{name}.toml")
+    tables = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return {key: _checked_preset(table, f"preset {name}:{key}") for key, table in tables.items()}
+
+
+def _preset_in(path: Path) -> Preset:
+    """The preset that a user's TOML file holds."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the preset {path}: {error}", hint="a TOML file with source and settings"
+        ) from error
+    return _checked_preset(table, str(path))
+
+
+def _checked_preset(table: Any, where: str) -> Preset:
+    if not isinstance(table, Mapping) or set(table) != {"source", "settings"} or not table["source"]:
+        raise ConfigError(f"{where} must have a source and settings", hint='source = "...", and a table [settings]')
+    return Preset(settings=table["settings"], source=table["source"])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

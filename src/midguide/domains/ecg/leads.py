@@ -1,0 +1,224 @@
+"""The twelve leads of an electrocardiogram: names, the relations between them, and how a prior holds them.
+
+Of the six limb leads two are independent (Einthoven, Goldberger): with I and II,
+
+    III = II - I,   aVR = -(I + II) / 2,   aVL = I - II / 2 = (I - III) / 2,   aVF = II - I / 2 = (II + III) / 2.
+
+A prior models nine leads (I, II, III and V1 to V6); the augmented ones are always derived, never modeled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ConfigError, ShapeError
+
+LIMB = ("I", "II", "III", "aVR", "aVL", "aVF")
+CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
+TWELVE = LIMB + CHEST
+"""The usual order, that of PTB-XL."""
+MODELED = LIMB[:3] + CHEST
+"""The leads of a prior, in its order."""
+
+LEAD_SETS: dict[str, tuple[str, ...]] = {
+    "smartwatch": ("I",),
+    "six-lead": ("I", "II"),
+    "holter": ("II", "V1", "V5"),
+}
+"""Leads that devices record. A six-lead device measures I and II; `holter` stands for a recorder of three channels."""
+
+# Each limb lead as (weight of I, weight of II).
+_FROM_I_AND_II = {
+    "I": (1.0, 0.0),
+    "II": (0.0, 1.0),
+    "III": (-1.0, 1.0),
+    "aVR": (-0.5, -0.5),
+    "aVL": (1.0, -0.5),
+    "aVF": (-0.5, 1.0),
+}
+_BY_LOWER_CASE = {name.lower(): name for name in TWELVE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgFormat:
+    """How a prior holds electrocardiograms: what it takes to bring a recording into its form and back.
+
+    Args:
+        leads: the leads, in order.
+        rate_hz: samples per second.
+        unit_mv: millivolts of one unit of the prior; about the standard deviation of the data, so that the prior's
+            noise levels are spread over what there is to learn.
+        high_pass_hz: what is slower was removed from the data (baseline wander); 0 for nothing.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    leads: tuple[str, ...] = MODELED
+    rate_hz: float = 100.0
+    unit_mv: float = 0.22
+    high_pass_hz: float = 0.6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "leads", tuple(self.leads))
+        if not self.rate_hz > 0 or not self.unit_mv > 0 or not 0 <= self.high_pass_hz < self.rate_hz / 2:
+            raise ConfigError(
+                f"rate_hz={self.rate_hz}, unit_mv={self.unit_mv}, high_pass_hz={self.high_pass_hz} are no format",
+                hint="rate and unit are positive, the high-pass is below half the rate",
+            )
+        if self.leads != MODELED:
+            raise ConfigError(f"a prior holds the leads {', '.join(MODELED)}, got {', '.join(self.leads)}")
+
+
+def lead_name(text: str) -> str:
+    """The usual spelling of a lead's name, whatever its case: `AVR` -> `aVR`, `lead ii` -> `II`.
+
+    Raises:
+        ConfigError: there is no such lead.
+
+    Example:
+        >>> lead_name("AVF")
+        'aVF'
+    """
+    key = text.strip().lower().removeprefix("lead").strip(" _-")
+    if key not in _BY_LOWER_CASE:
+        raise ConfigError(f"unknown lead {text!r}", hint=f"leads: {', '.join(TWELVE)}; or {', '.join(LEAD_SETS)}")
+    return _BY_LOWER_CASE[key]
+
+
+def parse_leads(text: str) -> tuple[str, ...]:
+    """Leads from a list with commas, in which a name of `LEAD_SETS` stands for its leads; in the usual order.
+
+    Raises:
+        ConfigError: a lead is unknown, or there is none.
+
+    Example:
+        >>> parse_leads("v2, smartwatch")
+        ('I', 'V2')
+    """
+    found: set[str] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        found |= set(LEAD_SETS.get(part.lower(), ())) or {lead_name(part)}
+    if not found:
+        raise ConfigError("no lead is observed", hint="name at least one, for example I")
+    return tuple(name for name in TWELVE if name in found)
+
+
+def determined(leads: Collection[str]) -> tuple[str, ...]:
+    """The given leads and those that follow from them: any two limb leads determine all six.
+
+    Example:
+        >>> determined(["aVR", "I", "V1"])
+        ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1')
+    """
+    known = set(leads)
+    if len(known & set(LIMB)) >= 2:
+        known |= set(LIMB)
+    return tuple(name for name in TWELVE if name in known)
+
+
+def modeled(leads: Collection[str]) -> tuple[str, ...]:
+    """The leads of a prior that are known where these are, in its order.
+
+    Raises:
+        ConfigError: an augmented lead is alone among the limb leads; it shows none of the prior's.
+
+    Example:
+        >>> modeled(["II", "aVR", "V1"])
+        ('I', 'II', 'III', 'V1')
+    """
+    known = determined(leads)
+    if "I" not in known and any(name not in MODELED for name in leads):
+        raise ConfigError(
+            f"one augmented lead alone, as in {','.join(leads)!r}, shows none of the prior's leads",
+            hint="observe a second limb lead with it, or leave it out",
+        )
+    return tuple(name for name in MODELED if name in known)
+
+
+def limb_leads(signal: Tensor, leads: Sequence[str]) -> Tensor:
+    """I and II by least squares from two or more limb leads.
+
+    Args:
+        signal: values of the leads, shape (..., leads, time).
+        leads: their names, two or more of them limb leads.
+
+    Returns:
+        I and II, shape (..., 2, time); exact where the leads agree with each other.
+    """
+    rows = [i for i, name in enumerate(leads) if name in LIMB]
+    if len(rows) < 2:
+        raise ShapeError(f"I and II need two limb leads, got {', '.join(leads) or 'none'}")
+    weights = torch.tensor([_FROM_I_AND_II[leads[i]] for i in rows], dtype=torch.float64)
+    inverse = torch.linalg.pinv(weights).to(signal)
+    return inverse @ signal[..., rows, :]
+
+
+def twelve_leads(nine: Tensor) -> Tensor:
+    """All twelve leads from the nine modeled ones; aVR, aVL and aVF follow from I and II.
+
+    Args:
+        nine: in the order of `MODELED`, shape (..., 9, time), any unit. I, II and III should agree: see
+            `with_einthoven`.
+
+    Returns:
+        In the order of `TWELVE`, shape (..., 12, time).
+
+    Example:
+        >>> twelve_leads(torch.ones(9, 1))[3:6, 0]
+        tensor([-1.0000,  0.5000,  0.5000])
+    """
+    _check_nine(nine)
+    augmented = torch.tensor([_FROM_I_AND_II[name] for name in LIMB[3:]], dtype=nine.dtype, device=nine.device)
+    return torch.cat([nine[..., :3, :], augmented @ nine[..., :2, :], nine[..., 3:, :]], dim=-2)
+
+
+def with_einthoven(nine: Tensor, observed: Collection[str] | Tensor = ()) -> Tensor:
+    """The nearest nine leads with III = II - I, where observed limb leads keep their values.
+
+    With the residual `r = I + III - II` the projection takes `r/m` from each of the m limb leads that may change (of
+    I, II and III), with the sign that it has in r; where all three are observed, all three change.
+
+    Args:
+        nine: in the order of `MODELED`, shape (..., 9, time).
+        observed: leads whose values stay; or which values do, boolean, broadcastable to `nine`.
+
+    Returns:
+        The same shape; III is II - I to the last bit.
+    """
+    _check_nine(nine)
+    if not isinstance(observed, Tensor):
+        observed = torch.tensor([name in observed for name in MODELED], device=nine.device)[:, None]
+    known = observed[..., :3, :]
+    free = (~known | known.all(-2, keepdim=True)).to(nine.dtype)
+    signs = torch.tensor([1.0, -1.0, 1.0], dtype=nine.dtype, device=nine.device)[:, None]
+    residual = nine[..., 0:1, :] + nine[..., 2:3, :] - nine[..., 1:2, :]
+    moves = signs * free / free.sum(-2, keepdim=True)
+    first, second = (nine[..., :3, :] - moves * residual)[..., :2, :].unbind(-2)
+    limb = torch.stack([first, second, second - first], dim=-2)
+    return torch.cat([limb, nine[..., 3:, :]], dim=-2)
+
+
+def einthoven_error(leads: Tensor) -> Tensor:
+    """Largest violation of the relations between limb leads, in the unit of the signal.
+
+    Args:
+        leads: nine or twelve leads in the usual order, shape (..., 9 or 12, time).
+
+    Returns:
+        Shape (...): the maximum over time of `|I + III - II|`, and for twelve leads of the three others.
+    """
+    count = 6 if leads.shape[-2] == len(TWELVE) else 3
+    if leads.shape[-2] not in (len(MODELED), len(TWELVE)):
+        raise ShapeError(f"expected 9 or 12 leads, got a signal of shape {tuple(leads.shape)}")
+    weights = torch.tensor([_FROM_I_AND_II[name] for name in LIMB[2:count]], dtype=leads.dtype, device=leads.device)
+    return (leads[..., 2:count, :] - weights @ leads[..., :2, :]).abs().amax(dim=(-2, -1))
+
+
+def _check_nine(nine: Tensor) -> None:
+    if nine.ndim < 2 or nine.shape[-2] != len(MODELED):
+        raise ShapeError(f"expected the leads {', '.join(MODELED)} in rows, got shape {tuple(nine.shape)}")

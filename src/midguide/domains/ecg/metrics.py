@@ -1,0 +1,90 @@
+"""Metrics of electrocardiograms by name: the paper's errors over the hidden part, and how honest the spread is.
+
+All are in millivolts and count the hidden part only; with twelve leads the augmented ones are derived from each draw
+first, as in the MGPS paper. Draws are taken as a sampler gives them: nothing known is put back, no relation enforced.
+Zeros that end a recording which is shorter than the prior do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from midguide.domains.ecg import scores as signal
+from midguide.domains.ecg.leads import EcgFormat, einthoven_error, twelve_leads
+from midguide.errors import UnsupportedProblem
+from midguide.metrics.base import Answer, Metric, Target, known
+from midguide.operators.mask import Mask
+from midguide.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgMetric(Metric):
+    """A metric of draws of a prior of electrocardiograms; it needs the truth and a mask as the operator."""
+
+    exact: bool = False
+    truth: bool = True
+
+    def check(self, problem: Problem, n: int | None = None) -> None:
+        Metric.check(self, problem, n)
+        _form(problem)
+        if not isinstance(problem.likelihood.operator, Mask):
+            name = type(problem.likelihood.operator).__name__
+            raise UnsupportedProblem(f"it needs an operator that hides entries, this is a {name}")
+
+
+Parts = tuple[Tensor, Tensor, Tensor]
+"""Draws in mV, shape (n, leads, time), the truth, and which entries are hidden, shape (leads, time)."""
+
+
+def _parts(leads: int, answer: Answer, target: Target) -> Parts:
+    problem, form = target.problem, _form(target.problem)
+    draws = form.unit_mv * answer.draws.double()
+    truth = form.unit_mv * known(problem.truth, "the truth")[0].double().to(draws.device)
+    observed = problem.likelihood.operator.measured(problem.likelihood.y)[0].expand(truth.shape).to(draws.device)
+    hidden = ~observed if leads == 9 else signal.hidden_of_twelve(observed)
+    if leads == 12:
+        draws, truth = twelve_leads(draws), twelve_leads(truth)
+    return draws, truth, hidden & (torch.arange(truth.shape[1], device=draws.device) < signal.recorded(truth))
+
+
+def _error(score: Callable[..., Tensor], leads: int, answer: Answer, target: Target, *, of_mean: bool = False) -> float:
+    draws, truth, hidden = _parts(leads, answer, target)
+    return float(score(draws.mean(0, keepdim=True) if of_mean else draws, truth, hidden).mean())
+
+
+def _crps(answer: Answer, target: Target) -> float:
+    return signal.crps(*_parts(12, answer, target))
+
+
+def _coverage(level: float, answer: Answer, target: Target) -> float:
+    return signal.coverage(*_parts(12, answer, target), level=level)
+
+
+def _einthoven(answer: Answer, target: Target) -> float:
+    return float(einthoven_error(_form(target.problem).unit_mv * answer.draws.double()).max())
+
+
+def _form(problem: Problem) -> EcgFormat:
+    form = problem.denoiser.ecg
+    if form is None:
+        raise UnsupportedProblem(f"it needs a prior of electrocardiograms, {type(problem.denoiser).__name__} is none")
+    return form
+
+
+ECG_METRICS: dict[str, Metric] = {
+    "ecg_mae_sample[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.mae, 12)),
+    "ecg_rmse_sample[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.rmse, 12)),
+    "ecg_mae_sample[leads=9,unit=mV]": EcgMetric(compute=partial(_error, signal.mae, 9)),
+    "ecg_rmse_sample[leads=9,unit=mV]": EcgMetric(compute=partial(_error, signal.rmse, 9)),
+    "ecg_mae_mean[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.mae, 12, of_mean=True)),
+    "ecg_rmse_mean[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.rmse, 12, of_mean=True)),
+    "ecg_crps[leads=12,unit=mV]": EcgMetric(compute=_crps, draws=2),
+    "ecg_coverage[level=0.9,leads=12]": EcgMetric(compute=partial(_coverage, 0.9)),
+    "ecg_einthoven[unit=mV]": EcgMetric(compute=_einthoven),
+}
+"""`sample`: of each draw, then averaged over the draws, as in the paper; `mean`: of the mean of the draws."""

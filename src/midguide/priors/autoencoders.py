@@ -1,0 +1,163 @@
+"""Autoencoders as single files: weights, shape and scaling, in one safetensors file. Priors of latents embed them.
+
+The metadata of a file hold, under the key `midguide-autoencoder`, a JSON object with the fields of `AutoencoderSpec`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from midguide.errors import CheckpointError
+from midguide.maths.autodiff import frozen
+from midguide.nn.layout import move
+from midguide.nn.registry import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBodyConfig, body_name
+from midguide.priors.formats.base import fit
+from midguide.priors.latent import NetworkAutoencoder
+from midguide.storage.files import replacing
+
+KEY = "midguide-autoencoder"
+PREFIX = "autoencoder."
+"""Of the names of an autoencoder's weights in the file of a prior."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSpec:
+    """How to use a network as an autoencoder.
+
+    Args:
+        network: its shape; the type says which autoencoder it is.
+        event_shape: shape of one image, (C, H, W).
+        scale: one over the standard deviation of each channel of its latents.
+        shift: mean of each channel.
+        value_range: range of images.
+        name: what to call it in records.
+    """
+
+    network: AutoencoderBodyConfig
+    event_shape: tuple[int, ...]
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    name: str = "autoencoder"
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+        return self.network.latent_shape(self.event_shape)
+
+    def to_fields(self) -> dict[str, Any]:
+        """What JSON can hold, with the name of the autoencoder."""
+        return {"body": body_name(self.network), **asdict(self)}
+
+    @classmethod
+    def from_fields(cls, stored: Mapping[str, Any]) -> AutoencoderSpec:
+        """From what `to_fields` gave."""
+        fields = dict(stored)
+        network = AUTOENCODERS[fields.pop("body", DEFAULT_AUTOENCODER)].config(**fields.pop("network"))
+        tuples = {name: tuple(fields.pop(name)) for name in ("event_shape", "value_range", "scale", "shift")}
+        return cls(network=network, **tuples, **fields)
+
+
+def save_autoencoder(
+    path: str | Path, weights: Mapping[str, Tensor], spec: AutoencoderSpec, *, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write an autoencoder's file, weights rounded to `dtype`."""
+    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: json.dumps(spec.to_fields())})
+
+
+def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tensor]]:
+    """What `save_autoencoder` wrote: how to use it, and its weights in float32.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if KEY not in metadata:
+                raise CheckpointError(f"{path} holds no autoencoder", hint="train one with `midguide train`")
+            spec = AutoencoderSpec.from_fields(json.loads(metadata[KEY]))
+            return spec, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as an autoencoder: {error}", hint="is the path right and the file complete?"
+        ) from error
+
+
+def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int | None = None) -> NetworkAutoencoder:
+    """An autoencoder from its file.
+
+    Args:
+        path: a `.safetensors` file that `save_autoencoder` wrote.
+        device: where its weights live.
+        rows: most rows that are encoded or decoded at once; see `NetworkAutoencoder`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind.
+    """
+    return build_autoencoder(*read_autoencoder(path), where=path, device=device, rows=rows)
+
+
+def build_autoencoder(
+    spec: AutoencoderSpec,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str | Path,
+    device: str = "cpu",
+    rows: int | None = None,
+) -> NetworkAutoencoder:
+    """An autoencoder from its parts; `where` names the file in messages.
+
+    Raises:
+        CheckpointError: the weights are not those of the network.
+    """
+    with torch.device("meta"):  # draws no initial weights
+        network: Any = AUTOENCODERS[body_name(spec.network)].build(spec.network)
+    fit(network, weights, where, hint="was it written by another version of midguide?")
+    move(frozen(network), device)
+    coder = NetworkAutoencoder(
+        network.encode,
+        network.decode,
+        spec.event_shape,
+        spec.latent_shape,
+        value_range=spec.value_range,
+        scale=spec.scale,
+        shift=spec.shift,
+        rows=rows,
+        network=network,
+        name=spec.name,
+    )
+    coder.provenance = {"weights": weights_digest(weights)}
+    return coder
+
+
+def prefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An autoencoder's weights under the names that they have in the file of a prior."""
+    return {PREFIX + name: value for name, value in weights.items()}
+
+
+def split(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of a prior's file: those of its network, and those of its autoencoder."""
+    own = {name: value for name, value in weights.items() if not name.startswith(PREFIX)}
+    return own, {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all weights in the order of their names, the same in a file of its own and inside a prior's."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(name.encode())
+        total.update(weights[name].float().contiguous().numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,110 @@
+"""The prior, as its denoiser `D(x, t) = E[x_0 | x_t = x]`, and the same prior seen on another schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from midguide.diffusion.kernels import score_from_x0
+from midguide.diffusion.schedules import Reindexed, Schedule, Time
+from midguide.domains.ecg.leads import EcgFormat
+from midguide.errors import UnsupportedProblem
+
+
+class Autoencoder(Protocol):
+    """A map of signals to latents, of about unit variance, and back.
+
+    Attributes:
+        event_shape: shape of one signal.
+        latent_shape: shape of one latent.
+        value_range: smallest and largest value of signals, or None where unbounded.
+    """
+
+    event_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+    value_range: tuple[float, float] | None
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latent of each signal, shape (B, *event) -> (B, *latent); differentiable in x."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The signal of each latent, shape (B, *latent) -> (B, *event); differentiable in z."""
+        ...
+
+    def to(self, device: str) -> Self:
+        """This autoencoder, computing on `device` from now on."""
+        ...
+
+
+class Denoiser(ABC):
+    """A diffusion prior, of signals or of their latents.
+
+    Attributes:
+        schedule: the forward process; `D` may be called at its usable times only.
+        event_shape: shape of one sample.
+        value_range: smallest and largest value of clean data, or None where unbounded.
+        autoencoder: what turns samples into signals, where samples are latents; else None.
+        ecg: how a prior of electrocardiograms holds a recording; None for others.
+    """
+
+    schedule: Schedule
+    event_shape: tuple[int, ...]
+    value_range: tuple[float, float] | None = None
+    autoencoder: Autoencoder | None = None
+    ecg: EcgFormat | None = None
+
+    @property
+    def signal_shape(self) -> tuple[int, ...]:
+        """Shape of what is measured and looked at: `event_shape`, or that of the decoded samples."""
+        return self.event_shape if self.autoencoder is None else self.autoencoder.event_shape
+
+    @property
+    def signal_range(self) -> tuple[float, float] | None:
+        """Smallest and largest value of a signal, or None where unbounded."""
+        return self.value_range if self.autoencoder is None else self.autoencoder.value_range
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """`E[x_0 | x_t = x]`, shape (B, *event) -> (B, *event); differentiable in x."""
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """`grad log p_t(x)` by Tweedie's formula, shape of x."""
+        return score_from_x0(x, self(x, t), self.schedule.level(t))
+
+    def to(self, device: str) -> Self:
+        """This denoiser, computing on `device` from now on.
+
+        Raises:
+            UnsupportedProblem: it computes on the CPU only.
+        """
+        if torch.device(device).type != "cpu":
+            raise UnsupportedProblem(f"{type(self).__name__} computes on the CPU only", hint="leave the device out")
+        return self
+
+    def on(self, schedule: Schedule) -> Denoiser:
+        """The same prior on another schedule, usable at the noise-to-signal ratios of its own."""
+        return OnSchedule(self, schedule)
+
+
+class OnSchedule(Denoiser):
+    """A prior re-expressed: `D'(x, t') = D(x alpha_t / alpha'_t', t)` where both levels have the same `sigma/alpha`."""
+
+    def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
+        self.inner = inner
+        self.schedule = Reindexed(schedule, inner.schedule)
+        self.event_shape = inner.event_shape
+        self.value_range = inner.value_range
+        self.autoencoder, self.ecg = inner.autoencoder, inner.ecg
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        level = self.schedule.level(t)
+        t_inner = self.inner.schedule.time_at(level.ratio)
+        return self.inner(x * (self.inner.schedule.level(t_inner).alpha / level.alpha), t_inner)
+
+    def to(self, device: str) -> Self:
+        self.inner.to(device)
+        return self

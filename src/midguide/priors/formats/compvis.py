@@ -1,0 +1,171 @@
+"""Checkpoints of latent diffusion as its authors publish them: U-Net, its average, and the autoencoder in one file.
+
+Rombach et al. 2022, https://arxiv.org/abs/2112.10752. The U-Net is that of guided diffusion, under
+`model.diffusion_model.`; its average over training (EMA) under `model_ema.`, names without dots; the autoencoder, with
+a codebook (VQ) or a Gaussian latent (KL), under `first_stage_model.`; the forward process as `betas`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from midguide.diffusion.schedules import DiscreteVP, Schedule
+from midguide.errors import CheckpointError, ConfigError
+from midguide.maths.autodiff import frozen
+from midguide.nn.adm_unet import LDM_VQ4, ADMConfig
+from midguide.nn.ldm_autoencoder import LDMAutoencoder, visible_autoencoder
+from midguide.priors.formats.base import Pretrained, Weights, fit, to_load_prior
+from midguide.priors.formats.guided_diffusion import adm_network, learned_variance
+from midguide.priors.latent import NetworkAutoencoder
+from midguide.storage.files import sha256_of
+
+FORMAT = "compvis"
+UNET, AVERAGE, CODER = "model.diffusion_model.", "model_ema.", "first_stage_model."
+LATENT_SHAPE = (3, 64, 64)  # of the public models of faces
+
+
+def is_compvis(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights have the names of this format."""
+    return any(name.startswith(UNET) for name in weights)
+
+
+def load_compvis(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    config: ADMConfig | None = None,
+    event_shape: tuple[int, ...] | None = None,
+    class_index: int | None = None,
+    averaged: bool | None = None,
+    quantize: bool = True,
+    schedule: Schedule | None = None,
+) -> Pretrained:
+    """A prior of latents with its autoencoder: eps, the schedule of the file, images in [-1, 1].
+
+    Encoding takes the mean of a KL autoencoder's posterior, and what a VQ autoencoder has before quantization; decoding
+    quantizes, and lets derivatives pass the quantization unchanged. Latents are multiplied by the file's
+    `scale_factor`, 1 where it has none.
+
+    Args:
+        path: `.ckpt`, `.pt`, `.pth` or `.safetensors`.
+        weights: what `read_weights` found there.
+        config: shape of the U-Net; may be left out for that of the public models of faces.
+        event_shape: shape of one latent; may be left out likewise.
+        class_index: the class, for a class-conditional network.
+        averaged: whether the average of the U-Net's weights is taken, by default where there is one.
+        quantize: whether decoding replaces latents by the nearest vectors of the codebook, where there is one.
+        schedule: the forward process, where the file does not hold it or holds another.
+
+    Raises:
+        CheckpointError: the file does not fit its networks; the message says which setting would explain it.
+        ConfigError: `config`, `event_shape` or `class_index` is needed and missing, or does not apply.
+    """
+    if any(".transformer_blocks." in name for name in weights):
+        raise ConfigError(
+            f"{path} holds a network with cross-attention, which is conditioned on text or the like",
+            hint="load it yourself; "
+            + to_load_prior("a function of x and the index with prediction, schedule and event_shape"),
+        )
+    chosen, which = _unets(path, weights, averaged).choose(averaged, path)
+    network, taken, public = adm_network(path, chosen, config, [LDM_VQ4], class_index)
+    if event_shape is None and not public:
+        raise ConfigError(
+            f"{path} does not say the size of its latents",
+            hint=to_load_prior("event_shape=(C, h, w), the shape of one latent,"),
+        )
+    latent_shape = event_shape or LATENT_SHAPE
+    sha256 = sha256_of(path)
+    coder = _autoencoder(path, weights, latent_shape, quantize=quantize)
+    coder.provenance = {"format": FORMAT, "sha256": sha256, "quantize": quantize}
+    return Pretrained(
+        network=network,
+        schedule=schedule or _schedule(path, weights),
+        prediction="eps",
+        event_shape=latent_shape,
+        value_range=None,
+        learned_variance=learned_variance(chosen),
+        name=path.stem,
+        provenance={"format": FORMAT, "sha256": sha256, "class": class_index, **which},
+        autoencoder=coder,
+        takes=taken,
+    )
+
+
+def _unets(path: Path, weights: Mapping[str, Tensor], averaged: bool | None) -> Weights:
+    """The U-Net's weights and, where the file has it, their average, which is named without dots."""
+    last = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
+    if not any(name.startswith(AVERAGE) for name in weights):
+        return Weights(last)
+    names = {name: AVERAGE + (UNET.removeprefix("model.") + name).replace(".", "") for name in last}
+    missing = [name for name in names.values() if name not in weights]
+    if missing and averaged is not False:
+        raise CheckpointError(
+            f"the average in {path} is not complete: missing: {missing[0]}",
+            hint="for the last weights " + to_load_prior("averaged=False"),
+        )
+    return Weights(last, {name: weights[other] for name, other in names.items() if other in weights})
+
+
+def _autoencoder(
+    path: Path, weights: Mapping[str, Tensor], latent_shape: tuple[int, ...], *, quantize: bool
+) -> NetworkAutoencoder:
+    own = {name.removeprefix(CODER): value for name, value in weights.items() if name.startswith(CODER)}
+    own = {name: value for name, value in own.items() if not name.startswith("loss.")}  # of its training
+    if not own:
+        raise CheckpointError(f"{path} holds no autoencoder", hint=f"expected names that start with {CODER}")
+    try:
+        config = visible_autoencoder(own)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from None
+    if not quantize and not config.codes:
+        raise ConfigError(f"the autoencoder in {path} has no codebook", hint="leave quantize out")
+    with torch.device("meta"):  # draws no initial weights
+        network = LDMAutoencoder(config)
+    fit(network, own, path, hint=f"the file shows {config}")
+    frozen(network)
+    return NetworkAutoencoder(
+        network.encode,
+        lambda z: network.decode(z, quantize=quantize),
+        config.event_shape(latent_shape),
+        latent_shape,
+        scale=_scale(path, weights),
+        network=network,
+        name="vq" if config.codes else "kl",
+    )
+
+
+def _scale(path: Path, weights: Mapping[str, Tensor]) -> float:
+    """What latents are multiplied by: one number for all channels."""
+    factor = weights.get("scale_factor", torch.ones(()))
+    if factor.numel() != 1 or not 0.0 < float(factor) < math.inf:
+        raise CheckpointError(
+            f"the scale_factor in {path} is {str(factor.tolist())[:60]}, expected one positive number",
+            hint="is the file complete? Correct or remove it there; latent_scale is for a file that has none",
+        )
+    return float(factor)
+
+
+def _schedule(path: Path, weights: Mapping[str, Tensor]) -> DiscreteVP:
+    """That of the betas in the file, in float64; the scaled-linear one where they are its, rounded to float32."""
+    if "betas" not in weights:
+        raise ConfigError(
+            f"{path} holds no betas", hint="state the schedule that it was trained on, for example vp-scaled-linear"
+        )
+    betas = weights["betas"].double()
+    if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas <= 1)).all()):
+        raise CheckpointError(
+            f"the betas in {path}, of shape {tuple(betas.shape)}, are not all between 0 and 1",
+            hint="state the schedule that it was trained on, for example vp-scaled-linear",
+        )
+    kept = torch.cumprod(1.0 - betas, 0).tolist()
+    usual = DiscreteVP.scaled_linear()
+    if len(kept) == usual.noisiest and all(
+        abs(a - b) < 1e-6 * b for a, b in zip(kept, usual.alphas_cumprod, strict=True)
+    ):
+        return usual
+    return DiscreteVP(tuple(kept))

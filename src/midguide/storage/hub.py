@@ -1,0 +1,359 @@
+"""Public checkpoints: cards that say where each comes from, and a cache of the files.
+
+A file appears in the cache complete and verified, or not at all. What has arrived of an interrupted download lies in a
+`.partial` file beside its place, from which the next attempt goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from midguide import __version__
+from midguide.errors import CheckpointError, DataError
+from midguide.storage.files import replacing, sha256_of
+
+_BLOCK = 1 << 20
+_TIMEOUT = 30.0  # seconds without a byte
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)  # what reading an archive may raise
+_BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTTPStatus.TOO_MANY_REQUESTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A public checkpoint.
+
+    Args:
+        name: what users call it.
+        description: what it is a prior of, and who trained it.
+        format: `guided-diffusion`, `diffusers` or `compvis`.
+        source: address of the file; for `diffusers` the repository id.
+        home: page of its authors.
+        file: name in the cache.
+        size: how large, in bytes; of an archive about.
+        license: of the weights, as far as their authors state one.
+        sha256: of the file, of the weights in a repository, as third parties state it: no authors do, and it was not
+            computed here. None where it is not known; then the sum of the first download is recorded.
+        event_shape: shape of one sample.
+        conventions: prediction, schedule, value range and network, in words.
+        parameters: number of weights; of the U-Net, for a prior of latents.
+        member: name of the checkpoint, where the file is a zip archive or a repository.
+        revision: of a repository, its commit.
+    """
+
+    name: str
+    description: str
+    format: str
+    source: str
+    home: str
+    file: str
+    size: int
+    license: str
+    event_shape: tuple[int, ...]
+    sha256: str | None = None
+    conventions: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    member: str | None = None
+    revision: str | None = None
+
+
+_EPS_LINEAR = {"prediction": "eps", "schedule": "vp-linear", "value_range": (-1.0, 1.0)}
+
+CARDS = {
+    card.name: card
+    for card in (
+        Card(
+            name="ffhq-256",
+            description="faces (FFHQ), 256x256: guided-diffusion U-Net of Choi et al. 2021, as used by DPS",
+            format="guided-diffusion",
+            source="https://drive.usercontent.google.com/download?id=1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh&export=download&confirm=t",
+            home="https://github.com/DPS2022/diffusion-posterior-sampling",
+            file="ffhq_10m.pt",
+            size=374_417_833,
+            sha256="81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
+            license="not stated; FFHQ is CC BY-NC-SA 4.0",
+            event_shape=(3, 256, 256),
+            conventions={**_EPS_LINEAR, "learned_variance": True},
+            parameters=93_563_910,
+        ),
+        Card(
+            name="imagenet-256",
+            description="ImageNet, 256x256, unconditional: guided-diffusion U-Net of Dhariwal and Nichol 2021",
+            format="guided-diffusion",
+            source="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+            home="https://github.com/openai/guided-diffusion",
+            file="256x256_diffusion_uncond.pt",
+            size=2_211_383_297,
+            sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
+            license="MIT (the repository's); ImageNet is for non-commercial research",
+            event_shape=(3, 256, 256),
+            conventions={**_EPS_LINEAR, "learned_variance": True},
+            parameters=552_814_086,
+        ),
+        Card(
+            name="celebahq-256",
+            description="faces (CelebA-HQ), 256x256: DDPM of Ho et al. 2020, as a diffusers repository",
+            format="diffusers",
+            source="google/ddpm-celebahq-256",
+            home="https://huggingface.co/google/ddpm-celebahq-256",
+            file="google/ddpm-celebahq-256",
+            size=454_853_117,
+            sha256="efff89712093ad060ce99d9b461bbe542b49d8dd4ce30f23fe5761dca292361d",
+            license="Apache-2.0 (the repository's); CelebA-HQ is for non-commercial research",
+            event_shape=(3, 256, 256),
+            conventions=_EPS_LINEAR,
+            parameters=113_673_219,
+            member="diffusion_pytorch_model.bin",
+            revision="cd5c944777ea2668051904ead6cc120739b86c4d",
+        ),
+        Card(
+            name="ffhq-ldm-vq4",
+            description="faces (FFHQ), 256x256: latent diffusion with VQ-f4 autoencoder, Rombach et al. 2022",
+            format="compvis",
+            source="https://ommer-lab.com/files/latent-diffusion/ffhq.zip",
+            home="https://github.com/CompVis/latent-diffusion",
+            file="ffhq-ldm-vq4.zip",
+            size=2_400_000_000,
+            license="MIT (the repository's); FFHQ is CC BY-NC-SA 4.0",
+            event_shape=(3, 256, 256),
+            conventions={"prediction": "eps", "schedule": "vp-scaled-linear", "latent_shape": (3, 64, 64)},
+            parameters=274_056_163,
+            member="model.ckpt",
+        ),
+    )
+}
+"""Public checkpoints by name."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: MIDGUIDE_CACHE, or `midguide` in the user's cache folder."""
+    if own := os.environ.get("MIDGUIDE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midguide"
+
+
+def fetch(card: Card) -> Path:
+    """The checkpoint of a card, downloaded and unpacked if it is not in the cache; verified in both cases.
+
+    Raises:
+        DataError: no connection, or the download broke off; what has arrived is kept for the next attempt.
+        CheckpointError: the file is not the one of the card, or no longer the one that was downloaded first.
+    """
+    path = _fetched(card)
+    return path if card.member is None else unpacked(path, card.member)
+
+
+def unpacked(archive: Path, member: str) -> Path:
+    """A member of a zip archive as a file beside it, unpacked if it is not there; verified in both cases.
+
+    Raises:
+        DataError: the file cannot be written.
+        CheckpointError: the archive is damaged or has no such member.
+    """
+    path = archive.with_suffix(Path(member).suffix)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            info = opened.getinfo(member)
+            if not path.exists() or path.stat().st_size != info.file_size or _crc32(path) != info.CRC:
+                with replacing(path) as temporary, opened.open(info) as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target, _BLOCK)
+    except KeyError:
+        raise CheckpointError(f"{archive} holds no {member}", hint="is it the archive of the card?") from None
+    except _DAMAGED as error:
+        raise CheckpointError(f"{archive} is damaged: {error}", hint=f"remove {archive} and try again") from error
+    except OSError as error:
+        raise DataError(f"cannot unpack {archive}: {error.strerror}", hint="check the folder and free space") from error
+    return path
+
+
+def _fetched(card: Card) -> Path:
+    path = cache_folder() / card.file
+    record = path.with_name(f"{path.name}.sha256")
+    if not path.exists():
+        download(card.source, path, sha256=card.sha256 or _recorded(record))
+    known, found = card.sha256 or _recorded(record), sha256_of(path)
+    if known is None:
+        with replacing(record) as temporary:
+            temporary.write_text(found + "\n", encoding="ascii")
+    elif found != known:
+        raise CheckpointError(
+            f"{path} is damaged or was changed: its sha256 is not {known[:12]}...",
+            hint=f"remove {path} and try again; a file that you trust is loaded by its path",
+        )
+    return path
+
+
+def download(source: str, path: Path, *, sha256: str | None = None) -> None:
+    """Download a file, going on where an interrupted attempt stopped.
+
+    Args:
+        source: its address.
+        path: its place; nothing is there before the download is complete and verified.
+        sha256: what its sum must be; None where it is not known. Then an archive is read to its end, and of other
+            files the server must say how large they are.
+
+    Raises:
+        DataError: no connection, no such file, no space, or the download broke off.
+        CheckpointError: the sum is another, an archive is damaged, or nothing says where the file ends.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("ab") as file:
+            _lock(file, partial)
+            whole = _receive(source, file)
+        _verify(partial, source, sha256, whole)
+        os.replace(partial, path)
+        _tag(partial).unlink(missing_ok=True)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code not in _BUSY and error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            _forget(partial)  # also where the server no longer has the bytes asked for
+        raise DataError(
+            f"{source} cannot be downloaded: {error.code} {error.reason}", hint="try again; or has it moved?"
+        ) from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        kept = partial.stat().st_size if partial.exists() else 0
+        hint = f"try again to go on from {kept:,} bytes" if kept else "is there a network?"
+        raise DataError(f"{source} cannot be downloaded: {reason}", hint=hint) from error
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}", hint="check the folder and free space") from error
+    finally:
+        if partial.exists() and partial.stat().st_size == 0:
+            _forget(partial)
+
+
+def _receive(source: str, file: BinaryIO) -> bool:
+    """Append what is missing; start again where the server cannot go on or has another file by now.
+
+    Returns:
+        Whether the server said where the file ends, so that nothing can be missing.
+    """
+    have, tag = file.tell(), _tag(Path(file.name))
+    version = tag.read_text("utf-8") if tag.exists() else ""
+    headers = {"User-Agent": f"midguide/{__version__}"}
+    if have and version:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    with urllib.request.urlopen(urllib.request.Request(source, headers=headers), timeout=_TIMEOUT) as answer:
+        if answer.headers.get_content_type() == "text/html":  # of a file service that wants a click, for one
+            raise DataError(f"{source} is a web page, not a file", hint="download it in a browser, and give its path")
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0
+            file.truncate(0)
+            tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", encoding="utf-8")
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with _bar(Path(file.name).stem, have, total) as advance:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                advance(len(block))
+    file.flush()
+    if total is not None and file.tell() < total:
+        raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
+    return total is not None or answer.chunked  # the last chunk says that it is the last
+
+
+def _verify(partial: Path, source: str, sha256: str | None, whole: bool) -> None:
+    """Refuse a download, and forget it, that is another file than expected or may lack its end."""
+    try:
+        if sha256:
+            if (got := sha256_of(partial)) != sha256:
+                raise other_sum(source, got, sha256)
+        elif _is_zip(partial):
+            _read_archive(partial, source)
+        elif not whole:
+            raise CheckpointError(
+                f"{source} may be incomplete: its server does not say how large it is, and its sha256 is not known",
+                hint="download it yourself, and give its path",
+            )
+    except CheckpointError:
+        _forget(partial)
+        raise
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file begins as an archive, as checkpoints of torch do; its end may be missing."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _read_archive(path: Path, source: str) -> None:
+    """Read all of an archive; its list of members is at its end, and holds the sum of each."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            damaged = opened.testzip()
+    except _DAMAGED as error:
+        raise CheckpointError(f"{source} arrived damaged or incomplete: {error}", hint="try again") from error
+    if damaged is not None:
+        raise CheckpointError(f"{source} arrived damaged: {damaged} has another sum", hint="try again")
+
+
+def other_sum(source: str, got: str, wanted: str, *, remove: Path | None = None) -> CheckpointError:
+    """The error for a download with another sum than expected, and which file to remove before the next attempt."""
+    again = "" if remove is None else f"; to download it again, remove {remove}"
+    return CheckpointError(
+        f"{source} is not the file expected: its sha256 is {got[:12]}..., not {wanted[:12]}...",
+        hint=f"was it changed, on its way or by its authors? A file that you trust is loaded by its path{again}",
+    )
+
+
+def _lock(file: BinaryIO, partial: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"{partial} is being written by another process", hint="wait for it and try again") from None
+
+
+def _forget(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _tag(partial).unlink(missing_ok=True)
+
+
+def _tag(partial: Path) -> Path:
+    """The file that keeps the server's tag of the version a partial download belongs to."""
+    return partial.with_name(f"{partial.name}.tag")
+
+
+def _recorded(record: Path) -> str | None:
+    """The sum that an earlier download found; None where its record is missing or incomplete."""
+    text = record.read_text("ascii", "replace").strip() if record.exists() else ""
+    return text if re.fullmatch("[0-9a-f]{64}", text) else None
+
+
+def _crc32(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            total = zlib.crc32(block, total)
+    return total
+
+
+@contextmanager
+def _bar(name: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar where stderr is a terminal, else one line at the start."""
+    size = "" if total is None else f", {total / 2**20:,.1f} MiB"
+    if not sys.stderr.isatty():
+        print(f"downloading {name}{size}", file=sys.stderr, flush=True)
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(f"downloading {name}", total=total, completed=have)
+        yield lambda count: bar.advance(task, count)

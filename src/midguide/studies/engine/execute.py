@@ -1,0 +1,134 @@
+"""Running a study: what is missing goes to a runner, what comes back goes to the store."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from midguide.errors import ConfigError, about
+from midguide.metrics.registry import METRICS, SET_METRICS
+from midguide.studies.engine.runner import Runner, local_runner
+from midguide.studies.engine.store import Progress, Store
+from midguide.studies.engine.units import Unit, batches
+from midguide.studies.spec.study import Study
+
+
+def units_to_run(
+    progress: Progress,
+    store: Store,
+    *,
+    retry: bool = False,
+    rescore: bool = False,
+    limit: int | None = None,
+    only: Sequence[str] = (),
+) -> list[Unit]:
+    """The units of which there is no result, or others on request.
+
+    Args:
+        progress: what is there.
+        store: where it is.
+        retry: also those that failed.
+        rescore: instead those whose draws are stored, done or not: they are measured without sampling.
+        limit: at most so many.
+        only: patterns "PROBLEM/SAMPLER" of labels, with * and ? for any text: the units that match one of them.
+
+    Raises:
+        ConfigError: a pattern matches no cell of the study.
+    """
+    for pattern in only:
+        if not any(_is_of(unit, pattern) for units in vars(progress).values() for unit in units):
+            raise ConfigError(
+                f"--only {pattern} matches no cell",
+                hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'",
+            )
+    units = [*progress.damaged, *progress.missing]
+    units += progress.failed if retry else []
+    if rescore:
+        units = [unit for unit in [*units, *progress.done] if (store.samples / unit.draws_address).exists()]
+    return [unit for unit in units if not only or any(_is_of(unit, pattern) for pattern in only)][:limit]
+
+
+def _is_of(unit: Unit, pattern: str) -> bool:
+    """Whether a unit belongs to a cell that the pattern "PROBLEM/SAMPLER" names."""
+    return fnmatch.fnmatchcase(f"{unit.problem_label}/{unit.sampler_label}", pattern)
+
+
+def check_weights(metrics: Iterable[str], event_shapes: Iterable[tuple[int, ...]] = ()) -> None:
+    """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
+
+    Args:
+        metrics: names, also of metrics of sets.
+        event_shapes: what the metrics of sets will be given.
+
+    Raises:
+        CheckpointError: names the metric and the file.
+        ShapeError: names a metric of sets that does not take such images.
+    """
+    for name in metrics:
+        with about(f"metric {name!r}"):
+            if name in METRICS:
+                METRICS[name].ready()
+            for shape in event_shapes if name in SET_METRICS else ():
+                SET_METRICS[name].check(shape)
+
+
+def event_shapes(study: Study) -> list[tuple[int, ...]]:
+    """Of the samples of each problem of a study."""
+    return [unit.problem.probe(unit.problem_seed).signal_shape for unit in _first_of_each_problem(study)]
+
+
+def check_device(study: Study, device: str) -> None:
+    """Refuse to start where a prior of the study cannot leave the CPU.
+
+    Raises:
+        UnsupportedProblem: names the prior.
+    """
+    for unit in _first_of_each_problem(study) if device != "cpu" else ():
+        unit.problem.probe(unit.problem_seed).to(device)
+
+
+def _first_of_each_problem(study: Study) -> list[Unit]:
+    return list({unit.problem_label: unit for unit in reversed(study.units)}.values())
+
+
+def run_units(
+    study: Study,
+    store: Store,
+    units: list[Unit],
+    *,
+    workers: int = 1,
+    device: str = "cpu",
+    runner: Runner | None = None,
+    on_unit: Callable[[Unit, list[str], float], None] = lambda unit, failures, seconds: None,
+) -> int:
+    """Run units and store their rows as they come.
+
+    Args:
+        study: its `keep_samples` says whether draws are stored, its `batch` how many units are drawn together.
+        store: where the rows go.
+        units: what to run.
+        workers: processes, where no runner is given.
+        device: where networks compute, where no runner is given.
+        runner: another engine.
+        on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
+            far.
+
+    Returns:
+        How many of them failed.
+    """
+    kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
+    runner = runner or local_runner(workers, kept, device)
+    failed, started = 0, time.monotonic()
+    try:
+        for batch in batches(units, study.head.batch):
+            runner.submit(batch)
+        for done, (unit, rows) in enumerate(runner.collect(), start=1):
+            store.write(unit, rows)
+            reasons = sorted({row["failure"] for row in rows if row["failure"]})
+            failed += bool(reasons)
+            on_unit(unit, reasons, (time.monotonic() - started) / done * (len(units) - done))
+    finally:
+        runner.close()
+    return failed

@@ -1,0 +1,167 @@
+"""The results of a study on disk: one Parquet file per unit, complete or absent, named by the unit's address.
+
+OUT/study.json                  which study this is, its file as plain values, the expected numbers
+OUT/study.earlier               the same of an earlier run of this name that had another file, if any
+OUT/units/ADDRESS.parquet       one row per metric
+OUT/samples/ADDRESS/            the draws, where the study keeps them
+OUT/.../ADDRESS.damaged         what stood there and could not be read, once it has been made anew
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from midguide.errors import DataError
+from midguide.storage.files import aside, replacing
+from midguide.studies.engine.units import Unit
+from midguide.studies.report.expected import Expected
+
+FORMAT = 1
+SCHEMA = pa.schema(
+    [
+        pa.field("address", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("failure", pa.string()),
+        pa.field("network_forwards", pa.float64()),
+        pa.field("network_vjps", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("peak_memory_mib", pa.float64()),
+        pa.field("configuration", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The units of a study by what is stored of them: complete, failed, absent, or in a damaged file."""
+
+    done: list[Unit]
+    failed: list[Unit]
+    missing: list[Unit]
+    damaged: list[Unit]
+
+
+class Store:
+    """The folder of one study."""
+
+    def __init__(self, folder: Path, plain: dict[str, Any], expected: list[Expected]) -> None:
+        self.folder, self.plain, self.expected = folder, plain, expected
+
+    @classmethod
+    def create(cls, folder: str | Path, plain: dict[str, Any], expected: list[Expected]) -> Store:
+        """The folder for a study, new or with earlier results of the study of this name.
+
+        Raises:
+            DataError: the folder holds something else, or another study's results.
+        """
+        store, path = cls(Path(folder), plain, expected), Path(folder) / "study.json"
+        text = json.dumps({"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected]}, indent=2)
+        if store.folder.exists() and any(store.folder.iterdir()):
+            earlier = cls.open(folder).plain
+            if earlier["study"]["name"] != plain["study"]["name"]:
+                raise DataError(
+                    f"{folder} holds the results of study {earlier['study']['name']!r}", hint="choose another --out"
+                )
+            if earlier != json.loads(text)["study"]:
+                with replacing(aside(path, "earlier")) as temporary:
+                    shutil.copyfile(path, temporary)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return store
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Store:
+        """The folder that an earlier run made.
+
+        Raises:
+            DataError: it is not that.
+        """
+        path = Path(folder) / "study.json"
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["midguide-study"] != FORMAT:
+                raise ValueError(f"format {stored['midguide-study']} is not {FORMAT}")
+            expected = [Expected(**row) for row in stored["expected"]]
+            if not isinstance(stored["study"]["study"]["name"], str):
+                raise ValueError("the study has no name")
+            for part in ("units", "samples"):
+                if (path.parent / part).exists() and not (path.parent / part).is_dir():
+                    raise ValueError(f"{part} is no folder")
+            return cls(Path(folder), stored["study"], expected)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"there is no {path.name}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
+            raise DataError(
+                f"{folder} holds no results of a study ({reason})", hint="give the folder that 'study run' wrote"
+            ) from error
+
+    @property
+    def samples(self) -> Path:
+        """The folder of stored draws."""
+        return self.folder / "samples"
+
+    @property
+    def _units(self) -> Path:
+        return self.folder / "units"
+
+    def path(self, unit: Unit) -> Path:
+        """The file of a unit's rows."""
+        return self._units / f"{unit.address}.parquet"
+
+    def write(self, unit: Unit, rows: list[dict[str, Any]]) -> None:
+        """Store the rows of a unit, all or nothing; a file in their place that is damaged or foreign is set aside."""
+        try:
+            self.read(unit)
+        except DataError:
+            self.path(unit).replace(aside(self.path(unit), "damaged"))
+        plain = [{**row, "configuration": json.dumps(row["configuration"], sort_keys=True)} for row in rows]
+        with replacing(self.path(unit)) as temporary:
+            pq.write_table(pa.Table.from_pylist(plain, schema=SCHEMA), temporary, write_page_checksum=True)
+
+    def others(self, units: Iterable[Unit]) -> int:
+        """How many results are in the folder that belong to none of these units."""
+        return len({path.stem for path in self._units.glob("*.parquet")} - {unit.address for unit in units})
+
+    def read(self, unit: Unit) -> list[dict[str, Any]] | None:
+        """The rows of a unit, None where there are none.
+
+        Raises:
+            DataError: the file is damaged or of something else.
+        """
+        path = self.path(unit)
+        try:
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path} is damaged", hint="run the study again: the unit is made anew") from error
+        rows = table.to_pylist()
+        found = {(row.get("address"), row.get("metric")) for row in rows}
+        if table.schema.names != SCHEMA.names or found != {(unit.address, name) for name in unit.metrics}:
+            raise DataError(f"{path} does not hold its unit", hint="run the study again: the unit is made anew")
+        return rows
+
+    def progress(self, units: Iterable[Unit]) -> Progress:
+        """What is stored of these units; those of equal address count once."""
+        progress = Progress([], [], [], [])
+        for unit in {unit.address: unit for unit in units}.values():
+            try:
+                rows = self.read(unit)
+            except DataError:
+                progress.damaged.append(unit)
+                continue
+            if rows is None:
+                progress.missing.append(unit)
+            elif any(row["failure"] for row in rows):
+                progress.failed.append(unit)
+            else:
+                progress.done.append(unit)
+        return progress

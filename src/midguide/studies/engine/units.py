@@ -1,0 +1,187 @@
+"""One cell of a study: what to draw, what to measure, and the address that all of it hashes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from midguide import __version__
+from midguide.errors import CheckpointError, MidguideError, NumericalError
+from midguide.inference.samples import Samples
+from midguide.maths.rng import stream_seed
+from midguide.metrics.registry import METRICS, Answer, Target
+from midguide.problem import Problem
+from midguide.storage.record import describe, fingerprint
+from midguide.studies.engine.draws import keep_draws, load_draws
+from midguide.studies.kinds.registry import ProblemKind, exact_prior
+from midguide.studies.sources import Source, law_of
+
+FAILURES = (MidguideError, ArithmeticError, MemoryError, RuntimeError)  # torch's own errors are RuntimeErrors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A cell: one problem, one source of draws, one seed. Labels are names for tables and not part of the address.
+
+    Args:
+        problem_label: the problem as tables name it.
+        problem: its kind and settings.
+        problem_seed: which problem of the kind.
+        sampler_label: the source as tables name it.
+        spec: the sampler or preset as the study's file names it.
+        source: where the draws come from, with all settings resolved.
+        swept: the settings that the study varies in this cell, with their values.
+        seed: seed of the draws.
+        n: draws.
+        metrics: names of the metrics, each with its protocol.
+    """
+
+    problem_label: str
+    problem: ProblemKind
+    problem_seed: int
+    sampler_label: str
+    spec: str
+    source: Source
+    swept: tuple[tuple[str, float], ...] = ()
+    seed: int
+    n: int
+    metrics: tuple[str, ...]
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Everything that the draws depend on, as JSON."""
+        return {
+            "midguide": __version__,
+            "problem": describe(self.problem),
+            "problem_seed": self.problem_seed,
+            "prior_sha256": self.problem.prior_digest(),
+            **({"data_sha256": data} if (data := self.problem.data_digest(self.problem_seed)) else {}),
+            "source": describe(self.source),
+            "seed": self.seed,
+            "n": self.n,
+        }
+
+    @cached_property
+    def draws_address(self) -> str:
+        """SHA-256 of `configuration`: units that differ in metrics only share their draws."""
+        return fingerprint(self.configuration)
+
+    @cached_property
+    def address(self) -> str:
+        """SHA-256 of `configuration` and the metrics."""
+        return fingerprint({**self.configuration, "metrics": sorted(self.metrics)})
+
+    @property
+    def preset(self) -> str | None:
+        """The name of the sampler's preset, or None."""
+        return self.spec.partition(":")[2] or None
+
+
+Rows = list[dict[str, Any]]
+"""The rows of one unit, one per metric, with the columns of `store.SCHEMA`."""
+
+
+def batches(units: Iterable[Unit], size: int) -> list[tuple[Unit, ...]]:
+    """Units of one cell that may be drawn together, at most `size`, in the order of their first units."""
+    made: list[list[Unit]] = []
+    unfinished: dict[tuple[str, str, int], list[Unit]] = {}
+    for unit in units:
+        cell = (unit.problem_label, unit.sampler_label, unit.seed)
+        if not unit.problem.stacks or len(unfinished.get(cell, [])) in (0, size):
+            unfinished[cell] = []
+            made.append(unfinished[cell])
+        unfinished[cell].append(unit)
+    return [tuple(batch) for batch in made]
+
+
+def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cpu") -> list[Rows]:
+    """Draw and measure units of one cell. A failure is a row, too, with its reason and no value.
+
+    Sample j of a unit does not depend on the other units, up to the rounding of the network's batched arithmetic.
+
+    Args:
+        units: one of `batches`.
+        kept: folder of stored draws. Draws that are there are measured again without sampling; others are added.
+        device: where the network computes.
+    """
+    try:
+        problems = [unit.problem.build(unit.problem_seed) for unit in units]
+        samples = _drawn(units, problems, kept, device)
+    except FAILURES as error:
+        if len(units) > 1:  # the failure of one must not be that of the others
+            return [rows for unit in units for rows in run_batch([unit], kept, device)]
+        return [failed(units[0], error)]
+    return [_measured_unit(*each) for each in zip(units, problems, samples, strict=True)]
+
+
+def failed(unit: Unit, error: BaseException) -> Rows:
+    """The rows of a unit that has no draws."""
+    base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
+    return [{**base, "metric": name, "value": None, "failure": _reason(error)} for name in unit.metrics]
+
+
+COST = ("network_forwards", "network_vjps", "seconds", "peak_memory_mib")
+
+
+def _drawn(units: Sequence[Unit], problems: list[Problem], kept: Path | None, device: str) -> list[Samples]:
+    """The draws of each unit: those that are stored, and the others drawn together."""
+    found = {i: samples for i, unit in enumerate(units) if (samples := stored(unit, kept)) is not None}
+    missing = [i for i in range(len(units)) if i not in found]
+    if missing:
+        problem = Problem.stack([problems[i] for i in missing]).to(device)
+        seeds = [stream_seed(units[i].seed, units[i].problem_seed) for i in missing]
+        drawn = units[0].source.draw(problem, units[0].n, seeds).each()
+        for i, samples in zip(missing, drawn, strict=True):
+            found[i] = samples
+            if kept is not None:
+                keep_draws(samples, units[i].draws_address, kept)
+    return [found[i] for i in range(len(units))]
+
+
+def stored(unit: Unit, kept: Path | None) -> Samples | None:
+    """The draws of a unit in the folder of stored draws; None where they are absent, damaged or of something else."""
+    try:
+        return None if kept is None else load_draws(unit.draws_address, kept)
+    except CheckpointError:
+        return None
+
+
+def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
+    try:
+        answer, target = Answer(samples.draws[0], law_of(samples)), _target(unit, problem)
+    except FAILURES as error:
+        return failed(unit, error)
+    costs = asdict(samples.cost)
+    base = {"address": unit.address, **{name: costs[name] for name in COST}}
+    return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
+
+
+def _target(unit: Unit, problem: Problem) -> Target:
+    if not any(METRICS[name].exact for name in unit.metrics):
+        return Target(problem)
+    posterior = exact_prior(problem).posterior(problem.likelihood)
+    return Target(problem, posterior, posterior.sample(unit.n, seed=stream_seed(unit.problem_seed, "reference")))
+
+
+def _recorded(unit: Unit, name: str) -> dict[str, Any]:
+    """The name of a metric, and what its number depends on, weights included."""
+    return {"metric": name, "configuration": unit.configuration | METRICS[name].record()}
+
+
+def _measured(name: str, answer: Answer, target: Target) -> dict[str, Any]:
+    try:
+        value = METRICS[name].compute(answer, target)
+        if not math.isfinite(value):
+            raise NumericalError(f"{name} is {value}")
+    except FAILURES as error:
+        return {"value": None, "failure": _reason(error)}
+    return {"value": value, "failure": None}
+
+
+def _reason(error: BaseException) -> str:
+    text = error.message if isinstance(error, MidguideError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"

@@ -1,0 +1,125 @@
+"""Priors, operators and whatever else a study reads from files, kept in memory until the next study is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from midguide.errors import ConfigError, about
+from midguide.inference.loop import sample
+from midguide.maths.rng import stream_seed
+from midguide.operators.base import Operator
+from midguide.operators.factory import make_operator
+from midguide.priors.latent import LatentPrior
+from midguide.priors.loading import load_prior
+from midguide.priors.network import NetworkDenoiser
+from midguide.problem import Problem
+from midguide.samplers.unconditional import Unconditional
+from midguide.storage.record import describe
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PRIOR = "prior"
+"""As data: draws of the prior itself."""
+
+TRUTH_STEPS = 200
+"""Steps of the ancestral sampling that makes the truths of `data = "prior"`."""
+
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+"""What a network may compute in, by the names of torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorSettings:
+    """What a study says of its prior in place of what the prior states; see `load_prior`.
+
+    Args:
+        prediction: `eps`, `v`, `x0` or `flow`.
+        schedule: a name for `make_schedule`, such as `vp-linear:0.0001,0.02,500`.
+        value_range: smallest and largest value of clean data.
+
+    Raises:
+        ConfigError: the range is none.
+    """
+
+    prediction: str | None = None
+    schedule: str | None = None
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ConfigError(f"value_range {list(self.value_range)} is no range", hint="for example [-1.0, 1.0]")
+
+    def stated(self) -> dict[str, Any]:
+        """The settings that are given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def record(self) -> dict[str, Any]:
+        """What a result depends on beside the prior's file; nothing where all is as the file states."""
+        return {"prior_settings": stated} if (stated := self.stated()) else {}
+
+
+AS_STATED = PriorSettings()
+
+_clear: list[Callable[[], None]] = []
+
+
+def kept(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorator: the last `most` results stay in memory, until `forget_files`."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        cached = lru_cache(maxsize=most)(function)
+        _clear.append(cached.cache_clear)
+        return cached  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def forget_files() -> None:
+    """Read everything anew: since the last study of this process the files may have changed."""
+    for clear in _clear:
+        clear()
+
+
+@kept(8)
+def prior_of(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_STATED) -> NetworkDenoiser | LatentPrior:
+    """The prior of a name or file, computing in the dtype of this name; the same object for all problems of a study."""
+    with about("prior"):
+        return load_prior(name, dtype=getattr(torch, dtype), **settings.stated())
+
+
+@kept(512)
+def operator_of(
+    name: str, settings: str, seed: int, event_shape: tuple[int, ...], value_range: tuple[float, float] | None
+) -> tuple[Operator, Any]:
+    """An operator, the same object for all problems that ask for it, and its description.
+
+    Args:
+        name: in `midguide list operators`.
+        settings: its own settings, as JSON.
+        seed: of what it draws.
+        event_shape: shape of one signal.
+        value_range: of signals, or None where it is not known.
+    """
+    made = make_operator(name, event_shape, seed=seed, value_range=value_range, **json.loads(settings))
+    return made, describe(made)
+
+
+@kept(2)
+def _prior_of_truths(name: str, settings: PriorSettings) -> NetworkDenoiser | LatentPrior:
+    """The prior once more: where that of the problems moves to a device, this one stays on the CPU."""
+    return load_prior(name, **settings.stated())
+
+
+@kept(2048)
+def drawn_from(name: str, seed: int, settings: PriorSettings = AS_STATED) -> Tensor:
+    """A draw of the prior, shape (1, *signal); in float32 and on its own, so that it depends on prior and seed only."""
+    problem = Problem.unobserved(_prior_of_truths(name, settings))
+    return sample(Unconditional(steps=TRUTH_STEPS), problem, seed=stream_seed("truth", seed)).draws[0]

@@ -1,0 +1,197 @@
+"""Image problems of a study: a picture, what an instrument sees of it, and a network as prior."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from midguide.data.examples import portrait
+from midguide.data.images import load_image_set, to_uint8
+from midguide.errors import ConfigError, DataError, about
+from midguide.likelihoods import check_sigma, observe, observe_counts
+from midguide.maths.rng import stream_seed
+from midguide.operators.base import Operator
+from midguide.operators.decomposed import Decomposed
+from midguide.priors.latent import LatentPrior
+from midguide.priors.network import NetworkDenoiser
+from midguide.problem import Problem
+from midguide.storage.record import digest, fingerprint
+from midguide.studies.kinds.files import (
+    AS_STATED,
+    PRIOR,
+    TRUTH_STEPS,
+    Dtype,
+    PriorSettings,
+    drawn_from,
+    kept,
+    operator_of,
+    prior_of,
+)
+
+PORTRAIT = "astronaut"
+BUILT_IN = (PRIOR, PORTRAIT)
+"""Data that need no file: draws of the prior itself, and the one portrait of scikit-image."""
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProblem:
+    """One image seen through one operator, with noise; the seed is the index of the image, and that of its noise.
+
+    What the operator draws (a kernel, a mask) comes from `operator_seed` and is that of all images, or of each its own.
+
+    Args:
+        operator: a name in `midguide list operators`.
+        operator_settings: the operator's own settings.
+        operator_seed: seed of what the operator draws.
+        operator_per_image: every image has an operator of its own, drawn from `operator_seed` and its index.
+        prior: what `load_prior` takes: a name, a file, a folder, `own.py:function`.
+        prior_settings: what is said of the prior in place of what it states.
+        data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`; or
+            `prior`, draws of the prior itself, for which the prior is right by construction.
+        noise: `gaussian` or `poisson`.
+        sigma_y: standard deviation of Gaussian noise in the value range of the prior.
+        rate: expected counts at the largest value, for Poisson noise.
+        dtype: what the network computes in; states stay in float32.
+    """
+
+    stacks: ClassVar[bool] = True
+
+    operator: str
+    operator_settings: Mapping[str, object] = field(default_factory=dict)
+    operator_seed: int = 0
+    operator_per_image: bool = False
+    prior: str = "faces-64"
+    prior_settings: PriorSettings = AS_STATED
+    data: str = PRIOR
+    noise: Literal["gaussian", "poisson"] = "gaussian"
+    sigma_y: float = 0.05
+    rate: float | None = None
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        check_sigma(self.sigma_y)
+        if (self.rate is None) != (self.noise == "gaussian"):
+            raise ConfigError(
+                f"rate is {self.rate} with noise {self.noise!r}", hint="Poisson noise, and only that, has a rate"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """What a result depends on besides the prior's file and what `data_digest` holds."""
+        level = {"sigma_y": self.sigma_y} if self.rate is None else {"rate": self.rate}
+        data = {"data": "images"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
+        instrument = {} if self.operator_per_image else {"instrument": self._operator(0)[1]}
+        own = {"operator": self.operator, **instrument, "noise": self.noise, "dtype": self.dtype}
+        return {"type": "ImageProblem", **own, **level, **data, **self.prior_settings.record()}
+
+    def prior_digest(self) -> str:
+        """SHA-256 of the prior's file."""
+        return self._denoiser.provenance["sha256"]
+
+    def data_digest(self, seed: int) -> str:
+        """SHA-256 of the pixels of the image, with its operator where it has its own.
+
+        Draws of the prior follow from prior and seed.
+        """
+        pixels = "" if self.data == PRIOR else digest(self._pixels(seed))
+        return fingerprint([pixels, self._operator(seed)[1]]) if self.operator_per_image else pixels
+
+    def build(self, seed: int) -> Problem:
+        """The problem of one image.
+
+        Raises:
+            DataError: there is no such image, or it does not fit the prior.
+        """
+        return self._observed(self._drawn(seed) if self.data == PRIOR else self._loaded(seed), seed)
+
+    def probe(self, seed: int) -> Problem:
+        """The problem of one image; where that would have to be drawn first, of an image of zeros."""
+        if self.data != PRIOR:
+            return self.build(seed)
+        return self._observed(torch.zeros(1, *self._denoiser.signal_shape), seed)
+
+    def _observed(self, truth: Tensor, seed: int) -> Problem:
+        operator, _ = self._operator(seed)
+        if self.rate is None:
+            likelihood = observe(operator, truth, self.sigma_y, seed=seed)
+        else:
+            likelihood = observe_counts(operator, truth, self.rate, seed=seed, value_range=self._range)
+        return Problem(self._denoiser, likelihood, truth)
+
+    @property
+    def _denoiser(self) -> NetworkDenoiser | LatentPrior:
+        return prior_of(self.prior, self.dtype, self.prior_settings)
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        return self._denoiser.signal_range or (-1.0, 1.0)
+
+    def _operator(self, seed: int) -> tuple[Operator, Any]:
+        settings = json.dumps(dict(self.operator_settings), sort_keys=True)
+        own = stream_seed(self.operator_seed, "image", seed) if self.operator_per_image else self.operator_seed
+        prior = self._denoiser
+        made, described = operator_of(self.operator, settings, own, prior.signal_shape, prior.signal_range)
+        if made.observations is not None:
+            raise ConfigError(
+                f"{self.operator!r} has several operators, a problem one",
+                hint="leave out `count`; operator_per_image = true draws one for each image",
+            )
+        if self.operator_per_image and isinstance(made, Decomposed):
+            raise ConfigError(
+                f"{self.operator!r} would be decomposed for each image, at 0.4 GB and half a minute each",
+                hint='with operator_per_image take operator = "motion-blur"',
+            )
+        return made, described
+
+    def _pixels(self, seed: int) -> Tensor:
+        """The image as bytes, shape (3, H, W)."""
+        shape = self._denoiser.signal_shape
+        images = _images(self.data, shape)
+        if not 0 <= seed < len(images):
+            last = f"0 to {len(images) - 1}" if len(images) > 1 else "0 only"
+            raise DataError(f"{self.data} has no image {seed}", hint=f"the seeds of its images are {last}")
+        return images[seed]
+
+    def _drawn(self, seed: int) -> Tensor:
+        """A draw of the prior in its value range, shape (1, C, H, W)."""
+        return drawn_from(self.prior, seed, self.prior_settings).clamp(*self._range)
+
+    def _loaded(self, seed: int) -> Tensor:
+        """The image in the value range and with the channels of the prior, shape (1, C, H, W)."""
+        low, high = self._range
+        values = self._pixels(seed).float() / 255
+        if self._denoiser.signal_shape[0] == 1:
+            values = torch.einsum("chw,c->hw", values, values.new_tensor(_LUMA))[None]
+        return (low + (high - low) * values)[None]
+
+
+@kept(8)
+def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
+    """All images of a source, uint8, shape (N, 3, H, W) with the size of the prior."""
+    if len(event_shape) != 3 or event_shape[0] not in (1, 3):
+        raise DataError(
+            f"an image has 1 or 3 channels, events of this prior have shape {event_shape}",
+            hint="take a prior of images",
+        )
+    with about("data"):
+        if data != PORTRAIT and not Path(data).exists():
+            raise DataError(
+                f"there is no {data}",
+                hint="problems.data is a folder or zip file of images, or prior for draws of the prior: "
+                "--set problems.data=PATH",
+            )
+        images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data))
+    (height, width), (rows, columns) = images.shape[2:], event_shape[1:]
+    if (height, width) != (rows, columns):
+        raise DataError(
+            f"the images of {data} are {width}x{height}, the prior takes {columns}x{rows} (width x height)",
+            hint="crop and resize them first, or give a prior of their size",
+        )
+    return images

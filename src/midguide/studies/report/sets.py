@@ -1,0 +1,82 @@
+"""Numbers about the first draws of all images of a cell together, such as a Fréchet distance, from the stored draws.
+
+A number is kept in OUT/sets, named by what it depends on. It has no interval: resampling images repeats some of them,
+which biases distances between sets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from midguide.errors import DataError, MidguideError
+from midguide.inference.samples import Samples
+from midguide.metrics.registry import SET_METRICS
+from midguide.storage.files import replacing
+from midguide.storage.record import fingerprint
+from midguide.studies.engine.store import Store
+from midguide.studies.engine.units import Unit, stored
+from midguide.studies.spec.study import Study
+
+
+class SetValue(NamedTuple):
+    """A metric of one cell, over one draw of each of the `images` of its problems."""
+
+    problem: str
+    sampler: str
+    metric: str
+    value: float | None
+    images: int
+
+
+def measure_sets(study: Study, store: Store) -> tuple[list[SetValue], list[str]]:
+    """The metrics `set_metrics` of a study's cells, and what could not be computed.
+
+    Args:
+        study: which metrics and cells.
+        store: where the draws are.
+    """
+    cells: dict[tuple[str, str], list[Unit]] = {}
+    for unit in study.units if study.head.set_metrics else ():
+        if (store.samples / unit.draws_address).exists():
+            cells.setdefault((unit.problem_label, unit.sampler_label), []).append(unit)
+    values, notes = [], []
+    for (problem, sampler), units in cells.items():
+        images = len({unit.problem_seed for unit in units})
+        for metric in study.head.set_metrics:
+            try:
+                value = _kept(store, metric, units)
+            except MidguideError as error:
+                value = None
+                notes.append(f"{metric}, {problem}, {sampler}: {error.message}")
+            values.append(SetValue(problem, sampler, metric, value, images))
+    return values, notes
+
+
+def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
+    """The value that is stored for these draws, or else computed and stored."""
+    depends = [metric, SET_METRICS[metric].record(), [unit.draws_address for unit in units]]
+    place = store.folder / "sets" / f"{fingerprint(depends)}.json"
+    try:
+        return float(json.loads(place.read_text(encoding="utf-8"))["value"])
+    except (OSError, ValueError, KeyError, TypeError):
+        value = _computed(store, metric, units)
+    with replacing(place) as temporary:
+        temporary.write_text(json.dumps({"metric": metric, "value": value}) + "\n", encoding="utf-8")
+    return value
+
+
+def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
+    found: dict[int, Samples] = {}
+    for unit in units:
+        samples = stored(unit, store.samples)
+        if samples is None or "truth" not in samples.tensors:
+            raise DataError(f"{store.samples / unit.draws_address} holds no draws with their truth")
+        found.setdefault(unit.problem_seed, samples)
+    draws = torch.cat([samples.draws[0, :1] for samples in found.values()])
+    truths = torch.cat([samples.tensors["truth"] for samples in found.values()])
+    problem = units[0].problem.probe(units[0].problem_seed)
+    return SET_METRICS[metric](draws, truths, problem.denoiser.signal_range or (-1.0, 1.0))
