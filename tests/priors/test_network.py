@@ -217,7 +217,7 @@ def test_damaged_foreign_and_executable_files_are_refused(prior_file, tmp_path):
 def test_a_shipped_prior_that_is_not_the_one_of_its_card_is_refused(prior_file, tmp_path, monkeypatch):
     card = {"name": "tiny", "sha256": "0" * 64}
     (tmp_path / "tiny.json").write_text(json.dumps(card))
-    monkeypatch.setattr(builtin, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(builtin, "_folders", lambda: [tmp_path])
     assert [row["name"] for row in list_priors()] == ["tiny"]
     with pytest.raises(CheckpointError, match="sha256"):
         load_prior("tiny")

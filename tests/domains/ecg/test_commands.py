@@ -228,7 +228,7 @@ def test_the_recipe_of_an_unshipped_prior_is_named_as_the_way_to_train_it(monkey
     from midguide.priors.formats import native as builtin
 
     (tmp_path / "later.toml").write_text("")
-    monkeypatch.setattr(builtin, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(builtin, "_folders", lambda: [tmp_path])
     with pytest.raises(ConfigError, match="not shipped.*\n.*midguide train .*later.toml --data"):
         loading.load_prior("later")
 

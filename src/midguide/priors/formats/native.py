@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from midguide.catalogue.domain import domains
 from midguide.diffusion.schedules import make_schedule
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import CheckpointError, unknown
@@ -170,21 +171,26 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def list_priors() -> list[dict[str, Any]]:
-    """The cards of the shipped priors, sorted by name."""
-    cards = [json.loads(file.read_text("utf-8")) for file in _folder().iterdir() if file.suffix == ".json"]
-    return sorted(cards, key=lambda card: card["name"])
+    """The cards of the shipped priors, of this package and of its domains, sorted by name."""
+    return [json.loads(path.read_text("utf-8")) for _, path in sorted(_shipped(".json").items())]
 
 
 def shipped(card: Mapping[str, Any]) -> Path:
     """The file of a shipped prior."""
-    return _folder() / f"{card['name']}.safetensors"
+    return _shipped(".json")[card["name"]].with_suffix(".safetensors")
 
 
 def recipe(name: str) -> Path | None:
     """The recipe of a prior, shipped or not."""
-    path = _folder() / f"{name}.toml"
-    return path if path.is_file() else None
+    return _shipped(".toml").get(name)
 
 
-def _folder() -> Path:
-    return Path(str(resources.files("midguide"))) / "priors" / "shipped"
+def _shipped(suffix: str) -> dict[str, Path]:
+    """Files with this ending in the folders of shipped priors, by stem."""
+    return {path.stem: path for folder in _folders() for path in folder.iterdir() if path.suffix == suffix}
+
+
+def _folders() -> list[Path]:
+    """Where priors are shipped: in this package, and in those of its domains."""
+    homes = [Path(str(resources.files("midguide"))) / "priors", *(resources.files(d.package) for d in domains())]
+    return [folder for home in homes if (folder := Path(str(home)) / "shipped").is_dir()]
