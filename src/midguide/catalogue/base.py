@@ -107,6 +107,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
     Args:
         kind: what they are, in the singular: `sampler`.
         package: the package whose modules define them; all of them are imported when a name is first looked up.
+        group: of entry points; by default that of the package.
         context: parameters of factories that are no settings.
         check: refuses what is none of its kind; raises `ConfigError` with what it lacks.
 
@@ -125,10 +126,11 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         kind: str,
         package: str,
         *,
+        group: str = "",
         context: tuple[str, ...] = (),
         check: Callable[[Any], None] = lambda thing: None,
     ) -> None:
-        self.kind, self.package, self.group = kind, package, package
+        self.kind, self.package, self.group = kind, package, group or package
         self._context, self._check = context, check
         self._entries: dict[str, Entry[T]] = {}
         self._outside: dict[str, Entry[T]] = {}
@@ -267,7 +269,8 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
 
     @property
     def _plural(self) -> str:
-        return self.package.rpartition(".")[2]
+        """What domains call things of this kind."""
+        return self.group.rpartition(".")[2]
 
     def _load(self) -> None:
         """Import the modules of the package, of the domains, and the entry points; once."""
@@ -279,8 +282,10 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
             if not module.name.startswith("_"):
                 import_module(f"{self.package}.{module.name}")
         for domain in domains():
-            for module in domain.modules.get(self._plural, ()):
-                import_module(f"{domain.package}.{module}" if module else domain.package)
+            try:
+                domain.load(self._plural)
+            except MidguideError as error:
+                plugins.warn(error)
         for outside in plugins.entry_points(self.group):
             self._from_entry_point(outside)
 

@@ -27,13 +27,26 @@ class Domain:
         name: as users write it.
         summary: one line for lists.
         package: its package; the modules below are inside it, and presets in its folder `presets/KIND/NAME.toml`.
-        modules: names of modules that register things, by kind in the plural: `{"samplers": ["filters"]}`.
+        modules: names of modules that register things, by kind in the plural: `{"samplers": ("filters",)}`.
     """
 
     name: str
     summary: str
     package: str
     modules: Mapping[str, tuple[str, ...]]
+
+    def load(self, kind: str) -> None:
+        """Import the modules that register things of a kind.
+
+        Raises:
+            MidguideError: If a module of another distribution fails.
+        """
+        for module in self.modules.get(kind, ()):
+            name = f"{self.package}.{module}" if module else self.package
+            if name.startswith(f"{HOME}."):
+                import_module(name)
+            else:
+                plugins.load_module(name, f"domain `{self.name}`")
 
 
 @functools.cache

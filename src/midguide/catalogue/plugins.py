@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.util
 import re
 import sys
@@ -65,6 +66,16 @@ def entry_points(group: str) -> list[Outside]:
         of = point.dist
         found.append(Outside(point.name, f"{of.name} {of.version}" if of else "an unknown distribution", point))
     return sorted(found, key=lambda outside: outside.name)
+
+
+def load_module(name: str, what: str) -> ModuleType:
+    """A module of another distribution, by its dotted name; `what` it is part of, for messages.
+
+    Raises:
+        MidguideError: If it cannot be imported.
+    """
+    with _outside_code(f"{what}: module {name}"):
+        return importlib.import_module(name)
 
 
 def load_object(path: str | Path, name: str) -> Any:
