@@ -34,8 +34,8 @@ def test_every_command_hands_them_to_the_prior(command, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--prediction", "noise"), ("unknown prediction 'noise'", "eps, v, x0, flow")),
-        (("--schedule", "linear"), ("unknown schedule 'linear'", "vp-linear")),
+        (("--prediction", "noise"), ("unknown prediction `noise`", "eps, v, x0, flow")),
+        (("--schedule", "linear"), ("unknown schedule `linear`", "vp-linear")),
         (("--schedule", "vp-linear:2,3"), ("'2,3' are no betas", "vp-linear:0.0001,0.02")),
         (("--value-range", "1"), ("--value-range takes two numbers LOW,HIGH, got '1'", "-1,1")),
         (("--value-range", "1,-1"), ("'1,-1'",)),

@@ -24,6 +24,7 @@ PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None
 """Photographs of scikit-image, and the part that is used: of the astronaut the face."""
 
 
+@options.grouped
 def check_prior(
     context: typer.Context,
     prior: Annotated[
@@ -41,10 +42,8 @@ def check_prior(
         int | None,
         typer.Option("--draws", metavar="N", help="Measure on N draws of the prior itself, whatever it is a prior of."),
     ] = None,
-    prediction: options.Prediction = None,
-    schedule: options.Schedule = None,
-    value_range: options.ValueRange = None,
-    device: options.Device = None,
+    *,
+    asked: options.PriorOptions,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -56,7 +55,6 @@ def check_prior(
     """
     if images and draws is not None:
         raise ConfigError("images and --draws were given", hint="measure on the ones or on the others")
-    asked = options.PriorOptions(prediction=prediction, schedule=schedule, value_range=value_range, device=device)
     output.use_threads(context)
     from midguide.diagnostics.draws import DRAWS, NOT_TOLD, check_draws
     from midguide.diagnostics.prior import network_of

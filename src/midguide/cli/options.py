@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import math
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +19,52 @@ from midguide.errors import ConfigError
 if TYPE_CHECKING:
     from midguide.priors.latent import LatentPrior
     from midguide.priors.network import NetworkDenoiser
+
+
+def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: of each parameter that is a dataclass, the command gets one option for every field.
+
+    Fields are annotated as parameters of a command are; what a parameter is called does not show. The command is given
+    the dataclass, whose own checks refuse impossible values.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Size:
+        ...     width: Annotated[int, typer.Option(help="In pixels.")] = 64
+        >>> @grouped
+        ... def draw(name: str, size: Size) -> str:
+        ...     return f"{name} {size.width}"
+        >>> draw(name="cat", width=8), list(inspect.signature(draw).parameters)
+        ('cat 8', ['name', 'width'])
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = groups.get(parameter.name)
+        options = [parameter.replace(annotation=hints.get(parameter.name))] if group is None else _options(group)
+        parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{f.name: given.pop(f.name) for f in dataclasses.fields(group) if f.name in given})
+        return command(**given)
+
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    """The fields of a dataclass as parameters."""
+    hints, kind = typing.get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
+    found = []
+    for field in dataclasses.fields(group):
+        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        found.append(inspect.Parameter(field.name, kind, default=default, annotation=hints[field.name]))
+    return found
+
 
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Noise levels visited; by default the sampler's own.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything that is drawn.")]
@@ -62,11 +113,11 @@ class PriorOptions:
         ConfigError: the value range or the dtype is none.
     """
 
-    prediction: str | None = None
-    schedule: str | None = None
-    value_range: str | None = None
-    device: str | None = None
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
+    prediction: Prediction = None
+    schedule: Schedule = None
+    value_range: ValueRange = None
+    device: Device = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
