@@ -15,12 +15,17 @@ import numpy as np
 import torch
 from midguide.studies.report.report import student
 
-from midguide import MGPS, Adam, DiscreteVP, Samples, StepRule, Unconditional, sample
+from midguide import Samples, sample
+from midguide.diffusion.rules import StepRule
+from midguide.diffusion.schedules import DiscreteVP
 from midguide.exact.accuracy import GaussianAccuracy, gaussian_accuracy
 from midguide.exact.laws import Law, mgps_law, posterior_law, unconditional_law
 from midguide.exact.problems import mixture_problem, random_gaussian_problem
+from midguide.maths.optim import Adam
 from midguide.metrics.distribution import sliced_wasserstein
 from midguide.samplers.base import make_sampler
+from midguide.samplers.mgps import MGPS
+from midguide.samplers.unconditional import Unconditional
 
 FEW = StepRule(default=2, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20))
 PLAIN = MGPS(steps=300, midpoint=0.75, warm_start=None, gradient_steps=FEW, optimizer=Adam(rate=0.1))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -63,18 +64,6 @@ def pins() -> dict[str, str]:
     return {name_of(line): line for line in lines if line and not line.startswith("#")}
 
 
-def home_modules() -> dict[str, list[str]]:
-    """The public names by the module that the type checker is told to take them from."""
-    tree = ast.parse(Path(midguide.__file__).read_text())
-    guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    return {
-        node.module or "": [alias.name for alias in node.names]
-        for block in guarded
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-    }
-
-
 def test_importing_the_package_does_not_import_torch() -> None:
     assert run("import sys, midguide; print('torch' in sys.modules)").strip() == "False"
 
@@ -126,21 +115,39 @@ def test_version_is_that_of_the_installed_package() -> None:
     assert midguide.__version__ == importlib.metadata.version("midguide")
 
 
-def test_public_names_are_sorted_and_agree_with_the_type_checker() -> None:
-    assert midguide.__all__ == sorted(set(midguide.__all__))
-    declared = {name: module for module, names in home_modules().items() for name in names}
-    assert declared == midguide._HOME
-    assert set(midguide.__all__) == {*declared, "__version__"}
-    assert set(midguide.__all__) <= set(dir(midguide))
+def test_every_name_of_the_stub_loads_and_is_what_a_type_checker_takes_it_for() -> None:
+    tree = ast.parse(Path(midguide.__file__).with_suffix(".pyi").read_text())
+    names = [
+        (node.module, alias.name) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    assert {name for _, name in names} == {*midguide.__all__} - {"__version__"}
+    for module, name in names:
+        home = importlib.import_module(f"midguide.{module}" if module else "midguide")
+        assert getattr(midguide, name) is getattr(home, name)
 
 
-@pytest.mark.parametrize("name", midguide.__all__)
-def test_public_name_loads_from_its_module(name: str) -> None:
-    value = getattr(midguide, name)
-    if name in midguide._HOME:
-        assert value is getattr(importlib.import_module(midguide._HOME[name]), name)
+def test_about_ten_names_and_the_namespaces_are_at_the_top() -> None:
+    things = {name for name in midguide.__all__ if not isinstance(getattr(midguide, name), ModuleType)}
+    assert things == {
+        *("GaussianLikelihood", "MidguideError", "PoissonLikelihood", "Problem", "Samples", "__version__"),
+        *("load_prior", "make_operator", "make_sampler", "observe", "sample"),
+    }
+    wanted = {"samplers", "operators", "priors", "likelihoods", "schedules", "metrics", "testing"}
+    assert wanted <= set(midguide.__all__) - things
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"),
+    [("samplers", "DPS"), ("samplers", "SAMPLERS"), ("operators", "LinearOperator"), ("priors", "GaussianMixture")],
+)
+def test_a_namespace_has_the_public_names_of_its_modules(namespace: str, name: str) -> None:
+    package = importlib.import_module(f"midguide.{namespace}")
+    assert name in dir(package)
+    assert not isinstance(getattr(package, name), ModuleType)
+    with pytest.raises(AttributeError, match="no attribute 'Typo'"):
+        getattr(package, "Typo")  # noqa: B009 (a type checker may know that it is not there)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Typo'"):
+    with pytest.raises(AttributeError, match="Typo"):
         getattr(midguide, "Typo")  # noqa: B009 (a type checker knows that it is not there)

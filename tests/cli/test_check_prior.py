@@ -71,7 +71,8 @@ def test_a_prior_of_no_photographs_is_measured_on_its_own_draws(cli, tmp_path):
 
 OWN = """
 import torch
-from midguide import Gaussian, load_prior
+from midguide import load_prior
+from midguide.priors import Gaussian
 
 exact = Gaussian(torch.zeros(64), torch.linspace(0.01, 1.0, 64).double().diag())
 
@@ -95,7 +96,8 @@ def test_a_mistake_with_a_prior_of_one_dimension_is_named_from_its_draws(cli, tm
 
 NEAR = """
 import torch
-from midguide import Gaussian, load_prior
+from midguide import load_prior
+from midguide.priors import Gaussian
 from midguide.diffusion.schedules import make_schedule
 
 place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0)).double()

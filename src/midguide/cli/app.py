@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from midguide import __version__
+from midguide._version import __version__
 from midguide.cli import check_prior, demo, failures, output, reconstruct, sample, study, train
 from midguide.cli import list as listing
 from midguide.domains.ecg.cli import reconstruct as ecg

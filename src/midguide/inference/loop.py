@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from midguide import __version__
+from midguide._version import __version__
 from midguide.diffusion.schedules import Time
 from midguide.domains.ecg.leads import with_einthoven
 from midguide.errors import CheckpointError, ConfigError, NumericalError
@@ -77,11 +77,13 @@ def sample(
         CheckpointError: `checkpoint` belongs to another run.
 
     Example:
-        >>> from midguide import MGPS, Gaussian, Identity, Problem, sample
         >>> import torch
+        >>> from midguide import Problem, make_sampler, sample
+        >>> from midguide.operators import Identity
+        >>> from midguide.priors import Gaussian
         >>> prior = Gaussian(torch.zeros(2), 1.0)
         >>> problem = Problem.simulate(prior, Identity(), prior.sample(1), sigma_y=0.1)
-        >>> sample(MGPS(steps=20), problem, n=4).draws.shape
+        >>> sample(make_sampler("mgps", {"steps": 20}), problem, n=4).draws.shape
         torch.Size([1, 4, 2])
     """
     problem = problem.to_latent()

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from midguide import __version__
+from midguide._version import __version__
 from midguide.errors import CheckpointError, DataError
 from midguide.storage.files import replacing, sha256_of
 

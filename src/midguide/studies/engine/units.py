@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from midguide import __version__
+from midguide._version import __version__
 from midguide.errors import CheckpointError, MidguideError, NumericalError
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
