@@ -220,13 +220,13 @@ def test_torch_and_python_run_out_of_memory_in_their_own_words():
 @pytest.mark.parametrize(
     ("name", "known", "hint"),
     [
-        ("mgsp", {"mgps", "dps"}, "did you mean 'mgps'? known are dps, mgps"),
+        ("mgsp", {"mgps", "dps"}, "did you mean `mgps`? known are dps, mgps"),
         ("zzz", {"mgps", "dps"}, "one of dps, mgps"),
         ("", {"mgps", "dps"}, "one of dps, mgps"),
         ("zzz", set(), "there are none"),
-        ("metric_1", [f"metric_{i}[slices=100]" for i in range(20)], "did you mean 'metric_1[slices=100]'?"),
+        ("metric_1", [f"metric_{i}[slices=100]" for i in range(20)], "did you mean `metric_1[slices=100]`?"),
     ],
 )
 def test_a_name_that_does_not_exist_has_the_nearest_one_as_hint(name, known, hint):
     assert suggestion(name, known) == hint
-    assert str(unknown("thing", name, known)) == f"unknown thing {name!r}\nhint: {hint}"
+    assert str(unknown("thing", name, known)) == f"unknown thing `{name}`\nhint: {hint}"

@@ -50,7 +50,7 @@ class Likelihood(ABC):
         Raises:
             ConfigError: the ranges differ.
         """
-        remedy = f"midguide.operators.rescaled(operator, {signal_range})"
+        remedy = f"midguide.operators.rescaling(operator, {signal_range})"
         _check_range(type(self.operator).__name__, self.operator.value_range, signal_range, remedy)
 
     def select(self, rows: Tensor) -> Self:

@@ -17,7 +17,7 @@ from midguide.operators.base import Operator, SVDOperator
 from midguide.operators.blur import CircularBlur, ReflectBlur
 from midguide.operators.mask import Mask
 from midguide.operators.nonlinear_blur import NonlinearBlur
-from midguide.operators.rescaled import Rescaled
+from midguide.operators.rescaling import Rescaled
 from midguide.priors.base import Autoencoder, Denoiser
 from midguide.priors.latent import Decoded
 from midguide.storage.record import describe

@@ -76,7 +76,7 @@ def test_betas_that_are_none_are_refused(betas):
 
 @pytest.mark.parametrize("name", ["linear", "edm:0.1,0.2", "vp-betas", ""])
 def test_unknown_names_of_schedules_are_refused(name):
-    with pytest.raises(ConfigError, match=f"unknown schedule '{name}'"):
+    with pytest.raises(ConfigError, match=f"unknown schedule `{name}`"):
         make_schedule(name)
 
 

@@ -43,7 +43,7 @@ def test_decomposition_and_pinv_are_those_of_the_dense_matrix(
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"unknown weights 'x'\nhint: one of mean, luma"):
+    with pytest.raises(ConfigError, match=r"unknown weights `x`\nhint: one of mean, luma"):
         make_operator("colorization", (3, 8, 8), weights="x")
     with pytest.raises(ShapeError, match=r"luma is that of 3 channels, got 2\nhint"):
         make_operator("colorization", (2, 8, 8), weights="luma")

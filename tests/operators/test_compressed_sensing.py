@@ -104,9 +104,9 @@ def test_what_does_not_fit_is_refused() -> None:
         make_operator("compressed-sensing", (3, 24, 16), kind="hadamard")
     with pytest.raises(ShapeError, match=r"16,384 pixels .* 4 GB.*\nhint: kind=hartley takes any size"):
         make_operator("compressed-sensing", (3, 128, 128), kind="gaussian")
-    with pytest.raises(ConfigError, match=r"unknown kind 'x'\nhint: one of gaussian, hadamard, hartley"):
+    with pytest.raises(ConfigError, match=r"unknown kind `x`\nhint: one of gaussian, hadamard, hartley"):
         make_operator("compressed-sensing", (3, 8, 8), kind="x")
-    with pytest.raises(ConfigError, match=r"unknown transform 'x'\nhint: one of hadamard, hartley"):
+    with pytest.raises(ConfigError, match=r"unknown transform `x`\nhint: one of hadamard, hartley"):
         SubsampledTransform(torch.ones(4), torch.tensor([1]), "x")
     for fraction in (0.0, -0.5, 1.5):
         with pytest.raises(ConfigError, match=r"fraction must be in \(0, 1\]"):

@@ -264,7 +264,7 @@ def test_signals_settings_and_channels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"zero at quality 100\nhint: take quality=99"):
         JPEG(100, tables="unclamped")
     for name in ("tables", "subsampling", "rounding", "upsampling"):
-        with pytest.raises(ConfigError, match=f"unknown {name} 'x'\nhint: one of"):
+        with pytest.raises(ConfigError, match=f"unknown {name} `x`\nhint: one of"):
             make_operator("jpeg", (3, 16, 16), **{name: "x"})
     for shape in [(16, 16), (64,)]:
         with pytest.raises(ShapeError, match=r"\(channels, H, W\)"):

@@ -95,7 +95,7 @@ def test_channels_of_an_image_share_a_random_mask_and_signals_have_one() -> None
 
 
 def test_an_unknown_name_suggests_a_known_one() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'super-resolution'"):
+    with pytest.raises(ConfigError, match="did you mean `super-resolution`"):
         make_operator("superresolution", (3, 16, 16))
     with pytest.raises(ConfigError, match="one of bicubic, box-inpainting"):
         make_operator("xyz", (3, 16, 16))
@@ -147,7 +147,7 @@ def test_integers_serve_as_floats_and_none_where_it_is_allowed() -> None:
 
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs the setting 'path'"):
+    with pytest.raises(ConfigError, match="lacks the setting `path`"):
         make_operator("mask-file", (3, 16, 16))
     with pytest.raises(DataError, match="cannot read"):
         make_operator("mask-file", (3, 16, 16), path=str(tmp_path / "missing.png"))
@@ -184,10 +184,6 @@ def test_presets_are_settings_of_their_operator(name: str) -> None:
     assert preset.source
 
 
-def test_presets_are_sorted() -> None:
-    assert list(PRESETS) == sorted(PRESETS)
-
-
 def test_the_papers_box_lies_at_rows_and_columns_50_to_199_and_scales() -> None:
     full, small = (make_operator("box-inpainting:paper", (3, size, size)) for size in (256, 64))
     assert isinstance(full, Mask)
@@ -209,9 +205,9 @@ def test_settings_go_on_top_of_a_preset() -> None:
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="has no preset 'x2'\nhint: its presets: super-resolution:x16, super-res"):
+    with pytest.raises(ConfigError, match="has no preset `x2`\nhint: did you mean `x16|hint: one of x16, x4"):
         make_operator("super-resolution:x2", (3, 16, 16))
-    with pytest.raises(ConfigError, match="has no preset 'x'\nhint: its presets: none"):
+    with pytest.raises(ConfigError, match="has no preset `x`\nhint: there are none"):
         make_operator("identity:x", (3, 16, 16))
-    with pytest.raises(ConfigError, match="unknown operator 'jpg'\nhint: did you mean 'jpeg'"):
+    with pytest.raises(ConfigError, match="unknown operator `jpg`\nhint: did you mean `jpeg`"):
         make_operator("jpg:paper", (3, 16, 16))

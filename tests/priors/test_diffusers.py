@@ -137,8 +137,8 @@ def test_predictions_and_flows_are_read_and_the_unknown_is_refused():
     assert read_scheduler(DDPM)[1] == "eps"
     assert read_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler"}) == (RectifiedFlow(), "flow")
     for config, words in (
-        ({**DDPM, "prediction_type": "noise"}, "unknown prediction_type 'noise'"),
-        ({**DDPM, "beta_schedule": "sigmoid"}, "unknown beta_schedule 'sigmoid'"),
+        ({**DDPM, "prediction_type": "noise"}, "unknown prediction_type `noise`"),
+        ({**DDPM, "beta_schedule": "sigmoid"}, "unknown beta_schedule `sigmoid`"),
         ({"_class_name": "ScoreSdeVeScheduler"}, "ScoreSdeVeScheduler"),
         ({**DDPM, "prediction_type": "flow_prediction"}, "flow or betas"),
         ({**DDPM, "use_flow_sigmas": True}, "flow or betas"),

@@ -225,7 +225,7 @@ def test_samplers_that_need_more_of_the_operator_say_so_on_latents():
         sample(DDRM(steps=4), problem())
     assert {"mgps", "psld", "resample"} <= set(caught.value.hint.replace(",", "").split())
     nonlinear = Compose(BlockMean(2), Decoded(BlockMean(1), NetworkAutoencoder(torch.sin, torch.sin, *2 * [(1, 8, 8)])))
-    with pytest.raises(UnsupportedProblem, match="PSLD needs a linear operator, Compose is nonlinear"):
+    with pytest.raises(UnsupportedProblem, match="`psld` needs a linear operator, Compose is nonlinear"):
         sample(PSLD(steps=4), problem(nonlinear))
     assert bool(torch.isfinite(sample(ReSample(steps=4), problem(nonlinear)).draws).all())
 

@@ -346,7 +346,7 @@ def test_any_callable_is_a_prior_once_its_conventions_are_given():
     assert (prior.name, prior.event_shape, prior.schedule) == ("mine", (1, 8), DiscreteVP.cosine())
     with pytest.raises(ConfigError, match="does not say its schedule, event_shape"):
         load_prior(lambda x, t: x, prediction="eps")
-    with pytest.raises(ConfigError, match="unknown schedule 'linear'"):
+    with pytest.raises(ConfigError, match="unknown schedule `linear`"):
         load_prior(lambda x, t: x, prediction="eps", schedule="linear", event_shape=(1,))
 
 
@@ -377,7 +377,7 @@ def test_execution_settings_reach_the_network(tmp_path):
 
 
 def test_unknown_names_give_the_nearest_known_one():
-    with pytest.raises(ConfigError, match="did you mean 'imagenet-256'"):
+    with pytest.raises(ConfigError, match="did you mean `imagenet-256`"):
         load_prior("imagnet-256")
     with pytest.raises(ConfigError, match="ffhq-256"):
         load_prior("qqq")

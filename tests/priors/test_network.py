@@ -161,7 +161,7 @@ def test_memory_that_is_full_is_not_explained_away():
 
 
 def test_wrong_conventions_are_refused():
-    with pytest.raises(ConfigError, match="unknown prediction 'noise'"):
+    with pytest.raises(ConfigError, match="unknown prediction `noise`"):
         NetworkDenoiser(lambda x, t: x, DiscreteVP.linear(), "noise", (3, 4, 4))
     with pytest.raises(ShapeError, match="takes samples of shape"):
         NetworkDenoiser(lambda x, t: x, DiscreteVP.linear(), "eps", (3, 4, 4))(torch.zeros(1, 3, 8, 8), 10)
@@ -175,7 +175,7 @@ def test_a_file_states_betas_of_its_own(tmp_path):
     assert prior.schedule == DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
     assert prior.record()["schedule"] == named
     for change in ({"schedule": "vp-linear:3,4"}, {"prediction": "noise"}):
-        with pytest.raises(ConfigError, match="'3,4' are no betas|unknown prediction 'noise'"):
+        with pytest.raises(ConfigError, match="'3,4' are no betas|unknown prediction `noise`"):
             PriorSpec(network=TINY, event_shape=(3, 16, 16), **change)
 
 

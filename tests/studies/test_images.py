@@ -241,9 +241,9 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
         (("problems.data", __file__), ("no folder and no zip file",)),
         (("problems.prior", "faces-64"), ("16x16", "64x64")),
         (("problems.dtype", "int8"), ("dtype", "bfloat16")),
-        (("problems.prior_settings", {"predictoin": "eps"}), ("no setting 'predictoin'", "did you mean 'prediction'")),
-        (("problems.prior_settings", {"prediction": "noise"}), ("unknown prediction 'noise'", "eps, v, x0, flow")),
-        (("problems.prior_settings", {"schedule": "linear"}), ("unknown schedule 'linear'", "vp-linear")),
+        (("problems.prior_settings", {"predictoin": "eps"}), ("no setting `predictoin`", "did you mean `prediction`")),
+        (("problems.prior_settings", {"prediction": "noise"}), ("unknown prediction `noise`", "eps, v, x0, flow")),
+        (("problems.prior_settings", {"schedule": "linear"}), ("unknown schedule `linear`", "vp-linear")),
         (("problems.prior_settings", {"value_range": [1.0, 0.0]}), ("is no range", "[-1.0, 1.0]")),
         (("problems.prior_settings", "eps"), ("prior_settings", "table")),
         (("problems.noise", "poisson"), ("rate",)),
@@ -253,7 +253,7 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
         (("problems.operator_settings", {"boxx": 3}), ("boxx",)),
         (("problems.operator_settings", 3), ("operator_settings", "table")),
         (("batch", 0), ("batch must be at least 1",)),
-        (("set_metrics", ["fid"]), ("unknown metric 'fid'",)),
+        (("set_metrics", ["fid"]), ("unknown metric `fid`",)),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(faces, change, words):
@@ -296,7 +296,7 @@ def test_cells_that_the_file_leaves_out_are_named_with_the_reason(faces):
     [
         ('["box", "x*"]', '["box", "y*"]', ("'y*' matches no problem", "'x4'")),
         ('["box", "x*"]', '["*"]', ("DDNM", "phase", "linear")),
-        ('preset = "super-resolution"', 'preset = "x5"', ("no preset 'x5'",)),
+        ('preset = "super-resolution"', 'preset = "x5"', ("no preset `x5`",)),
         ('problem = "x4"', 'problem = "y4"', ("matches no cell",)),
     ],
 )

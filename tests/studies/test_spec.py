@@ -83,7 +83,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[overrides]]\nsampler = "exact"\nsettings = { steps = 3 }\n', ("exact", "no settings")),
         ('[[overrides]]\nsampler = "DDRM"\nsettings = { stepz = 3 }\n', ("stepz", "steps")),
         ('[[overrides]]\nsamplerz = "DDRM"\nsamples = 3\n', ("samplerz", "sampler")),
-        ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean 'mgps'")),
+        ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean `mgps`")),
         ('[[samplers]]\nspec = "mgps"\nsource = "lwa"\n', ("lwa", "law")),
         ('[[samplers]]\nspec = "prior"\nsource = "lwa"\n', ("lwa", "law")),
         ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("'prior' is no sampler", "law")),
@@ -101,7 +101,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 7 }\n', ("midpoint", "7")),
         ('[[samplers]]\nspec = "mgps"\nsweep = { midpoint = 0.5 }\n', ("sweep.midpoint", "list")),
         ('[[samplers]]\nspec = "ddrm"\nlabel = "DDRM"\n', ("label twice",)),
-        ('[[problems]]\nkind = "mixtur"\nseeds = [0]\n', ("mixtur", "did you mean 'mixture'")),
+        ('[[problems]]\nkind = "mixtur"\nseeds = [0]\n', ("mixtur", "did you mean `mixture`")),
         ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimenson = 3\n', ("dimenson", "dimension")),
         ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimension = 0\n', ("dimension", "at least 1")),
         ('[[problems]]\nkind = "mixture"\nseeds = 3\ndimension = 2\n', ("seeds must be a list", "count")),
@@ -123,8 +123,8 @@ def test_file_with_a_mistake_is_refused_by_name_and_with_a_hint(tiny, added, wor
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ('kind = "images"\noperator = "blurr"\nseeds = [0]', ("operator 'blurr'",)),
-        ('kind = "images"\noperator = "super-resolution:x5"\nseeds = [0]', ("'x5'", "super-resolution:x4")),
+        ('kind = "images"\noperator = "blurr"\nseeds = [0]', ("operator `blurr`",)),
+        ('kind = "images"\noperator = "super-resolution:x5"\nseeds = [0]', ("`x5`", "x16, x4")),
         ('kind = "images"\noperator = "identity"\nprior = "fases-64"\nseeds = [0]', ("prior: ", "'fases-64'")),
         ('kind = "images"\noperator = "identity"\ndata = "nowhere"\nseeds = [0]', ("data: ", "nowhere")),
         ('kind = "images"\noperator = "identity"\ndata = "astronaut"\nseeds = [0, 7]', ("image 7", "seeds")),
@@ -156,7 +156,7 @@ def test_problem_is_made_once_to_check_all_samplers(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("metrics", ["sliced_wasserstein_1"]), ("did you mean 'sliced_wasserstein_1[slices=100]'?",)),
+        (("metrics", ["sliced_wasserstein_1"]), ("did you mean `sliced_wasserstein_1[slices=100]`?",)),
         (("metrics", []), ("empty",)),
         (("samples", 0), ("samples",)),
         (("samples", 10**12), ("1,000,000,000,000 samples", "GiB")),
@@ -195,12 +195,12 @@ def test_one_row_of_the_grid_is_changed_from_the_command_line(tiny):
 
 def test_sampler_that_runs_where_possible_is_left_out_with_the_reason(tiny):
     tiny.write_text(tiny.read_text() + '[[samplers]]\nspec = "psld"\n')
-    with pytest.raises(UnsupportedProblem, match="PSLD needs"):
+    with pytest.raises(UnsupportedProblem, match="`psld` needs"):
         load_study(tiny)
     tiny.write_text(tiny.read_text() + "where_possible = true\n")
     study = load_study(tiny)
     assert {unit.sampler_label for unit in study.units} == {"exact", "DDRM", "DPS"}
-    assert [(cell.sampler, cell.reason.startswith("PSLD needs")) for cell in study.left_out] == [("psld", True)]
+    assert [(cell.sampler, cell.reason.startswith("`psld` needs")) for cell in study.left_out] == [("psld", True)]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_latent_studies_have_the_tasks_of_the_pixel_studies_and_psld_where_it_ap
     assert latent.left_out
     for cell in latent.left_out:
         assert cell.sampler == "PSLD"
-        assert cell.reason.startswith("PSLD needs a linear operator")
+        assert cell.reason.startswith("`psld` needs a linear operator")
     for unit in latent.units:
         sampler, preset = unit.spec.partition(":")[::2]
         task = unit.problem_label.replace(" ", "-")

@@ -159,7 +159,7 @@ def test_damaged_and_foreign_files_are_refused(trained, prior, tmp_path):
         ('kind = "autoencoder"\nprediction = "v"', "prediction"),
         ('kind = "autoencoder"\ndecoder_std = 0', "decoder_std must be positive"),
         ('kind = "autoencoder"\n[network]\nwidths = [10]', "multiples of 16"),
-        ('kind = "codebook"', "unknown kind 'codebook'"),
+        ('kind = "codebook"', "unknown kind `codebook`"),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):

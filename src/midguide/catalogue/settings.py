@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import functools
 import json
-import math
 import re
 import sys
 import tomllib
@@ -124,7 +123,9 @@ def parse_override(text: str) -> tuple[str, object]:
     found = _OVERRIDE.fullmatch(text)
     key, value = (part.strip() for part in found.groups()) if found else ("", "")
     if not value:
-        raise ConfigError(f"cannot read the setting `{text}`", hint="write key=value, for example midpoint=0.6")
+        raise ConfigError(
+            f"cannot read the setting `{' '.join(text.split())}`", hint="write key=value, for example midpoint=0.6"
+        )
     if "\n" not in value and "\r" not in value:
         try:
             return key, tomllib.loads(f"value = {value}")["value"]
@@ -132,7 +133,7 @@ def parse_override(text: str) -> tuple[str, object]:
             if _WORD.fullmatch(value):
                 return key, value
     raise ConfigError(
-        f"cannot read the value of `{text}`",
+        f"cannot read the value of `{' '.join(text.split())}`",
         hint='values are written as in TOML: 0.6, true, [20, 2], {rate = 0.1}, "text"',
     )
 
@@ -210,7 +211,7 @@ def _check_finite(value: Any, where: str) -> None:
                 _check_finite(item, f"{where}[{i}]")
         case bool():
             return
-        case int() | float() if math.isnan(value) or abs(value) > sys.float_info.max:
+        case int() | float() if not abs(value) <= sys.float_info.max:
             raise ConfigError(f"{where} must be a finite number, got {str(value)[:20]}")
 
 

@@ -326,7 +326,7 @@ def make_schedule(name: str) -> Schedule:
     kind, colon, betas = name.partition(":")
     if kind not in (_OF_BETAS if colon else SCHEDULES):
         raise ConfigError(
-            f"unknown schedule {name[:60]!r}",
+            f"unknown schedule `{name[:60]}`",
             hint=f"one of {', '.join(SCHEDULES)}; with betas of its own, as vp-scaled-linear:0.00085,0.012",
         )
     if not colon:

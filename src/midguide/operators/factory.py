@@ -6,7 +6,7 @@ import torch
 
 from midguide.errors import ShapeError
 from midguide.operators.base import OPERATORS, Operator
-from midguide.operators.rescaled import rescaled
+from midguide.operators.rescaling import rescaled
 
 
 def make_operator(

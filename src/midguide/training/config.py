@@ -191,7 +191,7 @@ def load_training_config(path: str | Path) -> Recipe:
         ) from error
     kind = table.pop("kind", "prior")
     if kind not in _READERS:
-        raise ConfigError(f"{path}: unknown kind {kind!r}", hint=suggestion(str(kind), _READERS))
+        raise ConfigError(f"{path}: unknown kind `{kind}`", hint=suggestion(str(kind), _READERS))
     try:
         if kind == "prior":
             table |= _network(table.pop("body", DEFAULT), table.get("network", {}))

@@ -174,7 +174,7 @@ def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_p
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--leads", "V9"], "unknown lead 'V9'"),
+        (["--leads", "V9"], "unknown lead `V9`"),
         (["--leads", "I", "--hide", "0-0.64"], "no lead is observed"),
         ([], "nothing is missing"),
         (["--hide", "0.5-0.9"], "no part of the window of 0.64 s"),

@@ -219,7 +219,7 @@ def test_address_changes_with_the_settings(hearts, change):
         (("problems.prior", "ecg-257"), ("ecg-257",)),
         (("problems.data", "prior"), ("nothing to learn from", "leave out")),
         (("problems.operator_settings", {"observd": "I"}), ("observd",)),
-        (("problems.split", "fold 10"), ("split", "'test'")),
+        (("problems.split", "fold 10"), ("split", "`test`")),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(hearts, change, words):

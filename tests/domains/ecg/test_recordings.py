@@ -151,7 +151,7 @@ def test_broken_recordings_are_refused_by_name(patient, change, says):
 @pytest.mark.parametrize(
     ("header", "rows", "settings", "says"),
     [
-        ("I,MLII", [(0.1, 0.2)] * 5, {"rate_hz": 100}, "unknown lead 'MLII'"),
+        ("I,MLII", [(0.1, 0.2)] * 5, {"rate_hz": 100}, "unknown lead `MLII`"),
         ("I,lead i", [(0.1, 0.2)] * 5, {"rate_hz": 100}, "a lead twice"),
         ("I,II", [(0.1, 850.0)] * 5, {"rate_hz": 100}, "850 mV.*uV or ADC"),
         ("I,II", [(0.0001, 0.002)] * 5, {"rate_hz": 100}, "0.002 mV only.*probably V"),

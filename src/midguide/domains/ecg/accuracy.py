@@ -52,7 +52,7 @@ def choose_threshold(scores: Tensor, labels: Tensor, rule: str | float = "balanc
     if not isinstance(rule, str):
         return float(rule)
     if rule not in RULES:
-        raise ConfigError(f"unknown rule {rule!r} for thresholds", hint=f"{', '.join(RULES)}, or a number")
+        raise ConfigError(f"unknown rule `{rule}` for thresholds", hint=f"{', '.join(RULES)}, or a number")
     _check_both(labels)
     values = scores.double().unique()
     places = torch.cat([values[:1] - 1e-6, (values[:-1] + values[1:]) / 2])

@@ -86,7 +86,7 @@ def lead_name(text: str) -> str:
     """
     key = text.strip().lower().removeprefix("lead").strip(" _-")
     if key not in _BY_LOWER_CASE:
-        raise ConfigError(f"unknown lead {text!r}", hint=f"leads: {', '.join(TWELVE)}; or {', '.join(LEAD_SETS)}")
+        raise ConfigError(f"unknown lead `{text}`", hint=f"leads: {', '.join(TWELVE)}; or {', '.join(LEAD_SETS)}")
     return _BY_LOWER_CASE[key]
 
 

@@ -79,7 +79,7 @@ def load_recording(
     """
     path, scale = Path(path), MILLIVOLTS.get((unit or "mV").lower())
     if scale is None:
-        raise ConfigError(f"unknown unit {unit!r}", hint="mV, uV or V")
+        raise ConfigError(f"unknown unit `{unit}`", hint="mV, uV or V")
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
             names, values, rate = _read_csv(path, rate_hz)

@@ -164,7 +164,7 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
             hint="load the network yourself; " + to_load_prior("it with prediction, schedule and event_shape"),
         )
     if named not in PREDICTION_TYPES:
-        raise ConfigError(f"unknown prediction_type {named!r}", hint=f"known: {', '.join(PREDICTION_TYPES)}")
+        raise ConfigError(f"unknown prediction_type `{named}`", hint=f"known: {', '.join(PREDICTION_TYPES)}")
     return _discrete(config), PREDICTION_TYPES[named]
 
 
@@ -222,7 +222,7 @@ def _discrete(config: dict[str, Any]) -> DiscreteVP:
     """The process of the betas that a configuration states, and of nothing but noise at last where it says so."""
     kinds = [*BETA_SCHEDULES, COSINE]
     if config.get("trained_betas") is None and (kind := config["beta_schedule"]) not in kinds:
-        raise ConfigError(f"unknown beta_schedule {kind!r}", hint=f"known: {', '.join(kinds)}, and trained_betas")
+        raise ConfigError(f"unknown beta_schedule `{kind}`", hint=f"known: {', '.join(kinds)}, and trained_betas")
     try:
         schedule = _of_betas(config)
         return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule

@@ -157,7 +157,7 @@ def parse_problem(table: Mapping[str, Any], index: int) -> ProblemRow:
     settings = dict(table)
     kind, label, seeds, metrics = (settings.pop(key, None) for key in ("kind", "label", "seeds", "metrics"))
     if kind not in KINDS:
-        raise ConfigError(f"{where}: unknown kind {kind!r}", hint=suggestion(str(kind), KINDS))
+        raise ConfigError(f"{where}: unknown kind `{kind}`", hint=suggestion(str(kind), KINDS))
     if label is not None and not isinstance(label, str):
         raise ConfigError(f"{where}: label must be text, got {label!r}")
     made = build(KINDS[kind], settings, f"{where} ({kind})")

@@ -1,18 +1,93 @@
-"""Studies that take a second."""
+"""What tests of several parts share: the command line in this process, tiny untrained priors, studies of a second."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from midguide.cli import main
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.maths.rng import global_seed
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNet, UNetConfig
+from midguide.operators.base import Operator
 from midguide.priors.formats.native import PriorSpec, save_prior
+
+SIZE = 16
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def assert_mistake(self, *words: str) -> None:
+        """One line and one hint on stderr, nothing on stdout, exit code 2."""
+        lines = [line for line in self.err.splitlines() if not line.startswith("drawing ")]
+        assert self.code == 2
+        assert self.out == ""
+        assert [line.split(":")[0] for line in lines] == ["error", "hint"]
+        for word in words:
+            assert word in self.err
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path) -> Cli:
+    """Run a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*argv: object) -> Result:
+        capsys.readouterr()
+        code = main([str(word) for word in argv])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory) -> Path:
+    """A smooth picture of the size of the prior."""
+    ramp = torch.linspace(0, 255, SIZE)
+    pixels = torch.stack(
+        [ramp.expand(SIZE, SIZE), ramp[:, None].expand(SIZE, SIZE), ramp.flip(0).expand(SIZE, SIZE)], -1
+    )
+    path = tmp_path_factory.mktemp("image") / "ramp.png"
+    Image.fromarray(pixels.byte().numpy()).save(path)
+    return path
+
+
+@pytest.fixture
+def reconstruct(cli, prior, image) -> Cli:
+    """`midguide reconstruct` of the picture in few steps; further words are added."""
+
+    def run(*argv: object, operator: str = "box-inpainting", picture: object = image) -> Result:
+        words = ("--operator", operator, "--prior", prior, "--samples", 2, "--out", "out")
+        steps = () if "--steps" in argv else ("--steps", 5)
+        return cli("reconstruct", picture, *words, *steps, *argv)
+
+    return run
+
 
 TINY = """
 [study]
@@ -47,9 +122,6 @@ def tiny(tmp_path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
-
-
-SIZE = 16
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +180,22 @@ samplers = [
 overrides = [{{ sampler = "DPS", problem = "x4", preset = "super-resolution", settings = {{ steps = 3 }} }}]
 """)
     return path
+
+
+Dense = Callable[[Operator, tuple[int, ...]], np.ndarray]
+
+
+@pytest.fixture
+def dense() -> Dense:
+    """`dense(operator, event_shape)`: the matrix whose columns are the images of the basis vectors, shape (m, d)."""
+
+    def build(operator: Operator, event_shape: tuple[int, ...]) -> np.ndarray:
+        basis = torch.eye(math.prod(event_shape), dtype=torch.float64)
+        return operator(basis.unflatten(1, event_shape)).flatten(1).numpy().T
+
+    return build
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

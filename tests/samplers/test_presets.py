@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 
 import pytest
-from midguide.samplers.settings import list_presets, make_sampler, parse_override, sampler_from_settings
 
+from midguide.catalogue.settings import parse_override
 from midguide.diffusion.rules import StepRule
 from midguide.errors import ConfigError
 from midguide.maths.optim import SGD, Adam, NormalizedSGD
-from midguide.samplers.base import SAMPLERS
+from midguide.samplers.base import SAMPLERS, make_sampler
 from midguide.samplers.ddnm import DDNM, DDNMPlus, Travel
 from midguide.samplers.ddrm import DDRM
 from midguide.samplers.dps import DPS
@@ -22,7 +24,11 @@ from midguide.samplers.pgdm import PGDM
 from midguide.samplers.red_diff import RedDiff
 from midguide.samplers.unconditional import Unconditional
 
-PRESETS = list_presets()
+PRESETS = [
+    {"sampler": sampler, "name": name, "source": preset.source, "settings": preset.settings}
+    for sampler in SAMPLERS
+    for name, preset in SAMPLERS.presets(sampler).items()
+]
 IDS = [f"{preset['sampler']}:{preset['name']}" for preset in PRESETS]
 
 
@@ -45,7 +51,7 @@ def test_every_file_belongs_to_a_sampler_and_every_table_is_listed() -> None:
 @pytest.mark.parametrize("preset", PRESETS, ids=IDS)
 def test_every_key_of_a_preset_is_used(preset: dict) -> None:
     sampler = make_sampler(f"{preset['sampler']}:{preset['name']}")
-    assert type(sampler) is SAMPLERS[preset["sampler"]]
+    assert type(sampler) is SAMPLERS[preset["sampler"]].thing
     assert len(preset["source"]) > 20
     for key, value in preset["settings"].items():
         got = getattr(sampler, key)
@@ -160,15 +166,32 @@ def test_a_nested_setting_is_reached_from_the_command_line() -> None:
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_a_name_alone_has_the_defaults_of_its_class(name: str) -> None:
-    assert make_sampler(name) == SAMPLERS[name]()
-    assert sampler_from_settings(name, {}) == SAMPLERS[name]()
+    assert make_sampler(name) == SAMPLERS[name].thing()
+    assert SAMPLERS[name].make({}) == SAMPLERS[name].thing()
 
 
 def test_presets_do_not_change_through_what_was_made_of_them() -> None:
     make_sampler("mgps:ffhq", {"steps": 7, "optimizer.rate": 9, "gradient_steps.cleanest": [1, 1]})
-    list_presets()[0]["settings"].clear()
-    next(p for p in list_presets() if p["name"] == "ffhq")["settings"]["optimizer"]["rate"] = 5.0
+    SAMPLERS.resolve("mgps:ffhq", {"optimizer.rate": 5.0})
     assert make_sampler("mgps:ffhq") == PAPER["ffhq"]
+
+
+@pytest.mark.parametrize("spec", [*SAMPLERS, *IDS])
+def test_a_record_reads_back(spec: str) -> None:
+    sampler = make_sampler(spec)
+    record = json.loads(json.dumps(SAMPLERS.record(sampler)))
+    assert SAMPLERS.from_record(record) == sampler
+
+
+def test_a_preset_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('source = "tuned"\n[settings]\nsteps = 7\noptimizer = {rule = "adam", rate = 0.5}\n')
+    assert make_sampler(f"mgps:{path}") == MGPS(steps=7, optimizer=Adam(rate=0.5))
+    path.write_text("[settings]\nsteps = 7\n")
+    with pytest.raises(ConfigError, match="must have a source"):
+        make_sampler(f"mgps:{path}")
+    with pytest.raises(ConfigError, match="cannot read the preset"):
+        make_sampler(f"mgps:{tmp_path / 'absent.toml'}")
 
 
 def test_override_changes_only_what_it_names() -> None:
@@ -203,31 +226,31 @@ def test_rule_of_an_optimizer_is_changed_by_name(rule: str, expected: object) ->
 
 
 def test_settings_build_the_sampler() -> None:
-    assert sampler_from_settings("dps", {"steps": 10, "guidance": 1}) == DPS(steps=10, guidance=1.0)
-    assert sampler_from_settings("unconditional", {"eta": 0}) == Unconditional(eta=0.0)
-    assert sampler_from_settings(
-        "mgps", {"gradient_steps": {"default": 2, "cleanest": [20, 3]}, "recompute": True}
-    ) == (MGPS(gradient_steps=StepRule(default=2, cleanest=(20, 3)), recompute=True))
+    assert SAMPLERS["dps"].make({"steps": 10, "guidance": 1}) == DPS(steps=10, guidance=1.0)
+    assert SAMPLERS["unconditional"].make({"eta": 0}) == Unconditional(eta=0.0)
+    assert SAMPLERS["mgps"].make({"gradient_steps": {"default": 2, "cleanest": [20, 3]}, "recompute": True}) == (
+        MGPS(gradient_steps=StepRule(default=2, cleanest=(20, 3)), recompute=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("spec", "overrides", "message"),
     [
-        ("mpgs", {}, "unknown sampler 'mpgs'\nhint: did you mean 'mgps'.* known are ddnm"),
-        ("", {}, "unknown sampler ''"),
-        ("mgps:", {}, "no preset ''\nhint: one of ffhq"),
-        ("mgps:fhq", {}, "no preset 'fhq'\nhint: did you mean 'ffhq'.* known are ffhq"),
-        ("mgps:ffhq:x", {}, "no preset 'ffhq:x'"),
-        ("mgps", {"midpont": 0.5}, "mgps has no setting 'midpont'\nhint: did you mean 'midpoint'.* known are steps"),
-        ("mgps", {"needs": 1}, "mgps has no setting 'needs'"),
-        ("mgps", {"": 1}, "mgps has no setting ''"),
-        ("dps", {"optimizer.rate": 1}, "dps has no setting 'optimizer'"),
-        ("mgps", {"optimizer.lr": 1}, r"optimizer \(adam\) has no setting 'lr'"),
-        ("mgps", {"optimizer.rule": "adams"}, "unknown rule 'adams'\nhint: did you mean 'adam'"),
-        ("mgps", {"optimizer.rule": 3}, "unknown rule 3"),
-        ("mgps", {"optimizer": 0.1}, "mgps.optimizer must be a table such as"),
-        ("mgps", {"gradient_steps.evry": [2, 3]}, "gradient_steps has no setting 'evry'\nhint: did you mean 'every'"),
-        ("mgps", {"gradient_steps": 0}, "mgps.gradient_steps: .*at least 1"),
+        ("mpgs", {}, "unknown sampler `mpgs`\nhint: did you mean `mgps`.* known are ddnm"),
+        ("", {}, "unknown sampler ``"),
+        ("mgps:", {}, "no preset ``\nhint: one of ecg"),
+        ("mgps:fhq", {}, "no preset `fhq`\nhint: did you mean `ffhq`.* known are ecg"),
+        ("mgps:ffhq:x", {}, "no preset `ffhq:x`"),
+        ("mgps", {"midpont": 0.5}, "mgps has no setting `midpont`\nhint: did you mean `midpoint`.* known are steps"),
+        ("mgps", {"needs": 1}, "mgps has no setting `needs`"),
+        ("mgps", {"": 1}, "mgps has no setting ``"),
+        ("dps", {"optimizer.rate": 1}, "dps has no setting `optimizer`"),
+        ("mgps", {"optimizer.lr": 1}, r"optimizer \(adam\) has no setting `lr`"),
+        ("mgps", {"optimizer.rule": "adams"}, "unknown rule `adams`\nhint: did you mean `adam`"),
+        ("mgps", {"optimizer.rule": 3}, "unknown rule `3`"),
+        ("mgps", {"optimizer": 0.1}, "mgps.optimizer must be a table, got 0.1"),
+        ("mgps", {"gradient_steps.evry": [2, 3]}, "gradient_steps has no setting `evry`\nhint: did you mean `every`"),
+        ("mgps", {"gradient_steps": 0}, "mgps: rule default=0 must be at least 1"),
         ("mgps", {"gradient_steps": True}, "gradient_steps must be an integer or a table, got True"),
         ("mgps", {"gradient_steps": "off"}, "gradient_steps must be an integer or a table, got 'off'"),
         ("mgps", {"gradient_steps.every": [2, 3, 4]}, r"every must be a list of 2, got \[2, 3, 4\]"),
@@ -251,12 +274,12 @@ def test_wrong_settings_are_named(spec: str, overrides: dict, message: str) -> N
 
 
 def test_a_required_field_is_asked_for() -> None:
-    with pytest.raises(ConfigError, match="gradient_steps lacks the setting 'default'"):
-        sampler_from_settings("mgps", {"gradient_steps": {"every": [2, 3]}})
-    with pytest.raises(ConfigError, match=r"optimizer \(sgd\) lacks the setting 'rate'"):
-        sampler_from_settings("mgps", {"optimizer": {"rule": "sgd"}})
+    with pytest.raises(ConfigError, match="gradient_steps lacks the setting `default`"):
+        SAMPLERS["mgps"].make({"gradient_steps": {"every": [2, 3]}})
+    with pytest.raises(ConfigError, match=r"optimizer \(sgd\) lacks the setting `rate`"):
+        SAMPLERS["mgps"].make({"optimizer": {"rule": "sgd"}})
     with pytest.raises(ConfigError, match="no rule is given"):
-        sampler_from_settings("mgps", {"optimizer": {"rate": 0.1}})
+        SAMPLERS["mgps"].make({"optimizer": {"rate": 0.1}})
 
 
 @pytest.mark.parametrize(

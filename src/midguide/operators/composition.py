@@ -39,7 +39,7 @@ class Compose(Operator):
             raise ConfigError(
                 f"the outer operator is made for values in {self.outer.value_range}, the inner for values in "
                 f"{self.inner.value_range}",
-                hint="midguide.operators.rescaled(compose(...), value_range) rescales both",
+                hint="midguide.operators.rescaling(compose(...), value_range) rescales both",
             )
 
     @property
