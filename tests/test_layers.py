@@ -204,7 +204,9 @@ def test_global_random_state_and_defaults_are_not_touched() -> None:
 
 
 def test_only_autodiff_asks_for_gradients() -> None:
-    found = [v for module, tree in TREES.items() if module != "maths.autodiff" for v in gradient_violations(module, tree)]
+    found = [
+        v for module, tree in TREES.items() if module != "maths.autodiff" for v in gradient_violations(module, tree)
+    ]
     assert not found, "\n".join(found)
 
 
@@ -213,7 +215,16 @@ def test_only_autodiff_asks_for_gradients() -> None:
 KNOWN = {"errors", "diffusion", "diffusion.kernels", "diffusion.schedules", "maths", "maths.linalg", "likelihoods"}
 KNOWN |= {"problem", "inference", "inference.loop", "cli", "operators", "operators.base", "operators.mask", "priors"}
 KNOWN |= {"priors.base", "priors.gmm", "samplers", "samplers.base", "samplers.dps", "nn", "nn.unet"}
-KNOWN |= {"domains", "domains.ecg", "domains.ecg.files", "__main__", "exact", "exact.laws", "testing", "testing.samplers"}
+KNOWN |= {
+    "domains",
+    "domains.ecg",
+    "domains.ecg.files",
+    "__main__",
+    "exact",
+    "exact.laws",
+    "testing",
+    "testing.samplers",
+}
 
 
 @pytest.mark.parametrize(
