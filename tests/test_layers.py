@@ -18,6 +18,7 @@ LAYERS = [
     {"maths"},
     {"catalogue"},
     {"storage"},
+    {"signals"},
     {"nn"},
     {"diffusion"},
     {"operators"},

@@ -178,7 +178,7 @@ def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_their_
         rows = json.loads(card.read_text())["denoising_curve"]
         curves.append([row["relative_error"] for row in rows if 50 <= row["time"] <= 300])
     assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
-    assert prior_spec(path).ecg == EcgFormat()
+    assert prior_spec(path).signal == EcgFormat().signal
     assert load_prior(path).value_range is None
     check_denoiser(load_prior(path))
 

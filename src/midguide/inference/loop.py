@@ -20,7 +20,6 @@ from torch import Tensor
 
 from midguide._version import __version__
 from midguide.diffusion.schedules import Time
-from midguide.domains.ecg.leads import with_einthoven
 from midguide.errors import CheckpointError, ConfigError, NumericalError
 from midguide.inference.observers import Event, Observer
 from midguide.inference.samples import Cost, Samples
@@ -151,13 +150,13 @@ def check_memory(problem: Problem, n: int) -> None:
 def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
     drawn = torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape)
-    if problem.denoiser.ecg is not None:  # for methods that do not end with an answer of the denoiser
-        drawn = with_einthoven(drawn)
-    if problem.autoencoder is None:
-        return drawn, {}
-    with torch.no_grad():
-        decoded = torch.cat([problem.autoencoder.decode(block) for block in blocks])
-    return decoded.reshape(problem.observations, n, *problem.signal_shape), {"latents": drawn}
+    signals, latents = drawn, {}
+    if problem.autoencoder is not None:
+        with torch.no_grad():
+            decoded = torch.cat([problem.autoencoder.decode(block) for block in blocks])
+        signals, latents = decoded.reshape(problem.observations, n, *problem.signal_shape), {"latents": drawn}
+    space = problem.denoiser.signal.space  # for methods that do not end with an answer of the denoiser
+    return signals if space is None else space.project(signals), latents
 
 
 class CountedDenoiser(Denoiser):
@@ -166,7 +165,7 @@ class CountedDenoiser(Denoiser):
     def __init__(self, inner: Denoiser) -> None:
         self.inner = inner
         self.schedule, self.event_shape, self.value_range = inner.schedule, inner.event_shape, inner.value_range
-        self.ecg = inner.ecg
+        self.signal = inner.signal
         self.forwards = 0
         self.vjps = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Protocol, Self
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from midguide.diffusion.kernels import score_from_x0
 from midguide.diffusion.schedules import Reindexed, Schedule, Time
-from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import UnsupportedProblem
+from midguide.signals.base import Signal
 
 
 class Autoencoder(Protocol):
@@ -48,14 +49,25 @@ class Denoiser(ABC):
         event_shape: shape of one sample.
         value_range: smallest and largest value of clean data, or None where unbounded.
         autoencoder: what turns samples into signals, where samples are latents; else None.
-        ecg: how a prior of electrocardiograms holds a recording; None for others.
     """
 
     schedule: Schedule
     event_shape: tuple[int, ...]
     value_range: tuple[float, float] | None = None
     autoencoder: Autoencoder | None = None
-    ecg: EcgFormat | None = None
+    _signal: Signal = Signal()
+
+    @property
+    def signal(self) -> Signal:
+        """What is measured and looked at: its shape and range, and what else is known of it.
+
+        To set it says what is known besides shape and range, which always are those of the prior.
+        """
+        return replace(self._signal, shape=self.signal_shape, value_range=self.signal_range)
+
+    @signal.setter
+    def signal(self, signal: Signal) -> None:
+        self._signal = signal
 
     @property
     def signal_shape(self) -> tuple[int, ...]:
@@ -98,7 +110,7 @@ class OnSchedule(Denoiser):
         self.schedule = Reindexed(schedule, inner.schedule)
         self.event_shape = inner.event_shape
         self.value_range = inner.value_range
-        self.autoencoder, self.ecg = inner.autoencoder, inner.ecg
+        self.autoencoder, self.signal = inner.autoencoder, inner.signal
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         level = self.schedule.level(t)

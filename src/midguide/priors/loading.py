@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from midguide.diffusion.schedules import Schedule, Time, make_schedule
-from midguide.domains.ecg.leads import with_einthoven
 from midguide.errors import CheckpointError, ConfigError, suggestion
 from midguide.nn.adm_unet import ADMConfig
 from midguide.nn.layout import check_device
@@ -138,6 +137,7 @@ def load_prior(
         check_fits(found.takes, found.event_shape, "samples", hint="change event_shape, the shape of one sample")
     latent = {"scale": latent_scale, "rows": latent_chunk, "dtype": latent_dtype}
     found = _of_signals(found, value_range, latent, checkpointing)
+    space = found.signal.space
     denoiser = NetworkDenoiser(
         found.network,
         found.schedule,
@@ -147,7 +147,7 @@ def load_prior(
         learned_variance=found.learned_variance,
         label=found.label,
         name=found.name,
-        projection=None if found.ecg is None else with_einthoven,
+        projection=None if space is None or found.autoencoder is not None else space.project,
         dtype=dtype,
         device=device,
         channels_last=channels_last,
@@ -157,11 +157,11 @@ def load_prior(
     )
     stated = {"schedule": given, "value_range": value_range}
     stated = {key: describe(value) for key, value in stated.items() if value is not None}
-    denoiser.provenance, denoiser.ecg = {**found.provenance, **stated}, found.ecg
+    denoiser.provenance, denoiser.signal = {**found.provenance, **stated}, found.signal
     if found.autoencoder is None:
         return denoiser
     both = LatentPrior(denoiser, found.autoencoder if device is None else found.autoencoder.to(str(device)))
-    both.provenance = denoiser.provenance
+    both.provenance, both.signal = denoiser.provenance, found.signal
     return both
 
 

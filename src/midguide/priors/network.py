@@ -43,7 +43,7 @@ class NetworkDenoiser(Denoiser):
             but int64 where it returns an `int`, for networks that look them up in a table: `lambda t: int(t) - 1`.
         name: what to call the prior in records.
         projection: onto the linear space in which all clean data lie, applied to x0, which only comes nearer to the
-            truth by it: `leads.with_einthoven` for electrocardiograms.
+            truth by it.
         dtype: dtype the network computes in (its parameters' and its input's); x0 is computed in the dtype of x.
         device: where the network lives; x is copied there and the answer back. By default both stay where they are.
         channels_last: keep images and weights in that memory layout, faster for convolutions on a GPU; by default where

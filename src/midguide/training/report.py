@@ -17,6 +17,7 @@ from midguide.priors.autoencoders import load_autoencoder, prefixed, read_autoen
 from midguide.priors.base import Autoencoder, Denoiser
 from midguide.priors.formats.native import PriorSpec, save_prior
 from midguide.priors.loading import load_prior
+from midguide.signals.base import Signal
 from midguide.storage.files import replacing, sha256_of
 from midguide.storage.record import describe
 from midguide.training.autoencoder import describe_autoencoder
@@ -108,7 +109,7 @@ def export_prior(
         prediction=config.prediction,
         value_range=None if embedded else held_out.value_range,
         autoencoder=embedded[0] if embedded else None,
-        ecg=config.ecg,
+        signal=Signal() if config.ecg is None else config.ecg.signal,
     )
     save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), spec)
     stored, facts = load_prior(path), dict[str, Any](body=spec.body)

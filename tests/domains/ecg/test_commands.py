@@ -25,7 +25,7 @@ def ecg_prior(tmp_path_factory):
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
         weights = Sashimi(config).state_dict()
-    spec = PriorSpec(network=config, event_shape=(9, SAMPLES), value_range=None, ecg=EcgFormat())
+    spec = PriorSpec(network=config, event_shape=(9, SAMPLES), value_range=None, signal=EcgFormat().signal)
     save_prior(path, weights, spec)
     return path
 

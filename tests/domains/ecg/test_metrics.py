@@ -17,6 +17,7 @@ from midguide.metrics.base import Answer, Target
 from midguide.operators.matrix import Identity
 from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
+from midguide.signals.base import Signal
 
 FORM = EcgFormat(unit_mv=0.25)
 SCORES = {
@@ -34,7 +35,7 @@ SCORES = {
 
 def problem(operator, length=8):
     prior = Gaussian(torch.zeros(9, length), 1.0)
-    prior.ecg = FORM
+    prior.signal = FORM.signal
     truth = with_einthoven(prior.sample(1, seed=1))
     return Problem(prior, GaussianLikelihood(operator, operator(truth), 0.1), truth)
 
@@ -72,6 +73,6 @@ def test_problems_that_hide_nothing_or_are_no_electrocardiogram_are_refused():
     with pytest.raises(UnsupportedProblem, match="truth"):
         metric.check(replace(problem(missing_block((9, 8))), truth=None))
     plain = problem(missing_block((9, 8)))
-    plain.denoiser.ecg = None
+    plain.denoiser.signal = Signal()
     with pytest.raises(UnsupportedProblem, match="Gaussian is none"):
         metric.check(plain)

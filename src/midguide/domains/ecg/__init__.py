@@ -6,5 +6,5 @@ DOMAIN = Domain(
     name="ecg",
     summary="electrocardiograms of twelve leads: missing leads, missing parts, diagnosis",
     package=__name__,
-    modules={"operators": ("operators",)},
+    modules={"operators": ("operators",), "signals": ("leads",)},
 )

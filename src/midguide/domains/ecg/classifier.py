@@ -133,7 +133,7 @@ def load_ecg_classifier(path: str | Path) -> EcgClassifier:
         what = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
         raise CheckpointError(
             f"{path} is no readable classifier of electrocardiograms: {what}",
-            hint="train one: midguide train priors/ecg-diagnoses.toml",
+            hint="train one: midguide train domains/ecg/shipped/ecg-diagnoses.toml",
         ) from error
     frozen(network)
     return EcgClassifier(spec, network, sha256)

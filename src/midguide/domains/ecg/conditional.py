@@ -88,11 +88,11 @@ def load_conditional(path: str | Path) -> ConditionalNetwork:
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"there is no network {path}", hint="train it: see priors/ecg-256-half.toml")
+        raise ConfigError(f"there is no network {path}", hint="train it: see domains/ecg/shipped/ecg-256-half.toml")
     spec = read_spec(path)
     if spec.condition is None:
         raise CheckpointError(
-            f"{path} is a prior, trained for no kind of hidden part", hint="see priors/ecg-256-half.toml"
+            f"{path} is a prior, trained for no kind of hidden part", hint="see domains/ecg/shipped/ecg-256-half.toml"
         )
     with torch.device("meta"):  # draws no initial weights
         network = BODIES[spec.body].build(spec.network)

@@ -124,7 +124,7 @@ def _masks(problem: Problem) -> Tensor:
 
 
 def _form(problem: Problem) -> EcgFormat:
-    form, operator = problem.denoiser.ecg, problem.likelihood.operator
+    form, operator = EcgFormat.of(problem.denoiser.signal), problem.likelihood.operator
     if form is None or not isinstance(operator, Mask):
         raise UnsupportedProblem("a baseline for electrocardiograms of which a part is hidden", hint='kind = "ecg"')
     return form

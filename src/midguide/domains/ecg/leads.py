@@ -10,13 +10,14 @@ A prior models nine leads (I, II, III and V1 to V6); the augmented ones are alwa
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
+from midguide.signals.base import SIGNALS, Axis, Signal, Space
 
 LIMB = ("I", "II", "III", "aVR", "aVL", "aVF")
 CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
@@ -72,6 +73,30 @@ class EcgFormat:
             )
         if self.leads != MODELED:
             raise ConfigError(f"a prior holds the leads {', '.join(MODELED)}, got {', '.join(self.leads)}")
+
+    @property
+    def signal(self) -> Signal:
+        """What the core knows of such a prior's signals."""
+        axes = Axis(name="lead", labels=self.leads), Axis(name="time", unit="s", rate=self.rate_hz)
+        return Signal(
+            unit="mV",
+            unit_size=self.unit_mv,
+            axes=axes,
+            space=EINTHOVEN,
+            kind="ecg",
+            settings={**asdict(self), "leads": list(self.leads)},
+        )
+
+    @classmethod
+    def of(cls, signal: Signal) -> Self | None:
+        """How the prior of such signals holds electrocardiograms; None where they are something else."""
+        return cls(**signal.settings) if signal.kind == "ecg" else None
+
+
+@SIGNALS.register("ecg", settings=EcgFormat, summary="electrocardiograms of nine leads, of which the others follow")
+def ecg_signal(**form: Any) -> Signal:
+    """The signals of a prior that holds electrocardiograms in this form."""
+    return EcgFormat(**form).signal
 
 
 def lead_name(text: str) -> str:
@@ -201,6 +226,10 @@ def with_einthoven(nine: Tensor, observed: Collection[str] | Tensor = ()) -> Ten
     first, second = (nine[..., :3, :] - moves * residual)[..., :2, :].unbind(-2)
     limb = torch.stack([first, second, second - first], dim=-2)
     return torch.cat([limb, nine[..., 3:, :]], dim=-2)
+
+
+EINTHOVEN = Space("einthoven", with_einthoven)
+"""Nine leads with III = II - I."""
 
 
 def einthoven_error(leads: Tensor) -> Tensor:

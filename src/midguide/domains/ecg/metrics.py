@@ -70,7 +70,7 @@ def _einthoven(answer: Answer, target: Target) -> float:
 
 
 def _form(problem: Problem) -> EcgFormat:
-    form = problem.denoiser.ecg
+    form = EcgFormat.of(problem.denoiser.signal)
     if form is None:
         raise UnsupportedProblem(f"it needs a prior of electrocardiograms, {type(problem.denoiser).__name__} is none")
     return form

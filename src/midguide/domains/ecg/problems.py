@@ -88,10 +88,10 @@ class EcgProblem:
     @property
     def form(self) -> EcgFormat:
         """How the prior holds a recording."""
-        form = self._denoiser.ecg
+        form = EcgFormat.of(self._denoiser.signal)
         if form is None:
             raise ConfigError(
-                f"{self.prior} is no prior of electrocardiograms", hint="train one: see priors/ecg-256.toml"
+                f"{self.prior} is no prior of electrocardiograms", hint="train one: see domains/ecg/shipped/ecg-256.toml"
             )
         return form
 

@@ -10,7 +10,7 @@ import torch
 
 from midguide.diffusion.schedules import check_steps
 from midguide.domains.ecg.conditional import ConditionalNetwork, load_conditional
-from midguide.domains.ecg.leads import with_einthoven
+from midguide.domains.ecg.leads import EcgFormat, with_einthoven
 from midguide.errors import UnsupportedProblem
 from midguide.inference.loop import sample
 from midguide.inference.samples import Samples
@@ -40,13 +40,14 @@ class TrainedDiff:
         return {"type": "TrainedDiff", "steps": self.steps, "network_sha256": _network(self.network).sha256}
 
     def check(self, problem: Problem) -> None:
-        spec = _network(self.network).spec
-        if not isinstance(problem.likelihood.operator, Mask) or problem.denoiser.ecg is None:
+        spec, form = _network(self.network).spec, EcgFormat.of(problem.denoiser.signal)
+        if not isinstance(problem.likelihood.operator, Mask) or form is None:
             raise UnsupportedProblem("a network that was trained for hidden parts of electrocardiograms")
-        if spec.ecg != problem.denoiser.ecg or spec.event_shape != problem.event_shape:
+        trained = EcgFormat.of(spec.signal)
+        if trained != form or spec.event_shape != problem.event_shape:
             raise UnsupportedProblem(
-                f"the network is for {spec.event_shape}, {spec.ecg}; the problem's prior has {problem.event_shape}, "
-                f"{problem.denoiser.ecg}",
+                f"the network is for {spec.event_shape}, {trained}; the problem's prior has {problem.event_shape}, "
+                f"{form}",
                 hint="train it with the tables of the prior's recipe",
             )
 

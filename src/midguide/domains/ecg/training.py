@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.signals.base import Signal
 from midguide.training.config import TrainingConfig
 from midguide.training.denoiser import Denoising
 from midguide.training.report import Origin, write_card
@@ -32,7 +33,7 @@ def export_conditional(
         event_shape=tuple(clean.shape[1:]),
         prediction=config.prediction,
         value_range=None,
-        ecg=config.ecg,
+        signal=Signal() if config.ecg is None else config.ecg.signal,
         condition=config.condition,
     )
     save_prior(path, network.state_dict(), spec)

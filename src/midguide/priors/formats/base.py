@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from midguide.diffusion.schedules import Schedule, Time
-from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.nn.registry import Takes
 from midguide.priors.base import Autoencoder
+from midguide.signals.base import Signal
 from midguide.storage.pickles import foreign_imports
 
 # Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
@@ -44,7 +44,7 @@ class Pretrained:
         name: what to call the prior in records.
         provenance: what the record says of its origin: sha256, format.
         autoencoder: that of the latents, where the samples are latents.
-        ecg: how it holds a recording, for a prior of electrocardiograms.
+        signal: what is known of its signals besides shape and range.
         takes: which samples the network can take, where that is known.
     """
 
@@ -58,7 +58,7 @@ class Pretrained:
     name: str = "custom"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     autoencoder: Autoencoder | None = None
-    ecg: EcgFormat | None = None
+    signal: Signal = Signal()
     takes: Takes | None = None
 
 

@@ -1,12 +1,13 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape; for a prior of latents its autoencoder, whose weights are in the same
-file, and for one of electrocardiograms how it holds them. A card beside it (`NAME.json`) tells where it comes from.
+prediction, schedule, value range, event shape, what its signals are; for a prior of latents its autoencoder, whose
+weights are in the same file. A card beside it (`NAME.json`) tells where it comes from.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,12 +21,12 @@ from safetensors.torch import save_file
 
 from midguide.catalogue.domain import domains
 from midguide.diffusion.schedules import make_schedule
-from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import CheckpointError, unknown
 from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
 from midguide.priors.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.priors.formats.base import Pretrained, fit, read_weights
 from midguide.priors.network import PREDICTIONS
+from midguide.signals.base import SIGNALS, Signal
 from midguide.storage.files import replacing, sha256_of
 
 FORMAT = 1
@@ -38,14 +39,13 @@ class PriorSpec:
     Args:
         network: shape of the network; its type says which body it is. With twice as many channels out as in, it
             also predicts a variance.
-        event_shape: shape of one sample, (C, H, W) or (leads, time); of a latent, for a prior of latents.
+        event_shape: shape of one sample, (C, H, W) or (C, time); of a latent, for a prior of latents.
         prediction: `eps`, `v`, `x0` or `flow`.
         schedule: its name for `make_schedule`.
         value_range: range of clean data, or None where unbounded.
         autoencoder: that of the latents, for a prior of latents.
-        ecg: how a prior of electrocardiograms holds a recording.
-        condition: for a network that is no prior, what it was trained to draw the rest from: see
-            `denoisers.conditional`.
+        signal: what is known of its signals besides shape and range.
+        condition: for a network that is no prior, what it was trained to draw the rest from.
     """
 
     network: BodyConfig
@@ -54,7 +54,7 @@ class PriorSpec:
     schedule: str = "vp-linear"
     value_range: tuple[float, float] | None = (-1.0, 1.0)
     autoencoder: AutoencoderSpec | None = None
-    ecg: EcgFormat | None = None
+    signal: Signal = Signal()
     condition: str | None = None
 
     def __post_init__(self) -> None:
@@ -64,8 +64,10 @@ class PriorSpec:
 
     def to_json(self) -> str:
         """The metadata of a prior's file."""
-        fields = {"format": FORMAT, "body": self.body, **asdict(self)}
-        return json.dumps(fields | {"autoencoder": self.autoencoder and self.autoencoder.to_fields()})
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"network": asdict(self.network), "signal": self.signal.record()}
+        fields |= {"autoencoder": self.autoencoder and self.autoencoder.to_fields()}
+        return json.dumps({"format": FORMAT, "body": self.body, **fields})
 
     @property
     def body(self) -> str:
@@ -79,15 +81,27 @@ class PriorSpec:
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
         network = BODIES[stored.pop("body", DEFAULT)].config(**stored.pop("network"))
-        limits, inner, ecg = stored.pop("value_range"), stored.pop("autoencoder", None), stored.pop("ecg", None)
+        limits, inner, signal = stored.pop("value_range"), stored.pop("autoencoder", None), _signal(stored)
         return cls(
             network=network,
             event_shape=tuple(stored.pop("event_shape")),
             value_range=None if limits is None else tuple(limits),
             autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
-            ecg=None if ecg is None else EcgFormat(**ecg),
+            signal=signal,
             **stored,
         )
+
+
+def _signal(stored: dict[str, Any]) -> Signal:
+    """What a file says of its signals, taken out of its other fields.
+
+    Files of version 0.1 have the settings of a kind of signal under the name of the kind, which may be null.
+    """
+    known = {field.name for field in dataclasses.fields(PriorSpec)}
+    for kind in [key for key in stored if key not in known and key in SIGNALS]:
+        if settings := stored.pop(kind):
+            return Signal.from_record({"kind": kind, "settings": settings})
+    return Signal.from_record(stored.pop("signal", {}))
 
 
 def save_prior(
@@ -116,7 +130,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
     if spec.condition is not None:
         raise CheckpointError(
             f"{path} is no prior: it was trained to draw one kind of hidden part ({spec.condition})",
-            hint='name it in a study: spec = "trained-diff", settings = { network = "PATH" }',
+            hint="name it in a study, as the network of a source that draws hidden parts",
         )
     weights, coder_weights = split(read_weights(path).last)
     sha256 = sha256_of(path)
@@ -137,7 +151,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
         name=card["name"] if card else path.stem,
         provenance={"sha256": sha256, "schedule": spec.schedule},
         autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
-        ecg=spec.ecg,
+        signal=spec.signal,
         takes=spec.network,
     )
 

@@ -52,7 +52,7 @@ def load_python(path: Path, name: str) -> Pretrained:
         name=denoiser.name if denoiser.name != "custom" else f"{path.name}:{name}",
         provenance={"format": "python", "sha256": fingerprint([path.read_text("utf-8"), found, *networks])},
         autoencoder=autoencoder,
-        ecg=denoiser.ecg,
+        signal=found.signal,
     )
 
 

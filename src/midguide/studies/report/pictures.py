@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from midguide.domains.ecg.leads import twelve_leads
+from midguide.domains.ecg.leads import EcgFormat, twelve_leads
 from midguide.domains.ecg.plots import ecg_paper
 from midguide.domains.ecg.scores import expected_coverage, hidden_of_twelve, interval
 from midguide.plots.measurement import picture_of_measurement
@@ -38,7 +38,7 @@ def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
         groups = list(by_image.values())[:images]
         some = next(iter(groups[0].values()))
         probe = some.problem.probe(some.problem_seed)
-        if probe.denoiser.ecg is not None:
+        if EcgFormat.of(probe.denoiser.signal) is not None:
             made |= {f"{label}, {name}": page for group in groups for name, page in _pages(group, store).items()}
         if len(probe.signal_shape) != 3:
             continue
@@ -65,7 +65,7 @@ def _pages(units: dict[str, Unit], store: Store) -> dict[str, Figure]:
     pages = {}
     for name, unit in units.items():
         samples, problem = stored(unit, store.samples), unit.problem.probe(unit.problem_seed)
-        form = problem.denoiser.ecg
+        form = EcgFormat.of(problem.denoiser.signal)
         if samples is None or form is None:
             continue
         nine = form.unit_mv * samples.draws[0].double()

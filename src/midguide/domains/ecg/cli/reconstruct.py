@@ -130,12 +130,13 @@ def _run(
         )
     from midguide.cli import runs
     from midguide.domains.ecg.cli import problem as ecg_problem
+    from midguide.domains.ecg.leads import EcgFormat
     from midguide.priors.loading import load_prior, prior_spec
     from midguide.samplers.base import make_sampler
 
-    form = prior_spec(prior).ecg
+    form = EcgFormat.of(prior_spec(prior).signal)
     if form is None:
-        raise ConfigError(f"{prior} is no prior of electrocardiograms", hint="train one: see priors/ecg-256.toml")
+        raise ConfigError(f"{prior} is no prior of electrocardiograms", hint="train one: see domains/ecg/shipped/ecg-256.toml")
     denoiser = load_prior(prior)
     given = ecg_problem.given(recording, leads)
     window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)
