@@ -69,12 +69,18 @@ def test_a_schedule_is_named_with_its_betas():
     "betas", ["", "0.1", "0.1,2", "0,0.1", "a,b", "0.1,nan", "0.1,0.2,1", "0.1,0.2,0", "0.1,0.2,inf", "0.1,0.2,3,4"]
 )
 def test_betas_that_are_none_are_refused(betas):
-    with pytest.raises(ConfigError, match="are no betas of the schedule vp-linear") as caught:
+    with pytest.raises(ConfigError, match="are not settings of the schedule `vp-linear`") as caught:
         make_schedule(f"vp-linear:{betas}")
     assert "vp-linear:0.0001,0.02" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["linear", "edm:0.1,0.2", "vp-betas", ""])
+def test_numbers_after_a_colon_are_settings_in_their_order():
+    assert make_schedule("edm:0.01,40") == EDM(0.01, 40.0)
+    with pytest.raises(ConfigError, match="`vp-betas` lacks the setting `betas`|vp-betas lacks the setting `betas`"):
+        make_schedule("vp-betas")
+
+
+@pytest.mark.parametrize("name", ["linear", "linear:0.1,0.2", ""])
 def test_unknown_names_of_schedules_are_refused(name):
     with pytest.raises(ConfigError, match=f"unknown schedule `{name}`"):
         make_schedule(name)

@@ -175,7 +175,7 @@ def test_a_file_states_betas_of_its_own(tmp_path):
     assert prior.schedule == DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
     assert prior.record()["schedule"] == named
     for change in ({"schedule": "vp-linear:3,4"}, {"prediction": "noise"}):
-        with pytest.raises(ConfigError, match="'3,4' are no betas|unknown prediction `noise`"):
+        with pytest.raises(ConfigError, match="`3,4` are not settings|unknown prediction `noise`"):
             PriorSpec(network=TINY, event_shape=(3, 16, 16), **change)
 
 

@@ -204,7 +204,7 @@ def conventions(denoiser: NetworkDenoiser) -> Iterator[Reading]:
         if name != denoiser.prediction:
             message = f"errors fit {_article(name)}-prediction, not {denoiser.prediction}"
             yield Reading(kind="prediction", message=message, denoiser=_changed(denoiser, prediction=name))
-    others = {name: make() for name, make in SCHEDULES.items()}
+    others = {name: entry.make() for name, entry in SCHEDULES.items() if not entry.required()}
     others |= {name: make_schedule(name) for name in LATENT_DIFFUSION}
     for name, schedule in others.items():
         if schedule != denoiser.schedule:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_type_hints
 
+from midguide.catalogue.base import Catalogue, Entry
+from midguide.catalogue.plugins import PLACE
 from midguide.errors import ConfigError
 
 Time = float
@@ -67,6 +69,22 @@ class Schedule(Protocol):
     def times(self, steps: int) -> list[Time]:
         """`steps` usable times, strictly decreasing, from `noisiest` towards `cleanest`."""
         ...
+
+
+def _check_schedule(thing: Any) -> None:
+    """Refuse what makes no schedule."""
+    made = get_type_hints(thing).get("return") if callable(thing) and not isinstance(thing, type) else thing
+    parts = ("noisiest", "cleanest", "level", "time_at", "snap", "label", "times")
+    lacking = [part for part in parts if not hasattr(made, part)]
+    if lacking:
+        raise ConfigError(
+            f"it makes no schedule: it lacks {', '.join(lacking)}",
+            hint="a class with these, or a function whose settings are keyword-only and that says what it returns",
+        )
+
+
+SCHEDULES: Catalogue[Schedule] = Catalogue("schedule", "midguide.diffusion", check=_check_schedule)
+"""Forward processes by name, with their default constants; 1000 times where they are discrete."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,7 @@ class DiscreteVP:
         return [i * self.noisiest // steps for i in range(steps, 0, -1)]
 
 
+@SCHEDULES.register("edm")
 @dataclass(frozen=True)
 class EDM:
     """Variance-exploding process, alpha = 1, in the time that EDM steps through: `sigma_t = (a + t (b - a))^rho`.
@@ -202,6 +221,7 @@ class EDM:
         return [1.0 - i / max(steps - 1, 1) for i in range(steps)]
 
 
+@SCHEDULES.register("flow")
 @dataclass(frozen=True)
 class RectifiedFlow:
     """Straight paths from data to noise: `alpha_t = 1 - t`, `sigma_t = t`, with t in [`cleanest`, `noisiest`].
@@ -295,49 +315,75 @@ class Reindexed:
         return times
 
 
-SCHEDULES: dict[str, Callable[[], Schedule]] = {
-    "vp-linear": DiscreteVP.linear,
-    "vp-cosine": DiscreteVP.cosine,
-    "vp-scaled-linear": DiscreteVP.scaled_linear,
-    "edm": EDM,
-    "flow": RectifiedFlow,
-}
-"""Forward processes by name, with their default constants; 1000 times where they are discrete."""
-_OF_BETAS: dict[str, Callable[..., Schedule]] = {
-    "vp-linear": lambda first, last, steps=1000: DiscreteVP.linear(int(steps), first, last),
-    "vp-scaled-linear": lambda first, last, steps=1000: DiscreteVP.scaled_linear(int(steps), first, last),
-    "vp-betas": lambda *betas: DiscreteVP.from_betas(betas),
-}
+@SCHEDULES.register("vp-linear")
+def _vp_linear(*, first: float = 1e-4, last: float = 0.02, steps: int = 1000) -> DiscreteVP:
+    """Variance preserving, betas linear between the first and the last (Ho et al. 2020)."""
+    return DiscreteVP.linear(steps, first, last)
+
+
+@SCHEDULES.register("vp-scaled-linear")
+def _vp_scaled_linear(*, first: float = 0.0015, last: float = 0.0195, steps: int = 1000) -> DiscreteVP:
+    """Variance preserving, square roots of the betas linear (Rombach et al. 2022)."""
+    return DiscreteVP.scaled_linear(steps, first, last)
+
+
+@SCHEDULES.register("vp-cosine")
+def _vp_cosine(*, steps: int = 1000) -> DiscreteVP:
+    """Variance preserving, the signal a cosine (Nichol and Dhariwal 2021)."""
+    return DiscreteVP.cosine(steps)
+
+
+@SCHEDULES.register("vp-betas")
+def _vp_betas(*, betas: tuple[float, ...]) -> DiscreteVP:
+    """Variance preserving, every beta stated, that of the cleanest time first."""
+    return DiscreteVP.from_betas(betas)
 
 
 def make_schedule(name: str) -> Schedule:
-    """A forward process by its name in `SCHEDULES`, or with betas of its own after a colon.
+    """A forward process by its name in `SCHEDULES`, or `FILE.py:NAME`; numbers after a colon are its settings in order.
 
     `vp-linear:FIRST,LAST` and `vp-scaled-linear:FIRST,LAST` state the first and the last beta and, with a third number,
-    how many there are if not 1000; `vp-betas:BETA,BETA,...` states all of them.
+    how many there are if not 1000; `vp-betas:BETA,BETA,...` states all of them; `edm:0.002,80` the ends of sigma.
 
     Raises:
-        ConfigError: no such name, or betas that are none.
+        ConfigError: If there is no such name, or the numbers are not settings of it.
 
     Example:
         >>> make_schedule("vp-scaled-linear:0.0015,0.0195,1000") == make_schedule("vp-scaled-linear")
         True
     """
-    kind, colon, betas = name.partition(":")
-    if kind not in (_OF_BETAS if colon else SCHEDULES):
-        raise ConfigError(
-            f"unknown schedule `{name[:60]}`",
-            hint=f"one of {', '.join(SCHEDULES)}; with betas of its own, as vp-scaled-linear:0.00085,0.012",
-        )
-    if not colon:
-        return SCHEDULES[kind]()
+    kind, colon, numbers = name.partition(":")
+    if PLACE.fullmatch(name) or not colon:
+        if not PLACE.fullmatch(name) and kind not in SCHEDULES:
+            raise _unknown(name)
+        return SCHEDULES.make(name)
+    if kind not in SCHEDULES:
+        raise _unknown(name)
     try:
-        return _OF_BETAS[kind](*map(float, betas.split(",")))
-    except (TypeError, ValueError, ArithmeticError, ConfigError):
+        return SCHEDULES[kind].make(_settings(SCHEDULES[kind], [float(number) for number in numbers.split(",")]))
+    except (ValueError, ArithmeticError, ConfigError):
         raise ConfigError(
-            f"{betas[:60]!r} are no betas of the schedule {kind}",
+            f"`{numbers[:60]}` are not settings of the schedule `{kind}`",
             hint="between 0 and 1, as in vp-linear:0.0001,0.02 or, for 500 times, vp-linear:0.0001,0.02,500",
         ) from None
+
+
+def _settings(entry: Entry[Schedule], numbers: list[float]) -> dict[str, object]:
+    """The settings that numbers are in the order of the fields; all are one where there is one field for many."""
+    names = [field.name for field in fields(entry.settings)] if entry.settings else []
+    if names == ["betas"]:
+        return {"betas": numbers}
+    if len(numbers) > len(names) or len(numbers) < min(2, len(names)):
+        raise ConfigError("too many or too few")
+    whole = {"steps"}
+    return {key: int(value) if key in whole else value for key, value in zip(names, numbers, strict=False)}
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(
+        f"unknown schedule `{name[:60]}`",
+        hint=f"one of {', '.join(SCHEDULES)}; with settings of its own, as vp-scaled-linear:0.00085,0.012",
+    )
 
 
 def check_steps(steps: int, most: int | None = None) -> None:
