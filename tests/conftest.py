@@ -141,7 +141,9 @@ def ecg_prior(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("prior") / "tiny-ecg.safetensors"
     with global_seed(0):
         weights = Sashimi(config).state_dict()
-    save_prior(path, weights, PriorSpec(network=config, event_shape=(9, 256), value_range=None, signal=EcgFormat().signal))
+    save_prior(
+        path, weights, PriorSpec(network=config, event_shape=(9, 256), value_range=None, signal=EcgFormat().signal)
+    )
     return path
 
 

@@ -80,6 +80,10 @@ class ConvergenceWarning(RuntimeWarning):
     """An iterative solver ended before it reached its tolerance: what it returns is approximate."""
 
 
+class PluginWarning(UserWarning):
+    """A piece from outside cannot be used; the rest of the package works."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory has run out; torch has its own, of a general type on the CPU."""
     words = str(error).lower()

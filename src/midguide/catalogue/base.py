@@ -291,8 +291,8 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
 
     def _from_entry_point(self, outside: plugins.Outside) -> None:
         try:
+            thing = outside.load()  # which may register itself
             taken = self._entries.get(outside.name)
-            thing = outside.load()
             if taken is not None and taken.thing is not thing:
                 raise ConfigError(f"plug-in `{outside.name}` of {outside.distribution}: the name is taken")
             if taken is None:

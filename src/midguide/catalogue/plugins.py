@@ -22,17 +22,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from midguide.errors import CheckpointError, ConfigError, MidguideError, reason, suggestion
+from midguide.errors import CheckpointError, ConfigError, MidguideError, PluginWarning, reason, suggestion
 
 PLACE = re.compile(r"(.+\.py):(\w+)")
 """A Python file and a name in it."""
 
 PREFIX = "midguide_file_"
 """Start of the names under which Python files are imported; the rest is the stem and the start of the digest."""
-
-
-class PluginWarning(UserWarning):
-    """A piece from outside cannot be used; the rest of the package works."""
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,8 @@ def _explained(error: ValidationError, values: dict[str, Any], where: str, cls: 
     name = str(first["loc"][-1]) if first["loc"] else ""
     if kind == "unexpected_keyword_argument":
         return ConfigError(f"{parent} has no setting `{name}`", hint=suggestion(name, _siblings(cls, first["loc"])))
+    if kind == "missing" and isinstance(first["loc"][-1], int):
+        return ConfigError(f"{parent} is too short, got {_shown(got)}")
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         known = _siblings(cls, first["loc"])
         return ConfigError(f"{parent} lacks the setting `{name}`", hint=f"known are {', '.join(known)}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from midguide.errors import ConvergenceWarning, MidguideError, is_out_of_memory
+from midguide.errors import ConvergenceWarning, MidguideError, PluginWarning, is_out_of_memory
 
 MISTAKE, INTERRUPTED = 2, 130
 _OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -67,7 +67,7 @@ def reported() -> Iterator[Outcome]:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, otherwise: Callable[..., object]) -> None:
-    if issubclass(category, ConvergenceWarning):
+    if issubclass(category, ConvergenceWarning | PluginWarning):
         _say(str(message), label="warning: ")
     else:
         otherwise(message, category, *where)

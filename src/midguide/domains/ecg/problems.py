@@ -91,7 +91,8 @@ class EcgProblem:
         form = EcgFormat.of(self._denoiser.signal)
         if form is None:
             raise ConfigError(
-                f"{self.prior} is no prior of electrocardiograms", hint="train one: see domains/ecg/shipped/ecg-256.toml"
+                f"{self.prior} is no prior of electrocardiograms",
+                hint="train one: see domains/ecg/shipped/ecg-256.toml",
             )
         return form
 

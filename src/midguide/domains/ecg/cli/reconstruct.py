@@ -136,7 +136,9 @@ def _run(
 
     form = EcgFormat.of(prior_spec(prior).signal)
     if form is None:
-        raise ConfigError(f"{prior} is no prior of electrocardiograms", hint="train one: see domains/ecg/shipped/ecg-256.toml")
+        raise ConfigError(
+            f"{prior} is no prior of electrocardiograms", hint="train one: see domains/ecg/shipped/ecg-256.toml"
+        )
     denoiser = load_prior(prior)
     given = ecg_problem.given(recording, leads)
     window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)
