@@ -222,7 +222,7 @@ def test_progress_file_of_another_run(refused, tmp_path):
 
 def test_too_little_memory(refused, monkeypatch):
     refused("--samples", 10**12, says=("1,000,000,000,000 samples", "GiB"))
-    monkeypatch.setattr("midguide.inference.loop.memory", lambda: None)  # a system that does not say how much it has
+    monkeypatch.setattr("midguide.inference.cost.memory", lambda: None)  # a system that does not say how much it has
     refused("--samples", 10**12, says=("out of memory", "--chunk"))
 
 

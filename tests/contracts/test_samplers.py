@@ -113,9 +113,9 @@ def test_the_contract_sees_a_norm_over_the_batch():
 def test_the_contract_sees_an_unannounced_network_call():
     @dataclass(frozen=True, kw_only=True)
     class Wasteful(Unconditional):
-        def finish(self, problem, state, t):
+        def finish(self, problem, state, t, rng):
             problem.denoiser(state.x_t, t)
-            return super().finish(problem, state, t)
+            return super().finish(problem, state, t, rng)
 
     with pytest.raises(ContractError, match="announces"):
         check_sampler(Wasteful(steps=12), vectors())
@@ -130,7 +130,7 @@ def test_a_loop_written_by_hand_gives_the_draws_of_sample():
     state = sampler.init(rows, rng)
     for t, s in pairwise(times):
         state, _ = sampler.step(rows, state, t, s, rng)
-    draws = sampler.finish(rows, state, times[-1]).reshape(2, 2, 6)
+    draws = sampler.finish(rows, state, times[-1], rng).draws.reshape(2, 2, 6)
     assert torch.equal(draws, sample(sampler, problem, 2, seed=5).draws)
 
 
@@ -157,7 +157,7 @@ def test_nan_stops_with_step_sampler_and_hint():
             out = super().step(problem, state, t, s, rng)
             return out._replace(state=type(state)(out.state.x_t * (math.nan if s < 500 else 1.0)))
 
-    with pytest.raises(NumericalError, match=r"Broken produced NaN .* of 2 of 2 samples at step 4 ") as caught:
+    with pytest.raises(NumericalError, match=r"`Broken` produced NaN .* of 2 of 2 samples at step 4 ") as caught:
         sample(Broken(steps=6), vectors())
     assert caught.value.hint
 
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert torch.equal(done.draws, again.draws)
     assert again.cost.network_forwards == done.cost.network_forwards
     path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
         sample(Unconditional(steps=4), problem, checkpoint=path)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from midguide.errors import ShapeError
-from midguide.inference.samples import Cost, Samples
+from midguide.inference.cost import Cost
+from midguide.inference.samples import Samples
 from midguide.plots.grid import grid
 from midguide.plots.panel import panel
 from midguide.plots.reconstructions import Reconstructed, reconstructions

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from midguide.errors import ConfigError, DataError, MidguideError, NumericalError, ShapeError
-from midguide.inference.samples import Cost, Samples
+from midguide.inference.cost import Cost
+from midguide.inference.samples import Samples
 from midguide.likelihoods import PoissonLikelihood
 from midguide.maths.rng import global_seed
 from midguide.nn.unet import UNet, UNetConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,55 +14,128 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from midguide.errors import CheckpointError
-from midguide.storage.files import replacing_folder, sha256_of
+from midguide.errors import CheckpointError, ConfigError
+from midguide.inference.cost import Cost
+from midguide.maths.rng import Rng
+from midguide.maths.weights import (
+    effective_size,
+    normalized,
+    systematic,
+    weighted_mean,
+    weighted_quantile,
+    weighted_variance,
+)
+from midguide.storage.files import replacing_folder, sha256_of, unshared
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What the samples cost.
-
-    Args:
-        network_forwards: network evaluations per sample.
-        network_vjps: vector-Jacobian products through the network per sample.
-        seconds: wall-clock time of all samples.
-        peak_memory_mib: peak memory of the process (CPU) or of the device's allocator (GPU) so far, in MiB.
-    """
-
-    network_forwards: float
-    network_vjps: float
-    seconds: float
-    peak_memory_mib: float
+WEIGHTS = ("log_weight", "log_evidence")
+"""Names of the fields that are stored beside the draws, where they are known."""
+BEFORE = "effective_sample_size"
+"""In the tensors of resampled draws: of each observation that of the draws before."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Posterior draws of every observation.
+    """Posterior draws of every observation, with their weights where the method has some.
+
+    All statistics use the weights. `resampled` gives draws that count alike.
 
     Args:
         draws: shape (observation, sample, *signal), in the value range of signals.
         cost: network calls, seconds, memory.
-        record: the resolved configuration: sampler, problem, seed, versions.
+        record: the resolved configuration: sampler, problem, seed, versions; `remarks` where something must be said.
         tensors: further tensors to keep with the draws, by name: the observations `y`, the `truth` where known, the
             `latents` of the draws where the prior is one of latents.
+        log_weight: log of the weight of each draw, float64, shape (observation, sample), up to a constant of each
+            observation; None where all draws count alike.
+        log_evidence: estimates of `log p(y)`, float64, shape (observation, group); None where the method has none.
+        group: consecutive samples that were drawn together, such as the particles of a filter; 1 for independent ones.
     """
 
     draws: Tensor
     cost: Cost
     record: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    log_weight: Tensor | None = None
+    log_evidence: Tensor | None = None
+    group: int = 1
+
+    def weights(self) -> Tensor | None:
+        """Weights that sum to one for each observation, float64, shape (observation, sample); None for equal ones."""
+        return None if self.log_weight is None else normalized(self.log_weight)
 
     def mean(self) -> Tensor:
         """Posterior mean of each observation, shape (observation, *event)."""
-        return self.draws.mean(dim=1)
+        if self.log_weight is None:
+            return self.draws.mean(dim=1)
+        return self._each_weighted(weighted_mean)
 
     def std(self) -> Tensor:
-        """Posterior standard deviation entry by entry, shape (observation, *event); zero for a single sample."""
-        return self.draws.std(dim=1, correction=min(1, self.draws.shape[1] - 1))
+        """Posterior standard deviation entry by entry, shape (observation, *event); zero for a single sample.
+
+        Its square is unbiased for independent draws (see `weighted_variance` for weighted ones).
+        """
+        if self.log_weight is None:
+            return self.draws.std(dim=1, correction=min(1, self.draws.shape[1] - 1))
+        return self._each_weighted(weighted_variance).sqrt()
 
     def quantiles(self, levels: Sequence[float]) -> Tensor:
         """Empirical quantiles entry by entry, shape (level, observation, *event)."""
-        return torch.quantile(self.draws, self.draws.new_tensor(levels), dim=1)
+        if self.log_weight is None:
+            return torch.quantile(self.draws, self.draws.new_tensor(levels), dim=1)
+        return self._each_weighted(lambda x, w: weighted_quantile(x, w, levels)).transpose(0, 1)
+
+    def effective_sample_size(self, *, of_groups: bool = False) -> Tensor:
+        """`(sum w)^2 / sum w^2`: as many draws of equal weight would give means as precise as these weights allow.
+
+        The number of samples where they have no weights. It judges the weights alone: draws that descend from one
+        particle of a filter, or that a resampling repeats, count in full. Of `resampled` draws it is that of the draws
+        before.
+
+        Args:
+            of_groups: of each group, within it, instead of each observation.
+
+        Returns:
+            Float64, shape (observation,) or (observation, group).
+        """
+        if BEFORE in self.tensors and not of_groups:
+            return self.tensors[BEFORE]
+        log_weight = torch.zeros(self.draws.shape[:2]) if self.log_weight is None else self.log_weight
+        return effective_size(normalized(log_weight.unflatten(1, (-1, self.group)) if of_groups else log_weight))
+
+    def resampled(self, n: int | None = None, seed: int = 0) -> Samples:
+        """`n` draws of each observation that count alike; as many as there are by default.
+
+        Systematic resampling of each observation on its own, in random order, so that any of them are draws, too.
+        Draws with large weights are repeated. Of draws without weights, n of at most as many are the first n.
+
+        Example:
+            >>> samples = Samples(torch.tensor([[1.0, 2.0]]), Cost(0, 0, 0, 0), {},
+            ...     log_weight=torch.tensor([[0.0, -100.0]]))
+            >>> samples.resampled(3).draws
+            tensor([[1., 1., 1.]])
+        """
+        picks = self.picks(n, seed)
+        rows = torch.arange(len(self.draws), device=picks.device)[:, None]
+        record, tensors = dict(self.record), dict(self.tensors)
+        if self.log_weight is not None:
+            record["resampled"], tensors[BEFORE] = {"n": picks.shape[1], "seed": seed}, self.effective_sample_size()
+        if "latents" in tensors:
+            tensors["latents"] = tensors["latents"][rows, picks]
+        return replace(self, draws=self.draws[rows, picks], record=record, tensors=tensors, log_weight=None, group=1)
+
+    def picks(self, n: int | None = None, seed: int = 0) -> Tensor:
+        """Which draws `resampled` takes, in its order, shape (observation, n)."""
+        count = self.draws.shape[1]
+        n = count if n is None else n
+        if n < 1:
+            raise ConfigError(f"n must be positive, got {n}")
+        if self.log_weight is None and n <= count:
+            return torch.arange(n, device=self.draws.device).expand(len(self.draws), n)
+        weights = torch.full(self.draws.shape[:2], 1 / count).double() if self.log_weight is None else self.weights()
+        first = self.record.get("observation", 0)
+        rng = Rng([(seed, "resampled", first + i) for i in range(len(self.draws))])
+        found = systematic(weights, rng.uniform(weights[:, 0]), n)
+        return found.gather(1, rng.uniform(weights.new_empty(len(found), n)).argsort(1))
 
     def each(self) -> list[Samples]:
         """The samples of each observation on their own, on the CPU, with an equal share of the seconds.
@@ -70,18 +143,31 @@ class Samples:
         Their record is that of the whole, with the place of the observation.
         """
         count = len(self.draws)
-        if count == 1:  # its tensors may be of other kinds than one row per observation
-            return [replace(self, draws=self.draws.cpu(), tensors={k: v.cpu() for k, v in self.tensors.items()})]
         cost = replace(self.cost, seconds=self.cost.seconds / count)
         return [
             Samples(
                 self.draws[i : i + 1].cpu(),
                 cost,
-                {**self.record, "observation": i},
-                {name: value[i : i + 1].cpu() for name, value in self.tensors.items()},
+                self.record if count == 1 else self._record_of(i),
+                # those of a single observation may be of other kinds than one row per observation
+                {name: (value if count == 1 else value[i : i + 1]).cpu() for name, value in self.tensors.items()},
+                None if self.log_weight is None else self.log_weight[i : i + 1].cpu(),
+                None if self.log_evidence is None else self.log_evidence[i : i + 1].cpu(),
+                self.group,
             )
             for i in range(count)
         ]
+
+    def _record_of(self, observation: int) -> dict[str, Any]:
+        """The record of one observation, with what must be said of it alone."""
+        kept = {name: value for name, value in self.record.items() if name != "remarks"}
+        return {**kept, "observation": observation, **remarks(self.log_weight, observation)}
+
+    def _each_weighted(self, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """A statistic of draws and weights of each observation, in the type of the draws."""
+        weights = normalized(self.log_weight)
+        found = [statistic(x, w) for x, w in zip(self.draws, weights, strict=True)]
+        return torch.stack(found).to(self.draws.dtype)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `samples.safetensors` and `samples.json` into `folder`, both complete or neither."""
@@ -91,9 +177,10 @@ class Samples:
 
     def write(self, folder: Path) -> None:
         """Write the two files of `save` into an existing folder, without its promise."""
-        tensors = {"draws": self.draws, **self.tensors}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "samples.safetensors")
+        weights = {name: value for name in WEIGHTS if (value := getattr(self, name)) is not None}
+        save_file(unshared({"draws": self.draws, **weights, **self.tensors}), folder / "samples.safetensors")
         plain = {"cost": asdict(self.cost), "record": self.record, "tensors": sha256_of(folder / "samples.safetensors")}
+        plain |= {"group": self.group} if self.group > 1 else {}
         text = json.dumps({**plain, "sha256": _checksum(plain)}, indent=2)
         (folder / "samples.json").write_text(text + "\n", encoding="utf-8")
 
@@ -102,7 +189,7 @@ class Samples:
         """Read what `save` wrote.
 
         Raises:
-            CheckpointError: files are missing, damaged or of different runs.
+            CheckpointError: If files are missing, damaged or of different runs.
         """
         folder = Path(folder)
         try:
@@ -111,11 +198,30 @@ class Samples:
             sums = _checksum(stored), sha256_of(folder / "samples.safetensors")
             if (stored["sha256"], stored["tensors"]) != sums:
                 raise ValueError("a checksum differs")
-            return cls(tensors.pop("draws"), Cost(**stored["cost"]), stored["record"], tensors)
+            draws, weights = tensors.pop("draws"), {name: tensors.pop(name, None) for name in WEIGHTS}
+            cost, group = Cost(**stored["cost"]), stored.get("group", 1)
+            return cls(draws, cost, stored["record"], tensors, **weights, group=group)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no readable samples: {error}", hint="give the folder that save() wrote"
             ) from error
+
+
+def remarks(log_weight: Tensor | None, observation: int | None = None) -> dict[str, list[str]]:
+    """What a record must say of weights, shape (observation, sample): which collapsed to fewer than two draws.
+
+    Args:
+        log_weight: of all observations; None where there are no weights.
+        observation: look at this one only.
+    """
+    if log_weight is None or log_weight.shape[1] < 2:
+        return {}
+    found = [
+        f"the weights of observation {i} collapsed: {log_weight.shape[1]} draws count as {size:.1f}"
+        for i, size in enumerate(effective_size(normalized(log_weight)).tolist())
+        if size < 2 and observation in (None, i)
+    ]
+    return {"remarks": found} if found else {}
 
 
 def _checksum(plain: dict[str, Any]) -> str:

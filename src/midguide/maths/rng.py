@@ -1,7 +1,8 @@
-"""Random streams addressed by (seed, observation, sample), so that a sample does not depend on its batch.
+"""Random streams of rows and of groups of rows, so that a sample does not depend on its batch beyond its group.
 
-Each stream is a `torch.Generator` of its own; a batch draws row by row from the streams of its rows. Problems with
-thousands of tiny samples let one stream serve `size` consecutive rows, which is faster and part of the record.
+Each stream is a `torch.Generator` of its own. A row has the address (seed, observation, sample), a group of rows
+(seed, observation, "group", group). A batch draws row by row from the streams of its rows. Problems with thousands of
+tiny samples let one stream serve `size` consecutive rows, which is faster and part of the record.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,12 +36,54 @@ def global_seed(seed: int) -> Iterator[None]:
         yield
 
 
-class Rng:
-    """The random streams of the rows of one batch.
+@dataclass(frozen=True)
+class Layout:
+    """Which rows of a batch belong together: groups of `size` consecutive rows each.
 
     Args:
-        addresses: one address (a tuple of integers or strings) per stream.
+        groups: number of groups.
+        size: rows of each.
+
+    Example:
+        >>> layout = Layout(groups=2, size=3)
+        >>> layout.split(torch.arange(6)).tolist()
+        [[0, 1, 2], [3, 4, 5]]
+        >>> layout.pick(torch.arange(6), torch.tensor([[0, 0, 2], [1, 1, 1]])).tolist()
+        [0, 0, 2, 4, 4, 4]
+    """
+
+    groups: int
+    size: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return self.groups * self.size
+
+    def split(self, x: Tensor) -> Tensor:
+        """Values of rows, shape (rows, ...), by group: shape (groups, size, ...)."""
+        return x.unflatten(0, (self.groups, self.size))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of groups, shape (groups, ...), for each of their rows: shape (rows, ...)."""
+        return values.repeat_interleave(self.size, dim=0)
+
+    def pick(self, x: Tensor, members: Tensor) -> Tensor:
+        """The rows of x, shape (rows, ...), that each group picks: `members` counts within it, shape (groups, size)."""
+        first = self.size * torch.arange(self.groups, device=members.device)
+        return x[(first[:, None] + members).flatten()]
+
+
+class Rng:
+    """The random streams of one batch: of its rows, and of its groups of rows.
+
+    `normal`, `uniform` and `poisson` draw for rows. `groups` draws what all rows of a group share, such as the random
+    numbers of a resampling: `rng.groups.uniform(torch.empty(rng.layout.groups))`.
+
+    Args:
+        addresses: one address (a tuple of integers or strings) per stream of rows.
         size: rows served by each stream, consecutive in the batch.
+        groups: one address per group; by default every stream of rows has one, and each row is its own group.
 
     Example:
         >>> a = Rng([(0, 0, 0), (0, 0, 1)]).normal(torch.zeros(2, 3))
@@ -47,9 +92,23 @@ class Rng:
         True
     """
 
-    def __init__(self, addresses: Sequence[tuple[int | str, ...]], size: int = 1) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[tuple[int | str, ...]],
+        size: int = 1,
+        groups: Sequence[tuple[int | str, ...]] | None = None,
+    ) -> None:
         self.size = size
         self._generators = [torch.Generator().manual_seed(stream_seed(*address)) for address in addresses]
+        self.layout = Layout(self.rows, 1) if groups is None else Layout(len(groups), self.rows // max(len(groups), 1))
+        if self.layout.rows != self.rows:
+            raise ShapeError(f"{self.rows} rows cannot be cut into {self.layout.groups} groups of one size")
+        self._shared = ([(*address, "group") for address in addresses], size) if groups is None else (groups, 1)
+
+    @cached_property
+    def groups(self) -> Rng:
+        """The streams of the groups: its rows are the groups."""
+        return Rng(*self._shared)
 
     @property
     def rows(self) -> int:
@@ -71,12 +130,15 @@ class Rng:
         return torch.cat([torch.poisson(block, generator=generator) for generator, block in blocks]).to(rates.device)
 
     def state(self) -> Tensor:
-        """The state of all streams, uint8, shape (streams, bytes)."""
-        return torch.stack([generator.get_state() for generator in self._generators])
+        """The state of all streams, uint8, shape (streams, bytes): those of the rows, then those of groups if used."""
+        shared = self.groups._generators if "groups" in vars(self) else []
+        return torch.stack([generator.get_state() for generator in (*self._generators, *shared)])
 
     def set_state(self, state: Tensor) -> None:
         """Continue from what `state` returned."""
-        for generator, row in zip(self._generators, state, strict=True):
+        count = len(self._generators)
+        shared = self.groups._generators if len(state) > count else []
+        for generator, row in zip((*self._generators, *shared), state, strict=True):
             generator.set_state(row.clone())  # set_state reads words: a row of a file's buffer may be misaligned
 
     def _draw(self, fill: Callable[..., Tensor], like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -26,22 +27,43 @@ class Needs:
         operator: the least class of operator it can use.
         likelihood: the class of likelihood it is made for.
         gradients: whether it differentiates through the network.
-        couples_samples: whether the samples of one observation must stay together in a batch.
+        group: samples of one observation that must stay together in a batch, such as the particles of a filter; 1
+            where samples are independent. May depend on settings.
         autoencoder: whether it works on latents, with encoder and decoder; `operator` is then that on signals.
     """
 
     operator: type[Operator] = Operator
     likelihood: type[Likelihood] = Likelihood
     gradients: bool = False
-    couples_samples: bool = False
+    group: int = 1
     autoencoder: bool = False
 
 
 class Step(NamedTuple):
-    """State after a step, and what a diagnostic may want to know: a dictionary of tensors of shape (B,)."""
+    """State after a step, and what a diagnostic may want to know: a dictionary of tensors of shape (B,).
+
+    What belongs to a group has the shape (groups,).
+    """
 
     state: Any
     info: dict[str, Tensor]
+
+
+class Finished(NamedTuple):
+    """Draws and, where a method weights them, their weights.
+
+    Args:
+        draws: shape (B, *event).
+        log_weight: log of the weight of each draw, shape (B,); None where all count alike. Weights compare all draws
+            of one observation, also those of different groups; a factor that they share does not matter.
+        log_evidence: estimate of `log p(y)` by each group, shape (groups,); None where the method has none. Where it
+            is given, the weights of a group are scaled such that their mean is its evidence: only their ratios within
+            the group matter.
+    """
+
+    draws: Tensor
+    log_weight: Tensor | None = None
+    log_evidence: Tensor | None = None
 
 
 class Calls(NamedTuple):
@@ -73,27 +95,42 @@ class Sampler(Protocol):
         ...
 
     def init(self, problem: Problem, rng: Rng) -> Any:
-        """The state at the noisiest time: a NamedTuple of tensors and numbers."""
+        """The state at the noisiest time: a NamedTuple of tensors and numbers.
+
+        `rng.layout` says which rows of the batch form a group, and `rng.groups` draws what a group shares. A tensor of
+        the state has one entry for each row, or one for each group. Its values are finite, except that those of a
+        field whose name begins with `log_` may be `-inf`.
+        """
         ...
 
     def step(self, problem: Problem, state: Any, t: Time, s: Time, rng: Rng) -> Step:
         """One move from time `t` down to `s`."""
         ...
 
-    def finish(self, problem: Problem, state: Any, t: Time) -> Tensor:
-        """The samples, shape (B, *event), from the state at the last time `t`."""
+    def finish(self, problem: Problem, state: Any, t: Time, rng: Rng) -> Finished:
+        """The samples from the state at the last time `t`, with weights where the method has them."""
         ...
+
+
+PARAMETERS = {"times": 1, "calls": 1, "init": 2, "step": 5, "finish": 4}
+"""How many arguments each method of a sampler takes, besides the sampler."""
 
 
 def _check_sampler(thing: object) -> None:
     """Refuse what lacks a part of a sampler."""
-    parts = ("needs", "steps", "times", "calls", "init", "step", "finish")
-    lacking = [part for part in parts if not hasattr(thing, part)]
+    lacking = [part for part in ("needs", "steps", *PARAMETERS) if not hasattr(thing, part)]
     if lacking or not (isinstance(thing, type) and dataclasses.is_dataclass(thing)):
         raise ConfigError(
             f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
             hint="a sampler is a frozen dataclass with needs, steps, times, calls, init, step and finish",
         )
+    for name, count in PARAMETERS.items():
+        try:
+            inspect.signature(getattr(thing, name)).bind(thing, *range(count))
+        except TypeError as error:
+            raise ConfigError(
+                f"its `{name}` does not take {count} arguments", hint="see midguide.samplers.base.Sampler"
+            ) from error
 
 
 SAMPLERS: Catalogue[Sampler] = Catalogue("sampler", "midguide.samplers", check=_check_sampler)
@@ -132,9 +169,9 @@ def start_from_noise(sampler: Sampler, problem: Problem, rng: Rng) -> NoisyState
     return NoisyState(initial_noise(problem, sampler.times(problem)[0], rng))
 
 
-def finish_denoised(sampler: Sampler, problem: Problem, state: Any, t: Time) -> Tensor:
+def finish_denoised(sampler: Sampler, problem: Problem, state: Any, t: Time, rng: Rng) -> Finished:
     """`finish` of a sampler that returns `D(x_t, t)` at the cleanest time visited."""
-    return problem.denoiser(state.x_t, t)
+    return Finished(problem.denoiser(state.x_t, t))
 
 
 def check_share(name: str, value: float) -> None:

@@ -29,7 +29,7 @@ from midguide.maths.optim import Adam, AdamState
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
-from midguide.samplers.base import SAMPLERS, Calls, Needs, Step, schedule_times
+from midguide.samplers.base import SAMPLERS, Calls, Finished, Needs, Step, schedule_times
 
 
 class RedDiffState(NamedTuple):
@@ -104,5 +104,5 @@ class RedDiff:
         self._adam.update_(adam, mu, gradient)
         return Step(RedDiffState(mu, adam.first, adam.second, state.count + 1), {"misfit": value})
 
-    def finish(self, problem: Problem, state: RedDiffState, t: Time) -> Tensor:
-        return state.mu
+    def finish(self, problem: Problem, state: RedDiffState, t: Time, rng: Rng) -> Finished:
+        return Finished(state.mu)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from midguide.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FAILED_WRITES = (OSError, SafetensorError)  # safetensors reports a full disk in its own way
 
@@ -90,3 +94,15 @@ def append(path: Path, text: str) -> None:
 def _unwritten(path: Path, error: Exception) -> DataError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return DataError(f"cannot write {path}: {reason}", hint="check the folder and free space")
+
+
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values, contiguous, no two of them in one piece of memory: what safetensors can write."""
+    seen: set[int] = set()
+    apart = {}
+    for name, value in tensors.items():
+        value = value.detach().contiguous()
+        place = value.untyped_storage().data_ptr()
+        apart[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return apart

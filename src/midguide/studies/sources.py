@@ -16,8 +16,9 @@ from midguide.domains.ecg.guesses import RepeatedBeats, ZeroFill, ridge
 from midguide.domains.ecg.trained import TrainedDiff
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.exact.laws import Law, mgps_law, posterior_law, unconditional_law
+from midguide.inference.cost import Cost
 from midguide.inference.loop import sample
-from midguide.inference.samples import Cost, Samples
+from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture

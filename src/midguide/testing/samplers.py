@@ -10,84 +10,104 @@ import torch
 from torch import Tensor
 
 from midguide.diffusion.schedules import Time
+from midguide.errors import NumericalError
 from midguide.inference.loop import sample
 from midguide.inference.observers import Event
+from midguide.inference.samples import Samples
 from midguide.priors.base import Denoiser
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler
-from midguide.testing.contract import require
+from midguide.testing.contract import ContractError, require
 
 
 def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4) -> None:
     """Check everything that a sampler promises, on a problem with at least two observations.
 
-    Finite; the same seed gives the same draws and another seed others; sample j of observation i does not depend on
-    the number of samples, on the chunk, on the other observations, or on the order in which observations and what the
-    network returns lie in memory; interrupted and resumed gives the very same draws;
-    network calls as announced by `calls`, at usable times only; inputs and the global random state are left alone.
+    Finite; the same seed gives the same draws and another seed others; a group of samples of observation i does not
+    depend on the number of samples, on the chunk, on the other groups and observations, or on the order in which
+    observations and what the network returns lie in memory; interrupted and resumed gives the very same draws; network
+    calls as announced by `calls`, at usable times only; inputs and the global random state are left alone. Weights and
+    evidence are held to the same as draws.
 
     Args:
-        sampler: what to check, with few steps.
+        sampler: what to check, with few steps; where it keeps groups together, with small ones. Three are drawn.
         problem: any problem that it accepts.
         tolerance: relative difference allowed between batches, for the rounding of batched arithmetic.
 
     Raises:
-        ContractError: the first broken fact.
+        ContractError: If a fact is broken; names the first.
     """
-    problem = problem.to_latent()
+    problem, n = problem.to_latent(), 3 * sampler.needs.group
     spy = _Spy(problem.denoiser)
     watched = Problem(spy, problem.likelihood, problem.truth)
     y, random_state = problem.likelihood.y.clone(), torch.get_rng_state()
-    whole = sample(sampler, watched, 3, seed=1)
-    draws = whole.draws
+    try:
+        whole = sample(sampler, watched, n, seed=1)
+    except NumericalError as error:
+        raise ContractError(f"{type(sampler).__name__}: {error.message}") from error
     require(torch.equal(torch.get_rng_state(), random_state), sampler, "draws from the global random numbers")
     require(torch.equal(problem.likelihood.y, y), sampler, "changes the observations")
-    require(bool(torch.isfinite(draws).all()), sampler, "gives values that are not finite")
     outside = [t for t in spy.times if problem.schedule.snap(t) != t]
     require(not outside, sampler, f"calls the network at times that it does not know: {outside[:3]}")
     announced, spent = sampler.calls(problem), (whole.cost.network_forwards, whole.cost.network_vjps)
     require(tuple(announced) == spent, sampler, f"announces {tuple(announced)} forwards and vjps, spends {spent}")
-    require(torch.equal(sample(sampler, problem, 3, seed=1).draws, draws), sampler, "gives other draws for one seed")
-    require(not torch.equal(sample(sampler, problem, 3, seed=2).draws, draws), sampler, "ignores the seed")
-    _check_batches(sampler, problem, draws, tolerance)
-    _check_resume(sampler, problem, draws)
+    require(_same(sample(sampler, problem, n, seed=1), whole), sampler, "gives other draws for one seed")
+    other = sample(sampler, problem, n, seed=2).draws
+    require(not torch.equal(other, whole.draws), sampler, "ignores the seed")
+    _check_batches(sampler, problem, whole, tolerance)
+    _check_resume(sampler, problem, n)
 
 
-def _check_batches(sampler: Sampler, problem: Problem, draws: Tensor, tolerance: float) -> None:
-    scale = draws.abs().max()
+def _check_batches(sampler: Sampler, problem: Problem, whole: Samples, tolerance: float) -> None:
+    group, n = sampler.needs.group, whole.draws.shape[1]
 
-    def compare(name: str, got: Tensor, want: Tensor) -> None:
-        error = float((got - want).abs().max() / scale)
-        require(error <= tolerance, sampler, f"the draws depend on {name}, by {error:.1e} of their size")
+    def compare(name: str, got: Samples, observations: int = problem.observations) -> None:
+        for part, value in _parts(got).items():
+            want = _parts(whole)[part]
+            scale = want[want.isfinite()].abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+            want = want[:observations, : value.shape[1]]
+            error = float(torch.where(value == want, 0.0, (value - want).abs()).max() / scale)
+            require(error <= tolerance, sampler, f"the {part} depend on {name}, by {error:.1e} of their size")
 
-    if not sampler.needs.couples_samples:
-        compare("the number of samples", sample(sampler, problem, 1, seed=1).draws, draws[:, :1])
-        for chunk in (1, 2):
-            compare("the chunk", sample(sampler, problem, 3, seed=1, chunk=chunk).draws, draws)
+    compare("the number of samples", sample(sampler, problem, group, seed=1))
+    for chunk in (group, 2 * group):
+        compare("the chunk", sample(sampler, problem, n, seed=1, chunk=chunk))
     reordered = replace(problem.likelihood, y=_reordered(problem.likelihood.y))
     other = Problem(_Reordered(problem.denoiser), reordered, problem.truth)
-    compare("the order of its inputs in memory", sample(sampler, other, 3, seed=1).draws, draws)
+    compare("the order of its inputs in memory", sample(sampler, other, n, seed=1))
     first = problem.select(torch.tensor([0]))
-    compare("the other observations", sample(sampler, first, 3, seed=1).draws, draws[:1])
+    compare("the other observations", sample(sampler, first, n, seed=1), 1)
 
 
-def _check_resume(sampler: Sampler, problem: Problem, draws: Tensor) -> None:
+def _check_resume(sampler: Sampler, problem: Problem, n: int) -> None:
     total = 2 * (len(sampler.times(problem)) - 1)
     for stop in (1, total // 2 + 1, total - 1):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "progress.safetensors"
-            chunk = -(-3 * problem.observations // 2)
+            chunk = sampler.needs.group * -(-3 * problem.observations // 2)
             try:
-                sample(sampler, problem, 3, seed=1, chunk=chunk, checkpoint=path, observers=[_Interrupt(stop)])
+                sample(sampler, problem, n, seed=1, chunk=chunk, checkpoint=path, observers=[_Interrupt(stop)])
             except KeyboardInterrupt:
                 pass
-            resumed = sample(sampler, problem, 3, seed=1, chunk=chunk, checkpoint=path)
-            straight = sample(sampler, problem, 3, seed=1, chunk=chunk)
-        same = torch.equal(resumed.draws, straight.draws)
+            resumed = sample(sampler, problem, n, seed=1, chunk=chunk, checkpoint=path)
+            straight = sample(sampler, problem, n, seed=1, chunk=chunk)
+        same = _same(resumed, straight)
         require(same, sampler, f"interrupted after step {stop} of {total} and resumed, it gives other draws")
         cost = (resumed.cost.network_forwards, resumed.cost.network_vjps)
         want = (straight.cost.network_forwards, straight.cost.network_vjps)
         require(cost == want, sampler, f"resumed, it counts {cost} network calls instead of {want}")
+
+
+def _parts(samples: Samples) -> dict[str, Tensor]:
+    """What a sampler gave, by name, axes (observation, sample or group, ...)."""
+    parts = {"draws": samples.draws, "log-weights": samples.log_weight, "log-evidences": samples.log_evidence}
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+def _same(a: Samples, b: Samples) -> bool:
+    """Whether draws and weights are equal to the bit."""
+    mine, other = _parts(a), _parts(b)
+    return mine.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in mine.items())
 
 
 class _Spy(Denoiser):

@@ -18,7 +18,8 @@ from midguide.domains.ecg.fill import BlockRidge, LeadRidge, repeat_beats, zero_
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.problems import EcgProblem, recordings_to_train
 from midguide.errors import ShapeError, UnsupportedProblem
-from midguide.inference.samples import Cost, Samples
+from midguide.inference.cost import Cost
+from midguide.inference.samples import Samples
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
 from midguide.studies.kinds.files import kept

@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 from midguide.catalogue.settings import build
 from midguide.domains.ecg.problems import SIMULATOR, EcgProblem
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory, suggestion
-from midguide.inference.loop import check_memory
+from midguide.inference.cost import check_memory
 from midguide.metrics.registry import METRICS
 from midguide.problem import Problem
 from midguide.studies.engine.units import Unit

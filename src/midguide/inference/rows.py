@@ -1,0 +1,74 @@
+"""How (observation, sample) pairs are laid out in rows, rows in groups, and groups in chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from midguide.errors import ConfigError
+from midguide.maths.rng import Rng
+from midguide.problem import Problem
+
+
+class Rows:
+    """The rows of a run, `observation * n + sample`, in chunks of whole groups and whole random streams.
+
+    Args:
+        observations: of the problem.
+        n: samples of each.
+        group: consecutive samples of one observation that stay together.
+        stream_size: consecutive samples of one observation served by one random stream.
+        chunk: most rows in memory at once; rounded down to whole groups and streams.
+        seed: one for all observations, or one for each.
+
+    Raises:
+        ConfigError: If n is no multiple of `group` or `stream_size`, a group does not fit into a chunk, or there are
+            not as many seeds as observations.
+    """
+
+    def __init__(
+        self,
+        observations: int,
+        n: int,
+        *,
+        group: int = 1,
+        stream_size: int = 1,
+        chunk: int | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> None:
+        if n < 1 or stream_size < 1 or n % stream_size:
+            raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
+        if n % group:
+            below = n - n % group
+            near = f"{below} or {below + group}" if below else f"{group}"
+            raise ConfigError(f"n={n} samples cannot be drawn in groups of {group}", hint=f"take {near} samples")
+        unit = math.lcm(group, stream_size)
+        size = observations * n if chunk is None else chunk - chunk % unit
+        if size < 1:
+            raise ConfigError(
+                f"chunk={chunk} is smaller than the {unit} samples that must stay together",
+                hint=f"take a chunk of at least {unit}, or smaller groups",
+            )
+        self.addresses = [(seed, i) for i in range(observations)] if isinstance(seed, int) else [(s, 0) for s in seed]
+        if len(self.addresses) != observations:
+            raise ConfigError(
+                f"{len(self.addresses)} seeds for {observations} observations", hint="one for each, or one"
+            )
+        self.n, self.group, self.stream_size = n, group, stream_size
+        total = observations * n
+        self.chunks = [range(first, min(first + size, total)) for first in range(0, total, size)]
+
+    def problem(self, problem: Problem, part: range) -> Problem:
+        """The problem of the rows of a chunk."""
+        return problem.select(torch.arange(part.start, part.stop, device=problem.likelihood.y.device) // self.n)
+
+    def rng(self, part: range) -> Rng:
+        """The streams of the rows of a chunk, and of their groups."""
+        streams = [(*self.addresses[row // self.n], row % self.n) for row in part[:: self.stream_size]]
+        return Rng(streams, self.stream_size, [self._shared(row) for row in part[:: self.group]])
+
+    def _shared(self, row: int) -> tuple[int | str, ...]:
+        """The address of the group that begins with this row."""
+        return (*self.addresses[row // self.n], "group", row % self.n // self.group)

@@ -1,0 +1,94 @@
+"""Weighted draws: effective sample size, resampling, and moments and quantiles under weights, in float64.
+
+Weights come as logarithms along the last axis, or normalized to a sum of one. Where all weights are equal each formula
+is the usual one for n draws: the mean, the unbiased variance, the interpolated quantile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def log_mean_exp(log_weight: Tensor) -> Tensor:
+    """Log of the mean weight over the last axis: for a filter the estimate of its evidence. `-inf` where all are."""
+    return log_weight.double().logsumexp(-1) - math.log(log_weight.shape[-1])
+
+
+def normalized(log_weight: Tensor) -> Tensor:
+    """Weights that sum to one over the last axis; NaN where all are `-inf`."""
+    return log_weight.double().softmax(-1)
+
+
+def effective_size(weights: Tensor) -> Tensor:
+    """`(sum w)^2 / sum w^2` over the last axis: n for equal weights, 1 where one draw has them all.
+
+    References: Kish 1965, "Survey sampling".
+    """
+    return weights.sum(-1).square() / weights.square().sum(-1)
+
+
+def systematic(weights: Tensor, uniform: Tensor, n: int | None = None) -> Tensor:
+    """Indices of draws of equal weight: each draw is taken `n w` times, rounded down or up.
+
+    Args:
+        weights: normalized, shape (groups, size).
+        uniform: one random number in [0, 1) for each group, shape (groups,).
+        n: draws wanted of each group; `size` by default.
+
+    Returns:
+        Ascending indices within the group, shape (groups, n).
+
+    Example:
+        >>> systematic(torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([0.5]), 4)
+        tensor([[0, 0, 2, 2]])
+
+    References: Kitagawa 1996, "Monte Carlo filter and smoother for non-Gaussian nonlinear state space models".
+    """
+    count = weights.shape[-1] if n is None else n
+    places = (torch.arange(count, device=weights.device) + uniform.double()[:, None]) / count
+    reached = weights.double().cumsum(-1)
+    below_one = 1 - torch.finfo(torch.float64).eps
+    return torch.searchsorted(reached / reached[:, -1:], places.clamp_max(below_one), right=True)
+
+
+def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
+    """`sum_i w_i x_i` of draws (n, *event) with normalized weights (n,), shape (*event)."""
+    return torch.tensordot(weights, x.double(), 1)
+
+
+def weighted_variance(x: Tensor, weights: Tensor) -> Tensor:
+    """`sum_i w_i (x_i - m)^2 / (1 - sum_i w_i^2)` entry by entry, shape (*event); zero where one draw has all weight.
+
+    It is unbiased for draws of one law whose weights do not depend on them, as are `numpy.cov(..., aweights=w)` and
+    the usual estimate with `n - 1`, which is that of equal weights.
+    """
+    share = pairs_share(weights)
+    spread = weighted_mean((x.double() - weighted_mean(x, weights)).square(), weights)
+    return spread / share if share > 0 else torch.zeros_like(spread)
+
+
+def pairs_share(weights: Tensor) -> float:
+    """`sum_{i != j} w_i w_j = 1 - sum_i w_i^2`: the weight of pairs of different draws; 0 if one has all weight."""
+    share = float(1 - weights.square().sum())
+    return share if share > len(weights) * torch.finfo(torch.float64).eps else 0.0
+
+
+def weighted_quantile(x: Tensor, weights: Tensor, levels: Sequence[float]) -> Tensor:
+    """Interpolated quantiles entry by entry of draws (n, *event) with normalized weights (n,), shape (level, *event).
+
+    The k-th smallest draw holds the interval of its weight in [0, 1]; the quantile at level p is the mean of the draws
+    over an interval of length `1 / m` that starts at `p (1 - 1 / m)`, with m the effective sample size. For equal
+    weights it is `torch.quantile`.
+
+    References: Akinshin 2023, "Weighted quantile estimators", Section 4 (type 7 of Hyndman and Fan).
+    """
+    values, order = x.double().sort(dim=0)
+    reached = weights[order].cumsum(0)
+    edges = torch.cat([torch.zeros_like(reached[:1]), reached / reached[-1:]])
+    m = float(effective_size(weights))
+    shares = [((edges - level * (1 - 1 / m)) * m).clamp(0, 1).diff(dim=0) for level in levels]
+    return torch.stack([(share * values).sum(0) for share in shares])
