@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from midguide._version import __version__
-from midguide.cli import check_prior, demo, failures, output, reconstruct, sample, study, train
+from midguide.cli import check, check_prior, demo, failures, output, reconstruct, sample, study, train
 from midguide.cli import list as listing
 from midguide.domains.ecg.cli import reconstruct as ecg
 from midguide.errors import MidguideError
@@ -58,6 +58,7 @@ def build() -> typer.Typer:
     app.callback(invoke_without_command=True)(_global)
     app.command("reconstruct")(reconstruct.reconstruct)
     app.command("sample")(sample.sample)
+    app.command("check")(check.check)
     app.command("check-prior")(check_prior.check_prior)
     app.command("list")(listing.list_names)
     app.command("train")(train.train)

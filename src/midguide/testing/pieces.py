@@ -1,0 +1,230 @@
+"""The contracts of a piece by its name, also of one in a stranger's file: what it is, what holds, what it lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from midguide.catalogue import plugins
+from midguide.catalogue.base import NO_CHANGES, Catalogue, Entry
+from midguide.diffusion.schedules import SCHEDULES
+from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, suggestion
+from midguide.exact.problems import random_gaussian
+from midguide.operators.base import OPERATORS, operator_class
+from midguide.operators.mask import random_mask
+from midguide.operators.matrix import Matrix
+from midguide.operators.super_resolution import BlockMean
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
+from midguide.problem import Problem
+from midguide.samplers.base import KINDS, SAMPLERS, Sampler, check_needs, kind
+from midguide.testing.contract import ContractError
+from midguide.testing.operators import check_operator
+from midguide.testing.samplers import check_sampler
+from midguide.testing.schedules import check_schedule
+
+SHAPES = ((3, 16, 16), (1, 64, 64), (2, 32), (24,))
+"""Signals that an operator is tried on: color and gray images, a signal of two channels, a vector."""
+
+STEPS = 12
+"""Steps of a sampler that has this setting: contracts hold for any number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the contracts say of a piece.
+
+    Args:
+        kind: what it is: `sampler`, `operator`, ...
+        name: its name or place.
+        summary: the first line of its docstring.
+        settings: its settings with their defaults, as plain values; None where there is none.
+        held: what was checked and holds, one line each.
+        refused: what it cannot be tried on, and why.
+        broken: the first fact of each trial that does not hold.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    settings: Mapping[str, Any]
+    held: tuple[str, ...]
+    refused: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a piece: what it is tried on, and the contract to run."""
+
+    on: str
+    run: Callable[[], str]
+
+
+def check_piece(place: str, *, kind: str = "", settings: Mapping[str, object] = NO_CHANGES) -> Report:
+    """Find out what a piece is, and run the contracts of its kind.
+
+    Args:
+        place: a registered name, or `FILE.py:NAME`.
+        kind: what it is meant to be; by default the first kind that accepts it.
+        settings: plain values in place of its defaults.
+
+    Returns:
+        What it is, what holds, and what does not. Contracts of random functions have fixed seeds.
+
+    Raises:
+        ConfigError: If it is of no kind; says for each what it lacks.
+        CheckpointError: If its file fails.
+
+    Example:
+        >>> check_piece("edm", kind="schedule").broken
+        ()
+    """
+    found, entry = _find(place, kind)
+    held, refused, broken = list[str](), list[str](), list[str]()
+    for trial in TRIALS[found](entry, settings):
+        try:
+            held.append(f"{trial.on}: {trial.run()}")
+        except UnsupportedProblem as error:
+            refused.append(f"{trial.on}: {error.message}")
+        except (ContractError, MidguideError) as error:
+            broken.append(f"{trial.on}: {str(error).splitlines()[0]}")
+        except Exception as error:  # whatever a stranger's code raises
+            broken.append(f"{trial.on}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+    if not held and not broken:
+        broken.append("it refuses every problem that it was tried on")
+    defaults = dict.fromkeys(entry.required()) | entry.defaults()
+    return Report(
+        kind=found,
+        name=entry.name,
+        summary=entry.summary,
+        settings=defaults,
+        held=tuple(held),
+        refused=tuple(refused),
+        broken=tuple(broken),
+    )
+
+
+def _find(place: str, kind: str) -> tuple[str, Entry[Any]]:
+    """The kind and the entry of a piece."""
+    if kind and kind not in CATALOGUES:
+        raise ConfigError(f"unknown kind `{kind}`", hint=suggestion(kind, CATALOGUES))
+    reasons = {}
+    for name in [kind] if kind else CATALOGUES:
+        if not plugins.PLACE.match(place) and place not in CATALOGUES[name] and not kind:
+            reasons[name] = "no such name"
+            continue
+        try:
+            return name, CATALOGUES[name][place]
+        except ConfigError as error:
+            reasons[name] = error.message.rpartition(": ")[2]
+            if kind:
+                raise
+    said = "; ".join(f"no {name}: {reason}" for name, reason in reasons.items())
+    raise ConfigError(
+        f"`{place}` is of no kind that midguide knows ({said})", hint="--kind says what it is meant to be"
+    )
+
+
+def _sampler_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
+    few = {"steps": STEPS} if "steps" in entry.defaults() else {}
+    sampler: Sampler = entry.make({**few, **settings})
+
+    def run(problem: Problem) -> str:
+        check_needs(sampler, problem)
+        check_sampler(sampler, problem)
+        return "finite, deterministic, the same for any batch, resumes to the bit, calls as announced"
+
+    for on, make in PROBLEMS.items():
+        yield Trial(on, lambda make=make: run(make()))
+
+
+def _operator_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
+    def run(shape: tuple[int, ...]) -> str:
+        try:
+            operator = entry.make(settings, shape, seed=0)
+            operator(torch.zeros(operator.observations or 1, *shape))
+        except MidguideError as error:
+            raise UnsupportedProblem(error.message) from error
+        check_operator(operator, shape)
+        return CONTRACT_OF[kind(type(operator))]
+
+    if isinstance(entry.thing, type) and not dataclasses.is_dataclass(operator_class(entry)):
+        raise ConfigError(f"`{entry.name}` is no dataclass", hint="operators are frozen dataclasses, with eq=False")
+    for shape in SHAPES:
+        yield Trial(f"signals of shape {shape}", lambda shape=shape: run(shape))
+
+
+def _schedule_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
+    def run() -> str:
+        check_schedule(entry.make(settings))
+        return "signal-to-noise ratio monotone, times round-trip, the bridge reproduces the marginals"
+
+    yield Trial("its own times", run)
+
+
+def vectors() -> Problem:
+    """A Gaussian of six entries, three of which are measured in combinations; two observations."""
+    prior = random_gaussian(6, 0)
+    operator = Matrix.create(torch.linspace(-1, 1, 18).reshape(3, 6), (6,))
+    return Problem.simulate(prior, operator, prior.sample(2), sigma_y=0.1)
+
+
+def images() -> Problem:
+    """Small images, measured as means of blocks; two observations."""
+    prior = Gaussian(torch.zeros(3, 8, 8), 0.25)
+    return Problem.simulate(prior, BlockMean(2), prior.sample(2), sigma_y=0.05)
+
+
+def masked_images() -> Problem:
+    """One mask per observation, as many hidden entries in each."""
+    prior = Gaussian(torch.zeros(1, 6, 6), 0.25)
+    masked = random_mask((1, 6, 6), 0.5, seed=0, count=2)
+    return Problem.simulate(prior, masked, prior.sample(2), sigma_y=0.05)
+
+
+def latents() -> Problem:
+    """Images of latents through a decoder that is not linear."""
+    shuffle, unshuffle = torch.nn.PixelShuffle(2), torch.nn.PixelUnshuffle(2)
+    coder = NetworkAutoencoder(
+        lambda x: unshuffle(x)[:, ::2], lambda z: shuffle((z / 2).sin().repeat_interleave(2, 1)), (1, 8, 8), (2, 4, 4)
+    )
+    prior = LatentPrior(Gaussian(torch.zeros(2, 4, 4), 1.0), coder)
+    return Problem.simulate(prior, BlockMean(2), coder.decode(prior.denoiser.sample(2)), sigma_y=0.05)
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "vectors": vectors,
+    "images": images,
+    "one mask per observation": masked_images,
+    "latents": latents,
+}
+"""Small problems with two observations and priors in closed form, by what they are."""
+
+CATALOGUES: dict[str, Catalogue[Any]] = {c.kind: c for c in (SAMPLERS, OPERATORS, SCHEDULES)}
+"""The catalogues whose pieces have contracts, by kind."""
+
+TRIALS: dict[str, Callable[[Entry[Any], Mapping[str, object]], Iterator[Trial]]] = {
+    "sampler": _sampler_trials,
+    "operator": _operator_trials,
+    "schedule": _schedule_trials,
+}
+"""How a piece of each kind is tried."""
+
+CONTRACT_OF = dict(
+    zip(
+        KINDS.values(),
+        (
+            "linear, adjoint, Moore-Penrose, proximal step, SVD, rows independent",
+            "linear, adjoint, Moore-Penrose, proximal step, rows independent",
+            "h(h^+(h(x))) = h(x), rows independent",
+            "finite, rows independent, hidden entries zero",
+        ),
+        strict=True,
+    )
+)
+"""What `check_operator` checks, by what an operator is."""
