@@ -2,7 +2,7 @@
 # make test     set up the tests and run them, without the slow ones
 # make help     the other targets
 #
-# Settings: PYTHON (3.11 or newer), VENV, PYTEST_FLAGS, PIP_FLAGS. On Linux the torch of pypi.org brings CUDA
+# Settings: PYTHON (3.11 or newer), VENV, WORKERS of the tests, PYTEST_FLAGS, PIP_FLAGS. On Linux the torch of pypi.org brings CUDA
 # libraries; for the smaller CPU build: make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 
 SHELL := bash
@@ -14,6 +14,7 @@ VENV ?= .venv
 PYTHON ?=
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
 MANIFEST := pyproject.toml constraints.txt
@@ -38,14 +39,14 @@ setup: $(VENV)/.setup  ## the package with everything for tests and checks, in .
 demo: $(VENV)/.core  ## set up the package and run the demonstration
 	@$(BIN)/midguide demo
 
-# The tests are many small computations: more threads than one make them slower.
+# The tests are many small computations: one process on each core, each with one thread.
 test test-slow: export OMP_NUM_THREADS ?= 1
 
 test: $(VENV)/.test  ## set up and run the tests
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/.test  ## the slow tests only
-	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 check: $(VENV)/.setup  ## lint, format and types
 	@$(BIN)/ruff check .
