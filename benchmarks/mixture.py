@@ -28,7 +28,7 @@ from midguide.priors.base import Denoiser
 from midguide.problem import Problem
 from midguide.samplers.base import make_sampler
 from midguide.storage.machine import keep_freed_memory
-from midguide.studies.sources import Sampled
+from midguide.studies.sources.sampled import Sampled
 
 SAMPLES, TIME = 2000, 500
 SPECS = ("mgps:mixture", "dps:linear", "pgdm:stable", "ddnm", "ddnm-plus:paper", "ddrm:paper", "diffpir")

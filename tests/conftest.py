@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from midguide.catalogue.base import Catalogue
 from midguide.cli import main
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.maths.rng import global_seed
@@ -201,3 +202,14 @@ def dense() -> Dense:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def enter(monkeypatch) -> Callable[[Catalogue[Any], str, Any], None]:
+    """Registers a thing for one test, also in the place of another."""
+
+    def enter(catalogue: Catalogue[Any], name: str, thing: Any) -> None:
+        len(catalogue)  # loads it
+        monkeypatch.setitem(catalogue._entries, name, catalogue._entry(name, thing))
+
+    return enter

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from midguide.cli import main
 from midguide.cli import study as study_commands
 from midguide.cli.study import WEIGHTS
-from midguide.metrics.registry import METRICS, Metric
+from midguide.metrics.base import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
 from midguide.samplers.ddrm import DDRM
 
@@ -61,12 +61,12 @@ def study(tmp_path) -> Path:
     return tmp_path / "study.toml"
 
 
-def test_weights_are_looked_for_in_the_folder_that_is_named(cli, study, tmp_path, monkeypatch):
+def test_weights_are_looked_for_in_the_folder_that_is_named(cli, study, tmp_path, monkeypatch, enter):
     def files():
         return {"net.safetensors": read_weights("net.safetensors", "nowhere")[1]}
 
     monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))  # and put back at the end
-    monkeypatch.setitem(METRICS, SW, Metric(compute=lambda *_: 1.0, files=files))
+    enter(METRICS, SW, Metric(compute=lambda *_: 1.0, files=files))
     cli("study", "run", study, "--weights", tmp_path / "mine").assert_mistake(SW, "net.safetensors", "mine", VARIABLE)
     assert not (tmp_path / "midguide-out").exists()
     (tmp_path / "mine").mkdir()

@@ -7,14 +7,14 @@ import torch
 
 from midguide.errors import CheckpointError, UnsupportedProblem
 from midguide.likelihoods import observe
+from midguide.metrics.base import METRICS, Answer, Target
 from midguide.metrics.image import psnr, ssim
-from midguide.metrics.pictures import IMAGE_METRICS
-from midguide.metrics.registry import METRICS, Answer, Target
 from midguide.operators.mask import Mask
 from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
 
 PSNR, SSIM = "range=1", "range=1,window=11,borders=valid"
+PICTURES = {name: METRICS.make(name) for name in METRICS if name.startswith(("psnr", "ssim", "lpips"))}
 
 
 class Prior(Gaussian):
@@ -44,8 +44,8 @@ def test_mean_is_scored_once_and_samples_one_by_one(name, protocol, score):
     found = answer(where)
     of_mean = score(found.draws.mean(0, keepdim=True), where.problem.truth, (0.0, 1.0))
     of_samples = score(found.draws, where.problem.truth, (0.0, 1.0))
-    assert METRICS[f"{name}_mean[{protocol}]"].compute(found, where) == pytest.approx(float(of_mean))
-    assert METRICS[f"{name}_sample[{protocol}]"].compute(found, where) == pytest.approx(float(of_samples.mean()))
+    assert METRICS.make(f"{name}_mean[{protocol}]").compute(found, where) == pytest.approx(float(of_mean))
+    assert METRICS.make(f"{name}_sample[{protocol}]").compute(found, where) == pytest.approx(float(of_samples.mean()))
     assert float(of_mean) > float(of_samples.mean())  # averaging removes noise
 
 
@@ -55,9 +55,9 @@ def test_best_of_four_by_the_truth_is_the_best_of_each_four():
     errors = (found.draws[:8] - where.problem.truth).square().flatten(1).mean(1).tolist()
     chosen = [min(group, key=errors.__getitem__) for group in (range(4), range(4, 8))]  # of the last three: none
     want = psnr(found.draws[chosen], where.problem.truth, (0.0, 1.0)).mean()
-    got = METRICS[f"psnr_sample[{PSNR},best_of=4,by=truth]"].compute(found, where)
+    got = METRICS.make(f"psnr_sample[{PSNR},best_of=4,by=truth]").compute(found, where)
     assert got == pytest.approx(float(want))
-    assert got > METRICS[f"psnr_sample[{PSNR}]"].compute(found, where)
+    assert got > METRICS.make(f"psnr_sample[{PSNR}]").compute(found, where)
 
 
 def test_best_by_misfit_explains_the_observation_and_may_be_wrong_elsewhere():
@@ -66,9 +66,9 @@ def test_best_by_misfit_explains_the_observation_and_may_be_wrong_elsewhere():
     truth = where.problem.truth
     draws = truth + 0.15 * torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(2))
     draws[2] = torch.where(where.problem.likelihood.operator.measured(truth)[0], truth[0], 0.0)
-    chosen = METRICS[f"psnr_sample[{PSNR},best_of=4,by=misfit]"].compute(Answer(draws), where)
+    chosen = METRICS.make(f"psnr_sample[{PSNR},best_of=4,by=misfit]").compute(Answer(draws), where)
     assert chosen == pytest.approx(float(psnr(draws[2:3], truth, (0.0, 1.0))))
-    assert chosen < METRICS[f"psnr_sample[{PSNR},best_of=4,by=truth]"].compute(Answer(draws), where)
+    assert chosen < METRICS.make(f"psnr_sample[{PSNR},best_of=4,by=truth]").compute(Answer(draws), where)
 
 
 def test_only_names_that_say_so_pick_the_best():
@@ -76,14 +76,14 @@ def test_only_names_that_say_so_pick_the_best():
     where = target(3, 16, 16)
     found = answer(where)
     turned = Answer(found.draws.flip(0))
-    for name, metric in IMAGE_METRICS.items():
+    for name, metric in PICTURES.items():
         if "lpips" in name or "best_of" in name:
             continue
         assert metric.compute(found, where) == pytest.approx(metric.compute(turned, where), rel=1e-5)
 
 
 def test_names_of_learned_metrics_say_which_weights():
-    learned = [name for name, metric in IMAGE_METRICS.items() if metric.files]
+    learned = [name for name, metric in PICTURES.items() if metric.files]
     assert all("net=" in name and "v=0.1" in name and "resize=none" in name for name in learned)
     assert all(name.startswith("lpips_like") == ("weights=caffe" in name) for name in learned)
     assert len(learned) == 4 * 3
@@ -101,11 +101,11 @@ def test_events_that_are_no_such_images_are_refused(name, shape, reason):
     prior = Prior(torch.zeros(shape), 1.0)
     truth = torch.zeros(1, *shape)
     with pytest.raises(UnsupportedProblem, match=reason):
-        METRICS[name].check(Problem(prior, observe(Mask(torch.ones(shape, dtype=torch.bool)), truth, 0.1), truth))
+        METRICS.make(name).check(Problem(prior, observe(Mask(torch.ones(shape, dtype=torch.bool)), truth, 0.1), truth))
 
 
 def test_unknown_truth_unknown_range_and_too_few_draws_are_refused():
-    metric, problem = METRICS[f"psnr_sample[{PSNR},best_of=4,by=misfit]"], target(1, 16, 16).problem
+    metric, problem = METRICS.make(f"psnr_sample[{PSNR},best_of=4,by=misfit]"), target(1, 16, 16).problem
     metric.check(problem, 4)
     with pytest.raises(UnsupportedProblem, match="at least 4 draws, there are 3"):
         metric.check(problem, 3)
@@ -119,9 +119,9 @@ def test_unknown_truth_unknown_range_and_too_few_draws_are_refused():
 
 def test_weights_are_asked_for_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("MIDGUIDE_WEIGHTS", str(tmp_path))
-    metric = METRICS["lpips_sample[net=vgg16,v=0.1,resize=none]"]
+    metric = METRICS.make("lpips_sample[net=vgg16,v=0.1,resize=none]")
     metric.check(target(3, 64, 64).problem)  # a report needs no weights
     with pytest.raises(CheckpointError, match="vgg16-397923af.pth"):
         metric.ready()
-    METRICS[f"psnr_mean[{PSNR}]"].ready()
-    assert METRICS[f"psnr_mean[{PSNR}]"].record() == {}
+    METRICS.make(f"psnr_mean[{PSNR}]").ready()
+    assert METRICS.make(f"psnr_mean[{PSNR}]").record() == {}

@@ -10,8 +10,9 @@ import scipy.linalg
 import torch
 
 from midguide.errors import CheckpointError, ShapeError
+from midguide.metrics.base import SET_METRICS
 from midguide.metrics.features import CLASSIFIER, INCEPTION_FILE, Features, classifier_features, inception_features
-from midguide.metrics.sets import SET_METRICS, SetMetric, frechet_distance, kernel_distance
+from midguide.metrics.sets import FeatureDistance, frechet_distance, kernel_distance
 
 
 def features(n, d=6, *, seed, scale=1.0, shift=0.0):
@@ -100,11 +101,11 @@ def faces(n, *, noise, seed=0):
 @pytest.mark.parametrize("name", [name for name in SET_METRICS if CLASSIFIER in name])
 def test_shipped_features_tell_noise(name):
     truths = faces(40, noise=0.0)
-    values = [SET_METRICS[name](faces(40, noise=noise, seed=1), truths) for noise in (0.0, 0.1, 0.3)]
+    values = [SET_METRICS.make(name)(faces(40, noise=noise, seed=1), truths) for noise in (0.0, 0.1, 0.3)]
     assert values == sorted(values)
-    SET_METRICS[name].check((3, 64, 64))
+    SET_METRICS.make(name).check((3, 64, 64))
     with pytest.raises(ShapeError, match=CLASSIFIER):
-        SET_METRICS[name].check((3, 32, 32))
+        SET_METRICS.make(name).check((3, 32, 32))
 
 
 def test_card_of_the_shipped_features_says_what_they_are():
@@ -119,7 +120,7 @@ def test_card_of_the_shipped_features_says_what_they_are():
 
 
 def test_value_names_what_it_was_measured_with():
-    metric = SetMetric(kernel_distance, classifier_features)
+    metric = FeatureDistance(kernel_distance, classifier_features)
     assert metric.record() == {"weights": classifier_features().files}
 
 

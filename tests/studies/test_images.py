@@ -26,7 +26,7 @@ from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import batches, run_batch, stored
 from midguide.studies.kinds.files import PriorSettings
 from midguide.studies.kinds.images import ImageProblem
-from midguide.studies.sources import Sampled
+from midguide.studies.sources.sampled import Sampled
 from midguide.studies.spec.study import load_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -254,7 +254,7 @@ def test_photon_counts_are_whole_numbers_of_the_expected_mean(prior):
         (("problems.operator_settings", {"boxx": 3}), ("boxx",)),
         (("problems.operator_settings", 3), ("operator_settings", "table")),
         (("batch", 0), ("batch must be at least 1",)),
-        (("set_metrics", ["fid"]), ("unknown metric `fid`",)),
+        (("set_metrics", ["fid"]), ("unknown metric of sets `fid`",)),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(faces, change, words):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from midguide.errors import NumericalError
-from midguide.metrics.registry import SET_METRICS
+from midguide.metrics.base import SET_METRICS
 from midguide.samplers.dps import DPS
 from midguide.studies.engine.execute import check_device, run_units
 from midguide.studies.engine.store import Store
@@ -64,10 +64,10 @@ def test_grid_has_a_table_for_each_metric_one_of_costs_and_the_numbers_of_others
     assert "| left out |" in layout.as_markdown(make_report(*ran))
 
 
-def test_number_of_a_set_is_that_of_the_first_draw_of_each_image_and_computed_once(ran, faces, monkeypatch):
+def test_number_of_a_set_is_that_of_the_first_draw_of_each_image_and_computed_once(ran, faces, enter):
     _, store = ran
     metric = MeanDifference()
-    monkeypatch.setitem(SET_METRICS, "mean_difference", metric)
+    enter(SET_METRICS, "mean_difference", metric)
     study = load_study(faces, [("set_metrics", ["mean_difference"])])
     row = next(r for r in make_report(study, store).rows if (r.metric, r.problem) == ("mean_difference", "box"))
     kept = [stored(u, store.samples) for u in study.units if (u.problem_label, u.sampler_label) == ("box", "DPS")]
@@ -80,8 +80,8 @@ def test_number_of_a_set_is_that_of_the_first_draw_of_each_image_and_computed_on
     assert metric.calls == 5
 
 
-def test_number_of_a_set_that_fails_says_why_in_the_report(ran, faces, monkeypatch):
-    monkeypatch.setitem(SET_METRICS, "mean_difference", MeanDifference(fails=True))
+def test_number_of_a_set_that_fails_says_why_in_the_report(ran, faces, enter):
+    enter(SET_METRICS, "mean_difference", MeanDifference(fails=True))
     report = make_report(load_study(faces, [("set_metrics", ["mean_difference"])]), ran[1])
     assert len(report.notes) == 5
     assert "Failed: mean_difference, box, DPS: too few." in layout.as_markdown(report)

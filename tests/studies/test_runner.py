@@ -15,10 +15,11 @@ from midguide.errors import ConfigError, NumericalError
 from midguide.inference.samples import Samples
 from midguide.problem import Problem
 from midguide.studies.engine.execute import run_units, units_to_run
-from midguide.studies.engine.runner import Batch, Finished, InProcess, local_runner
 from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import Rows, run_batch
 from midguide.studies.report.rows import make_report
+from midguide.studies.runners.base import Finished, Job, run_packed
+from midguide.studies.runners.local import InProcess, local_runner
 from midguide.studies.spec.study import load_study
 
 
@@ -44,7 +45,7 @@ def values(rows):
 
 def collected(runner, units):
     for unit in units:
-        runner.submit([unit])
+        runner.submit(Job(units=[unit]))
     found = [row for _, rows in runner.collect() for row in rows]
     runner.close()
     return found
@@ -52,7 +53,7 @@ def collected(runner, units):
 
 def test_processes_give_the_rows_of_one_process(tiny):
     units = load_study(tiny).units
-    one, several = collected(local_runner(1), units), collected(local_runner(2), units)
+    one, several = collected(local_runner(), units), collected(local_runner(workers=2), units)
     assert len(one) == 12
     assert sorted(values(one)) == sorted(values(several))
     assert all(row["failure"] is None for row in one)
@@ -77,7 +78,7 @@ def test_failing_unit_is_counted_not_dropped_and_run_again_on_request_only(tiny,
 def test_worker_that_dies_is_a_failure_of_its_unit_and_the_others_go_on(tiny):
     units = list(load_study(tiny).units[:3])
     units[0] = replace(units[0], source=Failing(None))
-    rows = collected(local_runner(2), units)
+    rows = collected(local_runner(workers=2), units)
     dead = [row for row in rows if row.get("failure")]
     assert {row["address"] for row in dead} == {units[0].address}
     assert "worker process died" in dead[0]["failure"]
@@ -86,7 +87,7 @@ def test_worker_that_dies_is_a_failure_of_its_unit_and_the_others_go_on(tiny):
 
 def test_defect_is_raised_and_not_taken_for_a_failure(tiny):
     unit = replace(load_study(tiny).units[0], source=Failing(TypeError))
-    for runner in (local_runner(1), local_runner(2)):
+    for runner in (local_runner(), local_runner(workers=2)):
         with pytest.raises(TypeError, match="it cannot be"):
             collected(runner, [unit])
         runner.close()
@@ -104,7 +105,7 @@ def test_stored_draws_are_measured_again_without_sampling(tiny, tmp_path, monkey
 def test_nothing_runs_after_close(tiny):
     runner = InProcess()
     for unit in load_study(tiny).units:
-        runner.submit([unit])
+        runner.submit(Job(units=[unit]))
     runner.close()
     assert list(runner.collect()) == []
 
@@ -114,14 +115,14 @@ class Executor:
 
     def __init__(self, executor: futures.Executor) -> None:
         self._executor = executor
-        self._batches: dict[futures.Future[list[Rows]], Batch] = {}
+        self._jobs: dict[futures.Future[list[Rows]], Job] = {}
 
-    def submit(self, batch: Batch) -> None:
-        self._batches[self._executor.submit(run_batch, batch)] = batch
+    def submit(self, job: Job) -> None:
+        self._jobs[self._executor.submit(run_packed, job.packed())] = job
 
     def collect(self) -> Iterator[Finished]:
-        for future in futures.as_completed(self._batches):
-            yield from map(Finished, self._batches[future], future.result())
+        for future in futures.as_completed(self._jobs):
+            yield from map(Finished, self._jobs[future].units, future.result())
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
@@ -161,4 +162,4 @@ def test_failures_of_another_engine_are_counted_and_an_error_closes_it(tiny, tmp
 
 def test_number_of_workers_must_be_positive():
     with pytest.raises(ConfigError, match="workers"):
-        local_runner(0)
+        local_runner(workers=0)

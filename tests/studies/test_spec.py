@@ -12,9 +12,10 @@ from midguide.domains.ecg.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
 from midguide.studies.engine import units
-from midguide.studies.kinds.registry import MixtureProblem
+from midguide.studies.kinds.closed_form import MixtureProblem
 from midguide.studies.report.expected import load_expected
-from midguide.studies.sources import FIXED, Sampled
+from midguide.studies.sources.base import is_reference
+from midguide.studies.sources.sampled import Sampled
 from midguide.studies.spec.study import load_study
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
@@ -80,7 +81,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ("[stuff]\na = 1\n", ("stuff", "overrides")),
         ('[[overrides]]\nsampler = "nothing"\nsamples = 4\n', ("matches no cell", "DDRM")),
         ('[[overrides]]\nsampler = "DDRM"\n', ("changes nothing",)),
-        ('[[overrides]]\nsampler = "exact"\nsettings = { steps = 3 }\n', ("exact", "no settings")),
+        ('[[overrides]]\nsampler = "exact"\nsettings = { steps = 3 }\n', ("exact", "no setting", "steps")),
         ('[[overrides]]\nsampler = "DDRM"\nsettings = { stepz = 3 }\n', ("stepz", "steps")),
         ('[[overrides]]\nsamplerz = "DDRM"\nsamples = 3\n', ("samplerz", "sampler")),
         ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean `mgps`")),
@@ -234,7 +235,7 @@ def test_experiments_are_complete_and_have_their_floor(path, ecg_prior):
     study = load_study(path, [("problems.prior", str(ecg_prior))] if path.stem.startswith("ecg") else ())
     assert study.head.name == path.stem
     if path.stem != "faces-panels":  # pictures
-        assert any(unit.spec in FIXED or unit.spec == "unconditional" for unit in study.units)
+        assert any(is_reference(unit.spec) or unit.spec == "unconditional" for unit in study.units)
 
 
 def test_expected_numbers_of_diagnoses_belong_to_cells_of_their_study(ecg_prior):

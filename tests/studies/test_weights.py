@@ -5,7 +5,7 @@ import json
 import pytest
 
 from midguide.errors import CheckpointError
-from midguide.metrics.registry import METRICS, Metric
+from midguide.metrics.base import METRICS, Metric
 from midguide.studies.engine.execute import check_weights, run_units
 from midguide.studies.engine.store import Store
 from midguide.studies.spec.study import load_study
@@ -13,8 +13,8 @@ from midguide.studies.spec.study import load_study
 LPIPS = "lpips_sample[net=alexnet,v=0.1,resize=none]"
 
 
-def test_rows_name_the_weights_of_their_metric_and_no_others(tiny, tmp_path, monkeypatch):
-    monkeypatch.setitem(METRICS, "constant", Metric(compute=lambda *_: 1.0, files=lambda: {"net.pth": "abc"}))
+def test_rows_name_the_weights_of_their_metric_and_no_others(tiny, tmp_path, enter):
+    enter(METRICS, "constant", Metric(compute=lambda *_: 1.0, files=lambda: {"net.pth": "abc"}))
     study = load_study(tiny, [("metrics", ["constant", "mode_weight_tv"])])
     store = Store.create(tmp_path / "out", study.plain, [])
     unit = study.units[0]

@@ -182,11 +182,9 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
             ConfigError: If there is no such entry.
         """
         self._load()
-        if found := plugins.PLACE.match(spec):
-            rest = spec[found.end() :]
-            if not rest or rest.startswith(":"):
-                return self._from_file(found[1], found[2]), rest[1:]
-        name, _, preset = spec.partition(":")
+        name, preset = split(spec)
+        if found := plugins.PLACE.fullmatch(name):
+            return self._from_file(found[1], found[2]), preset
         if name in self._entries:
             return self._entries[name], preset
         if name in self._broken:
@@ -214,7 +212,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         """The entry that `spec` names, and its settings as plain values: defaults, preset and changes."""
         entry, name = self.find(spec)
         settings = entry.defaults()
-        if ":" in spec and (name or not plugins.PLACE.fullmatch(spec)):
+        if name or spec.endswith(":"):
             settings |= self.preset(entry, name).settings
         for key, value in changes.items():
             override(settings, str(key), value)
@@ -339,6 +337,16 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
             facts=dict(facts),
             origin=origin or ("midguide" if module.partition(".")[0] == "midguide" else module),
         )
+
+
+def split(spec: str) -> tuple[str, str]:
+    """The name, or `FILE.py:NAME`, and the preset in `NAME:PRESET`; the preset is empty where none is named."""
+    if found := plugins.PLACE.match(spec):
+        rest = spec[found.end() :]
+        if not rest or rest.startswith(":"):
+            return found[0], rest[1:]
+    name, _, preset = spec.partition(":")
+    return name, preset
 
 
 def settings_of(thing: object, context: tuple[str, ...] = ()) -> type | None:

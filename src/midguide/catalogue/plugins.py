@@ -99,8 +99,7 @@ def load_file(path: str | Path) -> ModuleType:
     path = Path(path).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"there is no file {path}", hint="as FILE.py:NAME, with NAME a class or function in it")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = f"{PREFIX}{path.stem}_{digest[:12]}"
+    name = module_of(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -115,6 +114,12 @@ def load_file(path: str | Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def module_of(path: str | Path) -> str:
+    """The module that a Python file of this content is imported as."""
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return f"{PREFIX}{Path(path).stem}_{digest[:12]}"
 
 
 def loaded_files() -> list[Path]:

@@ -83,9 +83,11 @@ def run(
     from midguide.studies.engine.execute import check_device, check_weights, event_shapes, run_units, units_to_run
     from midguide.studies.engine.store import Store
     from midguide.studies.report.expected import load_expected
+    from midguide.studies.runners.base import RUNNERS
     from midguide.studies.spec.study import load_study
 
     layout.check_device(device)
+    runner = RUNNERS.make("local", {"workers": workers})
     study = load_study(file, [parse_override(text) for text in settings or ()])
     check_weights(study.metrics, event_shapes(study))
     check_device(study, device)
@@ -106,7 +108,7 @@ def run(
     started = time.monotonic()
     try:
         with _watched(len(units)) as on_unit:
-            failed = run_units(study, store, units, workers=workers, device=device, on_unit=on_unit)
+            failed = run_units(study, store, units, runner=runner, device=device, on_unit=on_unit)
     except KeyboardInterrupt:
         raise Interrupted("repeat the same command to go on") from None
     output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from midguide.catalogue.base import Catalogue
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time
 from midguide.errors import UnsupportedProblem
@@ -58,6 +59,11 @@ def posterior_law(problem: Problem) -> Law:
     return Law.of(problem.denoiser.posterior(problem.likelihood))
 
 
+LAWS: Catalogue[Law] = Catalogue("law", "midguide.exact")
+"""Laws `(sampler, problem, *, ...)` of samplers' draws by the name of the sampler."""
+
+
+@LAWS.register("unconditional")
 def unconditional_law(sampler: Unconditional, problem: Problem) -> Law:
     """The law of `Unconditional` samples for a Gaussian prior; it tends to the prior as steps grow."""
     affine = _Affine(problem)
@@ -71,6 +77,7 @@ def unconditional_law(sampler: Unconditional, problem: Problem) -> Law:
     return law.pushed(*affine.denoiser(times[-1]), 0 * affine.eye)
 
 
+@LAWS.register("mgps")
 def mgps_law(sampler: MGPS, problem: Problem, *, mean_field: bool = True) -> Law:
     """The law of MGPS samples (Algorithm 1) whose fits have converged, for a Gaussian prior and one observation.
 

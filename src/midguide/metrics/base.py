@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from midguide.errors import UnsupportedProblem
+from midguide.catalogue.base import Catalogue
+from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
@@ -134,6 +136,81 @@ class Metric:
             )
         if denoiser.signal_range is None:
             raise UnsupportedProblem(f"it needs the value range of the images, {type(denoiser).__name__} has none")
+
+
+class SetMetric(Protocol):
+    """One number about many draws together."""
+
+    def __call__(self, draws: Tensor, truths: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> float:
+        """The number, of draws, shape (n, *event), and true signals, shape (m, *event)."""
+        ...
+
+    def check(self, event_shape: tuple[int, ...]) -> None:
+        """Refuse signals of another shape, and to start without the files that the metric needs.
+
+        Raises:
+            ShapeError: If the signals do not fit.
+            CheckpointError: If a file is missing, damaged or another than its name says.
+        """
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """What the number depends on besides the name and the signals, as JSON."""
+        ...
+
+
+def _check_metric(thing: object) -> None:
+    """Refuse what is no metric."""
+    if not isinstance(thing, Metric):
+        raise ConfigError("it is no Metric", hint="NAME = Metric(compute=FUNCTION of an Answer and a Target, ...)")
+
+
+def _check_set_metric(thing: object) -> None:
+    """Refuse what lacks a part of a metric of sets."""
+    lacking = [part for part in ("__call__", "check", "record") if not hasattr(thing, part)]
+    if lacking or isinstance(thing, type):
+        raise ConfigError(
+            f"it lacks {', '.join(lacking)}" if lacking else "it is a class, not a metric",
+            hint="an object that is called with draws and truths, and has check and record",
+        )
+
+
+METRICS: Catalogue[Metric] = Catalogue("metric", "midguide.metrics", check=_check_metric)
+"""Metrics of one observation by name, which holds the protocol in brackets: equal names are comparable numbers."""
+
+SET_METRICS: Catalogue[SetMetric] = Catalogue(
+    "metric of sets", "midguide.metrics", group="midguide.set_metrics", check=_check_set_metric
+)
+"""Metrics of all draws of a cell together by name, with its protocol in brackets; the number of draws goes with it."""
+
+Compute = TypeVar("Compute", bound=Callable[[Answer, Target], float])
+
+
+def metric(name: str, **needs: Any) -> Callable[[Compute], Compute]:
+    """Decorator: register the metric that a function `(answer, target) -> number` computes.
+
+    Args:
+        name: with the protocol in brackets.
+        needs: the fields of `Metric`.
+
+    Example:
+        >>> metric("first_draw", exact=False)(lambda answer, target: float(answer.draws[0].mean()))  # doctest: +SKIP
+    """
+
+    def enter(compute: Compute) -> Compute:
+        enter_metric(name, Metric(compute=compute, **needs))
+        return compute
+
+    return enter
+
+
+def enter_metric(name: str, made: Metric, summary: str = "") -> None:
+    """Register a metric, described by the first line of its function's docstring where there is no `summary`."""
+    function = made.compute
+    while isinstance(function, partial):
+        function = function.func
+    first = (inspect.getdoc(function) or "").partition("\n")[0].removesuffix(".")
+    METRICS.register(name, summary=summary or first)(made)
 
 
 def known(value: T | None, what: str) -> T:

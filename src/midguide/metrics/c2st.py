@@ -11,6 +11,7 @@ from midguide.errors import ShapeError
 from midguide.maths import autodiff
 from midguide.maths.optim import Adam
 from midguide.maths.rng import Rng
+from midguide.metrics.base import Answer, Target, known, metric
 
 HIDDEN, FOLDS, STEPS, BATCH = 64, 4, 300, 256
 
@@ -49,6 +50,12 @@ def c2st(a: Tensor, b: Tensor, *, seed: int = 0) -> float:
     weights = _train(x, side, trained_on, rng)
     right = _logits(weights, x[held_out]) * side[held_out] > 0
     return float(right.double().mean())
+
+
+@metric(f"c2st[mlp={HIDDEN},folds={FOLDS}]", draws=2 * FOLDS)
+def _of_exact_draws(answer: Answer, target: Target) -> float:
+    """Accuracy of a small classifier between draws and exact draws; 0.5 where it finds no difference."""
+    return c2st(answer.draws, known(target.draws, "exact draws"))
 
 
 def _train(x: Tensor, side: Tensor, rows: Tensor, rng: Rng) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
+from midguide.maths.linalg import gaussian_w2
 from midguide.maths.rng import Rng
+from midguide.metrics.base import Answer, Metric, Target, enter_metric, known, metric
 from midguide.priors.mixture import GaussianMixture
 
 
@@ -75,3 +79,52 @@ def mean_error(mean: Tensor, target_mean: Tensor, target_covariance: Tensor) -> 
 def covariance_error(covariance: Tensor, target_covariance: Tensor) -> float:
     """Frobenius distance of two covariances, shape (d, d), over the norm of the target's."""
     return float((covariance - target_covariance).norm() / target_covariance.norm())
+
+
+@metric("gaussian_w2")
+def _gaussian_w2(answer: Answer, target: Target) -> float:
+    """2-Wasserstein distance of the Gaussians with the moments of draws and exact posterior."""
+    return gaussian_w2(*answer.moments, *target.moments)
+
+
+@metric("mean_error")
+def _mean_error(answer: Answer, target: Target) -> float:
+    """Distance of the means of draws and exact posterior, over the root of its total variance."""
+    return mean_error(answer.moments[0], *target.moments)
+
+
+@metric("covariance_error")
+def _covariance_error(answer: Answer, target: Target) -> float:
+    """Frobenius distance of the covariances of draws and exact posterior, relative to the latter."""
+    return covariance_error(answer.moments[1], target.moments[1])
+
+
+@metric("variance_ratio")
+def _variance_ratio(answer: Answer, target: Target) -> float:
+    """Total variance of the draws over that of the exact posterior."""
+    return float(answer.moments[1].trace() / target.moments[1].trace())
+
+
+@metric("mode_weight_tv", prior=GaussianMixture)
+def _mode_weight_tv(answer: Answer, target: Target) -> float:
+    """Total variation between the shares of draws in each mode and the exact weights."""
+    if not isinstance(target.posterior, GaussianMixture):
+        raise UnsupportedProblem("mode weights are those of a mixture")
+    return mode_weight_tv(answer.draws, target.posterior)
+
+
+def _sliced(order: int, answer: Answer, target: Target) -> float:
+    """Sliced Wasserstein distance of draws from exact draws."""
+    exact = known(target.draws, "exact draws").to(answer.draws.device)
+    return sliced_wasserstein(answer.draws, exact, order=order, slices=100)
+
+
+def _coverage(level: float, answer: Answer, target: Target) -> float:
+    """Share of exact draws inside the central interval of the draws."""
+    return coverage(answer.draws, known(target.draws, "exact draws"), level)
+
+
+for _order in (1, 2):
+    enter_metric(f"sliced_wasserstein_{_order}[slices=100]", Metric(compute=partial(_sliced, _order)))
+for _level in (0.5, 0.9):
+    enter_metric(f"coverage[level={_level}]", Metric(compute=partial(_coverage, _level)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import UnsupportedProblem
-from midguide.metrics.base import Answer, Metric, Target, known
+from midguide.metrics.base import Answer, Metric, Target, enter_metric, known
 from midguide.metrics.image import WINDOW, psnr, ssim
 from midguide.metrics.lpips import PUBLISHED, load_lpips
 from midguide.nn.perceptual_features import BODIES
@@ -68,6 +68,7 @@ def _scores(score: Score, images: Tensor, target: Target) -> Tensor:
 
 
 CRITERIA = {"misfit": misfit, "truth": distance}
+TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_like": "like LPIPS, with other weights:"}
 
 
 def _perceptual(weights: str, x: Tensor, truth: Tensor, value_range: tuple[float, float]) -> Tensor:
@@ -78,36 +79,33 @@ def _files(weights: str) -> dict[str, str]:
     return load_lpips(weights).files
 
 
-def _of_a_draw(name: str, protocol: str, score: Score, model: Metric) -> dict[str, Metric]:
-    """The metrics of one score: of a draw, and of the best of four, with the needs of `model`."""
-    found = {f"{name}_sample[{protocol}]": replace(model, compute=partial(of_samples, score))}
+def _enter_of_a_draw(name: str, protocol: str, score: Score, model: Metric) -> None:
+    """Register the metrics of one score: of a draw, and of the best of four, with the needs of `model`."""
+    title, place = TITLES[name], f"{name}_sample[{protocol}"
+    enter_metric(f"{place}]", replace(model, compute=partial(of_samples, score)), f"{title} of a draw, averaged")
     for by, criterion in CRITERIA.items():
-        compute = partial(of_best, score, criterion)
-        full = f"{name}_sample[{protocol},best_of={BEST_OF},by={by}]"
-        found[full] = replace(model, compute=compute, draws=BEST_OF)
-    return found
+        best = replace(model, compute=partial(of_best, score, criterion), draws=BEST_OF)
+        enter_metric(f"{place},best_of={BEST_OF},by={by}]", best, f"{title} of the best of {BEST_OF} draws by {by}")
 
 
-def _pixelwise(name: str, protocol: str, score: Score, smallest: int) -> dict[str, Metric]:
+def _enter_pixelwise(name: str, protocol: str, score: Score, smallest: int) -> None:
     model = Metric(compute=partial(of_mean, score), exact=False, truth=True, image=smallest)
-    return {f"{name}_mean[{protocol}]": model, **_of_a_draw(name, protocol, score, model)}
+    enter_metric(f"{name}_mean[{protocol}]", model, f"{TITLES[name]} of the mean of the draws")
+    _enter_of_a_draw(name, protocol, score, model)
 
 
-def _learned(name: str, protocol: str, weights: str) -> dict[str, Metric]:
+def _enter_learned(name: str, protocol: str, weights: str) -> None:
     score, body = partial(_perceptual, weights), BODIES[PUBLISHED[weights].network]
     files = partial(_files, weights)
     model = Metric(
         compute=partial(of_samples, score), exact=False, truth=True, image=body.smallest, channels=3, files=files
     )
-    return _of_a_draw(name, protocol, score, model)
+    _enter_of_a_draw(name, protocol, score, model)
 
 
-IMAGE_METRICS: dict[str, Metric] = {
-    **_pixelwise("psnr", "range=1", psnr, 1),
-    **_pixelwise("ssim", f"range=1,window={WINDOW},borders=valid", ssim, WINDOW),
-    **_learned("lpips", "net=alexnet,v=0.1,resize=none", "alexnet"),
-    **_learned("lpips", "net=vgg16,v=0.1,resize=none", "vgg16"),
-    **_learned("lpips", "net=squeezenet1.1,v=0.1,resize=none", "squeezenet1.1"),
-    **_learned("lpips_like", "net=squeezenet1.1,weights=caffe,v=0.1,resize=none", "squeezenet1.1-caffe"),
-}
-"""name[protocol] -> metric; each needs the truth."""
+_enter_pixelwise("psnr", "range=1", psnr, 1)
+_enter_pixelwise("ssim", f"range=1,window={WINDOW},borders=valid", ssim, WINDOW)
+_enter_learned("lpips", "net=alexnet,v=0.1,resize=none", "alexnet")
+_enter_learned("lpips", "net=vgg16,v=0.1,resize=none", "vgg16")
+_enter_learned("lpips", "net=squeezenet1.1,v=0.1,resize=none", "squeezenet1.1")
+_enter_learned("lpips_like", "net=squeezenet1.1,weights=caffe,v=0.1,resize=none", "squeezenet1.1-caffe")

@@ -6,10 +6,13 @@ energy score of all samplers, whatever the number of draws; single values say li
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
+from midguide.metrics.base import Answer, Metric, Target, enter_metric, known, metric
 
 
 def crps(draws: Tensor, truth: Tensor) -> Tensor:
@@ -109,3 +112,38 @@ def _checked(draws: Tensor, truth: Tensor, *, least: int) -> tuple[Tensor, Tenso
             hint=f"give at least {least} draws, shape (n, *event), and one truth, shape (*event)",
         )
     return draws.double(), truth.double().to(draws.device)
+
+
+@metric("crps[estimator=fair]", exact=False, truth=True, draws=2)
+def _crps(answer: Answer, target: Target) -> float:
+    """Continuous ranked probability score of the truth, averaged over its entries."""
+    return float(crps(answer.draws, known(target.problem.truth, "the truth")[0]).mean())
+
+
+@metric("energy_score[estimator=fair]", exact=False, truth=True, draws=2)
+def _energy_score(answer: Answer, target: Target) -> float:
+    """Energy score of the whole true signal."""
+    return energy_score(answer.draws, known(target.problem.truth, "the truth")[0])
+
+
+@metric("truth_rmse", exact=False, truth=True)
+def _truth_rmse(answer: Answer, target: Target) -> float:
+    """Root mean squared error of the mean of the draws."""
+    truth = known(target.problem.truth, "the truth")
+    return float((answer.moments[0] - truth.double().flatten()).square().mean().sqrt())
+
+
+@metric("chi_square", exact=False)
+def _chi_square(answer: Answer, target: Target) -> float:
+    """Mean squared standardized residual per measured value; about 1 for exact draws."""
+    return float(target.problem.expand(len(answer.draws)).likelihood.chi_square(answer.draws).mean())
+
+
+def _coverage(level: float, answer: Answer, target: Target) -> float:
+    """Share of entries whose truth lies in the central interval of the draws."""
+    return float(truth_coverage(answer.draws, known(target.problem.truth, "the truth")[0], level).mean())
+
+
+for _level in (0.5, 0.9):
+    _made = Metric(compute=partial(_coverage, _level), exact=False, truth=True)
+    enter_metric(f"truth_coverage[level={_level},by=rank]", _made)

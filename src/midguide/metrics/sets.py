@@ -16,6 +16,7 @@ from torch import Tensor
 
 from midguide.errors import ShapeError
 from midguide.maths.linalg import gaussian_w2
+from midguide.metrics.base import SET_METRICS
 from midguide.metrics.features import CLASSIFIER, INCEPTION, Features, classifier_features, inception_features
 
 
@@ -78,8 +79,8 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class SetMetric:
-    """A number about many draws together.
+class FeatureDistance:
+    """A distance of two sets of images by the features of a network.
 
     Args:
         distance: of two sets of features.
@@ -115,10 +116,9 @@ class SetMetric:
 _SHIPPED = partial(classifier_features, CLASSIFIER)
 _RESIZED = f"features={INCEPTION},resize=299-bilinear"
 
-SET_METRICS: dict[str, SetMetric] = {
-    f"fid[features={CLASSIFIER},draws=1]": SetMetric(frechet_distance, _SHIPPED),
-    f"fid[{_RESIZED},draws=1]": SetMetric(frechet_distance, inception_features),
-    f"kid[features={CLASSIFIER},subsets=none,draws=1]": SetMetric(kernel_distance, _SHIPPED),
-    f"kid[{_RESIZED},subsets=none,draws=1]": SetMetric(kernel_distance, inception_features),
-}
-"""name[protocol] -> a number about many draws together, of (draws, truths). The number of each goes with it."""
+for _features, _network in ((f"features={CLASSIFIER}", _SHIPPED), (_RESIZED, inception_features)):
+    _fid, _kid = FeatureDistance(frechet_distance, _network), FeatureDistance(kernel_distance, _network)
+    SET_METRICS.register(f"fid[{_features},draws=1]", summary="Fréchet distance of features of draws and truths")(_fid)
+    SET_METRICS.register(
+        f"kid[{_features},subsets=none,draws=1]", summary="kernel distance of features of draws and truths"
+    )(_kid)

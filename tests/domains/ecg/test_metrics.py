@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from midguide.domains.ecg.leads import EcgFormat, with_einthoven
-from midguide.domains.ecg.metrics import ECG_METRICS
 from midguide.domains.ecg.operators import missing_block, missing_leads
 from midguide.domains.ecg.scores import ecg_scores, recorded
 from midguide.errors import UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood
-from midguide.metrics.base import Answer, Target
+from midguide.metrics.base import METRICS, Answer, Target
 from midguide.operators.matrix import Identity
 from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
@@ -47,10 +46,10 @@ def test_each_metric_is_the_score_in_millivolts(operator):
     given = problem(operator)
     draws = given.denoiser.sample(12, seed=2)
     scores = ecg_scores(0.25 * draws, 0.25 * given.truth[0], operator.measured(draws)[0].expand(9, 8))
-    assert set(SCORES) == set(ECG_METRICS)
+    assert set(SCORES) == {name for name in METRICS if name.startswith("ecg_")}
     for name, score in SCORES.items():
-        ECG_METRICS[name].check(given, 12)
-        assert ECG_METRICS[name].compute(Answer(draws), Target(given)) == pytest.approx(scores[score], rel=1e-6)
+        METRICS.make(name).check(given, 12)
+        assert METRICS.make(name).compute(Answer(draws), Target(given)) == pytest.approx(scores[score], rel=1e-6)
 
 
 def test_zeros_after_the_end_of_a_recording_do_not_count():
@@ -62,12 +61,12 @@ def test_zeros_after_the_end_of_a_recording_do_not_count():
     assert recorded(padded[0]) == 8
     for name in SCORES:
         if name != "ecg_einthoven[unit=mV]":
-            want = ECG_METRICS[name].compute(Answer(draws[..., :8]), Target(whole))
-            assert ECG_METRICS[name].compute(Answer(draws), Target(longer)) == pytest.approx(want, rel=1e-6)
+            want = METRICS.make(name).compute(Answer(draws[..., :8]), Target(whole))
+            assert METRICS.make(name).compute(Answer(draws), Target(longer)) == pytest.approx(want, rel=1e-6)
 
 
 def test_problems_that_hide_nothing_or_are_no_electrocardiogram_are_refused():
-    metric = ECG_METRICS["ecg_crps[leads=12,unit=mV]"]
+    metric = METRICS.make("ecg_crps[leads=12,unit=mV]")
     with pytest.raises(UnsupportedProblem, match="hides entries"):
         metric.check(problem(Identity()))
     with pytest.raises(UnsupportedProblem, match="truth"):

@@ -6,5 +6,11 @@ DOMAIN = Domain(
     name="ecg",
     summary="electrocardiograms of twelve leads: missing leads, missing parts, diagnosis",
     package=__name__,
-    modules={"operators": ("operators",), "signals": ("leads",)},
+    modules={
+        "operators": ("operators",),
+        "signals": ("leads",),
+        "metrics": ("metrics",),
+        "kinds": ("problems",),
+        "sources": ("guesses", "trained"),
+    },
 )

@@ -23,11 +23,13 @@ from midguide.inference.samples import Samples
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
 from midguide.studies.kinds.files import kept
+from midguide.studies.sources.base import SOURCES
 
 LAGS = 10
 """Samples before and after that the regression on leads sees: 0.1 s at 100 Hz, a QRS complex."""
 
 
+@SOURCES.register("zero", reference=True)
 @dataclass(frozen=True)
 class ZeroFill:
     """Hidden entries are zero."""
@@ -39,6 +41,7 @@ class ZeroFill:
         return _guessed(problem, n, zero_fill)
 
 
+@SOURCES.register("repeated-beats", reference=True)
 @dataclass(frozen=True)
 class RepeatedBeats:
     """The known block goes on with its own period."""
@@ -83,8 +86,9 @@ class Ridge:
         return _guessed(problem, n, fill)
 
 
+@SOURCES.register("ridge", reference=True)
 def ridge(kind: object) -> Ridge:
-    """The regression for problems of this kind.
+    """Linear regression from what is known, fitted to the recordings to train on.
 
     Raises:
         UnsupportedProblem: they are not of electrocardiograms.

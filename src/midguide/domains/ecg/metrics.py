@@ -17,7 +17,7 @@ from torch import Tensor
 from midguide.domains.ecg import scores as signal
 from midguide.domains.ecg.leads import EcgFormat, einthoven_error, twelve_leads
 from midguide.errors import UnsupportedProblem
-from midguide.metrics.base import Answer, Metric, Target, known
+from midguide.metrics.base import Answer, Metric, Target, enter_metric, known
 from midguide.operators.mask import Mask
 from midguide.problem import Problem
 
@@ -53,19 +53,23 @@ def _parts(leads: int, answer: Answer, target: Target) -> Parts:
 
 
 def _error(score: Callable[..., Tensor], leads: int, answer: Answer, target: Target, *, of_mean: bool = False) -> float:
+    """Error over the hidden part of each draw, or of the mean of the draws."""
     draws, truth, hidden = _parts(leads, answer, target)
     return float(score(draws.mean(0, keepdim=True) if of_mean else draws, truth, hidden).mean())
 
 
 def _crps(answer: Answer, target: Target) -> float:
+    """Continuous ranked probability score over the hidden part."""
     return signal.crps(*_parts(12, answer, target))
 
 
 def _coverage(level: float, answer: Answer, target: Target) -> float:
+    """Share of hidden entries inside the central interval of the draws."""
     return signal.coverage(*_parts(12, answer, target), level=level)
 
 
 def _einthoven(answer: Answer, target: Target) -> float:
+    """Largest |I + III - II| over draws and times."""
     return float(einthoven_error(_form(target.problem).unit_mv * answer.draws.double()).max())
 
 
@@ -76,15 +80,12 @@ def _form(problem: Problem) -> EcgFormat:
     return form
 
 
-ECG_METRICS: dict[str, Metric] = {
-    "ecg_mae_sample[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.mae, 12)),
-    "ecg_rmse_sample[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.rmse, 12)),
-    "ecg_mae_sample[leads=9,unit=mV]": EcgMetric(compute=partial(_error, signal.mae, 9)),
-    "ecg_rmse_sample[leads=9,unit=mV]": EcgMetric(compute=partial(_error, signal.rmse, 9)),
-    "ecg_mae_mean[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.mae, 12, of_mean=True)),
-    "ecg_rmse_mean[leads=12,unit=mV]": EcgMetric(compute=partial(_error, signal.rmse, 12, of_mean=True)),
-    "ecg_crps[leads=12,unit=mV]": EcgMetric(compute=_crps, draws=2),
-    "ecg_coverage[level=0.9,leads=12]": EcgMetric(compute=partial(_coverage, 0.9)),
-    "ecg_einthoven[unit=mV]": EcgMetric(compute=_einthoven),
-}
-"""`sample`: of each draw, then averaged over the draws, as in the paper; `mean`: of the mean of the draws."""
+for _name, _score in (("mae", signal.mae), ("rmse", signal.rmse)):
+    for _leads in (9, 12):  # of each draw, then averaged over the draws, as in the paper
+        _made = EcgMetric(compute=partial(_error, _score, _leads))
+        enter_metric(f"ecg_{_name}_sample[leads={_leads},unit=mV]", _made, f"{_name.upper()} of a draw, averaged")
+    _made = EcgMetric(compute=partial(_error, _score, 12, of_mean=True))
+    enter_metric(f"ecg_{_name}_mean[leads=12,unit=mV]", _made, f"{_name.upper()} of the mean of the draws")
+enter_metric("ecg_crps[leads=12,unit=mV]", EcgMetric(compute=_crps, draws=2))
+enter_metric("ecg_coverage[level=0.9,leads=12]", EcgMetric(compute=partial(_coverage, 0.9)))
+enter_metric("ecg_einthoven[unit=mV]", EcgMetric(compute=_einthoven))

@@ -23,6 +23,7 @@ from midguide.priors.latent import LatentPrior
 from midguide.priors.network import NetworkDenoiser
 from midguide.problem import Problem
 from midguide.storage.record import digest, fingerprint
+from midguide.studies.kinds.base import KINDS
 from midguide.studies.kinds.files import (
     AS_STATED,
     PRIOR,
@@ -36,8 +37,7 @@ from midguide.studies.kinds.files import (
 )
 
 SIMULATOR = "simulator"
-BUILT_IN = (SIMULATOR, PRIOR)
-"""Data that need no file: SIMULATED patients, and draws of the prior itself."""
+"""As data: SIMULATED patients."""
 
 FIRST_TO_TRAIN, TO_TRAIN = 1_000_000, 400
 """Simulated patients that the baselines learn from: the first, and how many. Those of problems are below."""
@@ -46,6 +46,7 @@ FIRST_TO_VALIDATE, TO_VALIDATE = 900_000, 200
 """Likewise those on which thresholds are chosen."""
 
 
+@KINDS.register("ecg", paths={"data": (SIMULATOR, PRIOR)})
 @dataclass(frozen=True, kw_only=True)
 class EcgProblem:
     """One recording of which a part is known; the seed is its place in the split, and that of its noise.
@@ -84,6 +85,10 @@ class EcgProblem:
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma_mv)
+
+    @property
+    def simulated(self) -> bool:
+        return self.data == SIMULATOR
 
     @property
     def form(self) -> EcgFormat:

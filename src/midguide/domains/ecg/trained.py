@@ -18,8 +18,10 @@ from midguide.operators.mask import Mask
 from midguide.problem import Problem
 from midguide.samplers.unconditional import Unconditional
 from midguide.studies.kinds.files import kept
+from midguide.studies.sources.base import SOURCES
 
 
+@SOURCES.register("trained-diff")
 @dataclass(frozen=True, kw_only=True)
 class TrainedDiff:
     """The network "TrainedDiff" of the MGPS paper, sampled by DDPM; the prior of the problem plays no part.

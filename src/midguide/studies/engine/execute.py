@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from midguide.errors import ConfigError, about
-from midguide.metrics.registry import METRICS, SET_METRICS
-from midguide.studies.engine.runner import Runner, local_runner
+from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.studies.engine.store import Progress, Store
 from midguide.studies.engine.units import Unit, batches
+from midguide.studies.runners.base import RUNNERS, Job, Runner
 from midguide.studies.spec.study import Study
 
 
@@ -69,9 +69,9 @@ def check_weights(metrics: Iterable[str], event_shapes: Iterable[tuple[int, ...]
     for name in metrics:
         with about(f"metric {name!r}"):
             if name in METRICS:
-                METRICS[name].ready()
+                METRICS.make(name).ready()
             for shape in event_shapes if name in SET_METRICS else ():
-                SET_METRICS[name].check(shape)
+                SET_METRICS.make(name).check(shape)
 
 
 def event_shapes(study: Study) -> list[tuple[int, ...]]:
@@ -98,9 +98,8 @@ def run_units(
     store: Store,
     units: list[Unit],
     *,
-    workers: int = 1,
-    device: str = "cpu",
     runner: Runner | None = None,
+    device: str = "cpu",
     on_unit: Callable[[Unit, list[str], float], None] = lambda unit, failures, seconds: None,
 ) -> int:
     """Run units and store their rows as they come.
@@ -109,9 +108,8 @@ def run_units(
         study: its `keep_samples` says whether draws are stored, its `batch` how many units are drawn together.
         store: where the rows go.
         units: what to run.
-        workers: processes, where no runner is given.
-        device: where networks compute, where no runner is given.
-        runner: another engine.
+        runner: the engine; by default this process.
+        device: where networks compute.
         on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
             far.
 
@@ -119,11 +117,11 @@ def run_units(
         How many of them failed.
     """
     kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
-    runner = runner or local_runner(workers, kept, device)
+    runner = runner or RUNNERS.make("local")
     failed, started = 0, time.monotonic()
     try:
         for batch in batches(units, study.head.batch):
-            runner.submit(batch)
+            runner.submit(Job(units=batch, kept=kept, device=device))
         for done, (unit, rows) in enumerate(runner.collect(), start=1):
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from midguide._version import __version__
+from midguide.catalogue.base import split
 from midguide.errors import CheckpointError, MidguideError, NumericalError
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
-from midguide.metrics.registry import METRICS, Answer, Target
+from midguide.metrics.base import METRICS, Answer, Target
 from midguide.problem import Problem
 from midguide.storage.record import describe, fingerprint
 from midguide.studies.engine.draws import keep_draws, load_draws
-from midguide.studies.kinds.registry import ProblemKind, exact_prior
-from midguide.studies.sources import Source, law_of
+from midguide.studies.kinds.base import ProblemKind, exact_prior
+from midguide.studies.sources.base import Source, law_of
 
 FAILURES = (MidguideError, ArithmeticError, MemoryError, RuntimeError)  # torch's own errors are RuntimeErrors
 
@@ -78,7 +79,7 @@ class Unit:
     @property
     def preset(self) -> str | None:
         """The name of the sampler's preset, or None."""
-        return self.spec.partition(":")[2] or None
+        return split(self.spec)[1] or None
 
 
 Rows = list[dict[str, Any]]
@@ -161,7 +162,7 @@ def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
 
 
 def _target(unit: Unit, problem: Problem) -> Target:
-    if not any(METRICS[name].exact for name in unit.metrics):
+    if not any(METRICS.make(name).exact for name in unit.metrics):
         return Target(problem)
     posterior = exact_prior(problem).posterior(problem.likelihood)
     return Target(problem, posterior, posterior.sample(unit.n, seed=stream_seed(unit.problem_seed, "reference")))
@@ -169,12 +170,12 @@ def _target(unit: Unit, problem: Problem) -> Target:
 
 def _recorded(unit: Unit, name: str) -> dict[str, Any]:
     """The name of a metric, and what its number depends on, weights included."""
-    return {"metric": name, "configuration": unit.configuration | METRICS[name].record()}
+    return {"metric": name, "configuration": unit.configuration | METRICS.make(name).record()}
 
 
 def _measured(name: str, answer: Answer, target: Target) -> dict[str, Any]:
     try:
-        value = METRICS[name].compute(answer, target)
+        value = METRICS.make(name).compute(answer, target)
         if not math.isfinite(value):
             raise NumericalError(f"{name} is {value}")
     except FAILURES as error:

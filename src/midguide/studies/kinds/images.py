@@ -22,6 +22,7 @@ from midguide.priors.latent import LatentPrior
 from midguide.priors.network import NetworkDenoiser
 from midguide.problem import Problem
 from midguide.storage.record import digest, fingerprint
+from midguide.studies.kinds.base import KINDS
 from midguide.studies.kinds.files import (
     AS_STATED,
     PRIOR,
@@ -35,12 +36,11 @@ from midguide.studies.kinds.files import (
 )
 
 PORTRAIT = "astronaut"
-BUILT_IN = (PRIOR, PORTRAIT)
-"""Data that need no file: draws of the prior itself, and the one portrait of scikit-image."""
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
+@KINDS.register("images", paths={"data": (PRIOR, PORTRAIT)})
 @dataclass(frozen=True, kw_only=True)
 class ImageProblem:
     """One image seen through one operator, with noise; the seed is the index of the image, and that of its noise.
@@ -54,7 +54,8 @@ class ImageProblem:
         operator_per_image: every image has an operator of its own, drawn from `operator_seed` and its index.
         prior: what `load_prior` takes: a name, a file, a folder, `own.py:function`.
         prior_settings: what is said of the prior in place of what it states.
-        data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`; or
+        data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`, the one
+            portrait of scikit-image; or
             `prior`, draws of the prior itself, for which the prior is right by construction.
         noise: `gaussian` or `poisson`.
         sigma_y: standard deviation of Gaussian noise in the value range of the prior.
@@ -63,6 +64,7 @@ class ImageProblem:
     """
 
     stacks: ClassVar[bool] = True
+    simulated: ClassVar[bool] = False
 
     operator: str
     operator_settings: Mapping[str, object] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from midguide.errors import ConfigError, DataError
 from midguide.studies.engine.store import Store
 from midguide.studies.report.expected import Expected
 from midguide.studies.report.sets import measure_sets
-from midguide.studies.sources import FIXED
+from midguide.studies.sources.base import is_reference
 from midguide.studies.spec.study import LeftOut, Study
 
 # Every aggregate is ordered: sums in another order differ in the last digit, and equal results must give equal reports.
@@ -246,7 +246,7 @@ def as_csv(report: Report) -> str:
 def _baseline(study: Study, wanted: str | None) -> str:
     labels = list(dict.fromkeys(unit.sampler_label for unit in study.units))
     if wanted is None:
-        return next((unit.sampler_label for unit in study.units if unit.spec not in FIXED), labels[0])
+        return next((unit.sampler_label for unit in study.units if not is_reference(unit.spec)), labels[0])
     if wanted not in labels:
         known = ", ".join(map(repr, labels))
         raise ConfigError(f"no sampler of this study is labeled {wanted!r}", hint=f"labels are: {known}")

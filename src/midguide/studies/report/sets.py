@@ -14,7 +14,7 @@ import torch
 
 from midguide.errors import DataError, MidguideError
 from midguide.inference.samples import Samples
-from midguide.metrics.registry import SET_METRICS
+from midguide.metrics.base import SET_METRICS
 from midguide.storage.files import replacing
 from midguide.storage.record import fingerprint
 from midguide.studies.engine.store import Store
@@ -58,7 +58,7 @@ def measure_sets(study: Study, store: Store) -> tuple[list[SetValue], list[str]]
 
 def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
     """The value that is stored for these draws, or else computed and stored."""
-    depends = [metric, SET_METRICS[metric].record(), [unit.draws_address for unit in units]]
+    depends = [metric, SET_METRICS.make(metric).record(), [unit.draws_address for unit in units]]
     place = store.folder / "sets" / f"{fingerprint(depends)}.json"
     try:
         return float(json.loads(place.read_text(encoding="utf-8"))["value"])
@@ -79,4 +79,4 @@ def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
     draws = torch.cat([samples.draws[0, :1] for samples in found.values()])
     truths = torch.cat([samples.tensors["truth"] for samples in found.values()])
     problem = units[0].problem.probe(units[0].problem_seed)
-    return SET_METRICS[metric](draws, truths, problem.denoiser.signal_range or (-1.0, 1.0))
+    return SET_METRICS.make(metric)(draws, truths, problem.denoiser.signal_range or (-1.0, 1.0))

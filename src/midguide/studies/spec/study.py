@@ -42,15 +42,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from midguide.catalogue.settings import build
-from midguide.domains.ecg.problems import SIMULATOR, EcgProblem
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory, suggestion
 from midguide.inference.cost import check_memory
-from midguide.metrics.registry import METRICS
+from midguide.metrics.base import METRICS
 from midguide.problem import Problem
 from midguide.studies.engine.units import Unit
+from midguide.studies.kinds.base import KINDS
 from midguide.studies.kinds.files import forget_files
-from midguide.studies.kinds.registry import BUILT_IN
-from midguide.studies.sources import FIXED
+from midguide.studies.sources.base import own_source
 from midguide.studies.spec.tables import (
     Head,
     Match,
@@ -86,7 +85,7 @@ class Study:
     @property
     def simulated(self) -> bool:
         """Whether its patients are SIMULATED."""
-        return any(isinstance(u.problem, EcgProblem) and u.problem.data == SIMULATOR for u in self.units)
+        return any(unit.problem.simulated for unit in self.units)
 
     @property
     def metrics(self) -> list[str]:
@@ -206,7 +205,7 @@ def _units(
         check_memory(probe, n)
     for name in metrics:
         with about(f"metric {name!r} on problem {problem.label!r}"):
-            METRICS[name].check(probe, n)
+            METRICS.make(name).check(probe, n)
     return [
         Unit(
             problem_label=problem.label,
@@ -240,10 +239,13 @@ _PRIOR_FILE = re.compile(r"\.(safetensors|pt|pth|ckpt|bin)$|\.py:\w+$")
 def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
     """The file's values, in place, with paths that still hold when the results are read from another folder."""
     for row in tables_of(plain, "problems"):
-        for key, names in (("data", BUILT_IN), ("prior", ())):
-            value = row.get(key)
-            if isinstance(value, str) and value not in names and (key == "data" or _PRIOR_FILE.search(value)):
-                row[key] = _absolute(value)
+        kind = row.get("kind")
+        paths = KINDS[kind].facts.get("paths", {}) if isinstance(kind, str) and kind in KINDS else {}
+        for key, words in paths.items():
+            if isinstance(row.get(key), str) and row[key] not in words:
+                row[key] = _absolute(row[key])
+        if isinstance(row.get("prior"), str) and _PRIOR_FILE.search(row["prior"]):
+            row["prior"] = _absolute(row["prior"])
     for row in tables_of(plain, "samplers"):
         settings = row.get("settings")
         if isinstance(settings, dict) and isinstance(settings.get("network"), str):
@@ -253,6 +255,12 @@ def _with_absolute_paths(plain: dict[str, Any]) -> dict[str, Any]:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _has_settings(spec: object) -> bool:
+    """Whether a row of samplers has settings to change; a row of problems, which has no `spec`, has."""
+    source = own_source(spec) if isinstance(spec, str) else None
+    return source is None or bool(source.defaults() or source.required())
 
 
 def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:
@@ -266,7 +274,7 @@ def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dic
         rows = {
             str(row.get("label") or row.get("kind") or row.get("spec")): row
             for row in tables_of(plain, table)
-            if row.get("spec") not in FIXED
+            if _has_settings(row.get("spec"))
         }
         chosen = [row for label, row in rows.items() if fnmatchcase(label, pattern)]
         if not chosen:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+from midguide.catalogue.base import Catalogue, split
 from midguide.catalogue.settings import build
-from midguide.errors import ConfigError, about, suggestion, unknown
-from midguide.metrics.registry import METRICS, SET_METRICS
+from midguide.errors import ConfigError, about, unknown
+from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.samplers.base import make_sampler
-from midguide.studies.kinds.registry import KINDS, ProblemKind
-from midguide.studies.sources import FIXED, OF_A_SAMPLER, OWN, Source, fixed
+from midguide.studies.kinds.base import KINDS, ProblemKind
+from midguide.studies.sources.base import SOURCES, Source, own_source, taken_of_a_sampler
 
 MOST_SEEDS = 10**6
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
@@ -27,13 +28,13 @@ class Head:
     Args:
         name: what results belong to.
         samples: draws per cell.
-        metrics: names in `metrics.registry.METRICS`.
+        metrics: names of `midguide list metrics`.
         title: what the report is headed by.
         seeds: seeds of the draws; one unit each.
         keep_samples: store the draws, so that they can be measured again.
         batch: units of one cell that are drawn together, where their problems allow it: faster on images, and up to
             rounding the same draws. What an interrupt loses is at most the batch in progress.
-        set_metrics: names in `metrics.registry.SET_METRICS`, of all draws of a cell together; needs `keep_samples`.
+        set_metrics: likewise, of all draws of a cell together; needs `keep_samples`.
         expected: the experiment in `expected/*.csv` whose numbers stand beside ours; `name` by default.
         minimizers: also report at which value of a swept setting each metric is least, problem by problem.
     """
@@ -93,9 +94,10 @@ class SamplerTable:
     where_possible: bool = False
 
     def __post_init__(self) -> None:
-        if self.source not in OF_A_SAMPLER:
-            raise unknown("source", self.source, OF_A_SAMPLER)
-        if self.source != "samples" and (self.spec in FIXED or self.spec in OWN):
+        known = taken_of_a_sampler()
+        if self.source not in known:
+            raise unknown("source", self.source, known)
+        if self.source != "samples" and own_source(self.spec):
             raise ConfigError(f"{self.spec!r} is no sampler, so that it has no {self.source!r}", hint="remove source")
         if not self.problems:
             raise ConfigError(f"{self.spec!r} would run on no problem", hint="leave problems out for all of them")
@@ -111,14 +113,8 @@ class SamplerRow:
     swept: tuple[tuple[str, float], ...] = ()
 
     def spec(self, preset: str = "") -> str:
-        """The sampler or preset, with another preset of the same sampler where one is given.
-
-        Raises:
-            ConfigError: what has no presets is given one.
-        """
-        if preset and self.table.spec in FIXED:
-            raise ConfigError(f"{self.table.spec!r} has no presets, got {preset!r}", hint="remove it")
-        return f"{self.table.spec.partition(':')[0]}:{preset}" if preset else self.table.spec
+        """The sampler or preset, with another preset of the same sampler where one is given."""
+        return f"{split(self.table.spec)[0]}:{preset}" if preset else self.table.spec
 
     def accepts(self, problem: str) -> bool:
         """Whether the file wants this sampler on the problem of this label."""
@@ -130,11 +126,9 @@ class SamplerRow:
             if key in settings:
                 raise ConfigError(f"the setting {key!r} is swept: it has a value of its own in each row")
         spec, merged = self.spec(preset), {**self.settings, **settings}
-        if spec in FIXED:
-            return fixed(spec, merged, kind)
-        if spec in OWN:
-            return build(OWN[spec], merged, spec)
-        return OF_A_SAMPLER[self.table.source](make_sampler(spec, merged))
+        if own_source(spec):
+            return SOURCES.make(spec, merged, kind)
+        return SOURCES[self.table.source].make({}, make_sampler(spec, merged))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +150,10 @@ def parse_problem(table: Mapping[str, Any], index: int) -> ProblemRow:
     where = f"[[problems]] number {index + 1}"
     settings = dict(table)
     kind, label, seeds, metrics = (settings.pop(key, None) for key in ("kind", "label", "seeds", "metrics"))
-    if kind not in KINDS:
-        raise ConfigError(f"{where}: unknown kind `{kind}`", hint=suggestion(str(kind), KINDS))
     if label is not None and not isinstance(label, str):
         raise ConfigError(f"{where}: label must be text, got {label!r}")
-    made = build(KINDS[kind], settings, f"{where} ({kind})")
+    with about(where):
+        made = KINDS.make(str(kind), settings)
     return ProblemRow(label=label or kind, kind=made, seeds=_seeds(seeds, where), metrics=_metrics(metrics, where))
 
 
@@ -174,11 +167,10 @@ def _metrics(given: Any, where: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def check_metrics(names: Iterable[str], known: Collection[str]) -> None:
+def check_metrics(names: Iterable[str], known: Catalogue[Any]) -> None:
     """Refuse a metric that is not registered."""
     for name in names:
-        if name not in known:
-            raise unknown("metric", name, known)
+        known.find(name)
 
 
 def _seeds(given: Any, where: str) -> tuple[int, ...]:

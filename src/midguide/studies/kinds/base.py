@@ -1,0 +1,77 @@
+"""What a kind of problems is, and the kinds by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Protocol
+
+from midguide.catalogue.base import Catalogue
+from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.mixture import GaussianMixture
+from midguide.problem import Problem
+
+
+class ProblemKind(Protocol):
+    """The settings of a family of problems of one observation each, addressed by a seed."""
+
+    stacks: ClassVar[bool]
+    """Whether the problems of all seeds share prior, operator and noise model, and can be sampled as one."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the data stand for people who do not exist; the report's title says so."""
+        ...
+
+    @property
+    def prior(self) -> str:
+        """The prior as tables name it."""
+        ...
+
+    def prior_digest(self) -> str:
+        """What identifies the prior besides settings, seed and package version: the SHA-256 of a network's file."""
+        ...
+
+    def data_digest(self, seed: int) -> str:
+        """What identifies the data of this seed likewise; empty where they follow from the rest."""
+        ...
+
+    def build(self, seed: int) -> Problem:
+        """The problem of this seed, with one observation."""
+        ...
+
+    def probe(self, seed: int) -> Problem:
+        """A problem with the prior, operator and noise model of `build`, whose values do not matter: for checks."""
+        ...
+
+
+def _check_kind(thing: object) -> None:
+    """Refuse what lacks a part of a kind of problems."""
+    parts = ("stacks", "simulated", "prior_digest", "data_digest", "build", "probe")
+    lacking = [part for part in parts if not hasattr(thing, part)]
+    if lacking or not (isinstance(thing, type) and dataclasses.is_dataclass(thing)):
+        raise ConfigError(
+            f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
+            hint="a kind of problems is a frozen dataclass with prior, " + ", ".join(parts),
+        )
+
+
+KINDS: Catalogue[ProblemKind] = Catalogue(
+    "kind of problems", "midguide.studies.kinds", group="midguide.kinds", check=_check_kind
+)
+"""Kinds of problems by name: frozen dataclasses of their settings.
+
+Facts: `paths` maps each setting that is a path to the words that it may hold instead.
+"""
+
+
+def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:
+    """The prior of a problem whose posterior is known exactly.
+
+    Raises:
+        UnsupportedProblem: If it is a network.
+    """
+    prior = problem.denoiser
+    if not isinstance(prior, Gaussian | GaussianMixture):
+        raise UnsupportedProblem(f"{type(prior).__name__} has no exact posterior")
+    return prior

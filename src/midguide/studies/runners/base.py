@@ -1,0 +1,93 @@
+"""What a runner is: the one thing to write for another engine. It submits jobs, collects their rows, and closes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from midguide.catalogue import plugins
+from midguide.catalogue.base import Catalogue
+from midguide.errors import ConfigError
+from midguide.studies.engine.units import Rows, Unit, run_batch
+
+Batch = Sequence[Unit]
+"""Units of one cell that are drawn together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A batch and all that it needs; it runs in this process, or packed in another one.
+
+    Args:
+        units: the batch.
+        kept: folder of stored draws, if they are to be stored.
+        device: where networks compute.
+        code: the Python files that the study runs, by path, with the module of their content.
+    """
+
+    units: Batch
+    kept: Path | None = None
+    device: str = "cpu"
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self) -> list[Rows]:
+        """The rows of each unit.
+
+        Raises:
+            ConfigError: If a file of `code` has changed.
+        """
+        _check_unchanged(self.code)
+        return run_batch(self.units, self.kept, self.device)
+
+    def packed(self) -> bytes:
+        """The job for `run_packed` in another process."""
+        return pickle.dumps((dict(self.code), pickle.dumps(self)))
+
+
+def run_packed(packed: bytes) -> list[Rows]:
+    """Run what `Job.packed` made: the files of its code first, since they define what the rest is made of.
+
+    Raises:
+        ConfigError: If one of them has changed.
+    """
+    code, job = pickle.loads(packed)
+    _check_unchanged(code)
+    for path in code:
+        plugins.load_file(path)
+    return pickle.loads(job).run()
+
+
+class Finished(NamedTuple):
+    """A unit and its rows, one per metric."""
+
+    unit: Unit
+    rows: Rows
+
+
+class Runner(Protocol):
+    """Runs jobs in any order."""
+
+    def submit(self, job: Job) -> None:
+        """Accept a job; it may start at once or wait."""
+        ...
+
+    def collect(self) -> Iterator[Finished]:
+        """Every submitted unit with its rows, as they finish."""
+        ...
+
+    def close(self) -> None:
+        """Stop what still runs; nothing that was not collected is kept."""
+        ...
+
+
+RUNNERS: Catalogue[Runner] = Catalogue("runner", "midguide.studies.runners", group="midguide.runners")
+"""Functions that make a runner by name; their settings are keyword-only."""
+
+
+def _check_unchanged(code: Mapping[str, str]) -> None:
+    for path, module in code.items():
+        if not Path(path).is_file() or plugins.module_of(path) != module:
+            raise ConfigError(f"{path} has changed while the study ran", hint="run the study again")

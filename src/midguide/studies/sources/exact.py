@@ -1,0 +1,52 @@
+"""Draws of the exact posterior and of the prior, where these are known in closed form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from midguide.inference.cost import Cost
+from midguide.inference.samples import Samples
+from midguide.maths.rng import stream_seed
+from midguide.problem import Problem
+from midguide.studies.kinds.base import exact_prior
+from midguide.studies.sources.base import SOURCES
+
+
+@SOURCES.register("exact", reference=True)
+@dataclass(frozen=True)
+class ExactPosterior:
+    """Draws of the posterior itself: the floor of every metric."""
+
+    def check(self, problem: Problem) -> None:
+        exact_prior(problem)
+
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
+        posterior = exact_prior(problem).posterior(problem.likelihood)
+        return _without_network(lambda: posterior.sample(n, seed=stream_seed(seed, "exact")))
+
+
+@SOURCES.register("prior", reference=True)
+@dataclass(frozen=True)
+class PriorDraws:
+    """Draws of the prior, which ignore the observation."""
+
+    def check(self, problem: Problem) -> None:
+        exact_prior(problem)
+
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        (seed,) = seeds  # problems with an exact posterior come alone
+        prior = exact_prior(problem)
+        return _without_network(lambda: prior.sample(n, seed=stream_seed(seed, "from the prior")))
+
+
+def _without_network(draw: Callable[[], Tensor]) -> Samples:
+    started = time.monotonic()
+    with torch.no_grad():
+        draws = draw()
+    return Samples(draws[None], Cost(0.0, 0.0, time.monotonic() - started, 0.0), {})
