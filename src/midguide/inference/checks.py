@@ -48,7 +48,8 @@ def checked(finished: Finished, sampler: Sampler, layout: Layout, event_shape: t
                 f"expected {shapes[name]}"
             )
         _check_numbers(name, value, sampler, layout, "at the end")
-    return finished._replace(log_weight=_scaled(finished, layout))
+    evidence = None if finished.log_evidence is None else finished.log_evidence.double()
+    return Finished(finished.draws, _scaled(finished, layout), evidence)
 
 
 def _scaled(finished: Finished, layout: Layout) -> Tensor | None:

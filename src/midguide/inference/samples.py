@@ -100,7 +100,8 @@ class Samples:
         if BEFORE in self.tensors and not of_groups:
             return self.tensors[BEFORE]
         log_weight = torch.zeros(self.draws.shape[:2]) if self.log_weight is None else self.log_weight
-        return effective_size(normalized(log_weight.unflatten(1, (-1, self.group)) if of_groups else log_weight))
+        weights = normalized(log_weight.unflatten(1, (-1, self.group)) if of_groups else log_weight)
+        return effective_size(weights).nan_to_num(0.0)  # of a group whose weights are all zero
 
     def resampled(self, n: int | None = None, seed: int = 0) -> Samples:
         """`n` draws of each observation that count alike; as many as there are by default.
