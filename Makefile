@@ -2,8 +2,8 @@
 # make test     set up the tests and run them, without the slow ones
 # make help     the other targets
 #
-# Settings: PYTHON (3.11 or newer), VENV, WORKERS of the tests, PYTEST_FLAGS, PIP_FLAGS. On Linux the torch of pypi.org brings CUDA
-# libraries; for the smaller CPU build: make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# Settings: PYTHON (3.11 or newer), VENV, WORKERS (processes of the tests), PYTEST_FLAGS, PIP_FLAGS. On Linux the torch
+# of pypi.org brings CUDA libraries; for the smaller CPU build: make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -225,7 +225,8 @@ KNOWN |= {
     "exact",
     "exact.laws",
     "testing",
-    "data", "data.images",
+    "data",
+    "data.images",
 }
 
 

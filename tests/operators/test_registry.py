@@ -13,6 +13,8 @@ from midguide.errors import ConfigError, DataError, ShapeError
 from midguide.operators import JPEG, BlockMean, Mask, make_operator
 from midguide.operators.base import OPERATORS, operator_class
 
+SIGNALS = {"nine leads": (9, 32)}
+"""Signals that fit, by what an operator needs, where an image of 32x32 does not."""
 PRESETS = {f"{name}:{key}": preset for name in OPERATORS for key, preset in OPERATORS.presets(name).items()}
 
 
@@ -20,7 +22,7 @@ PRESETS = {f"{name}:{key}": preset for name in OPERATORS for key, preset in OPER
 def test_entries_say_what_their_factory_makes(name: str, tmp_path: Path) -> None:
     entry = OPERATORS[name]
     assert entry.summary
-    shape = (9, 32) if name.startswith("ecg") else (3, 32, 32)
+    shape = SIGNALS.get(entry.facts["needs"], (3, 32, 32))
     settings = {}
     if "path" in entry.required():
         settings["path"] = str(tmp_path / "mask.png")
@@ -72,10 +74,25 @@ def test_a_mask_that_hides_everything_is_refused(tmp_path: Path) -> None:
         make_operator("mask-file", (3, 8, 8), path=str(tmp_path / "mask.png"))
 
 
-def test_every_need_is_tried() -> None:
-    assert {name for name, *_ in UNFIT} == {
-        name for name, entry in OPERATORS.items() if entry.facts["needs"] != "nothing"
-    }
+ODD = [(5,), (8, 8), (1, 1), (3, 8, 9), (2, 7, 5), (3, 8, 1), (1, 64, 65), (1, 16, 16), (4, 128, 130)]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_takes_a_signal_or_says_in_one_line_what_it_needs(name: str, tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
+    settings = {"path": str(tmp_path / "mask.png")} if "path" in OPERATORS[name].required() else {}
+    refused = 0
+    for shape in ODD:
+        try:
+            operator = make_operator(name, shape, **settings)
+        except (ConfigError, DataError, ShapeError) as error:
+            refused += 1
+            said = str(error)
+        else:
+            assert bool(operator(torch.zeros(1, *shape)).isfinite().all())
+            continue
+        assert said.count("\n") == 1  # one line and a hint
+    assert refused or OPERATORS[name].facts["needs"] == "nothing"
 
 
 def test_seed_decides_what_is_drawn() -> None:
@@ -136,7 +153,7 @@ FLOATS = [
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("name", "key"), FLOATS)
 def test_a_setting_that_is_no_finite_number_is_refused_by_name(name: str, key: str, value: float) -> None:
-    shape = (9, 32) if name.startswith("ecg-") else (3, 16, 16)
+    shape = SIGNALS.get(OPERATORS[name].facts["needs"], (3, 16, 16))
     with pytest.raises(ConfigError, match=f"{name}.{key} must be a finite number"):
         make_operator(name, shape, **{key: value})
 
