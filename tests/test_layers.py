@@ -86,7 +86,8 @@ def imports(module: str, tree: ast.AST, known: set[str], *, is_package: bool = F
 def at_load(tree: ast.Module) -> ast.Module:
     """What runs when a module is loaded, roughly: its statements without functions and blocks for type checkers."""
     deferred = (ast.FunctionDef, ast.AsyncFunctionDef)
-    body = [node for node in tree.body if not isinstance(node, deferred)]
+    classes = [part for node in tree.body if isinstance(node, ast.ClassDef) for part in node.body]
+    body = [node for node in (*tree.body, *classes) if not isinstance(node, (*deferred, ast.ClassDef))]
     body = [node for node in body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
     return ast.Module(body, type_ignores=[])
 

@@ -19,7 +19,8 @@ from midguide.problem import Problem
 from midguide.samplers.dps import DPS
 from midguide.testing import check_denoiser
 from midguide.training.autoencoder import kl_to_standard_normal, train_autoencoder
-from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig, load_training_config
+from midguide.training.base import load_recipe
+from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig
 from midguide.training.denoiser import train
 from midguide.training.report import Origin, export_autoencoder, export_prior, reconstruction
 from midguide.training.sources import Images, Latents, scaled
@@ -159,19 +160,19 @@ def test_damaged_and_foreign_files_are_refused(trained, prior, tmp_path):
         ('kind = "autoencoder"\nprediction = "v"', "prediction"),
         ('kind = "autoencoder"\ndecoder_std = 0', "decoder_std must be positive"),
         ('kind = "autoencoder"\n[network]\nwidths = [10]', "multiples of 16"),
-        ('kind = "codebook"', "unknown kind `codebook`"),
+        ('kind = "codebook"', "unknown kind of recipe `codebook`"),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):
     (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises(ConfigError, match=says):
-        load_training_config(tmp_path / "recipe.toml")
+        load_recipe(tmp_path / "recipe.toml")
 
 
 def test_the_recipes_of_the_latent_prior_fit_each_other_and_8_mib_each():
     folder = resources.files("midguide") / "priors" / "shipped"
-    coder = load_training_config(str(folder / "faces-64-autoencoder.toml"))
-    latent = load_training_config(str(folder / "faces-64-latent.toml"))
+    coder = load_recipe(str(folder / "faces-64-autoencoder.toml"))
+    latent = load_recipe(str(folder / "faces-64-latent.toml"))
     assert isinstance(coder, AutoencoderTrainingConfig)
     assert isinstance(latent, TrainingConfig)
     assert coder.network.latent_shape((3, 64, 64)) == (latent.network.in_channels, 16, 16)

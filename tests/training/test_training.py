@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from midguide.diffusion.schedules import DiscreteVP
-from midguide.domains.ecg.leads import EcgFormat
 from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
-from midguide.nn.registry import BODIES, check_fits
+from midguide.nn.base import BODIES, check_fits
 from midguide.nn.s4d import DYNAMICS
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNetConfig
-from midguide.priors.formats import native as builtin
 from midguide.priors.formats.native import PriorSpec
 from midguide.priors.loading import load_prior, prior_spec
+from midguide.signals.base import Axis, Signal
 from midguide.testing import check_denoiser
-from midguide.training.config import CardConfig, TrainingConfig, load_training_config
+from midguide.training.base import RECIPES, load_recipe
+from midguide.training.config import CardConfig, TrainingConfig
 from midguide.training.denoiser import TARGETS, Denoising, LevelSampler, train
 from midguide.training.loop import _groups
 from midguide.training.report import Origin, denoising_curve, export_prior
@@ -119,41 +119,39 @@ def test_targets_are_consistent_with_the_noisy_image():
     [
         ("stepz = 4", "stepz"),
         ("steps = 'many'", "steps"),
-        ("[network]\nchannelz = 3", "network.channelz"),
+        ("[network]\nchannelz = 3", "unet has no setting `channelz`"),
         ("steps =", "cannot read"),
         ("steps = 0", "positive"),
         ("prediction = 'noise'", "eps, v or x0"),
         ("[network]\nchannels = 33", "32 groups"),
         ("body = 'resnet'", "unknown body `resnet`\nhint: .*adm, sashimi, unet"),
-        ("body = 'sashimi'\n[network]\npatch = 4", "network.patch"),
+        ("body = 'sashimi'\n[network]\npatch = 4", "sashimi has no setting `patch`"),
         ("body = 'adm'", "takes 3 channels and returns 6"),
         ("kind = 'autoencoder'\nbody = 'unet'", "body"),
-        ("length = 0", "length must be positive"),
-        ("[ecg]\nrate_hz = 0.0", "format"),
+        ("kind = 'prior-of-mine'", "unknown kind of recipe `prior-of-mine`"),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):
     (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises(ConfigError, match=says):
-        load_training_config(tmp_path / "recipe.toml")
+        load_recipe(tmp_path / "recipe.toml")
 
 
 def test_the_shipped_recipe_is_readable():
     from importlib import resources
 
     path = resources.files("midguide") / "priors" / "shipped" / "faces-64.toml"
-    assert load_training_config(str(path)).card != CardConfig()
+    assert load_recipe(str(path)).card != CardConfig()
 
 
-ECG = {
-    "network": SashimiConfig(in_channels=9, out_channels=9, channels=8, blocks=1, pools=(2,), states=8, embedding=16),
-    "ecg": EcgFormat(),
-    "length": 32,
+WAVES = {
+    "network": SashimiConfig(in_channels=9, out_channels=9, channels=8, blocks=1, pools=(2,), states=8, embedding=16)
 }
+SIGNAL = Signal(unit="mV", unit_size=0.25, axes=(Axis(name="channel"), Axis(name="time", unit="s", rate=100.0)))
 
 
 def waves(count=32, samples=50):
-    """A source of nine leads that are multiples of one sine of random phase."""
+    """A source of nine channels that are multiples of one sine of random phase."""
     phase = 6.3 * torch.rand(count, 1, 1, generator=torch.Generator().manual_seed(0))
     return Signals(torch.sin(0.4 * torch.arange(samples) + phase) * torch.linspace(-1, 1, 9)[:, None], length=32)
 
@@ -169,23 +167,23 @@ def test_windows_are_parts_of_recordings_and_short_recordings_end_with_zeros():
     assert torch.equal(short.draw(1, generator), torch.tensor([[[1.0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]]))
 
 
-def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_their_format(tmp_path):
+def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_what_they_are(tmp_path):
     curves = []
     for steps in (1, 120):
-        config = TrainingConfig(steps=steps, batch=16, warmup=5, learning_rate=1e-2, bfloat16=False, **ECG)
+        config = TrainingConfig(steps=steps, batch=16, warmup=5, learning_rate=1e-2, bfloat16=False, **WAVES)
         network = train(config, waves(), tmp_path / str(steps))
-        path, card = export_prior(config, network, waves(), tmp_path / str(steps), origin=ORIGIN)
+        path, card = export_prior(config, network, waves(), tmp_path / str(steps), origin=ORIGIN, signal=SIGNAL)
         rows = json.loads(card.read_text())["denoising_curve"]
         curves.append([row["relative_error"] for row in rows if 50 <= row["time"] <= 300])
     assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
-    assert prior_spec(path).signal == EcgFormat().signal
+    assert prior_spec(path).signal == SIGNAL
     assert load_prior(path).value_range is None
     check_denoiser(load_prior(path))
 
 
 def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
     """Rounded frequencies would put the responses out of phase; rounded weights change the output by about 2^-9."""
-    config = TrainingConfig(steps=20, batch=16, warmup=5, learning_rate=5e-3, bfloat16=False, **ECG)
+    config = TrainingConfig(steps=20, batch=16, warmup=5, learning_rate=5e-3, bfloat16=False, **WAVES)
     network = train(config, waves(), tmp_path)
     path, _ = export_prior(config, network, waves(), tmp_path, origin=ORIGIN)
     stored = load_prior(path).network.state_dict()
@@ -198,21 +196,9 @@ def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
         assert float(change.std() / network(x, t).std()) < 0.02
 
 
-def test_recipe_of_whole_recordings_has_the_papers_network_and_takes_ten_seconds_with_zeros_after_them():
-    path = builtin.recipe("ecg-1024")
-    assert path is not None
-    config = load_training_config(path)
-    assert isinstance(config, TrainingConfig)
-    assert config.network == SashimiConfig()
-    check_fits(config.network, (9, config.length))
-    windows = Signals(torch.ones(2, 9, 1000), config.length).events()
-    assert windows.shape == (2, 9, 1024)
-    assert not bool(windows[..., 1000:].any())
-
-
 def test_state_matrices_have_no_weight_decay():
-    network = Sashimi(ECG["network"])
-    groups = _groups(network, Denoising(TrainingConfig(**ECG)))
+    network = Sashimi(WAVES["network"])
+    groups = _groups(network, Denoising(TrainingConfig(**WAVES)))
     free = {id(value) for value in groups[1]["params"]}
     names = {name.rpartition(".")[2] for name, value in network.named_parameters() if id(value) in free}
     assert names == set(DYNAMICS)
@@ -226,7 +212,7 @@ def test_state_matrices_have_no_weight_decay():
 )
 def test_data_that_the_network_cannot_take_are_refused(shape, says):
     with pytest.raises(ShapeError, match=says):
-        check_fits(ECG["network"], shape)
+        check_fits(WAVES["network"], shape)
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -235,7 +221,12 @@ def test_a_recipe_and_a_file_name_a_body_alike(tmp_path, name):
     (tmp_path / "recipe.toml").write_text(
         f"body = '{name}'\n[network]\nin_channels = {channels}\nout_channels = {channels}"
     )
-    config = load_training_config(tmp_path / "recipe.toml")
+    config = load_recipe(tmp_path / "recipe.toml")
     spec = PriorSpec(network=config.network, event_shape=(channels, 8, 8))
     assert config.body == spec.body == name
     assert PriorSpec.from_json(spec.to_json()) == spec
+
+
+def test_kinds_of_recipes_come_from_the_package_and_its_domains():
+    assert {"prior", "autoencoder", "ecg-prior"} <= set(RECIPES)
+    assert all(entry.summary for entry in RECIPES.values())

@@ -1,4 +1,4 @@
-"""`midguide train`: a prior or an autoencoder from images, or a prior from electrocardiograms."""
+"""`midguide train`: a prior, an autoencoder, or whatever else there is a kind of recipe for."""
 
 from __future__ import annotations
 
@@ -16,46 +16,42 @@ from midguide.cli import options, output
 from midguide.cli.failures import Interrupted
 
 if TYPE_CHECKING:
-    from midguide.training.config import LoopConfig
+    from midguide.training.base import Recipe
 
 
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe, a TOML file.")],
     data: Annotated[
-        Path, typer.Option(metavar="PATH", help="Images of one size (folder or zip file); or a PTB-XL folder.")
+        Path, typer.Option(metavar="PATH", help="What to train on: images of one size (folder or zip file), say.")
     ],
     held_out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH", help="Images for the denoising curve; by default one in fifty, or PTB-XL's fold 9."
-        ),
+        typer.Option(metavar="PATH", help="Images for the denoising curve; by default one in fifty."),
     ] = None,
     autoencoder: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Train on latents of this autoencoder, which becomes part of the prior."),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a broken recording of PTB-XL instead of leaving it out.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at broken data instead of leaving them out.")] = False,
     out: options.Out = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train a prior, or an autoencoder for priors of latents, and write its file and its card.
 
-    A recipe with a table [ecg] takes a folder in the layout of PTB-XL, all others take images. The same command
-    goes on where an interrupted one stopped.
+    What the data are depends on the kind of recipe: by default they are images. The same command goes on where an
+    interrupted one stopped.
     """
     output.use_threads(context)
-    from midguide.cli.training_jobs import job
     from midguide.nn.layout import check_device
-    from midguide.training.config import load_training_config
+    from midguide.training.base import Data, load_recipe
     from midguide.training.report import Origin
 
-    recipe = load_training_config(config)
+    recipe = load_recipe(config)
     folder = output.out_folder(out or output.default_folder(f"train-{recipe.name}"))
     check_device(device)
-    work = job(recipe, data, held_out, autoencoder, strict=strict)
+    given = Data(path=data, held_out=held_out, autoencoder=autoencoder, strict=strict, note=output.note)
+    work = recipe.job(given)
     size, rest = len(work.source), len(work.kept)
     output.note(f"training {recipe.name} on {size} {work.what} of {data}, {rest} held out, into {folder}")
     words = ["midguide", "train", config.name, "--data", data.name]
@@ -77,7 +73,7 @@ def train(
 
 
 @contextmanager
-def _watched(recipe: LoopConfig) -> Iterator[Callable[[int, float], None]]:
+def _watched(recipe: Recipe) -> Iterator[Callable[[int, float], None]]:
     """A progress bar on a terminal; elsewhere a line for each checkpoint."""
     if not sys.stderr.isatty():
         every = recipe.checkpoint_every

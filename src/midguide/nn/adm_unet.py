@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import ConfigError
+from midguide.nn.base import BODIES
 
 GROUPS = 32
 
 
+@BODIES.register("adm", summary="U-Net of guided diffusion")
 @dataclass(frozen=True, kw_only=True)
 class ADMConfig:
     """Shape of an `ADMUNet`.
@@ -44,6 +46,7 @@ class ADMConfig:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    dynamics: ClassVar[tuple[str, ...]] = ()
 
     in_channels: int = 3
     out_channels: int = 6
@@ -83,6 +86,10 @@ class ADMConfig:
         """Of what height and width of an image are multiples."""
         multiple = 2 ** (len(self.multipliers) - 1)
         return multiple, multiple
+
+    def build(self) -> ADMUNet:
+        """A new network of this shape."""
+        return ADMUNet(self)
 
 
 FFHQ_256 = ADMConfig()

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import ConfigError
+from midguide.nn.base import AUTOENCODERS
 
 GROUPS = 16
 LOG_VARIANCE = (-20.0, 4.0)
 """Bounds of the predicted log-variances, so that a wild start of a training stays finite."""
 
 
+@AUTOENCODERS.register("folding", summary="small autoencoder for images that folds pixels into channels")
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """Shape of an `AutoencoderNetwork`, which makes each side of an image `patch * 2**(levels - 1)` times smaller.
@@ -66,6 +68,10 @@ class AutoencoderConfig:
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the latent of an image (C, H, W)."""
         return self.latent_channels, event_shape[1] // self.factor, event_shape[2] // self.factor
+
+    def build(self) -> AutoencoderNetwork:
+        """A new network of this shape."""
+        return AutoencoderNetwork(self)
 
 
 class Residual(nn.Module):

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import ConfigError
+from midguide.nn.base import AUTOENCODERS
 
 GROUPS, EPSILON = 32, 1e-6
 VECTORS = 4096  # most vectors that are compared with the codebook at once
 
 
+@AUTOENCODERS.register("latent-diffusion", summary="autoencoder of latent diffusion")
 @dataclass(frozen=True, kw_only=True)
 class LDMAutoencoderConfig:
     """Shape of an `LDMAutoencoder`, which makes each side of an image `2**(levels - 1)` times smaller.
@@ -62,6 +64,10 @@ class LDMAutoencoderConfig:
     def event_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the image of a latent (C, h, w)."""
         return self.channels, *(self.factor * size for size in latent_shape[1:])
+
+    def build(self) -> LDMAutoencoder:
+        """A new network of this shape."""
+        return LDMAutoencoder(self)
 
 
 VQ_F4 = LDMAutoencoderConfig()

@@ -4,9 +4,9 @@ It knows nothing of diffusion: it maps a signal and one number per signal to a s
 work on ever shorter and wider signals and come back, with a skip connection around every block and every change of
 tier; each block is a bidirectional S4D layer and a pointwise perceptron.
 
-Differences from the network of the MGPS paper's ECG experiments (by its tables and parameter count): the state matrix
-is diagonal (S4D) and not diagonal plus rank one; no weight normalization; normalizations have an epsilon, and their
-shift is added last.
+Differences from the MGPS paper's network for signals of nine channels (by its tables and parameter count): the state
+matrix is diagonal (S4D) and not diagonal plus rank one; no weight normalization; normalizations have an epsilon, and
+their shift is added last.
 
 References: Goel et al. 2022, "It's raw! Audio generation with state-space models"; Kong et al. 2021, "DiffWave", for
 the embedding of the time; Moufad et al. 2025 (MGPS), Table 13.
@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import ConfigError
-from midguide.nn.s4d import S4D
+from midguide.nn.base import BODIES
+from midguide.nn.s4d import DYNAMICS, S4D
 
 
+@BODIES.register("sashimi", summary="multi-scale state-space network for signals")
 @dataclass(frozen=True, kw_only=True)
 class SashimiConfig:
-    """Shape of a `Sashimi`; the defaults are those of the MGPS paper's ECG prior.
+    """Shape of a `Sashimi`; the defaults are those of the MGPS paper's prior of signals.
 
     Args:
         in_channels: channels of the signal.
@@ -43,6 +45,7 @@ class SashimiConfig:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    dynamics: ClassVar[tuple[str, ...]] = DYNAMICS
 
     in_channels: int = 9
     out_channels: int = 9
@@ -66,6 +69,10 @@ class SashimiConfig:
     def grid(self) -> tuple[int]:
         """Of what the length of a signal is a multiple."""
         return (math.prod(self.pools),)
+
+    def build(self) -> Sashimi:
+        """A new network of this shape."""
+        return Sashimi(self)
 
 
 class TimeEmbedding(nn.Module):

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midguide.errors import ConfigError
+from midguide.nn.base import BODIES
 
 
+@BODIES.register("unet", summary="small U-Net for images")
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """Shape of a `UNet`.
@@ -36,6 +38,7 @@ class UNetConfig:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    dynamics: ClassVar[tuple[str, ...]] = ()
 
     in_channels: int = 3
     out_channels: int = 3
@@ -62,6 +65,10 @@ class UNetConfig:
         """Of what height and width of an image are multiples."""
         multiple = self.patch * 2 ** (len(self.multipliers) - 1)
         return multiple, multiple
+
+    def build(self) -> UNet:
+        """A new network of this shape."""
+        return UNet(self)
 
 
 class TimeEmbedding(nn.Module):

@@ -18,7 +18,7 @@ def training_curves(card: Mapping[str, Any]) -> Figure:
     loss.set(xlabel="step", ylabel="training loss", yscale="log", title=card["name"])
     curve = card["denoising_curve"]
     held_out.plot([row["noise_to_signal"] for row in curve], [row["relative_error"] for row in curve], marker=".")
-    title = f"{card['held_out']} held-out {'recordings' if card['training'].get('ecg') else 'images'}"
+    title = f"{card['held_out']} held-out examples"
     held_out.set(xlabel="noise / signal", ylabel="relative error of D", xscale="log", yscale="log", title=title)
     for axes in (loss, held_out):
         axes.grid(True, alpha=0.3)

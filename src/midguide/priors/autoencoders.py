@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from midguide.errors import CheckpointError
+from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.maths.autodiff import frozen
+from midguide.nn.base import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBody
 from midguide.nn.layout import move
-from midguide.nn.registry import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBodyConfig, body_name
 from midguide.priors.formats.base import fit
 from midguide.priors.latent import NetworkAutoencoder
 from midguide.storage.files import replacing
@@ -43,7 +43,7 @@ class AutoencoderSpec:
         name: what to call it in records.
     """
 
-    network: AutoencoderBodyConfig
+    network: AutoencoderBody
     event_shape: tuple[int, ...]
     scale: tuple[float, ...]
     shift: tuple[float, ...]
@@ -57,13 +57,13 @@ class AutoencoderSpec:
 
     def to_fields(self) -> dict[str, Any]:
         """What JSON can hold, with the name of the autoencoder."""
-        return {"body": body_name(self.network), **asdict(self)}
+        return {"body": AUTOENCODERS.name_of(self.network), **asdict(self)}
 
     @classmethod
     def from_fields(cls, stored: Mapping[str, Any]) -> AutoencoderSpec:
         """From what `to_fields` gave."""
         fields = dict(stored)
-        network = AUTOENCODERS[fields.pop("body", DEFAULT_AUTOENCODER)].config(**fields.pop("network"))
+        network = AUTOENCODERS[fields.pop("body", DEFAULT_AUTOENCODER)].make(fields.pop("network"))
         tuples = {name: tuple(fields.pop(name)) for name in ("event_shape", "value_range", "scale", "shift")}
         return cls(network=network, **tuples, **fields)
 
@@ -90,9 +90,9 @@ def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tenso
                 raise CheckpointError(f"{path} holds no autoencoder", hint="train one with `midguide train`")
             spec = AutoencoderSpec.from_fields(json.loads(metadata[KEY]))
             return spec, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
-            f"{path} cannot be read as an autoencoder: {error}", hint="is the path right and the file complete?"
+            f"{path} cannot be read as an autoencoder: {reason(error)}", hint="is the path right and the file complete?"
         ) from error
 
 
@@ -124,7 +124,7 @@ def build_autoencoder(
         CheckpointError: the weights are not those of the network.
     """
     with torch.device("meta"):  # draws no initial weights
-        network: Any = AUTOENCODERS[body_name(spec.network)].build(spec.network)
+        network: Any = spec.network.build()
     fit(network, weights, where, hint="was it written by another version of midguide?")
     move(frozen(network), device)
     coder = NetworkAutoencoder(

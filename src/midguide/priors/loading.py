@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from midguide.diffusion.schedules import Schedule, Time, make_schedule
 from midguide.errors import CheckpointError, ConfigError, suggestion
 from midguide.nn.adm_unet import ADMConfig
+from midguide.nn.base import check_fits
 from midguide.nn.layout import check_device
-from midguide.nn.registry import check_fits
 from midguide.priors.formats.base import Pretrained, check_start, read_weights, to_load_prior
 from midguide.priors.formats.compvis import is_compvis, load_compvis
 from midguide.priors.formats.diffusers import WEIGHTS, fetch_repository, load_diffusers, unet_weights

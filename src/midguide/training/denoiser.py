@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from midguide.diffusion.schedules import DiscreteVP
-from midguide.domains.ecg.conditional import conditioned, half_masks
 from midguide.maths.linalg import per_row
+from midguide.nn.base import is_dynamics
 from midguide.nn.layout import image_layout
-from midguide.nn.registry import BODIES, is_dynamics
-from midguide.training.config import TrainingConfig
+from midguide.training.config import DenoisingConfig
 from midguide.training.loop import fit
 from midguide.training.sources import Source
 
 
 class LevelSampler:
-    """Draws times `1..T` of a schedule with the density of a `TrainingConfig`."""
+    """Draws times `1..T` of a schedule with the density of a `DenoisingConfig`."""
 
-    def __init__(self, schedule: DiscreteVP, config: TrainingConfig) -> None:
+    def __init__(self, schedule: DiscreteVP, config: DenoisingConfig) -> None:
         levels = [schedule.level(t) for t in range(1, schedule.noisiest + 1)]
         log_ratio = torch.tensor([math.log(level.ratio) for level in levels], dtype=torch.float64)
         spacing = torch.gradient(log_ratio)[0]
@@ -59,9 +58,9 @@ TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Denoising:
-    """The task of a `TrainingConfig`."""
+    """The task of a `DenoisingConfig`."""
 
-    config: TrainingConfig
+    config: DenoisingConfig
     device: str = "cpu"
 
     @cached_property
@@ -70,24 +69,17 @@ class Denoising:
         return LevelSampler(DiscreteVP.linear(), self.config)
 
     def build(self) -> nn.Module:
-        return BODIES[self.config.body].build(self.config.network)
+        return self.config.network.build()
 
     def decays(self, name: str) -> bool:
         return not is_dynamics(self.config.network, name)
 
     def loss(self, network: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the network's prediction, at noise levels of its own for each event.
+        """Mean squared error of the network's prediction, at noise levels of its own for each event."""
+        x_t, index, target = self.noised(clean, generator)
+        return (self.predicted(network, x_t, index) - target).square().mean()
 
-        With a condition, over what is hidden, which is drawn anew for each event.
-        """
-        x_t, index, target = self._noised(clean, generator)
-        if self.config.condition is None:
-            return (self._predicted(network, x_t, index) - target).square().mean()
-        observed = half_masks(self.config.condition, clean, generator)
-        given = conditioned(x_t, torch.where(observed, clean, 0.0).to(x_t.device), observed.to(x_t.device))
-        return (self._predicted(network, given, index) - target)[~observed].square().mean()
-
-    def _noised(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def noised(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy events, network indices and targets, on the device."""
         z = torch.randn(clean.shape, generator=generator)
         index, *level = self.levels.draw(len(clean), generator)
@@ -97,13 +89,14 @@ class Denoising:
         x_t = (alpha * clean + sigma * z).to(self.device, memory_format=layout)
         return x_t, index.to(self.device), target
 
-    def _predicted(self, network: nn.Module, x: Tensor, index: Tensor) -> Tensor:
+    def predicted(self, network: nn.Module, x: Tensor, index: Tensor) -> Tensor:
+        """What the network returns, in float32."""
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
             return network(x, index).float()
 
 
 def train(
-    config: TrainingConfig,
+    config: DenoisingConfig,
     source: Source,
     out: Path,
     *,

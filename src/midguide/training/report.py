@@ -21,7 +21,7 @@ from midguide.signals.base import Signal
 from midguide.storage.files import replacing, sha256_of
 from midguide.storage.record import describe
 from midguide.training.autoencoder import describe_autoencoder
-from midguide.training.config import AutoencoderTrainingConfig, LoopConfig, TrainingConfig
+from midguide.training.config import AutoencoderTrainingConfig, DenoisingConfig, LoopConfig
 from midguide.training.sources import Images, Source, encoded
 
 CURVE_TIMES = (5, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
@@ -83,13 +83,14 @@ class Origin:
 
 
 def export_prior(
-    config: TrainingConfig,
+    config: DenoisingConfig,
     network: nn.Module,
     held_out: Source,
     out: Path,
     *,
     origin: Origin,
     autoencoder: str | Path | None = None,
+    signal: Signal = Signal(),  # noqa: B008 (frozen)
 ) -> tuple[Path, Path]:
     """Write `NAME.safetensors` and its card `NAME.json` into `out`.
 
@@ -100,6 +101,7 @@ def export_prior(
         out: folder.
         origin: what else its card says.
         autoencoder: file of the autoencoder for a prior of latents, which becomes part of the prior's file.
+        signal: what is known of its signals besides shape and range.
     """
     path = out / f"{config.name}.safetensors"
     clean, embedded = held_out.events(), None if autoencoder is None else read_autoencoder(autoencoder)
@@ -109,7 +111,7 @@ def export_prior(
         prediction=config.prediction,
         value_range=None if embedded else held_out.value_range,
         autoencoder=embedded[0] if embedded else None,
-        signal=Signal() if config.ecg is None else config.ecg.signal,
+        signal=signal,
     )
     save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), spec)
     stored, facts = load_prior(path), dict[str, Any](body=spec.body)

@@ -13,9 +13,9 @@ from midguide.domains.ecg.classifier import (
     save_ecg_classifier,
 )
 from midguide.domains.ecg.leads import EcgFormat
+from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.maths.rng import global_seed
-from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
 
 SHAPE = XResNet1dConfig(blocks=(1,), width=4, expansion=1, hidden=4)
 SPEC = EcgClassifierSpec(

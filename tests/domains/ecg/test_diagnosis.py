@@ -12,8 +12,8 @@ from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.problems import EcgProblem
 from midguide.domains.ecg.ptbxl import DIAGNOSES
 from midguide.domains.ecg.simulator import CONDITIONS
+from midguide.domains.ecg.xresnet1d import XResNet1dConfig
 from midguide.errors import ConfigError, DataError
-from midguide.nn.xresnet1d import XResNet1dConfig
 from midguide.studies.engine.execute import run_units
 from midguide.studies.engine.store import Store
 from midguide.studies.spec.study import load_study

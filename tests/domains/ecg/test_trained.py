@@ -9,23 +9,24 @@ import pytest
 import torch
 
 from midguide.domains.ecg.conditional import conditioned, half_masks, load_conditional
+from midguide.domains.ecg.conditional_training import export_conditional, train_conditional
 from midguide.domains.ecg.leads import EcgFormat, einthoven_error
 from midguide.domains.ecg.problems import EcgProblem
+from midguide.domains.ecg.recipes import EcgTrainingConfig
 from midguide.domains.ecg.trained import TrainedDiff
-from midguide.domains.ecg.training import export_conditional
 from midguide.errors import CheckpointError, ConfigError, MidguideError
+from midguide.nn.base import check_fits
 from midguide.nn.sashimi import SashimiConfig
 from midguide.priors.formats.native import recipe
 from midguide.priors.loading import load_prior
 from midguide.problem import Problem
 from midguide.studies.spec.study import load_study
-from midguide.training.config import TrainingConfig, load_training_config
-from midguide.training.denoiser import train
+from midguide.training.base import load_recipe
 from midguide.training.report import Origin
 from midguide.training.sources import Signals
 
 TINY = SashimiConfig(in_channels=27, channels=8, blocks=1, pools=(4,), states=8, features=8, embedding=16)
-CONFIG = TrainingConfig(
+CONFIG = EcgTrainingConfig(
     name="tiny", network=TINY, ecg=EcgFormat(), length=256, condition="half", steps=150, batch=16, warmup=10,
     learning_rate=1e-2, ema=0.9, flip=False, bfloat16=False,
 )  # fmt: skip
@@ -44,7 +45,7 @@ def levels(count, seed=0):
 def trained(tmp_path_factory):
     """File and card of a network for recordings that are constant."""
     out = tmp_path_factory.mktemp("trained")
-    network = train(CONFIG, Signals(levels(256), 256), out)
+    network = train_conditional(CONFIG, Signals(levels(256), 256), out)
     return export_conditional(CONFIG, network, Signals(levels(32, 1), 256), out, origin=Origin(command="x", log=[]))
 
 
@@ -147,16 +148,43 @@ def test_recipes_differ_from_the_priors_by_their_condition(name):
     path, prior = recipe(name), recipe("ecg-256")
     assert path is not None
     assert prior is not None
-    ours, theirs = load_training_config(path), load_training_config(prior)
-    assert isinstance(ours, TrainingConfig)
-    assert isinstance(theirs, TrainingConfig)
+    ours, theirs = load_recipe(path), load_recipe(prior)
+    assert isinstance(ours, EcgTrainingConfig)
+    assert isinstance(theirs, EcgTrainingConfig)
     assert ours.condition is not None
     assert ours.network.in_channels == 3 * theirs.network.in_channels
     assert (ours.steps, ours.batch, ours.length, ours.ecg) == (theirs.steps, theirs.batch, theirs.length, theirs.ecg)
 
 
-@pytest.mark.parametrize("changes", [{"network": SashimiConfig()}, {"ecg": None}])
-def test_recipes_that_do_not_fit_their_condition_are_refused(changes):
-    settings = {"network": TINY, "ecg": EcgFormat(), "condition": "half", **changes}
-    with pytest.raises(ConfigError):
-        TrainingConfig(**settings)
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("condition = 'half'\nbody = 'sashimi'", "takes 9 channels and returns 9"),
+        ("body = 'sashimi'\n[network]\nin_channels = 27", "takes 27 channels and returns 9"),
+        ("body = 'sashimi'\nlength = 0", "length must be positive"),
+        ("body = 'sashimi'\n[ecg]\nrate_hz = 0.0", "no format"),
+    ],
+)
+def test_recipes_that_do_not_fit_together_are_refused(tmp_path, text, says):
+    (tmp_path / "recipe.toml").write_text(f"kind = 'ecg-prior'\n{text}")
+    with pytest.raises(ConfigError, match=says):
+        load_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_with_the_table_of_the_domain_is_one_of_its_priors(tmp_path):
+    (tmp_path / "recipe.toml").write_text("body = 'sashimi'\n[ecg]\nunit_mv = 0.5")
+    assert load_recipe(tmp_path / "recipe.toml") == EcgTrainingConfig(
+        network=SashimiConfig(), ecg=EcgFormat(unit_mv=0.5)
+    )
+
+
+def test_recipe_of_whole_recordings_has_the_papers_network_and_takes_ten_seconds_with_zeros_after_them():
+    path = recipe("ecg-1024")
+    assert path is not None
+    config = load_recipe(path)
+    assert isinstance(config, EcgTrainingConfig)
+    assert config.network == SashimiConfig()
+    check_fits(config.network, (9, config.length))
+    windows = Signals(torch.ones(2, 9, 1000), config.length).events()
+    assert windows.shape == (2, 9, 1024)
+    assert not bool(windows[..., 1000:].any())

@@ -12,5 +12,6 @@ DOMAIN = Domain(
         "metrics": ("metrics",),
         "kinds": ("problems",),
         "sources": ("guesses", "trained"),
+        "recipes": ("recipes",),
     },
 )

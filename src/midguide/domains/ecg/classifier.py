@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from midguide.domains.ecg.leads import TWELVE, EcgFormat
+from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.errors import CheckpointError, ConfigError, ShapeError, reason
 from midguide.maths.autodiff import frozen
-from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.storage.files import replacing, sha256_of
 
 FORMAT, KEY = 1, "midguide-ecg-classifier"

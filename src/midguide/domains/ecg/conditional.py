@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from midguide.diffusion.schedules import make_schedule
 from midguide.errors import CheckpointError, ConfigError
 from midguide.maths.autodiff import frozen
-from midguide.nn.registry import BODIES
 from midguide.priors.formats.base import fit, read_weights
 from midguide.priors.formats.native import PriorSpec, read_spec
 from midguide.priors.network import NetworkDenoiser
@@ -95,6 +94,6 @@ def load_conditional(path: str | Path) -> ConditionalNetwork:
             f"{path} is a prior, trained for no kind of hidden part", hint="see domains/ecg/shipped/ecg-256-half.toml"
         )
     with torch.device("meta"):  # draws no initial weights
-        network = BODIES[spec.body].build(spec.network)
+        network = spec.network.build()
     fit(network, read_weights(path).last, path, hint="was it written by another version of midguide?")
     return ConditionalNetwork(frozen(network), spec, sha256_of(path))

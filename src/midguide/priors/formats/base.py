@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from midguide.diffusion.schedules import Schedule, Time
 from midguide.errors import CheckpointError, ConfigError, reason
-from midguide.nn.registry import Takes
+from midguide.nn.base import Takes
 from midguide.priors.base import Autoencoder
 from midguide.signals.base import Signal
 from midguide.storage.pickles import foreign_imports

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from midguide.catalogue.domain import domains
+from midguide.catalogue.settings import as_plain
 from midguide.diffusion.schedules import make_schedule
-from midguide.errors import CheckpointError, unknown
-from midguide.nn.registry import BODIES, DEFAULT, BodyConfig, body_name, is_dynamics
+from midguide.errors import CheckpointError, ConfigError, reason, unknown
+from midguide.nn.base import BODIES, DEFAULT, Body, is_dynamics
 from midguide.priors.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.priors.formats.base import Pretrained, fit, read_weights
 from midguide.priors.network import PREDICTIONS
@@ -48,7 +49,7 @@ class PriorSpec:
         condition: for a network that is no prior, what it was trained to draw the rest from.
     """
 
-    network: BodyConfig
+    network: Body
     event_shape: tuple[int, ...]
     prediction: str = "v"
     schedule: str = "vp-linear"
@@ -65,14 +66,14 @@ class PriorSpec:
     def to_json(self) -> str:
         """The metadata of a prior's file."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {"network": asdict(self.network), "signal": self.signal.record()}
+        fields |= {"network": as_plain(self.network), "signal": self.signal.record()}
         fields |= {"autoencoder": self.autoencoder and self.autoencoder.to_fields()}
         return json.dumps({"format": FORMAT, "body": self.body, **fields})
 
     @property
     def body(self) -> str:
         """Name of the network body."""
-        return body_name(self.network)
+        return BODIES.name_of(self.network)
 
     @classmethod
     def from_json(cls, text: str) -> PriorSpec:
@@ -80,7 +81,7 @@ class PriorSpec:
         stored = json.loads(text)
         if stored.pop("format") != FORMAT:
             raise ValueError("the file was written by a newer version of midguide")
-        network = BODIES[stored.pop("body", DEFAULT)].config(**stored.pop("network"))
+        network = BODIES[stored.pop("body", DEFAULT)].make(stored.pop("network"))
         limits, inner, signal = stored.pop("value_range"), stored.pop("autoencoder", None), _signal(stored)
         return cls(
             network=network,
@@ -139,7 +140,7 @@ def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrain
             f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
         )
     with torch.device("meta"):  # draws no initial weights
-        network = BODIES[spec.body].build(spec.network)
+        network = spec.network.build()
     fit(network, weights, path, hint="was it written by another version of midguide?")
     return Pretrained(
         network=network,
@@ -164,10 +165,10 @@ def read_spec(path: Path) -> PriorSpec:
     """
     try:
         return PriorSpec.from_json(metadata(path)["midguide"])
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"it does not state {error}" if isinstance(error, KeyError) else error
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        why = f"it does not state {error}" if isinstance(error, KeyError) else reason(error)
         raise CheckpointError(
-            f"{path} cannot be read as a prior: {reason}", hint="was it written by save_prior?"
+            f"{path} cannot be read as a prior: {why}", hint="was it written by save_prior?"
         ) from error
 
 

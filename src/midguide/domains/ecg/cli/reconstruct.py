@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from midguide.domains.ecg.leads import EcgFormat
     from midguide.domains.ecg.recordings import Recording
 
+TRAIN = "train one: see domains/ecg/shipped/ecg-256.toml"
 PRIOR, SAMPLER, STEPS, SAMPLES, SIGMA_MV = "ecg-256", "mgps:ecg", 50, 10, 0.05
 HALF = "1.28-2.56"
 """What `midguide ecg demo` hides."""
@@ -136,9 +137,7 @@ def _run(
 
     form = EcgFormat.of(prior_spec(prior).signal)
     if form is None:
-        raise ConfigError(
-            f"{prior} is no prior of electrocardiograms", hint="train one: see domains/ecg/shipped/ecg-256.toml"
-        )
+        raise ConfigError(f"{prior} is no prior of electrocardiograms", hint=TRAIN)
     denoiser = load_prior(prior)
     given = ecg_problem.given(recording, leads)
     window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)

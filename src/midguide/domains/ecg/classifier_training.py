@@ -23,9 +23,9 @@ from midguide.domains.ecg.classifier import (
 )
 from midguide.domains.ecg.leads import TWELVE, twelve_leads
 from midguide.domains.ecg.ptbxl import TARGETS
+from midguide.domains.ecg.recipes import EcgClassifierTrainingConfig
+from midguide.domains.ecg.xresnet1d import XResNet1d
 from midguide.maths.rng import global_seed
-from midguide.nn.xresnet1d import XResNet1d
-from midguide.training.config import ClassifierTrainingConfig
 from midguide.training.loop import fit
 from midguide.training.report import Origin, write_card
 from midguide.training.sources import Labeled, Signals
@@ -33,9 +33,9 @@ from midguide.training.sources import Labeled, Signals
 
 @dataclass(frozen=True)
 class Classifying:
-    """The task of a `ClassifierTrainingConfig`."""
+    """The task of a `EcgClassifierTrainingConfig`."""
 
-    config: ClassifierTrainingConfig
+    config: EcgClassifierTrainingConfig
     device: str = "cpu"
 
     def build(self) -> XResNet1d:
@@ -75,7 +75,7 @@ class Recordings:
 
 
 def train_classifier(
-    config: ClassifierTrainingConfig,
+    config: EcgClassifierTrainingConfig,
     recordings: Recordings,
     out: Path,
     *,
@@ -89,7 +89,7 @@ def train_classifier(
 
 
 def export_classifier(
-    config: ClassifierTrainingConfig,
+    config: EcgClassifierTrainingConfig,
     network: XResNet1d,
     trained_on: Recordings,
     held_out: Recordings,

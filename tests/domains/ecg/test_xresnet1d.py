@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.errors import ConfigError
-from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
 
 TINY = XResNet1dConfig(in_channels=3, classes=2, blocks=(1, 1), width=4, expansion=2, hidden=8)
 

@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from midguide.domains.ecg.classifier import load_ecg_classifier
+from midguide.domains.ecg.classifier_training import Recordings, export_classifier, train_classifier
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.ptbxl import DIAGNOSES
+from midguide.domains.ecg.recipes import EcgClassifierTrainingConfig
 from midguide.domains.ecg.recordings import nine_leads
 from midguide.domains.ecg.simulator import CONDITIONS, simulate
+from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.errors import ConfigError
-from midguide.nn.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.priors.formats.native import recipe
-from midguide.training.classifier import Recordings, export_classifier, train_classifier
-from midguide.training.config import ClassifierTrainingConfig, load_training_config
+from midguide.training.base import load_recipe
 from midguide.training.report import Origin
 
-SMALL = ClassifierTrainingConfig(
+SMALL = EcgClassifierTrainingConfig(
     name="small",
     network=XResNet1dConfig(blocks=(1, 1), width=8, expansion=2, hidden=16),
     steps=100,
@@ -79,11 +80,11 @@ def test_interrupted_training_gives_the_weights_of_one_that_was_not(patients, tm
 def test_recipes_are_of_the_published_network(name, classes):
     path = recipe(name)
     assert path is not None
-    config = load_training_config(path)
-    assert isinstance(config, ClassifierTrainingConfig)
+    config = load_recipe(path)
+    assert isinstance(config, EcgClassifierTrainingConfig)
     assert config.network == XResNet1dConfig()
-    assert len(load_training_config(path).card.license) > 5
-    from midguide.training.classifier import Classifying
+    assert len(load_recipe(path).card.license) > 5
+    from midguide.domains.ecg.classifier_training import Classifying
 
     network = Classifying(config).build()
     assert isinstance(network, XResNet1d)
@@ -92,4 +93,4 @@ def test_recipes_are_of_the_published_network(name, classes):
 
 def test_mirrored_electrocardiograms_are_refused():
     with pytest.raises(ConfigError, match="flip"):
-        ClassifierTrainingConfig(flip=True)
+        EcgClassifierTrainingConfig(flip=True)

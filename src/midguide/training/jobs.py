@@ -1,0 +1,144 @@
+"""Trainings on images: priors of them or of their latents, and autoencoders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from midguide.data.images import load_image_set, save_png
+from midguide.errors import DataError, ShapeError
+from midguide.inference.loop import sample
+from midguide.nn.autoencoder import AutoencoderNetwork
+from midguide.nn.base import check_fits
+from midguide.plots.grid import grid
+from midguide.plots.training import training_curves
+from midguide.priors.autoencoders import load_autoencoder
+from midguide.priors.latent import NetworkAutoencoder
+from midguide.priors.loading import load_prior
+from midguide.problem import Problem
+from midguide.samplers.unconditional import Unconditional
+from midguide.storage.files import replacing
+from midguide.training.autoencoder import train_autoencoder
+from midguide.training.base import Data, OnStep
+from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig
+from midguide.training.denoiser import train
+from midguide.training.report import Origin, export_autoencoder, export_prior
+from midguide.training.sources import Images, Latents
+
+GRID_SIZE, PICTURE_STEPS = 24, 200
+"""Unconditional samples in a picture, and the steps that each takes."""
+COMPARED = 12
+"""Reconstructions in the picture of an autoencoder."""
+NO_BROKEN = "images are never left out"
+
+
+def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
+    """The training of a prior, which `TrainingConfig.job` is."""
+    data.refuse("strict", hint=NO_BROKEN)
+    source, kept = _images(data.path, data.held_out, flip=recipe.flip)
+    image_shape = tuple(source.pixels.shape[1:])
+    coder = None if data.autoencoder is None else load_autoencoder(data.autoencoder)
+    if coder is None:
+        check_fits(recipe.network, image_shape, "images")
+    elif coder.event_shape != image_shape:
+        raise ShapeError(f"the images are {image_shape}, those of the autoencoder {coder.event_shape}")
+    else:
+        check_fits(recipe.network, coder.latent_shape, "latents")
+    return _ImagePrior(recipe, source, kept, data.autoencoder, coder, data.note)
+
+
+def image_autoencoder(recipe: AutoencoderTrainingConfig, data: Data) -> _Autoencoder:
+    """The training of an autoencoder, which `AutoencoderTrainingConfig.job` is."""
+    data.refuse("strict", hint=NO_BROKEN)
+    data.refuse("autoencoder", hint="it is for the recipe of a prior")
+    source, kept = _images(data.path, data.held_out, flip=recipe.flip)
+    check_fits(recipe.network, tuple(source.pixels.shape[1:]), "images")
+    return _Autoencoder(recipe, source, kept)
+
+
+@dataclass(frozen=True)
+class _ImagePrior:
+    """A prior of images or, with an autoencoder, of their latents."""
+
+    recipe: TrainingConfig
+    source: Images
+    kept: Images
+    file: Path | None
+    coder: NetworkAutoencoder | None
+    note: Callable[[str], None]
+    what: str = "images"
+
+    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
+        if self.coder is None:
+            return train(self.recipe, self.source, folder, device=device, on_step=on_step)
+        self.note(f"encoding {len(self.source)} images" + (" and their mirror images" if self.source.flip else ""))
+        return train(self.recipe, Latents.encode(self.source, self.coder), folder, device=device, on_step=on_step)
+
+    def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
+        paths = export_prior(self.recipe, network, self.kept, folder, origin=origin, autoencoder=self.file)
+        samples, (low, high) = unconditional(paths[0], GRID_SIZE)
+        picture = paths[0].with_suffix(".png")
+        save_png(picture, grid(samples.clamp(low, high), background=high), (low, high))
+        return (*paths, picture, write_curves(*paths))
+
+
+@dataclass(frozen=True)
+class _Autoencoder:
+    """An autoencoder of images."""
+
+    recipe: AutoencoderTrainingConfig
+    source: Images
+    kept: Images
+    what: str = "images"
+
+    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
+        return train_autoencoder(self.recipe, self.source, folder, device=device, on_step=on_step)
+
+    def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
+        coder = cast("AutoencoderNetwork", network)
+        paths = export_autoencoder(self.recipe, coder, self.source, self.kept, folder, origin=origin)
+        return (*paths, _reconstructions(paths[0], self.kept))
+
+
+def _images(data: Path, held_out: Path | None, *, flip: bool) -> tuple[Images, Images]:
+    """Images to train on and images to judge by."""
+    kept, pixels = None if held_out is None else load_image_set(held_out), load_image_set(data)
+    if kept is None:
+        if len(pixels) < 2:
+            raise DataError("one image is not enough to train on", hint="give at least two, better thousands")
+        last = max(1, len(pixels) // 50)
+        pixels, kept = pixels[:-last], pixels[-last:]
+    if kept.shape[1:] != pixels.shape[1:]:
+        raise ShapeError(f"held-out images are {tuple(kept.shape[1:])}, the others {tuple(pixels.shape[1:])}")
+    return Images(pixels, flip), Images(kept, flip=False)
+
+
+def unconditional(prior: Path, count: int) -> tuple[Tensor, tuple[float, float]]:
+    """Samples of a prior that was just written, and the range of its signals."""
+    denoiser = load_prior(prior)
+    samples = sample(Unconditional(steps=PICTURE_STEPS), Problem.unobserved(denoiser), count).draws[0]
+    return samples, denoiser.signal_range or (-1.0, 1.0)
+
+
+def write_curves(prior: Path, card: Path) -> Path:
+    """The curves of a training, beside the prior's file."""
+    picture = prior.with_name(f"{prior.stem}-curves.png")
+    with replacing(picture) as temporary:
+        training_curves(json.loads(card.read_text("utf-8"))).savefig(temporary, dpi=100, format="png")
+    return picture
+
+
+def _reconstructions(path: Path, kept: Images) -> Path:
+    """Held-out images above what the autoencoder makes of them, beside its file."""
+    coder, images = load_autoencoder(path), kept.events()[:COMPARED]
+    with torch.no_grad():
+        decoded = coder.decode(coder.encode(images)).clamp(-1, 1)
+    picture = path.with_suffix(".png")
+    save_png(picture, grid(torch.cat([images, decoded]), columns=COMPARED))
+    return picture
