@@ -1,0 +1,49 @@
+"""All catalogues, by the plural under which they are listed: the one place that names them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from midguide.errors import unknown
+
+if TYPE_CHECKING:
+    from midguide.catalogue.base import Catalogue
+
+PLACES = {
+    "samplers": "midguide.samplers.base:SAMPLERS",
+    "operators": "midguide.operators.base:OPERATORS",
+    "schedules": "midguide.diffusion.schedules:SCHEDULES",
+    "signals": "midguide.signals.base:SIGNALS",
+    "bodies": "midguide.nn.base:BODIES",
+    "autoencoders": "midguide.nn.base:AUTOENCODERS",
+    "metrics": "midguide.metrics.base:METRICS",
+    "set-metrics": "midguide.metrics.base:SET_METRICS",
+    "laws": "midguide.exact.laws:LAWS",
+    "kinds": "midguide.studies.kinds.base:KINDS",
+    "sources": "midguide.studies.sources.base:SOURCES",
+    "runners": "midguide.studies.runners.base:RUNNERS",
+    "recipes": "midguide.training.base:RECIPES",
+}
+"""Module and name of each catalogue; importing this imports none of them."""
+
+
+def catalogue(plural: str) -> Catalogue[Any]:
+    """The catalogue of a plural.
+
+    Raises:
+        ConfigError: If there is none.
+
+    Example:
+        >>> catalogue("schedules").kind
+        'schedule'
+    """
+    if plural not in PLACES:
+        raise unknown("catalogue", plural, PLACES)
+    module, _, name = PLACES[plural].partition(":")
+    return getattr(import_module(module), name)
+
+
+def catalogues() -> dict[str, Catalogue[Any]]:
+    """All catalogues by their plural; imports the whole package."""
+    return {plural: catalogue(plural) for plural in PLACES}
