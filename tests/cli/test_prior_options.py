@@ -53,8 +53,10 @@ def test_what_replaces_the_words_of_a_file_is_recorded_and_matters(cli, prior):
     for name, more in (("plain", ()), ("changed", WORDS)):
         assert cli(*words, name, *more).code == 0
     plain, changed = Samples.load("plain"), Samples.load("changed")
-    assert plain.record["prior"]["schedule"] == "vp-linear"
-    assert "value_range" not in plain.record["prior"]
-    stated = {key: changed.record["prior"][key] for key in ("prediction", "schedule", "value_range")}
-    assert stated == {"prediction": "eps", "schedule": "vp-linear:0.001,0.02,500", "value_range": [0.0, 1.0]}
+    for samples, prediction, schedule, value_range in (
+        (plain, "v", "vp-linear", [-1.0, 1.0]),
+        (changed, "eps", "vp-linear:0.001,0.02,500", [0.0, 1.0]),
+    ):
+        stated = [samples.record["prior"][key] for key in ("prediction", "schedule", "value_range")]
+        assert stated == [prediction, describe(make_schedule(schedule)), value_range]
     assert not torch.allclose(plain.draws, changed.draws, atol=0.1)

@@ -260,11 +260,9 @@ def test_impossible_covariances_are_refused(covariance, error):
         Gaussian(torch.zeros(D), covariance)
 
 
-def test_record_is_small_and_json():
-    record = Gaussian(_normal(2, 3), 1.0).record()
-    assert json.loads(json.dumps(record)) == {
-        "type": "Gaussian",
-        "event_shape": [2, 3],
-        "dimension": 6,
-        "covariance": "isotropic",
-    }
+def test_the_record_holds_schedule_and_digests_and_is_small():
+    record = Gaussian(_normal(2, 3), torch.eye(6)).record()
+    assert json.loads(json.dumps(record)) == record
+    assert set(record) == {"type", "mean", "covariance", "dtype", "schedule"}
+    assert record["mean"] | {"sha256": ""} == {"shape": [2, 3], "dtype": "float64", "sha256": ""}
+    assert len(json.dumps(record)) < 1000

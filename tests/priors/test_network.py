@@ -173,7 +173,7 @@ def test_a_file_states_betas_of_its_own(tmp_path):
     save_prior(tmp_path / "own.safetensors", tiny_network().state_dict(), spec)
     prior = load_prior(tmp_path / "own.safetensors")
     assert prior.schedule == DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
-    assert prior.record()["schedule"] == named
+    assert prior.record()["schedule"] == describe(make_schedule(named))
     for change in ({"schedule": "vp-linear:3,4"}, {"prediction": "noise"}):
         with pytest.raises(ConfigError, match="`3,4` are not settings|unknown prediction `noise`"):
             PriorSpec(network=TINY, event_shape=(3, 16, 16), **change)

@@ -12,6 +12,7 @@ from midguide.exact.problems import random_gaussian_problem
 from midguide.inference.loop import sample
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
+from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
 from midguide.samplers.ddnm import DDNM, DDNMPlus, Travel
 from midguide.testing import check_sampler
@@ -19,12 +20,12 @@ from midguide.testing import check_sampler
 METHODS = pytest.mark.parametrize("method", [DDNM, DDNMPlus])
 
 
-class Spy(Denoiser):
+class Spy(Wrapped):
     """Remembers the times it was asked for, in their order."""
 
     def __init__(self, inner: Denoiser) -> None:
-        self.inner, self.asked = inner, []
-        self.schedule, self.event_shape = inner.schedule, inner.event_shape
+        super().__init__(inner)
+        self.asked = []
 
     def __call__(self, x, t):
         self.asked.append(t)

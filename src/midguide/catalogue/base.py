@@ -248,16 +248,27 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         return thing.__name__ if isinstance(thing, type) else type(thing).__name__
 
     def record(self, thing: object) -> dict[str, Any]:
-        """What `from_record` makes an equal thing from: its name and all its settings, as plain values."""
-        return {"name": self.name_of(thing), "settings": as_plain(thing, deep=True)}
+        """What `from_record` makes an equal thing from: its name and all its settings, as plain values.
+
+        A thing from outside adds the SHA-256 of its source.
+        """
+        source = plugins.source_digest(thing)
+        known = {"name": self.name_of(thing), "settings": as_plain(thing, deep=True)}
+        return known | ({"source": source} if source else {})
 
     def from_record(self, record: Mapping[str, Any]) -> T:
         """The thing that `record` describes.
 
         Raises:
-            ConfigError: If the name or a setting is unknown here.
+            ConfigError: If the name or a setting is unknown here, or a thing from outside has another source by now.
         """
-        return self[record["name"]].make(record["settings"])
+        entry = self[record["name"]]
+        if plugins.source_digest(entry.thing) != record.get("source", ""):
+            raise ConfigError(
+                f"the source of {self.kind} `{entry.name}` has changed since it was recorded",
+                hint="make it by its name to take it as it is now",
+            )
+        return entry.make(record["settings"])
 
     @property
     def broken(self) -> dict[str, str]:

@@ -23,8 +23,9 @@ from midguide.inference.rows import Rows
 from midguide.inference.samples import Samples, remarks
 from midguide.maths.rng import Rng
 from midguide.priors.base import Denoiser
+from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
-from midguide.samplers.base import Finished, Sampler, check_needs
+from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs
 from midguide.storage.record import describe, fingerprint
 
 
@@ -170,13 +171,11 @@ def _together(blocks: list[Tensor | None], observations: int) -> Tensor | None:
     return torch.cat(given).reshape(observations, -1) if given else None
 
 
-class CountedDenoiser(Denoiser):
+class CountedDenoiser(Wrapped):
     """A denoiser that counts its rows: one forward per row of a call, one vjp per row that is differentiated."""
 
     def __init__(self, inner: Denoiser) -> None:
-        self.inner = inner
-        self.schedule, self.event_shape, self.value_range = inner.schedule, inner.event_shape, inner.value_range
-        self.signal = inner.signal
+        super().__init__(inner)
         self.forwards = 0
         self.vjps = 0
 
@@ -186,6 +185,10 @@ class CountedDenoiser(Denoiser):
         if out.requires_grad:
             out.register_hook(self._count_vjp)
         return out
+
+    def record(self) -> dict[str, Any]:
+        """That of the inner denoiser: counting changes no number."""
+        return self.inner.record()
 
     def _count_vjp(self, gradient: Tensor) -> None:
         self.vjps += len(gradient)
@@ -205,8 +208,8 @@ def _watched(observers: Sequence[Observer], total: int, done: int) -> Iterator[N
 def _record(sampler: Sampler, problem: Problem, n: int, seed: int | Sequence[int], stream_size: int) -> dict[str, Any]:
     return {
         "midguide": __version__,
-        "sampler": describe(sampler),
-        "prior": describe(problem.denoiser),
+        "sampler": describe(SAMPLERS.record(sampler)),
+        "prior": problem.denoiser.record(),
         "likelihood": describe(problem.likelihood),
         "n": n,
         "seed": seed if isinstance(seed, int) else list(seed),

@@ -1,18 +1,19 @@
-"""The prior, as its denoiser `D(x, t) = E[x_0 | x_t = x]`, and the same prior seen on another schedule."""
+"""The prior, as its denoiser `D(x, t) = E[x_0 | x_t = x]`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from midguide.diffusion.kernels import score_from_x0
-from midguide.diffusion.schedules import Reindexed, Schedule, Time
+from midguide.diffusion.schedules import Schedule, Time
 from midguide.errors import UnsupportedProblem
 from midguide.signals.base import Signal
+from midguide.storage.record import describe_fields
 
 
 class Autoencoder(Protocol):
@@ -34,6 +35,10 @@ class Autoencoder(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """The signal of each latent, shape (B, *latent) -> (B, *event); differentiable in z."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """What this autoencoder is, as JSON, with digests of its weights."""
         ...
 
     def to(self, device: str) -> Self:
@@ -99,24 +104,14 @@ class Denoiser(ABC):
 
     def on(self, schedule: Schedule) -> Denoiser:
         """The same prior on another schedule, usable at the noise-to-signal ratios of its own."""
+        from midguide.priors.wrapped import OnSchedule
+
         return OnSchedule(self, schedule)
 
+    def record(self) -> dict[str, Any]:
+        """What this prior is, as JSON: two priors of equal record give equal answers.
 
-class OnSchedule(Denoiser):
-    """A prior re-expressed: `D'(x, t') = D(x alpha_t / alpha'_t', t)` where both levels have the same `sigma/alpha`."""
-
-    def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
-        self.inner = inner
-        self.schedule = Reindexed(schedule, inner.schedule)
-        self.event_shape = inner.event_shape
-        self.value_range = inner.value_range
-        self.autoencoder, self.signal = inner.autoencoder, inner.signal
-
-    def __call__(self, x: Tensor, t: Time) -> Tensor:
-        level = self.schedule.level(t)
-        t_inner = self.inner.schedule.time_at(level.ratio)
-        return self.inner(x * (self.inner.schedule.level(t_inner).alpha / level.alpha), t_inner)
-
-    def to(self, device: str) -> Self:
-        self.inner.to(device)
-        return self
+        By default the type and all attributes, with digests of tensors and of the weights of modules. A class that
+        keeps what is no part of it, such as a cache, says in a `record` of its own what is.
+        """
+        return describe_fields(self)

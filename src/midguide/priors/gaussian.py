@@ -25,6 +25,7 @@ from midguide.likelihoods import GaussianLikelihood, Likelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.priors.base import Denoiser
+from midguide.storage.record import describe
 
 
 class Gaussian(Denoiser):
@@ -81,6 +82,9 @@ class Gaussian(Denoiser):
                 hint=f"pass a number, a tensor of shape {self.event_shape} or ({self.dimension}, {self.dimension})",
             )
         check_variances(self._values)
+        # as given: an eigenbasis is rounded as the number of threads has it
+        mean_of_event = self._mean.reshape(self.event_shape)
+        self._given = {"mean": mean_of_event, "covariance": given, "dtype": mean.dtype}
         self._moved: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor | None]] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
@@ -133,13 +137,8 @@ class Gaussian(Denoiser):
         return Gaussian(mean[0], covariance, schedule=self.schedule, event_shape=self.event_shape)
 
     def record(self) -> dict[str, Any]:
-        """What describes this prior, without its arrays; can be written as JSON."""
-        return {
-            "type": "Gaussian",
-            "event_shape": list(self.event_shape),
-            "dimension": self.dimension,
-            "covariance": self.kind,
-        }
+        """Schedule, digests of mean and covariance as they were given, and the dtype of draws, as JSON."""
+        return {"type": "Gaussian", **describe(self._given), "schedule": describe(self.schedule)}
 
     def _factor(self) -> Tensor:
         """`L` with `C = L L^T`, shape (d, d)."""

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from midguide.diffusion.schedules import Time
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.maths.autodiff import checkpointed
 from midguide.nn.layout import move, weight_of
 from midguide.operators.base import Operator
 from midguide.priors.base import Autoencoder, Denoiser
+from midguide.priors.wrapped import Wrapped
 from midguide.storage.record import describe
 
 ROWS, PIXELS = 16, 65_536  # most in a network at once: 16 images of 64x64, one of 256x256
 
 
-class LatentPrior(Denoiser):
+class LatentPrior(Wrapped):
     """A denoiser of latents, with the autoencoder that they belong to.
 
     Args:
@@ -48,12 +48,14 @@ class LatentPrior(Denoiser):
                 f"{autoencoder.latent_shape}",
                 hint="take the autoencoder that the prior was trained with",
             )
-        self.denoiser, self.autoencoder = denoiser, autoencoder
-        self.schedule, self.event_shape, self.value_range = denoiser.schedule, denoiser.event_shape, None
+        super().__init__(denoiser)
+        self.autoencoder, self.value_range = autoencoder, None
         self.provenance: dict[str, Any] = {}
 
-    def __call__(self, x: Tensor, t: Time) -> Tensor:
-        return self.denoiser(x, t)
+    @property
+    def denoiser(self) -> Denoiser:
+        """The prior of the latents."""
+        return self.inner
 
     def to(self, device: str) -> Self:
         """This prior, with the weights of both parts moved to `device`.
@@ -68,9 +70,9 @@ class LatentPrior(Denoiser):
         return self
 
     def record(self) -> dict[str, Any]:
-        """The records of both parts and, for priors from files, the digest of the file."""
-        parts = {"denoiser": describe(self.denoiser), "autoencoder": describe(self.autoencoder)}
-        return {"type": "LatentPrior", **parts, **self.provenance}
+        """The records of both parts and, for priors from files, their origin."""
+        parts = {"denoiser": self.denoiser.record(), "autoencoder": describe(self.autoencoder)}
+        return {"type": "LatentPrior", **self.provenance, **parts}
 
 
 class NetworkAutoencoder:
@@ -182,11 +184,23 @@ class NetworkAutoencoder:
         return other
 
     def record(self) -> dict[str, Any]:
-        """Name, shapes, scaling and, for those from files, the digest of the weights."""
-        shapes = {"event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
-        scaling = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
-        dtype = {"dtype": str(self.dtype)} if self.dtype else {}
-        return {"type": "NetworkAutoencoder", "name": self.name, **shapes, **scaling, **dtype, **self.provenance}
+        """What this autoencoder is, as JSON: shapes, scaling, digests of weights, and for those from files their origin.
+
+        Python callables are known by their code, as in `NetworkDenoiser.record`; the dtype that they compute in is part
+        of it, `rows` are not.
+        """
+        settings = {
+            "event_shape": self.event_shape,
+            "latent_shape": self.latent_shape,
+            "value_range": self.value_range,
+            "scale": self.scale.flatten().tolist(),
+            "shift": self.shift.flatten().tolist(),
+            "dtype": self.dtype or "as weights",
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "network": self.network,
+        }
+        return {"type": "NetworkAutoencoder", "name": self.name, **self.provenance, **describe(settings)}
 
     def _prepare(self, dtype: torch.dtype | None, checkpointing: bool) -> None:
         if self.network is not None and dtype is not None:

@@ -35,6 +35,7 @@ from midguide.priors.gaussian import (
     posterior_weights,
     square_root,
 )
+from midguide.storage.record import describe
 
 
 class _Parts(NamedTuple):
@@ -121,6 +122,9 @@ class GaussianMixture(Denoiser):
         else:
             self._values = given.reshape(1, 1) if self.kind == "shared isotropic" else given.reshape(len(given), -1)
         check_variances(self._values)
+        # as given: eigenbases are rounded as the number of threads has it
+        means_of_events = self._means.reshape(self.components, *self.event_shape)
+        self._given = {"weights": self.weights, "means": means_of_events, "covariances": given, "dtype": means.dtype}
         self._moved: dict[tuple[torch.dtype, torch.device], _Parts] = {}
         self._levels: dict[tuple[Level, torch.dtype, torch.device], _AtLevel] = {}
 
@@ -233,14 +237,8 @@ class GaussianMixture(Denoiser):
         )
 
     def record(self) -> dict[str, Any]:
-        """What describes this prior, without its arrays; can be written as JSON."""
-        return {
-            "type": "GaussianMixture",
-            "event_shape": list(self.event_shape),
-            "dimension": self.dimension,
-            "components": self.components,
-            "covariance": self.kind,
-        }
+        """Schedule, digests of weights, means and covariances as they were given, and the dtype of draws, as JSON."""
+        return {"type": "GaussianMixture", **describe(self._given), "schedule": describe(self.schedule)}
 
     def _at(self, level: Level, dtype: torch.dtype, device: torch.device) -> _AtLevel:
         """What the denoiser needs at this level; the last one is kept, since samplers come back to it."""

@@ -14,6 +14,7 @@ from midguide.errors import ConfigError, ShapeError, unknown
 from midguide.maths.autodiff import checkpointed, frozen
 from midguide.nn.layout import check_device, image_layout, lay_out, weight_of
 from midguide.priors.base import Denoiser
+from midguide.storage.record import describe
 
 Conversion = Callable[[Tensor, Tensor, Level], Tensor]
 
@@ -187,9 +188,21 @@ class NetworkDenoiser(Denoiser):
             ) from error
 
     def record(self) -> dict[str, Any]:
-        """Name, conventions and, for priors from files, their digest."""
-        settings = {"prediction": self.prediction, "learned_variance": self.learned_variance}
-        settings |= {"event_shape": list(self.event_shape), "dtype": str(self.dtype or "as input")}
-        if self.projection is not None:
-            settings["projection"] = self.projection.__name__
-        return {"type": "NetworkDenoiser", "name": self.name, **settings, **self.provenance}
+        """What this prior is, as JSON: its conventions, a digest of its weights, and for priors from files their origin.
+
+        A network or label given as a Python callable is known by its compiled code, its defaults, and what it uses from
+        outside; see `storage.record.describe`. Where and in which pieces the network runs is left out; the dtype that
+        it computes in is part of it.
+        """
+        settings = {
+            "event_shape": self.event_shape,
+            "value_range": self.value_range,
+            "schedule": self.schedule,
+            "prediction": self.prediction,
+            "learned_variance": self.learned_variance,
+            "label": None if self.label == self.schedule.label else self.label,
+            "projection": self.projection,
+            "dtype": self.dtype or "as input",
+            "network": self.network,
+        }
+        return {"type": "NetworkDenoiser", "name": self.name, **self.provenance, **describe(settings)}

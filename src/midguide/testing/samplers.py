@@ -15,6 +15,7 @@ from midguide.inference.loop import sample
 from midguide.inference.observers import Event
 from midguide.inference.samples import Samples
 from midguide.priors.base import Denoiser
+from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler
 from midguide.testing.contract import ContractError, require
@@ -110,24 +111,20 @@ def _same(a: Samples, b: Samples) -> bool:
     return mine.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in mine.items())
 
 
-class _Spy(Denoiser):
+class _Spy(Wrapped):
     """A denoiser that remembers the times it was asked for."""
 
     def __init__(self, inner: Denoiser) -> None:
-        self.inner, self.times = inner, set[Time]()
-        self.schedule, self.event_shape, self.value_range = inner.schedule, inner.event_shape, inner.value_range
+        super().__init__(inner)
+        self.times = set[Time]()
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         self.times.add(t)
         return self.inner(x, t)
 
 
-class _Reordered(Denoiser):
+class _Reordered(Wrapped):
     """A denoiser whose answers lie in memory with the last axis first, as after a network that runs channels last."""
-
-    def __init__(self, inner: Denoiser) -> None:
-        self.inner, self.schedule = inner, inner.schedule
-        self.event_shape, self.value_range = inner.event_shape, inner.value_range
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return _reordered(self.inner(_reordered(x), t))

@@ -1,0 +1,66 @@
+"""Wrappers of a prior: a denoiser that stands for another one and passes on whatever it does not change itself."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+from torch import Tensor
+
+from midguide.diffusion.schedules import Reindexed, Schedule, Time
+from midguide.priors.base import Denoiser
+
+
+class Wrapped(Denoiser):
+    """The prior `inner`, under another type. Subclasses change `__call__`, or set an attribute of their own.
+
+    Every attribute that `Denoiser` declares is that of `inner`, unless the wrapper sets it: also the attributes that
+    are declared later on, and also where `inner` changes them.
+
+    Args:
+        inner: what is wrapped.
+
+    Example:
+        >>> import torch
+        >>> from midguide.priors.gaussian import Gaussian
+        >>> prior = Gaussian(torch.zeros(2), 1.0)
+        >>> Wrapped(prior).schedule is prior.schedule
+        True
+    """
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner = inner
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self.inner(x, t)
+
+    def to(self, device: str) -> Self:
+        self.inner.to(device)
+        return self
+
+
+class _OfInner:
+    """An attribute that is read from what is wrapped; one that the wrapper sets takes its place."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, wrapper: Wrapped | None, owner: type) -> Any:
+        return self if wrapper is None else getattr(wrapper.inner, self.name)
+
+
+for _name in inspect.get_annotations(Denoiser):
+    setattr(Wrapped, _name, _OfInner(_name))
+
+
+class OnSchedule(Wrapped):
+    """A prior re-expressed: `D'(x, t') = D(x alpha_t / alpha'_t', t)` where both levels have the same `sigma/alpha`."""
+
+    def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
+        super().__init__(inner)
+        self.schedule = Reindexed(schedule, inner.schedule)
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        level = self.schedule.level(t)
+        t_inner = self.inner.schedule.time_at(level.ratio)
+        return self.inner(x * (self.inner.schedule.level(t_inner).alpha / level.alpha), t_inner)
