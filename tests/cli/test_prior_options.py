@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from midguide.diffusion.schedules import make_schedule
 from midguide.inference.samples import Samples
 from midguide.priors import loading
+from midguide.storage.record import describe
 
 WORDS = ("--prediction", "eps", "--schedule", "vp-linear:0.001,0.02,500", "--value-range", "0,1", "--device", "cpu")
 

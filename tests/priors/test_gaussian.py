@@ -263,6 +263,6 @@ def test_impossible_covariances_are_refused(covariance, error):
 def test_the_record_holds_schedule_and_digests_and_is_small():
     record = Gaussian(_normal(2, 3), torch.eye(6)).record()
     assert json.loads(json.dumps(record)) == record
-    assert set(record) == {"type", "mean", "covariance", "dtype", "schedule"}
+    assert set(record) == {"type", "mean", "covariance", "dtype", "schedule", "signal"}
     assert record["mean"] | {"sha256": ""} == {"shape": [2, 3], "dtype": "float64", "sha256": ""}
     assert len(json.dumps(record)) < 1000

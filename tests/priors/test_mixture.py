@@ -293,6 +293,6 @@ def test_ambiguous_covariances_are_refused():
 def test_the_record_holds_schedule_and_digests_and_is_small():
     record = mixture25(200, seed=0).record()
     assert json.loads(json.dumps(record)) == record
-    assert set(record) == {"type", "weights", "means", "covariances", "dtype", "schedule"}
+    assert set(record) == {"type", "weights", "means", "covariances", "dtype", "schedule", "signal"}
     assert record["means"]["shape"] == [25, 200]
     assert len(json.dumps(record)) < 1000

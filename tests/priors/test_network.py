@@ -9,7 +9,7 @@ from torch import nn
 
 from midguide.diffusion.kernels import eps_from_x0
 from midguide.diffusion.rules import StepRule
-from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow
+from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow, make_schedule
 from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import sample
@@ -22,6 +22,7 @@ from midguide.priors.loading import load_prior
 from midguide.priors.network import NetworkDenoiser
 from midguide.problem import Problem
 from midguide.samplers.mgps import MGPS
+from midguide.storage.record import describe
 from midguide.testing import check_denoiser
 
 TINY = UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1,), patch=2)

@@ -104,9 +104,7 @@ class Denoiser(ABC):
 
     def on(self, schedule: Schedule) -> Denoiser:
         """The same prior on another schedule, usable at the noise-to-signal ratios of its own."""
-        from midguide.priors.wrapped import OnSchedule
-
-        return OnSchedule(self, schedule)
+        return _on_schedule(self, schedule)
 
     def record(self) -> dict[str, Any]:
         """What this prior is, as JSON: two priors of equal record give equal answers.
@@ -115,3 +113,9 @@ class Denoiser(ABC):
         keeps what is no part of it, such as a cache, says in a `record` of its own what is.
         """
         return describe_fields(self)
+
+
+def _on_schedule(prior: Denoiser, schedule: Schedule) -> Denoiser:
+    from midguide.priors.wrapped import OnSchedule  # which is a denoiser
+
+    return OnSchedule(prior, schedule)

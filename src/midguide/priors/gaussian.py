@@ -138,7 +138,8 @@ class Gaussian(Denoiser):
 
     def record(self) -> dict[str, Any]:
         """Schedule, digests of mean and covariance as they were given, and the dtype of draws, as JSON."""
-        return {"type": "Gaussian", **describe(self._given), "schedule": describe(self.schedule)}
+        told = {**self._given, "schedule": self.schedule, "signal": self.signal}
+        return {"type": "Gaussian", **describe(told)}
 
     def _factor(self) -> Tensor:
         """`L` with `C = L L^T`, shape (d, d)."""

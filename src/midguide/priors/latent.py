@@ -71,8 +71,8 @@ class LatentPrior(Wrapped):
 
     def record(self) -> dict[str, Any]:
         """The records of both parts and, for priors from files, their origin."""
-        parts = {"denoiser": self.denoiser.record(), "autoencoder": describe(self.autoencoder)}
-        return {"type": "LatentPrior", **self.provenance, **parts}
+        parts = {"denoiser": self.denoiser, "autoencoder": self.autoencoder, "signal": self.signal}
+        return {"type": "LatentPrior", **self.provenance, **describe(parts)}
 
 
 class NetworkAutoencoder:
@@ -184,7 +184,7 @@ class NetworkAutoencoder:
         return other
 
     def record(self) -> dict[str, Any]:
-        """What this autoencoder is, as JSON: shapes, scaling, digests of weights, and for those from files their origin.
+        """What this autoencoder is, as JSON: shapes, scaling, digests of weights, the origin of files.
 
         Python callables are known by their code, as in `NetworkDenoiser.record`; the dtype that they compute in is part
         of it, `rows` are not.

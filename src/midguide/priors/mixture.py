@@ -238,7 +238,8 @@ class GaussianMixture(Denoiser):
 
     def record(self) -> dict[str, Any]:
         """Schedule, digests of weights, means and covariances as they were given, and the dtype of draws, as JSON."""
-        return {"type": "GaussianMixture", **describe(self._given), "schedule": describe(self.schedule)}
+        told = {**self._given, "schedule": self.schedule, "signal": self.signal}
+        return {"type": "GaussianMixture", **describe(told)}
 
     def _at(self, level: Level, dtype: torch.dtype, device: torch.device) -> _AtLevel:
         """What the denoiser needs at this level; the last one is kept, since samplers come back to it."""

@@ -188,7 +188,7 @@ class NetworkDenoiser(Denoiser):
             ) from error
 
     def record(self) -> dict[str, Any]:
-        """What this prior is, as JSON: its conventions, a digest of its weights, and for priors from files their origin.
+        """What this prior is, as JSON: its conventions, a digest of its weights, the origin of its file.
 
         A network or label given as a Python callable is known by its compiled code, its defaults, and what it uses from
         outside; see `storage.record.describe`. Where and in which pieces the network runs is left out; the dtype that
@@ -197,6 +197,7 @@ class NetworkDenoiser(Denoiser):
         settings = {
             "event_shape": self.event_shape,
             "value_range": self.value_range,
+            "signal": self.signal,
             "schedule": self.schedule,
             "prediction": self.prediction,
             "learned_variance": self.learned_variance,

@@ -77,7 +77,11 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
         case bytes():
             return {"length": len(value), "sha256": hashlib.sha256(value).hexdigest()}
         case Tensor():
-            return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), "sha256": digest(value)}
+            return {
+                "shape": list(value.shape),
+                "dtype": str(value.dtype).removeprefix("torch."),
+                "sha256": digest(value),
+            }
         case np.ndarray() | np.generic():
             return inner(torch.as_tensor(value))
         case type():
@@ -111,7 +115,11 @@ def describe_fields(value: Any, inner: Callable[[Any], Any] = describe) -> dict[
     else:
         computed = {name for name, of in inspect.getmembers_static(type(value)) if _is_cached(of)}
         fields = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in computed}
-    return {"type": type(value).__name__, **_source(type(value)), **{name: inner(item) for name, item in fields.items()}}
+    return {
+        "type": type(value).__name__,
+        **_source(type(value)),
+        **{name: inner(item) for name, item in fields.items()},
+    }
 
 
 def _is_cached(attribute: object) -> bool:
