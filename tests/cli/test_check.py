@@ -35,6 +35,26 @@ class Half:
     needs = None
 """
 
+OTHERS = """
+from midguide.metrics.base import Metric
+from midguide.studies.kinds.closed_form import GaussianProblem
+
+first = Metric(compute=lambda answer, target: float(answer.draws[0].mean()), exact=False)
+nothing = Metric(compute=lambda answer, target: float("nan"), exact=False)
+
+@dataclass(frozen=True, kw_only=True)
+class Small(GaussianProblem):
+    "Three numbers, two of them measured."
+    dimension: int = 3
+    measurements: int = 2
+    sigma_y: float = 0.1
+
+@dataclass(frozen=True, kw_only=True)
+class Same(Small):
+    def build(self, seed):
+        return Small.build(self, 0)
+"""
+
 OPERATOR = """
 from dataclasses import dataclass
 from torch import Tensor
@@ -67,11 +87,13 @@ def wrong(event_shape: tuple[int, ...], *, seed: int = 0) -> Wrong:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "own.py"
-    path.write_text(SAMPLER + OPERATOR)
+    path.write_text(SAMPLER + OPERATOR + OTHERS)
     return path
 
 
-@pytest.mark.parametrize(("name", "kind"), [("Mine", "sampler"), ("twice", "operator")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("Mine", "sampler"), ("twice", "operator"), ("first", "metric"), ("Small", "kind of problems")]
+)
 def test_a_good_piece_is_named_with_what_holds(cli, file, name, kind):
     done = cli("check", f"{file}:{name}", "--json")
     assert done.code == 0, done.out + done.err
@@ -87,6 +109,8 @@ def test_a_good_piece_is_named_with_what_holds(cli, file, name, kind):
         ("Coupled", ("depend on", "vectors")),
         ("Failing", ("KeyError", "oh")),
         ("wrong", ("A^T", "(3, 16, 16)")),
+        ("nothing", ("gives nan",)),
+        ("Same", ("the same problem for every seed",)),
     ],
 )
 def test_a_broken_fact_is_named_and_the_exit_code_is_1(cli, file, name, words):
@@ -115,4 +139,4 @@ def test_what_is_no_piece_is_one_line(cli, file, argv, words):
 def test_a_registered_name_is_checked_too(cli):
     done = cli("check", "edm", "--json")
     assert (done.code, done.json["kind"], done.json["broken"]) == (0, "schedule", [])
-    cli("check", "nothing").assert_mistake("`nothing` is of no kind")
+    cli("check", "nothing").assert_mistake("nothing is called `nothing`")

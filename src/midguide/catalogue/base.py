@@ -128,10 +128,11 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         *,
         group: str = "",
         context: tuple[str, ...] = (),
-        check: Callable[[Any], None] = lambda thing: None,
+        check: Callable[[Any], None] | None = None,
     ) -> None:
         self.kind, self.package, self.group = kind, package, group or package
-        self._context, self._check = context, check
+        self._context, self._check = context, check or (lambda thing: None)
+        self.selective = check is not None
         self._entries: dict[str, Entry[T]] = {}
         self._outside: dict[str, Entry[T]] = {}
         self._broken: dict[str, MidguideError] = {}

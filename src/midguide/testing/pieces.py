@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,24 +14,30 @@ import torch
 
 from midguide.catalogue import plugins
 from midguide.catalogue.base import NO_CHANGES, Catalogue, Entry
-from midguide.diffusion.schedules import SCHEDULES
+from midguide.catalogue.directory import catalogues
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, suggestion
 from midguide.exact.problems import random_gaussian
-from midguide.operators.base import OPERATORS, operator_class
+from midguide.metrics.base import Answer, Metric, Target
+from midguide.operators.base import operator_class
 from midguide.operators.mask import random_mask
 from midguide.operators.matrix import Matrix
 from midguide.operators.super_resolution import BlockMean
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.samplers.base import KINDS, SAMPLERS, Sampler, check_needs, kind
-from midguide.testing.contract import ContractError
+from midguide.samplers.base import KINDS, Sampler, check_needs, kind
+from midguide.storage.record import describe
+from midguide.studies.kinds.base import ProblemKind, exact_prior
+from midguide.testing.contract import ContractError, require
 from midguide.testing.operators import check_operator
 from midguide.testing.samplers import check_sampler
 from midguide.testing.schedules import check_schedule
 
 SHAPES = ((3, 16, 16), (1, 64, 64), (2, 32), (24,))
 """Signals that an operator is tried on: color and gray images, a signal of two channels, a vector."""
+
+DRAWS = 200
+"""Draws that a metric is given."""
 
 STEPS = 12
 """Steps of a sampler that has this setting: contracts hold for any number."""
@@ -84,9 +93,11 @@ def check_piece(place: str, *, kind: str = "", settings: Mapping[str, object] = 
         >>> check_piece("edm", kind="schedule").broken
         ()
     """
-    found, entry = _find(place, kind)
+    kinds = {entries.kind: entries for entries in catalogues().values()}
+    found, entry = _find(place, kind, kinds)
     held, refused, broken = list[str](), list[str](), list[str]()
-    for trial in TRIALS[found](entry, settings):
+    trials = TRIALS.get(found, _no_trials)(entry, settings)
+    for trial in trials:
         try:
             held.append(f"{trial.on}: {trial.run()}")
         except UnsupportedProblem as error:
@@ -109,25 +120,38 @@ def check_piece(place: str, *, kind: str = "", settings: Mapping[str, object] = 
     )
 
 
-def _find(place: str, kind: str) -> tuple[str, Entry[Any]]:
+def _find(place: str, kind: str, kinds: Mapping[str, Catalogue[Any]]) -> tuple[str, Entry[Any]]:
     """The kind and the entry of a piece."""
-    if kind and kind not in CATALOGUES:
-        raise ConfigError(f"unknown kind `{kind}`", hint=suggestion(kind, CATALOGUES))
+    if kind:
+        if kind not in kinds:
+            raise ConfigError(f"unknown kind `{kind}`", hint=suggestion(kind, kinds))
+        return kind, kinds[kind][place]
+    if plugins.PLACE.match(place):
+        return _of_a_file(place, kinds)
+    found = [name for name, entries in kinds.items() if place in entries]
+    if not found:
+        raise ConfigError(f"nothing is called `{place}`", hint="a name of midguide list, or FILE.py:NAME")
+    return found[0], kinds[found[0]][place]
+
+
+def _of_a_file(place: str, kinds: Mapping[str, Catalogue[Any]]) -> tuple[str, Entry[Any]]:
+    """The first kind that accepts the object of a file; those that accept anything are not asked."""
     reasons = {}
-    for name in [kind] if kind else CATALOGUES:
-        if not plugins.PLACE.match(place) and place not in CATALOGUES[name] and not kind:
-            reasons[name] = "no such name"
+    for name, entries in kinds.items():
+        if not entries.selective:
             continue
         try:
-            return name, CATALOGUES[name][place]
+            return name, entries[place]
         except ConfigError as error:
             reasons[name] = error.message.rpartition(": ")[2]
-            if kind:
-                raise
     said = "; ".join(f"no {name}: {reason}" for name, reason in reasons.items())
     raise ConfigError(
         f"`{place}` is of no kind that midguide knows ({said})", hint="--kind says what it is meant to be"
     )
+
+
+def _no_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
+    yield Trial("its catalogue", lambda: "has every part that it needs")
 
 
 def _sampler_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
@@ -165,6 +189,42 @@ def _schedule_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Itera
         return "signal-to-noise ratio monotone, times round-trip, the bridge reproduces the marginals"
 
     yield Trial("its own times", run)
+
+
+def _metric_trials(entry: Entry[Metric], settings: Mapping[str, object]) -> Iterator[Trial]:
+    metric = entry.make(settings)
+
+    def run(problem: Problem) -> str:
+        problem = problem.select(torch.tensor([0]))
+        posterior = exact_prior(problem).posterior(problem.likelihood)
+        metric.check(problem, DRAWS)
+        draws = posterior.sample(DRAWS, seed=1)
+        kept, target = draws.clone(), Target(problem, posterior, posterior.sample(DRAWS, seed=2))
+        value = metric.compute(Answer(draws), target)
+        require(math.isfinite(value), metric, f"gives {value} for draws of the posterior")
+        require(torch.equal(draws, kept), metric, "changes the draws")
+        require(metric.compute(Answer(draws), target) == value, metric, "gives another number for the same draws")
+        return f"finite ({value:.4g} for the posterior itself), deterministic, leaves the draws alone"
+
+    for on in ("vectors", "images"):
+        yield Trial(on, lambda on=on: run(PROBLEMS[on]()))
+
+
+def _kind_trials(entry: Entry[ProblemKind], settings: Mapping[str, object]) -> Iterator[Trial]:
+    made = entry.make(settings)
+
+    def run() -> str:
+        first, again, other = made.build(0), made.build(0), made.build(1)
+        y = first.likelihood.y
+        require(first.observations == 1, made, f"has {first.observations} observations for one seed, not one")
+        require(torch.equal(again.likelihood.y, y), made, "is another problem when it is built again")
+        require(not torch.equal(other.likelihood.y, y), made, "is the same problem for every seed")
+        require(made.probe(0).likelihood.y.shape == y.shape, made, "probes a problem of another shape")
+        json.dumps(describe(made))
+        require(pickle.loads(pickle.dumps(made)) == made, made, "does not survive the way to another process")
+        return "one observation a seed, the same when built again, another for another seed, goes to other processes"
+
+    yield Trial("seeds 0 and 1", run)
 
 
 def vectors() -> Problem:
@@ -205,15 +265,14 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 }
 """Small problems with two observations and priors in closed form, by what they are."""
 
-CATALOGUES: dict[str, Catalogue[Any]] = {c.kind: c for c in (SAMPLERS, OPERATORS, SCHEDULES)}
-"""The catalogues whose pieces have contracts, by kind."""
-
 TRIALS: dict[str, Callable[[Entry[Any], Mapping[str, object]], Iterator[Trial]]] = {
     "sampler": _sampler_trials,
     "operator": _operator_trials,
     "schedule": _schedule_trials,
+    "metric": _metric_trials,
+    "kind of problems": _kind_trials,
 }
-"""How a piece of each kind is tried."""
+"""How a piece of each kind is tried; pieces of other kinds are accepted by their catalogue, and no more is known."""
 
 CONTRACT_OF = dict(
     zip(
