@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from midguide.cli import output
-from midguide.cli.check_prior import photographs
+from midguide.cli.commands.check_prior import photographs
 from midguide.diffusion.schedules import DiscreteVP
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.nn.unet import UNet, UNetConfig

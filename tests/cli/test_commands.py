@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from midguide import __version__
-from midguide.cli import demo, main, output
+from midguide.cli import main, output
+from midguide.cli.commands import demo
 from midguide.data.examples import portrait
 from midguide.inference.samples import Samples
 from midguide.operators.base import OPERATORS

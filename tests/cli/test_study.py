@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 
 from midguide.cli import main
-from midguide.cli import study as study_commands
-from midguide.cli.study import WEIGHTS
+from midguide.cli.commands import study as study_commands
+from midguide.cli.commands.study import WEIGHTS
 from midguide.metrics.base import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
 from midguide.samplers.ddrm import DDRM
@@ -360,7 +360,7 @@ def test_ten_kills_at_random_moments_leave_the_rows_and_draws_of_an_uninterrupte
     """
     study.write_text(study.read_text().replace("count = 3", "count = 150"))
     context = get_context("forkserver")
-    context.set_forkserver_preload(["midguide.studies.engine.execute", "midguide.cli.study"])
+    context.set_forkserver_preload(["midguide.studies.engine.execute", "midguide.cli.commands.study"])
     threads = str(torch.get_num_threads())  # which decide the last bits of draws
     words = ["--threads", threads, "study", "run", str(study), "--set", "keep_samples=true", "--out"]
     rng = np.random.default_rng(1)

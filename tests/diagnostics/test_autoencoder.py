@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from midguide.cli import main
-from midguide.cli.check_prior import photographs
+from midguide.cli.commands.check_prior import photographs
 from midguide.diagnostics.autoencoder import check_autoencoder
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.priors.loading import load_prior

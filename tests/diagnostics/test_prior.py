@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from midguide.cli.check_prior import photographs
+from midguide.cli.commands.check_prior import photographs
 from midguide.diagnostics.prior import check_prior, network_and_data
 from midguide.diffusion.kernels import eps_from_x0
 from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow, make_schedule

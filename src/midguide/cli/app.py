@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from midguide._version import __version__
-from midguide.cli import check, check_prior, demo, failures, output, reconstruct, sample, study, train
-from midguide.cli import list as listing
-from midguide.domains.ecg.cli import reconstruct as ecg
+from midguide.cli import failures, output
+from midguide.cli.commands.base import COMMANDS
 from midguide.errors import MidguideError
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the parser that newer typer brings along
@@ -48,7 +47,7 @@ def _always_hinting(context: Any) -> Iterator[None]:
 
 
 def build() -> typer.Typer:
-    """The program with all its commands."""
+    """The program with all commands of the package, of its domains and of plug-ins."""
     app = typer.Typer(
         name="midguide",
         help="Draw samples from p(x | y) with a diffusion prior, and see how far the answer can be trusted.",
@@ -56,15 +55,11 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_global)
-    app.command("reconstruct")(reconstruct.reconstruct)
-    app.command("sample")(sample.sample)
-    app.command("check")(check.check)
-    app.command("check-prior")(check_prior.check_prior)
-    app.command("list")(listing.list_names)
-    app.command("train")(train.train)
-    app.command("demo")(demo.demo)
-    app.add_typer(study.build(), name="study")
-    app.add_typer(ecg.build(), name="ecg")
+    for name, entry in COMMANDS.items():
+        if isinstance(entry.thing, typer.Typer):
+            app.add_typer(entry.thing, name=name)
+        else:
+            app.command(name)(entry.thing)
     return app
 
 

@@ -13,5 +13,6 @@ DOMAIN = Domain(
         "kinds": ("problems",),
         "sources": ("guesses", "trained"),
         "recipes": ("recipes",),
+        "commands": ("cli.reconstruct",),
     },
 )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from midguide.cli import options, output
-from midguide.cli.study import Set, opened
+from midguide.cli.commands.study import Set, opened
 from midguide.errors import ConfigError
 
 WARNING = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 from midguide.domains.ecg.cli.diagnose import WARNING, diagnose
 from midguide.errors import ConfigError
 
@@ -41,15 +42,12 @@ Count = Annotated[int, typer.Option("--samples", metavar="K", help="Samples to d
 Prior = Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="A prior of electrocardiograms.")]
 
 
-def build() -> typer.Typer:
-    """The commands below `midguide ecg`."""
-    app = typer.Typer(help=f"Electrocardiograms. {WARNING}", no_args_is_help=True)
-    app.command("reconstruct")(reconstruct)
-    app.command("demo")(demo)
-    app.command("diagnose")(diagnose)
-    return app
+group = typer.Typer(help=f"Electrocardiograms. {WARNING}", no_args_is_help=True)
+COMMANDS.register("ecg", summary="electrocardiograms: reconstruct hidden parts, diagnose what a study drew")(group)
+group.command("diagnose")(diagnose)
 
 
+@group.command("reconstruct")
 def reconstruct(
     context: typer.Context,
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="A WFDB record, a .csv or .tsv, or a .npy.")],
@@ -88,6 +86,7 @@ def reconstruct(
     _run(recording, leads, hide, start, prior, settings, folder, as_json=as_json)
 
 
+@group.command("demo")
 def demo(
     context: typer.Context,
     leads: Annotated[str | None, typer.Option(metavar="LEADS", help="Leads that are given.")] = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import output
+from midguide.cli.commands.base import COMMANDS
 from midguide.cli.failures import Interrupted
 from midguide.errors import ConfigError, DataError
 
@@ -40,15 +41,11 @@ Set = Annotated[
 ]
 
 
-def build() -> typer.Typer:
-    """The group of commands."""
-    app = typer.Typer(help="Run a grid of problems and samplers, resumable; report it.")
-    app.command("run")(run)
-    app.command("status")(status)
-    app.command("report")(report)
-    return app
+group = typer.Typer(help="Run a grid of problems and samplers, resumable; report it.")
+COMMANDS.register("study", summary="run a grid of problems and samplers, resumable; report it")(group)
 
 
+@group.command("run")
 def run(
     context: typer.Context,
     file: File,
@@ -115,6 +112,7 @@ def run(
     print(folder)
 
 
+@group.command("status")
 def status(
     place: Annotated[Path, typer.Argument(metavar="OUT|FILE", help="A folder of results, or a study's file.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -132,6 +130,7 @@ def status(
         output.note(f"damaged: {store.path(unit)}")
 
 
+@group.command("report")
 def report(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,

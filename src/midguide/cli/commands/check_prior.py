@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 from midguide.errors import ConfigError, DataError, UnsupportedProblem
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None
 """Photographs of scikit-image, and the part that is used: of the astronaut the face."""
 
 
+@COMMANDS.register("check-prior")
 @options.grouped
 def check_prior(
     context: typer.Context,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 from midguide.errors import ConfigError, UnsupportedProblem, about
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from midguide.problem import Problem
 
 
+@COMMANDS.register("reconstruct")
 def reconstruct(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The true image; or with --measured its measurement.")],

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from midguide.cli import output
+from midguide.cli.commands.base import COMMANDS
 from midguide.errors import unknown
 
 
+@COMMANDS.register("list")
 def list_names(
     what: Annotated[str, typer.Argument(metavar="{samplers|operators|priors|presets}", help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout instead of a table.")] = False,

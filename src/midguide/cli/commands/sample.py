@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 from midguide.errors import ConfigError
 
 
+@COMMANDS.register("sample")
 def sample(
     context: typer.Context,
     prior: options.Prior = "faces-64",

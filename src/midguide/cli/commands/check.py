@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 
 
+@COMMANDS.register("check")
 def check(
     context: typer.Context,
     piece: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A class or function in a file, or a name.")],

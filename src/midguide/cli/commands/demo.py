@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 
 if TYPE_CHECKING:
     from midguide.cli.runs import Run
@@ -18,6 +19,7 @@ STEPS = 100
 """Noise levels of MGPS."""
 
 
+@COMMANDS.register("demo")
 def demo(
     context: typer.Context,
     samples: Annotated[int, typer.Option(metavar="K", help="Samples to draw.")] = 4,

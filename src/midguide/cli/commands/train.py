@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from midguide.cli import options, output
+from midguide.cli.commands.base import COMMANDS
 from midguide.cli.failures import Interrupted
 
 if TYPE_CHECKING:
     from midguide.training.base import Recipe
 
 
+@COMMANDS.register("train")
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The recipe, a TOML file.")],
