@@ -19,8 +19,8 @@ from midguide.inference.cost import Cost
 from midguide.maths.rng import Rng
 from midguide.maths.weights import (
     effective_size,
+    equal_picks,
     normalized,
-    systematic,
     weighted_mean,
     weighted_quantile,
     weighted_variance,
@@ -132,11 +132,9 @@ class Samples:
             raise ConfigError(f"n must be positive, got {n}")
         if self.log_weight is None and n <= count:
             return torch.arange(n, device=self.draws.device).expand(len(self.draws), n)
-        weights = torch.full(self.draws.shape[:2], 1 / count).double() if self.log_weight is None else self.weights()
+        log_weight = torch.zeros(self.draws.shape[:2]) if self.log_weight is None else self.log_weight
         first = self.record.get("observation", 0)
-        rng = Rng([(seed, "resampled", first + i) for i in range(len(self.draws))])
-        found = systematic(weights, rng.uniform(weights[:, 0]), n)
-        return found.gather(1, rng.uniform(weights.new_empty(len(found), n)).argsort(1))
+        return equal_picks(log_weight, Rng([(seed, "resampled", first + i) for i in range(len(log_weight))]), n)
 
     def each(self) -> list[Samples]:
         """The samples of each observation on their own, on the CPU, with an equal share of the seconds.

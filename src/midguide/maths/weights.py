@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from midguide.maths.rng import Rng
+
 
 def log_mean_exp(log_weight: Tensor) -> Tensor:
     """Log of the mean weight over the last axis: for a filter the estimate of its evidence. `-inf` where all are."""
@@ -53,6 +55,18 @@ def systematic(weights: Tensor, uniform: Tensor, n: int | None = None) -> Tensor
     reached = weights.double().cumsum(-1)
     below_one = 1 - torch.finfo(torch.float64).eps
     return torch.searchsorted(reached / reached[:, -1:], places.clamp_max(below_one), right=True)
+
+
+def equal_picks(log_weight: Tensor, rng: Rng, n: int | None = None) -> Tensor:
+    """Indices of draws of equal weight in random order, so that each of them is a draw, too, shape (groups, n).
+
+    Args:
+        log_weight: shape (groups, size).
+        rng: one row for each group.
+        n: draws wanted of each group; `size` by default.
+    """
+    found = systematic(normalized(log_weight), rng.uniform(log_weight[:, 0].double()), n)
+    return found.gather(1, rng.uniform(found.double()).argsort(1))
 
 
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from midguide.catalogue.base import Catalogue
 from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.maths.rng import Rng
+from midguide.maths.weights import equal_picks, normalized, weighted_mean
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
@@ -31,18 +33,38 @@ class Answer:
     Args:
         draws: shape (n, *event).
         law: the exact moments of the draws where they are known; otherwise they are estimated.
+        log_weight: log of the weight of each draw, shape (n,), up to a constant; None where all count alike.
     """
 
     draws: Tensor
     law: Moments | None = None
+    log_weight: Tensor | None = None
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """Weights that sum to one, float64, shape (n,); None where all draws count alike."""
+        return None if self.log_weight is None else normalized(self.log_weight)
 
     @cached_property
     def moments(self) -> Moments:
-        """Those of the law where it is known, else of the draws."""
+        """Those of the law where it is known, else of the draws; the covariance is unbiased (`weighted_variance`)."""
         if self.law is not None:
             return self.law
         x = self.draws.double().flatten(1)
-        return x.mean(0), torch.cov(x.T).reshape(x.shape[1], x.shape[1])
+        covariance = torch.cov(x.T, aweights=self.weights).reshape(x.shape[1], x.shape[1])
+        return self.average(x), covariance
+
+    def average(self, values: Tensor) -> Tensor:
+        """The mean over draws, under their weights, of values of each, shape (n, ...)."""
+        return values.mean(0) if self.weights is None else weighted_mean(values, self.weights)
+
+    @cached_property
+    def equal(self) -> Answer:
+        """An answer of as many draws that count alike, for metrics that know no weights; resampled with seed 0."""
+        if self.log_weight is None:
+            return self
+        picks = equal_picks(self.log_weight[None], Rng([(0, "equal draws")]))[0]
+        return Answer(self.draws[picks], self.law)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,18 @@ from torch import Tensor
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.maths.linalg import gaussian_w2
 from midguide.maths.rng import Rng
+from midguide.maths.weights import weighted_quantile
 from midguide.metrics.base import Answer, Metric, Target, enter_metric, known, metric
 from midguide.priors.mixture import GaussianMixture
 
 
-def sliced_wasserstein(a: Tensor, b: Tensor, *, order: int = 1, slices: int = 100, seed: int = 0) -> float:
-    """Sliced Wasserstein distance of two clouds of equally many samples.
+def sliced_wasserstein(
+    a: Tensor, b: Tensor, *, order: int = 1, slices: int = 100, seed: int = 0, weights: Tensor | None = None
+) -> float:
+    """Sliced Wasserstein distance of two clouds of equally many samples, the first of which may have weights.
 
     `SW_p = (mean over directions u of W_p(u^T a, u^T b)^p)^(1/p)`, with directions uniform on the sphere; in one
-    dimension W_p pairs the sorted values.
+    dimension W_p pairs the sorted values; with weights, the quantile functions.
 
     Args:
         a: first cloud, shape (n, *event).
@@ -26,10 +29,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, order: int = 1, slices: int = 10
         order: p, 1 or 2.
         slices: number of directions.
         seed: of the directions.
+        weights: of the first cloud, which sum to one, shape (n,); None for equal ones.
 
     Raises:
-        ShapeError: the clouds differ in shape.
-        ConfigError: another order.
+        ShapeError: If the clouds differ in shape.
+        ConfigError: If the order is another.
 
     References: Bonneel et al. 2015.
     """
@@ -40,11 +44,30 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, order: int = 1, slices: int = 10
     a, b = a.double().flatten(1), b.double().flatten(1)
     directions = Rng([(seed, "slices")], size=slices).normal(a.new_empty(slices, a.shape[1]))
     directions = (directions / directions.norm(dim=1, keepdim=True)).T
+    if weights is not None:
+        powers = _weighted_wasserstein(a @ directions, weights.double(), b @ directions, order)
+        return float(powers.mean() ** (1 / order))
     gaps = ((a @ directions).sort(dim=0).values - (b @ directions).sort(dim=0).values).abs()
     return float(gaps.pow(order).mean() ** (1 / order))
 
 
-def mode_weight_tv(draws: Tensor, mixture: GaussianMixture) -> float:
+def _weighted_wasserstein(a: Tensor, weights: Tensor, b: Tensor, order: int) -> Tensor:
+    """`W_p^p` column by column of values a (n, k) with weights (n,) and values b (m, k), shape (k,)."""
+    (a, by_a), b = a.sort(dim=0), b.sort(dim=0).values
+    ends_a = weights[by_a].cumsum(0)
+    ends_b = torch.arange(1, len(b) + 1, dtype=a.dtype, device=a.device)[:, None].expand_as(b) / len(b)
+    ends = torch.cat([ends_a, ends_b]).sort(dim=0).values
+    widths = ends.diff(dim=0, prepend=torch.zeros_like(ends[:1]))
+
+    def quantiles(values: Tensor, reached: Tensor) -> Tensor:
+        """The quantile function between one end and the next, where it is constant."""
+        places = torch.searchsorted(reached.T.contiguous(), ends.T.contiguous()).clamp_max(len(values) - 1)
+        return values.gather(0, places.T)
+
+    return (widths * (quantiles(a, ends_a) - quantiles(b, ends_b)).abs().pow(order)).sum(0)
+
+
+def mode_weight_tv(draws: Tensor, mixture: GaussianMixture, weights: Tensor | None = None) -> float:
     """Total variation between the shares of draws in each mode and the weights of a mixture, in [0, 1].
 
     Each draw counts for its most probable component: `1/2 sum_k |share_k - weight_k|`. Components that overlap
@@ -53,21 +76,27 @@ def mode_weight_tv(draws: Tensor, mixture: GaussianMixture) -> float:
     Args:
         draws: shape (n, *event).
         mixture: the mixture that the draws should have.
+        weights: of the draws, which sum to one, shape (n,); None for equal ones.
     """
-    shares = torch.bincount(mixture.most_probable(draws), minlength=mixture.components).double() / len(draws)
+    modes = mixture.most_probable(draws)
+    shares = torch.bincount(modes, weights, minlength=mixture.components).double()
+    shares = shares / len(draws) if weights is None else shares
     return float(0.5 * (shares.cpu() - mixture.weights).abs().sum())
 
 
-def coverage(draws: Tensor, reference: Tensor, level: float) -> float:
+def coverage(draws: Tensor, reference: Tensor, level: float, weights: Tensor | None = None) -> float:
     """Share of a reference cloud inside the central interval of the draws, entry by entry, averaged; `level` is right.
 
     Args:
         draws: shape (n, *event).
         reference: draws of the exact posterior, shape (m, *event).
         level: probability of the interval, in (0, 1).
+        weights: of the draws, which sum to one, shape (n,); None for equal ones.
     """
     x, exact = draws.double().flatten(1), reference.double().flatten(1)
-    lower, upper = torch.quantile(x, x.new_tensor([0.5 - level / 2, 0.5 + level / 2]), dim=0)
+    levels = [0.5 - level / 2, 0.5 + level / 2]
+    ends = torch.quantile(x, x.new_tensor(levels), dim=0) if weights is None else weighted_quantile(x, weights, levels)
+    lower, upper = ends
     return float(((exact >= lower) & (exact <= upper)).double().mean())
 
 
@@ -110,18 +139,18 @@ def _mode_weight_tv(answer: Answer, target: Target) -> float:
     """Total variation between the shares of draws in each mode and the exact weights."""
     if not isinstance(target.posterior, GaussianMixture):
         raise UnsupportedProblem("mode weights are those of a mixture")
-    return mode_weight_tv(answer.draws, target.posterior)
+    return mode_weight_tv(answer.draws, target.posterior, answer.weights)
 
 
 def _sliced(order: int, answer: Answer, target: Target) -> float:
     """Sliced Wasserstein distance of draws from exact draws."""
     exact = known(target.draws, "exact draws").to(answer.draws.device)
-    return sliced_wasserstein(answer.draws, exact, order=order, slices=100)
+    return sliced_wasserstein(answer.draws, exact, order=order, slices=100, weights=answer.weights)
 
 
 def _coverage(level: float, answer: Answer, target: Target) -> float:
     """Share of exact draws inside the central interval of the draws."""
-    return coverage(answer.draws, known(target.draws, "exact draws"), level)
+    return coverage(answer.draws, known(target.draws, "exact draws"), level, answer.weights)
 
 
 for _order in (1, 2):

@@ -24,16 +24,18 @@ Score = Callable[[Tensor, Tensor, tuple[float, float]], Tensor]
 
 def of_mean(score: Score, answer: Answer, target: Target) -> float:
     """The score of the posterior mean, estimated by the mean of the draws."""
-    return float(_scores(score, answer.draws.mean(0, keepdim=True), target))
+    return float(_scores(score, answer.average(answer.draws)[None], target))
 
 
 def of_samples(score: Score, answer: Answer, target: Target) -> float:
     """The mean score of a draw."""
-    return float(_scores(score, answer.draws, target).mean())
+    return float(answer.average(_scores(score, answer.draws, target)))
 
 
 def of_best(score: Score, criterion: Callable[[Tensor, Target], Tensor], answer: Answer, target: Target) -> float:
     """The mean score of the best of four draws: draws are taken four by four in their order, a rest is left out.
+
+    Draws with weights are resampled first, with seed 0 (`Answer.equal`).
 
     Args:
         score: what is reported.
@@ -41,10 +43,11 @@ def of_best(score: Score, criterion: Callable[[Tensor, Target], Tensor], answer:
         answer: at least four draws.
         target: what they are compared with.
     """
-    groups = len(answer.draws) // BEST_OF
+    equal = answer.equal.draws
+    groups = len(equal) // BEST_OF
     if groups == 0:
-        raise UnsupportedProblem(f"the best of {BEST_OF} needs at least {BEST_OF} draws, got {len(answer.draws)}")
-    draws = answer.draws[: groups * BEST_OF]
+        raise UnsupportedProblem(f"the best of {BEST_OF} needs at least {BEST_OF} draws, got {len(equal)}")
+    draws = equal[: groups * BEST_OF]
     best = criterion(draws, target).reshape(groups, BEST_OF).argmin(1)
     chosen = draws.unflatten(0, (groups, BEST_OF))[torch.arange(groups), best]
     return float(_scores(score, chosen, target).mean())

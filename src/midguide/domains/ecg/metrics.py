@@ -55,17 +55,19 @@ def _parts(leads: int, answer: Answer, target: Target) -> Parts:
 def _error(score: Callable[..., Tensor], leads: int, answer: Answer, target: Target, *, of_mean: bool = False) -> float:
     """Error over the hidden part of each draw, or of the mean of the draws."""
     draws, truth, hidden = _parts(leads, answer, target)
-    return float(score(draws.mean(0, keepdim=True) if of_mean else draws, truth, hidden).mean())
+    if of_mean:
+        return float(score(answer.average(draws)[None], truth, hidden))
+    return float(answer.average(score(draws, truth, hidden)))
 
 
 def _crps(answer: Answer, target: Target) -> float:
     """Continuous ranked probability score over the hidden part."""
-    return signal.crps(*_parts(12, answer, target))
+    return signal.crps(*_parts(12, answer.equal, target))
 
 
 def _coverage(level: float, answer: Answer, target: Target) -> float:
     """Share of hidden entries inside the central interval of the draws."""
-    return signal.coverage(*_parts(12, answer, target), level=level)
+    return signal.coverage(*_parts(12, answer.equal, target), level=level)
 
 
 def _einthoven(answer: Answer, target: Target) -> float:
