@@ -200,3 +200,28 @@ def test_precision_of_the_network_is_recorded_and_the_samples_stay_in_float32(re
         samples = Samples.load("out")
         assert samples.record["prior"]["dtype"] == f"torch.{dtype}"
         assert samples.draws.dtype == torch.float32
+
+
+PARTICLES = f"{Path(__file__).parents[1] / 'accuracy' / 'particles.py'}:TwistedFilter"
+
+
+def test_weighted_samples_of_ones_own_filter_are_measured_by_their_weights(reconstruct):
+    result = reconstruct(
+        "--json", "--sampler", PARTICLES, "--set", "particles=2", "--samples", 4, "--sigma", 20, "--steps", 5
+    )
+    assert result.code == 0
+    samples = Samples.load("out")
+    assert samples.group == 2
+    assert samples.log_evidence.shape == (1, 2)
+    assert result.json["effective_sample_size"] == pytest.approx(float(samples.effective_sample_size()[0]))
+    weighted = (samples.weights()[0] * torch.tensor(result.json["chi2_samples"])).sum()
+    assert result.json["chi2"] == pytest.approx(float(weighted))
+
+
+def test_collapsed_weights_and_samples_that_make_no_whole_groups_are_said_in_one_line(reconstruct):
+    result = reconstruct("--sampler", PARTICLES, "--set", "particles=2", "--samples", 4, "--sigma", 0.001, "--steps", 5)
+    assert "warning: the weights of observation 0 collapsed: 4 draws count as 1.0" in result.err
+    assert "effective sample size of the weighted samples" in result.out
+    reconstruct("--sampler", PARTICLES, "--samples", 6, "--steps", 5).assert_mistake(
+        "groups of 4", "take 4 or 8 samples"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,21 @@ def test_panel_shows_the_pixels_of_its_observation():
     images = [axes.images[0].get_array() for axes in panel(samples, observation=1).axes if axes.images]
     expected = (samples.draws[1, 2].permute(1, 2, 0) + 1) / 2
     assert np.allclose(images[4], expected, atol=1e-6)  # float32
+
+
+def test_panel_of_weighted_samples_shows_them_by_weight_under_their_numbers():
+    log_weight = torch.tensor([[0.0, 0.0, 0.0, 0.0], [-99.0, 0.0, -99.0, -99.0]])
+    samples = replace(made(), log_weight=log_weight)
+    figure = panel(samples, observation=1, sample_captions=["a", "b", "c", "d"])
+    assert titles(figure)[2:] == ["sample 2"] * 4
+    words = [text.get_text() for text in figure.texts]
+    assert "ESS 1.0" in words
+    assert words.count("b") == 4
+    assert sorted(titles(panel(samples))[2:]) == [f"sample {i}" for i in range(1, 5)]
+    expected = (samples.draws[1, 1].permute(1, 2, 0) + 1) / 2
+    images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert np.allclose(images[0], expected, atol=1e-6)  # the mean, float32
+    assert np.allclose(images[2], expected, atol=1e-6)
 
 
 def test_panel_draws_hidden_pixels_gray():

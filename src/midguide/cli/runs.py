@@ -13,6 +13,7 @@ from midguide.cli.failures import Interrupted
 from midguide.inference.loop import sample
 from midguide.inference.observers import Event
 from midguide.inference.samples import Samples
+from midguide.metrics.base import Answer
 from midguide.metrics.image import WINDOW, psnr, ssim
 from midguide.plots.measurement import picture_of_measurement
 from midguide.plots.panel import panel
@@ -26,6 +27,7 @@ TABLE = {
     "ssim_mean": ("SSIM of the posterior mean", "{:.3f}"),
     "ssim_samples": ("SSIM of a sample, averaged", "{:.3f}"),
     "chi2": ("chi-square per measured value (a posterior draw: about 1)", "{:.3f}"),
+    "effective_sample_size": ("effective sample size of the weighted samples", "{:.1f}"),
     "network_forwards": ("network forwards per sample", "{:.0f}"),
     "network_vjps": ("network vector-Jacobian products per sample", "{:.0f}"),
     "seconds": ("seconds for all samples", "{:.1f}"),
@@ -77,7 +79,7 @@ def draw(run: Run) -> Samples:
     """
     observers = [_Announcement(run.n), *output.progress(run.labels.get("sampler", "sampling"))]
     try:
-        return sample(
+        drawn = sample(
             run.sampler,
             run.problem,
             run.n,
@@ -90,6 +92,9 @@ def draw(run: Run) -> Samples:
         if run.progress.exists():
             raise Interrupted(f"repeat the same command to go on from {run.progress}") from None
         raise
+    for remark in drawn.record.get("remarks", ()):
+        output.note(f"warning: {remark}")
+    return drawn
 
 
 class _Announcement:
@@ -112,17 +117,20 @@ class _Announcement:
 def measure(run: Run, samples: Samples) -> dict[str, Any]:
     """The numbers of a reconstruction as JSON; those that need the truth are None where it is unknown."""
     draws, mean, truth = samples.draws[0], samples.mean(), run.problem.truth
+    weighted = samples.log_weight is not None
+    answer = Answer(draws, log_weight=samples.log_weight[0] if weighted else None)
     chi_square = run.problem.expand(run.n).likelihood.chi_square(draws)
     scores: dict[str, Any] = dict.fromkeys(("psnr_mean", "psnr_samples", "ssim_mean", "ssim_samples"))
     if truth is not None:
         fits = min(truth.shape[-2:]) >= WINDOW  # of SSIM
         for name, metric in (("psnr", psnr), ("ssim", ssim))[: 1 + fits]:
             scores[f"{name}_mean"] = float(metric(mean, truth, run.value_range))
-            scores[f"{name}_samples"] = float(metric(draws, truth.expand_as(draws), run.value_range).mean())
+            scores[f"{name}_samples"] = float(answer.average(metric(draws, truth.expand_as(draws), run.value_range)))
     return {
         **scores,
-        "chi2": float(chi_square.mean()),
+        "chi2": float(answer.average(chi_square)),
         "chi2_samples": chi_square.tolist(),
+        "effective_sample_size": float(samples.effective_sample_size()[0]) if weighted else None,
         "measured_values": int(run.problem.likelihood.measured_values()[0]),
         "network_forwards": samples.cost.network_forwards,
         "network_vjps": samples.cost.network_vjps,

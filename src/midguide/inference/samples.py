@@ -115,6 +115,8 @@ class Samples:
             >>> samples.resampled(3).draws
             tensor([[1., 1., 1.]])
         """
+        if self.log_weight is None and n in (None, self.draws.shape[1]):
+            return self
         picks = self.picks(n, seed)
         rows = torch.arange(len(self.draws), device=picks.device)[:, None]
         record, tensors = dict(self.record), dict(self.tensors)

@@ -42,7 +42,9 @@ def panel(
 ) -> Figure:
     """Truth (where known), measurement, posterior mean, standard-deviation map, and up to eight samples.
 
-    Images with one channel are gray, with three color; of any other number the mean over channels is shown.
+    Images with one channel are gray, with three color; of any other number the mean over channels is shown. Of
+    samples with weights those shown are drawn by weight, with seed 0: one of large weight may stand there more than
+    once, under its number; the caption of the standard deviation has the effective sample size (ESS).
 
     Args:
         samples: the result of `sample`, of images: events of shape (C, H, W).
@@ -51,7 +53,7 @@ def panel(
         measurement: what to show as the measurement, shape (C, H, W); by default the observation, if it is an image.
         value_range: values shown black and white.
         captions: small text beside the titles of the `truth`, the `measurement`, the `mean` and the `std`.
-        sample_captions: small text beside the title of each sample.
+        sample_captions: small text beside the title of each sample, by its number.
         footer: small text below everything.
 
     Returns:
@@ -85,13 +87,15 @@ def panel(
         show(column, "measurement", "measurement", seen, mask)
         column += 1
     show(column, "posterior mean", "mean", samples.mean()[observation])
-    caption = "one sample" if len(draws) == 1 else captions.get("std", "")
+    effective = None if samples.log_weight is None else float(samples.effective_sample_size()[observation])
+    caption = captions.get("std", "") if effective is None else f"ESS {effective:.1f}"
+    caption = "one sample" if len(draws) == 1 else caption
     axes = canvas.tile(0, column + 1, "standard deviation", caption)
     std = samples.std()[observation].square().mean(0).sqrt().cpu().numpy()
-    for i, draw in enumerate(draws[:shown]):
+    for place, i in enumerate(samples.picks(shown)[observation].tolist()):
         caption = sample_captions[i] if i < len(sample_captions) else ""
-        sample_axes = canvas.tile(1 + i // columns, i % columns, f"sample {i + 1}", caption)
-        sample_axes.imshow(pixels(draw, value_range), cmap="gray", vmin=0.0, vmax=1.0)
+        below = canvas.tile(1 + place // columns, place % columns, f"sample {i + 1}", caption)
+        below.imshow(pixels(draws[i], value_range), cmap="gray", vmin=0.0, vmax=1.0)
     canvas.color_bar(axes, axes.imshow(std, cmap="magma", vmin=0.0, vmax=float(std.max()) or 1.0))
     canvas.footer(footer)
     return canvas.figure

@@ -82,7 +82,7 @@ def _problem(
     for unit in units:
         samples = stored(unit, store.samples) if unit.problem_seed in truths else None
         if samples is not None:
-            draws = kind.form.unit_mv * samples.draws[0]
+            draws = kind.form.unit_mv * samples.resampled().draws[0]
             scores = classifier.probabilities(twelve_leads(draws)).mean(0)
             rows.setdefault(unit.sampler_label, {})[unit.problem_seed] = scores
     if not rows:

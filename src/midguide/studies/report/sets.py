@@ -1,5 +1,7 @@
 """Numbers about the first draws of all images of a cell together, such as a Fréchet distance, from the stored draws.
 
+Of weighted draws one is drawn by weight, with seed 0, in place of the first.
+
 A number is kept in OUT/sets, named by what it depends on. It has no interval: resampling images repeats some of them,
 which biases distances between sets.
 """
@@ -76,7 +78,7 @@ def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
         if samples is None or "truth" not in samples.tensors:
             raise DataError(f"{store.samples / unit.draws_address} holds no draws with their truth")
         found.setdefault(unit.problem_seed, samples)
-    draws = torch.cat([samples.draws[0, :1] for samples in found.values()])
+    draws = torch.cat([samples.resampled(1).draws[0] for samples in found.values()])
     truths = torch.cat([samples.tensors["truth"] for samples in found.values()])
     problem = units[0].problem.probe(units[0].problem_seed)
     return SET_METRICS.make(metric)(draws, truths, problem.denoiser.signal_range or (-1.0, 1.0))

@@ -151,7 +151,7 @@ def _run(
     )
     for line in (*ecg_problem.remarks(given, leads, known, form, denoiser.event_shape[1]), WARNING):
         output.note(line)
-    drawn = runs.draw(run)
+    drawn = runs.draw(run).resampled()  # the scores of electrocardiograms know no weights
     drawn_mv = form.unit_mv * drawn.draws[0, ..., : window.shape[1]].double()
     nine = ecg_problem.completed(drawn_mv, window, observed)
     chi2 = run.problem.expand(run.n).likelihood.chi_square(drawn.draws[0]).mean()
