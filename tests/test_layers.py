@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -189,6 +190,26 @@ def test_every_file_imports_only_from_lower_layers() -> None:
     known = set(MODULES)
     found = [v for m, tree in checked.items() for v in layer_violations(m, tree, known, is_package=is_package(m))]
     assert not found, "\n".join(found)
+
+
+def test_the_core_knows_no_word_of_electrocardiography() -> None:
+    """Domains register what they bring. A scan for names in text finds what the imports do not show."""
+    words = re.compile(r"ecg|electrocardi|einthoven|ptb-?xl|\bleads\b(?! to)", re.IGNORECASE)
+    core = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".toml", ".json"}]
+    core = [path for path in core if path.relative_to(ROOT).parts[0] != "domains"]
+    assert len(core) > 100
+    found = [
+        f"{path.relative_to(ROOT)}: {word[0]}" for path in core for word in words.finditer(path.read_text("utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_only_the_catalogue_looks_for_domains() -> None:
+    """No module asks for one by name in a text, as `import_module("midguide.domains.x")` would."""
+    others = {
+        m: path.read_text("utf-8") for m, path in MODULES.items() if m != "catalogue.domain" and m[:7] != "domains"
+    }
+    assert not [module for module, text in others.items() if "midguide.domains" in text]
 
 
 def test_no_file_imports_itself_through_others() -> None:

@@ -371,11 +371,13 @@ def settings_of(thing: object, context: tuple[str, ...] = ()) -> type | None:
         return thing if dataclasses.is_dataclass(thing) else None
     if not inspect.isfunction(thing):
         return None
-    parameters = inspect.signature(thing, eval_str=True).parameters.values()
-    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in context]
+    parameters = inspect.signature(thing).parameters
+    own = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in context]
+    if own:  # only then must all names of its annotations be there
+        parameters = inspect.signature(thing, eval_str=True).parameters
     fields = [
         (p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, dataclasses.field(default=p.default))
-        for p in own
+        for p in map(parameters.__getitem__, own)
     ]
     return dataclasses.make_dataclass(f"{thing.__name__}_settings", fields, frozen=True, kw_only=True)
 

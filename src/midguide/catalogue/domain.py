@@ -1,4 +1,4 @@
-"""Domains: packages that bring pieces of several kinds for one field of use, such as electrocardiography.
+"""Domains: packages that bring pieces of several kinds for one field of use.
 
 A domain lies in `midguide.domains`, or in another distribution with an entry point of the group `midguide.domains`.
 It says which of its modules register what; they are imported when a catalogue of that kind is first asked. The core

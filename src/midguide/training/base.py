@@ -126,7 +126,7 @@ RECIPES: Catalogue[Recipe] = Catalogue(
 def load_recipe(path: str | Path) -> Any:
     """Read a recipe from a TOML file.
 
-    A file without `kind` is the recipe of a prior: of images, or of the domain whose table it has, such as `[ecg]`.
+    A file without `kind` is the recipe of a prior: of images, or of the domain whose table it has.
 
     Raises:
         ConfigError: If there is no such file, it is no TOML, a key is unknown or a value of the wrong type.

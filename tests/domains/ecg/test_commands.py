@@ -254,7 +254,9 @@ def test_a_ptb_xl_folder_trains_a_prior_that_the_ecg_commands_take(cli, tmp_path
         "`--held-out` is not for this kind of recipe"
     )
     (tmp_path / "images.toml").write_text("steps = 2\n")
-    cli("train", "images.toml", "--data", "data", "--strict").assert_mistake("`--strict` is not for this kind of recipe")
+    cli("train", "images.toml", "--data", "data", "--strict").assert_mistake(
+        "`--strict` is not for this kind of recipe"
+    )
     (tmp_path / "tiny.toml").write_text(recipe + "pools = [3]\n")
     cli("train", "tiny.toml", "--data", "data", "--out", "o").assert_mistake("takes multiples of 3")
 

@@ -13,6 +13,7 @@ DOMAIN = Domain(
         "kinds": ("problems",),
         "sources": ("guesses", "trained"),
         "recipes": ("recipes",),
+        "pictures": ("pictures",),
         "commands": ("cli.reconstruct",),
     },
 )

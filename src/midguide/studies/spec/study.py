@@ -84,7 +84,7 @@ class Study:
 
     @property
     def simulated(self) -> bool:
-        """Whether its patients are SIMULATED."""
+        """Whether its data are SIMULATED."""
         return any(unit.problem.simulated for unit in self.units)
 
     @property
