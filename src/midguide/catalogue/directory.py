@@ -23,7 +23,9 @@ PLACES = {
     "kinds": "midguide.studies.kinds.base:KINDS",
     "sources": "midguide.studies.sources.base:SOURCES",
     "runners": "midguide.studies.runners.base:RUNNERS",
+    "pictures": "midguide.studies.pictures.base:PICTURES",
     "recipes": "midguide.training.base:RECIPES",
+    "commands": "midguide.cli.commands.base:COMMANDS",
 }
 """Module and name of each catalogue; importing this imports none of them."""
 
