@@ -87,7 +87,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean `mgps`")),
         ('[[samplers]]\nspec = "mgps"\nsource = "lwa"\n', ("lwa", "law")),
         ('[[samplers]]\nspec = "prior"\nsource = "lwa"\n', ("lwa", "law")),
-        ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("'prior' is no sampler", "law")),
+        ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("`prior` is no sampler", "law")),
         ('[[samplers]]\nspec = "mgps"\nproblems = []\n', ("on no problem", "leave problems out")),
         (
             '[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 0.9 }\nsweep = { midpoint = [0.5] }\n',
@@ -101,7 +101,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[overrides]]\nsampler = "DDRM"\nsamples = 0\n', ("samples must be at least 1, got 0",)),
         ('[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 7 }\n', ("midpoint", "7")),
         ('[[samplers]]\nspec = "mgps"\nsweep = { midpoint = 0.5 }\n', ("sweep.midpoint", "list")),
-        ('[[samplers]]\nspec = "ddrm"\nlabel = "DDRM"\n', ("label twice",)),
+        ('[[samplers]]\nspec = "ddrm"\nlabel = "DDRM"\n', ("label occurs twice",)),
         ('[[problems]]\nkind = "mixtur"\nseeds = [0]\n', ("mixtur", "did you mean `mixture`")),
         ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimenson = 3\n', ("dimenson", "dimension")),
         ('[[problems]]\nkind = "mixture"\nseeds = [0]\ndimension = 0\n', ("dimension", "at least 1")),

@@ -361,6 +361,12 @@ def split(spec: str) -> tuple[str, str]:
     return name, preset
 
 
+def short(spec: str) -> str:
+    """A name as tables show it: `FILE.py:NAME` without the folder of the file."""
+    found = plugins.PLACE.match(spec)
+    return Path(found[1]).name + spec[len(found[1]) :] if found else spec
+
+
 def settings_of(thing: object, context: tuple[str, ...] = ()) -> type | None:
     """The dataclass of settings of a class or factory.
 

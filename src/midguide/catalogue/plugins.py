@@ -15,7 +15,7 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -126,6 +126,24 @@ def loaded_files() -> list[Path]:
     """The Python files that this process has run, for another process that is to unpickle what they define."""
     modules = [module for name, module in sys.modules.items() if name.startswith(PREFIX)]
     return [Path(str(module.__file__)) for module in modules]
+
+
+def with_places(value: Any, change: Callable[[str, str], str]) -> Any:
+    """Plain values with a change of every text that starts with `FILE.py:NAME`.
+
+    Args:
+        value: text, lists, tables.
+        change: of the file and of the rest of the text.
+    """
+    match value:
+        case str() if found := PLACE.match(value):
+            return change(found[1], value[len(found[1]) :])
+        case list() | tuple():
+            return type(value)(with_places(item, change) for item in value)
+        case Mapping():
+            return {key: with_places(item, change) for key, item in value.items()}
+        case _:
+            return value
 
 
 def source_digest(thing: object) -> str:

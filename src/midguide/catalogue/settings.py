@@ -25,6 +25,17 @@ from midguide.errors import ConfigError, suggestion
 
 T = TypeVar("T")
 
+
+@dataclasses.dataclass(frozen=True)
+class PathOr:
+    """Annotation of a setting that is a path, unless it is one of these words: `Annotated[str, PathOr("prior")]`."""
+
+    words: tuple[str, ...]
+
+    def __init__(self, *words: str) -> None:
+        object.__setattr__(self, "words", words)
+
+
 OFF = ("off", "none")
 """Words for None, which TOML does not have."""
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from midguide.catalogue import plugins
 from midguide.catalogue.base import Catalogue
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.maths.rng import Rng
@@ -146,8 +147,26 @@ class Metric:
         self.record()
 
     def record(self) -> dict[str, Any]:
-        """What the number depends on besides the name and the draws, as JSON: the SHA-256 of each file of weights."""
-        return {"weights": self.files()} if self.files else {}
+        """What the number depends on besides the name and the draws, as JSON.
+
+        Returns:
+            The SHA-256 of each file of weights, and of the source where it comes from outside the package.
+        """
+        weights = {"weights": self.files()} if self.files else {}
+        return {**weights, **({"metric_source": self.source} if self.source else {})}
+
+    @property
+    def source(self) -> str:
+        """SHA-256 of the source, where it comes from outside the package; else empty."""
+        return plugins.source_digest(self.function)
+
+    @property
+    def function(self) -> Callable[..., float]:
+        """The function that computes the number, without the arguments that are bound to it."""
+        function = self.compute
+        while isinstance(function, partial):
+            function = function.func
+        return function
 
     def _check_image(self, problem: Problem) -> None:
         shape, denoiser = problem.signal_shape, problem.denoiser
@@ -228,10 +247,7 @@ def metric(name: str, **needs: Any) -> Callable[[Compute], Compute]:
 
 def enter_metric(name: str, made: Metric, summary: str = "") -> None:
     """Register a metric, described by the first line of its function's docstring where there is no `summary`."""
-    function = made.compute
-    while isinstance(function, partial):
-        function = function.func
-    first = (inspect.getdoc(function) or "").partition("\n")[0].removesuffix(".")
+    first = (inspect.getdoc(made.function) or "").partition("\n")[0].removesuffix(".")
     METRICS.register(name, summary=summary or first)(made)
 
 

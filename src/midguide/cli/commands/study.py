@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +77,7 @@ def run(
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
     from midguide.catalogue.settings import parse_override
     from midguide.nn import layout
-    from midguide.studies.engine.execute import check_device, check_weights, event_shapes, run_units, units_to_run
+    from midguide.studies.engine.execute import check_device, check_metrics, run_units, units_to_run
     from midguide.studies.engine.store import Store
     from midguide.studies.report.expected import load_expected
     from midguide.studies.runners.base import RUNNERS
@@ -85,8 +85,8 @@ def run(
 
     layout.check_device(device)
     runner = RUNNERS.make("local", {"workers": workers})
-    study = load_study(file, [parse_override(text) for text in settings or ()])
-    check_weights(study.metrics, event_shapes(study))
+    study = load_study(file, [parse_override(text) for text in settings or ()], announce=_announcer())
+    check_metrics(study)
     check_device(study, device)
     numbers = file.parent / "expected"
     expected = load_expected(numbers, study.head.expected or study.head.name)
@@ -208,13 +208,26 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     """
     from midguide.catalogue.settings import parse_override
     from midguide.studies.engine.store import Store
-    from midguide.studies.spec.study import changed, load_study, parse_study
+    from midguide.studies.spec.plain import changed
+    from midguide.studies.spec.study import load_study, parse_study
 
-    changes = [parse_override(text) for text in settings or ()]
+    changes, announce = [parse_override(text) for text in settings or ()], _announcer()
     if place.is_file():
-        place = output.default_folder("study", load_study(place, changes).head.name)
+        place = output.default_folder("study", load_study(place, changes, announce=announce).head.name)
     store = Store.open(place)
-    return parse_study(changed(store.plain, changes)), store
+    return parse_study(changed(store.plain, changes), announce=announce), store
+
+
+def _announcer() -> Callable[[str], None]:
+    """Says once of each Python file that a study runs it."""
+    seen: set[str] = set()
+
+    def announce(path: str) -> None:
+        if path not in seen:
+            output.note(f"runs the code of {path}")
+        seen.add(path)
+
+    return announce
 
 
 def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:

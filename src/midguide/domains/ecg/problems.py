@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from midguide.catalogue.settings import PathOr
 from midguide.domains.ecg import ptbxl
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.recordings import nine_leads
@@ -46,7 +47,7 @@ FIRST_TO_VALIDATE, TO_VALIDATE = 900_000, 200
 """Likewise those on which thresholds are chosen."""
 
 
-@KINDS.register("ecg", paths={"data": (SIMULATOR, PRIOR)})
+@KINDS.register("ecg")
 @dataclass(frozen=True, kw_only=True)
 class EcgProblem:
     """One recording of which a part is known; the seed is its place in the split, and that of its noise.
@@ -76,7 +77,7 @@ class EcgProblem:
     operator_seed: int = 0
     prior: str = "ecg-256"
     prior_settings: PriorSettings = AS_STATED
-    data: str = SIMULATOR
+    data: Annotated[str, PathOr(SIMULATOR, PRIOR)] = SIMULATOR
     split: Literal["train", "val", "test"] = "test"
     rate: int = 100
     noise: Literal["none", "gaussian"] = "none"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from midguide.catalogue.settings import PathOr
 from midguide.diffusion.schedules import check_steps
 from midguide.domains.ecg.conditional import ConditionalNetwork, load_conditional
 from midguide.domains.ecg.leads import EcgFormat, with_einthoven
@@ -31,7 +32,7 @@ class TrainedDiff:
         steps: noise levels visited.
     """
 
-    network: str
+    network: Annotated[str, PathOr()]
     steps: int = 1000
 
     def __post_init__(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from midguide.catalogue.base import short
 from midguide.errors import ConfigError, about
 from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.studies.engine.store import Progress, Store
@@ -55,28 +56,20 @@ def _is_of(unit: Unit, pattern: str) -> bool:
     return fnmatch.fnmatchcase(f"{unit.problem_label}/{unit.sampler_label}", pattern)
 
 
-def check_weights(metrics: Iterable[str], event_shapes: Iterable[tuple[int, ...]] = ()) -> None:
-    """Refuse to start where a metric's weights are missing or damaged; call it before anything runs.
-
-    Args:
-        metrics: names, also of metrics of sets.
-        event_shapes: what the metrics of sets will be given.
+def check_metrics(study: Study) -> None:
+    """Refuse to start where a metric's files are missing or damaged, or one of sets does not take the signals.
 
     Raises:
-        CheckpointError: names the metric and the file.
-        ShapeError: names a metric of sets that does not take such images.
+        CheckpointError: If a file of weights is missing or damaged; names the metric and the file.
+        ShapeError: If a metric of sets does not take signals of such a shape.
     """
-    for name in metrics:
-        with about(f"metric {name!r}"):
-            if name in METRICS:
-                METRICS.make(name).ready()
-            for shape in event_shapes if name in SET_METRICS else ():
-                SET_METRICS.make(name).check(shape)
-
-
-def event_shapes(study: Study) -> list[tuple[int, ...]]:
-    """Of the samples of each problem of a study."""
-    return [unit.problem.probe(unit.problem_seed).signal_shape for unit in _first_of_each_problem(study)]
+    for name in study.metrics:
+        with about(f"metric `{short(name)}`"):
+            METRICS.make(name).ready()
+    for name in study.head.set_metrics:
+        for unit in _first_of_each_problem(study):
+            with about(f"metric `{short(name)}`"):
+                SET_METRICS.make(name).check(unit.problem.probe(unit.problem_seed).signal_shape)
 
 
 def check_device(study: Study, device: str) -> None:
@@ -121,7 +114,7 @@ def run_units(
     failed, started = 0, time.monotonic()
     try:
         for batch in batches(units, study.head.batch):
-            runner.submit(Job(units=batch, kept=kept, device=device))
+            runner.submit(Job(units=batch, kept=kept, device=device, code=study.code))
         for done, (unit, rows) in enumerate(runner.collect(), start=1):
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})

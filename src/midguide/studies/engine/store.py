@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from midguide.catalogue.base import short
 from midguide.errors import DataError
 from midguide.storage.files import aside, replacing
 from midguide.studies.engine.units import Unit
@@ -145,7 +146,7 @@ class Store:
             raise DataError(f"{path} is damaged", hint="run the study again: the unit is made anew") from error
         rows = table.to_pylist()
         found = {(row.get("address"), row.get("metric")) for row in rows}
-        if table.schema.names != SCHEMA.names or found != {(unit.address, name) for name in unit.metrics}:
+        if table.schema.names != SCHEMA.names or found != {(unit.address, short(name)) for name in unit.metrics}:
             raise DataError(f"{path} does not hold its unit", hint="run the study again: the unit is made anew")
         return rows
 

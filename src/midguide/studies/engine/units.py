@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from midguide._version import __version__
-from midguide.catalogue.base import split
+from midguide.catalogue import plugins
+from midguide.catalogue.base import short, split
 from midguide.errors import CheckpointError, MidguideError, NumericalError
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
@@ -54,8 +55,8 @@ class Unit:
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
-        """Everything that the draws depend on, as JSON."""
-        return {
+        """Everything that the draws depend on, as JSON; a Python file is known by its content, not by its place."""
+        configuration = {
             "midguide": __version__,
             "problem": describe(self.problem),
             "problem_seed": self.problem_seed,
@@ -65,6 +66,7 @@ class Unit:
             "seed": self.seed,
             "n": self.n,
         }
+        return plugins.with_places(configuration, lambda path, rest: plugins.module_of(path) + rest)
 
     @cached_property
     def draws_address(self) -> str:
@@ -73,8 +75,11 @@ class Unit:
 
     @cached_property
     def address(self) -> str:
-        """SHA-256 of `configuration` and the metrics."""
-        return fingerprint({**self.configuration, "metrics": sorted(self.metrics)})
+        """SHA-256 of `configuration` and the metrics; those from outside the package by their source, too."""
+        sources = {short(name): METRICS.make(name).source for name in self.metrics}
+        foreign = {name: source for name, source in sources.items() if source}
+        metrics = {"metrics": sorted(sources), **({"metric_sources": foreign} if foreign else {})}
+        return fingerprint({**self.configuration, **metrics})
 
     @property
     def preset(self) -> str | None:
@@ -122,7 +127,7 @@ def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cp
 def failed(unit: Unit, error: BaseException) -> Rows:
     """The rows of a unit that has no draws."""
     base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
-    return [{**base, "metric": name, "value": None, "failure": _reason(error)} for name in unit.metrics]
+    return [{**base, "metric": short(name), "value": None, "failure": _reason(error)} for name in unit.metrics]
 
 
 COST = ("network_forwards", "network_vjps", "seconds", "peak_memory_mib")
@@ -170,7 +175,7 @@ def _target(unit: Unit, problem: Problem) -> Target:
 
 def _recorded(unit: Unit, name: str) -> dict[str, Any]:
     """The name of a metric, and what its number depends on, weights included."""
-    return {"metric": name, "configuration": unit.configuration | METRICS.make(name).record()}
+    return {"metric": short(name), "configuration": unit.configuration | METRICS.make(name).record()}
 
 
 def _measured(name: str, answer: Answer, target: Target) -> dict[str, Any]:

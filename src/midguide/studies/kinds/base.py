@@ -59,10 +59,7 @@ def _check_kind(thing: object) -> None:
 KINDS: Catalogue[ProblemKind] = Catalogue(
     "kind of problems", "midguide.studies.kinds", group="midguide.kinds", check=_check_kind
 )
-"""Kinds of problems by name: frozen dataclasses of their settings.
-
-Facts: `paths` maps each setting that is a path to the words that it may hold instead.
-"""
+"""Kinds of problems by name: frozen dataclasses of their settings. One that is a path is annotated with `PathOr`."""
 
 
 def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:

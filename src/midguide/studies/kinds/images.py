@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from midguide.catalogue.settings import PathOr
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
 from midguide.errors import ConfigError, DataError, about
@@ -40,7 +41,7 @@ PORTRAIT = "astronaut"
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-@KINDS.register("images", paths={"data": (PRIOR, PORTRAIT)})
+@KINDS.register("images")
 @dataclass(frozen=True, kw_only=True)
 class ImageProblem:
     """One image seen through one operator, with noise; the seed is the index of the image, and that of its noise.
@@ -72,7 +73,7 @@ class ImageProblem:
     operator_per_image: bool = False
     prior: str = "faces-64"
     prior_settings: PriorSettings = AS_STATED
-    data: str = PRIOR
+    data: Annotated[str, PathOr(PRIOR, PORTRAIT)] = PRIOR
     noise: Literal["gaussian", "poisson"] = "gaussian"
     sigma_y: float = 0.05
     rate: float | None = None

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from midguide.catalogue.base import short
 from midguide.errors import ConfigError, DataError
 from midguide.studies.engine.store import Store
 from midguide.studies.report.expected import Expected
@@ -195,7 +196,7 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         value = None if expected is None else expected.value
         like = first[one.problem, one.sampler]  # which has the costs
         found.append(replace(like, metric=one.metric, mean=one.value, ci95=None, n=one.images, expected=value))
-    order = {metric: i for i, metric in enumerate(study.metrics)}
+    order = {short(name): i for i, name in enumerate((*study.metrics, *study.head.set_metrics))}
     return Report(
         title=(study.head.title or study.head.name) + (" (SIMULATED)" if study.simulated else ""),
         rows=sorted(found, key=lambda row: order[row.metric]),

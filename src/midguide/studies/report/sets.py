@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 
+from midguide.catalogue import plugins
+from midguide.catalogue.base import short
 from midguide.errors import DataError, MidguideError
 from midguide.inference.samples import Samples
 from midguide.metrics.base import SET_METRICS
@@ -53,21 +55,23 @@ def measure_sets(study: Study, store: Store) -> tuple[list[SetValue], list[str]]
                 value = _kept(store, metric, units)
             except MidguideError as error:
                 value = None
-                notes.append(f"{metric}, {problem}, {sampler}: {error.message}")
-            values.append(SetValue(problem, sampler, metric, value, images))
+                notes.append(f"{short(metric)}, {problem}, {sampler}: {error.message}")
+            values.append(SetValue(problem, sampler, short(metric), value, images))
     return values, notes
 
 
 def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
     """The value that is stored for these draws, or else computed and stored."""
-    depends = [metric, SET_METRICS.make(metric).record(), [unit.draws_address for unit in units]]
+    made = SET_METRICS.make(metric)
+    source = plugins.source_digest(made)
+    depends = [short(metric), made.record(), [unit.draws_address for unit in units], *([source] if source else [])]
     place = store.folder / "sets" / f"{fingerprint(depends)}.json"
     try:
         return float(json.loads(place.read_text(encoding="utf-8"))["value"])
     except (OSError, ValueError, KeyError, TypeError):
         value = _computed(store, metric, units)
     with replacing(place) as temporary:
-        temporary.write_text(json.dumps({"metric": metric, "value": value}) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({"metric": short(metric), "value": value}) + "\n", encoding="utf-8")
     return value
 
 

@@ -1,9 +1,9 @@
-"""The tables of a study's TOML file: each checked on its own; `spec` puts them together."""
+"""The tables of a study's TOML file, each checked on its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from itertools import product
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.samplers.base import make_sampler
 from midguide.studies.kinds.base import KINDS, ProblemKind
 from midguide.studies.sources.base import SOURCES, Source, own_source, taken_of_a_sampler
+from midguide.studies.spec.plain import label_of
 
 MOST_SEEDS = 10**6
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
@@ -66,8 +67,20 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProblemTable:
+    """A table `[[problems]]` without the settings of its kind and without its seeds."""
+
+    kind: str
+    label: str = ""
+    metrics: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_metrics(self.metrics, METRICS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProblemRow:
-    """A table `[[problems]]`: a kind with settings, the seeds that make it several problems, and further metrics."""
+    """A kind of problems with settings, the seeds that make it several problems, and further metrics."""
 
     label: str
     kind: ProblemKind
@@ -77,12 +90,14 @@ class ProblemRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerTable:
-    """A table `[[samplers]]` without its settings.
+    """A table `[[samplers]]`.
 
     Args:
-        spec: the sampler or preset.
+        spec: the sampler or preset, or another source of draws.
         label: the spec by default.
         source: what to take of it.
+        settings: in place of those of the preset.
+        sweep: values of further settings; each combination is a sampler of its own.
         problems: patterns for the labels of the problems that it runs on; the report names the others as left out.
         where_possible: problems that it cannot handle are left out, too, instead of refused.
     """
@@ -90,6 +105,8 @@ class SamplerTable:
     spec: str
     label: str = ""
     source: str = "samples"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, tuple[int | float, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ("*",)
     where_possible: bool = False
 
@@ -98,9 +115,14 @@ class SamplerTable:
         if self.source not in known:
             raise unknown("source", self.source, known)
         if self.source != "samples" and own_source(self.spec):
-            raise ConfigError(f"{self.spec!r} is no sampler, so that it has no {self.source!r}", hint="remove source")
+            raise ConfigError(f"`{self.spec}` is no sampler, so that it has no `{self.source}`", hint="remove source")
         if not self.problems:
-            raise ConfigError(f"{self.spec!r} would run on no problem", hint="leave problems out for all of them")
+            raise ConfigError(f"`{self.spec}` would run on no problem", hint="leave problems out for all of them")
+        for key, values in self.sweep.items():
+            if not values:
+                raise ConfigError(f"sweep.{key} is empty", hint="a list of numbers")
+            if key in self.settings:
+                raise ConfigError(f"`{key}` is set and swept", hint="it is one or the other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,39 +154,36 @@ class SamplerRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Match:
-    """A table `[[overrides]]` without its settings: patterns for labels, and the draws or the preset that differ."""
+class Override:
+    """A table `[[overrides]]`: patterns for labels, and the settings, draws or preset that differ there."""
 
     problem: str = "*"
     sampler: str = "*"
     samples: int | None = None
     preset: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"samples must be at least 1, got {self.samples}")
+        if self.samples is None and not self.settings and not self.preset:
+            raise ConfigError("it changes nothing", hint="give it settings, a preset or samples")
+
+    def matches(self, problem: str, sampler: str) -> bool:
+        """Whether it is for the cell of these labels."""
+        return fnmatchcase(problem, self.problem) and fnmatchcase(sampler, self.sampler)
 
 
 def parse_problem(table: Mapping[str, Any], index: int) -> ProblemRow:
     """The row of the table `[[problems]]` at this index."""
     where = f"[[problems]] number {index + 1}"
-    settings = dict(table)
-    kind, label, seeds, metrics = (settings.pop(key, None) for key in ("kind", "label", "seeds", "metrics"))
-    if label is not None and not isinstance(label, str):
-        raise ConfigError(f"{where}: label must be text, got {label!r}")
+    own = {field.name for field in fields(ProblemTable)}
+    parsed = build(ProblemTable, {key: value for key, value in table.items() if key in own}, where)
+    settings = {key: value for key, value in table.items() if key not in own}
     with about(where):
-        made = KINDS.make(str(kind), settings)
-    return ProblemRow(label=label or kind, kind=made, seeds=_seeds(seeds, where), metrics=_metrics(metrics, where))
-
-
-def _metrics(given: Any, where: str) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if not isinstance(given, list):
-        raise ConfigError(f"{where}: metrics must be a list of names, got {given!r}")
-    with about(where):
-        check_metrics(given, METRICS)
-    return tuple(given)
+        seeds = _seeds(settings.pop("seeds", None))
+        made = KINDS.make(parsed.kind, settings)
+    return ProblemRow(label=label_of(table), kind=made, seeds=seeds, metrics=parsed.metrics)
 
 
 def check_metrics(names: Iterable[str], known: Catalogue[Any]) -> None:
@@ -173,68 +192,32 @@ def check_metrics(names: Iterable[str], known: Catalogue[Any]) -> None:
         known.find(name)
 
 
-def _seeds(given: Any, where: str) -> tuple[int, ...]:
+def _seeds(given: Any) -> tuple[int, ...]:
+    """Seeds as a list, or as `{ first = 0, count = 10 }`."""
     if isinstance(given, Mapping) and set(given) == {"first", "count"}:
         first, count = given["first"], given["count"]
         possible = type(first) is type(count) is int and 0 < count <= MOST_SEEDS
         given = list(range(first, first + count)) if possible else None
     if not isinstance(given, list) or not given or not all(type(seed) is int for seed in given):
         raise ConfigError(
-            f"{where}: seeds must be a list of integers",
-            hint=f"or {{ first = 0, count = 10 }}, of at most {MOST_SEEDS:,}",
+            "seeds must be a list of integers", hint=f"or {{ first = 0, count = 10 }}, of at most {MOST_SEEDS:,}"
         )
     if len(set(given)) < len(given):
-        raise ConfigError(f"{where}: a seed occurs twice in {given}")
+        raise ConfigError(f"a seed occurs twice in {given}")
     return tuple(given)
 
 
 def parse_samplers(table: Mapping[str, Any], index: int) -> list[SamplerRow]:
     """The rows of the table `[[samplers]]` at this index: one for each combination of its sweep."""
-    where = f"[[samplers]] number {index + 1}"
-    head = {key: value for key, value in table.items() if key not in ("settings", "sweep")}
-    parsed = build(SamplerTable, head, where)
-    label, settings, sweep = parsed.label or parsed.spec, table_of(table, "settings"), table_of(table, "sweep")
-    for key, values in sweep.items():
-        numbers = isinstance(values, list) and values and all(type(value) in (int, float) for value in values)
-        if not numbers:
-            raise ConfigError(f"{where}: sweep.{key} must be a list of numbers, got {values!r}")
-        if key in settings:
-            raise ConfigError(f"{where}: {key!r} is set and swept", hint="it is one or the other")
+    parsed = build(SamplerTable, table, f"[[samplers]] number {index + 1}")
     rows = []
-    for values in product(*sweep.values()):
-        swept = tuple(zip(sweep, values, strict=True))
-        words = ", ".join(f"{key} {value:g}" for key, value in swept)
-        name = f"{label}, {words}" if words else label
-        rows.append(SamplerRow(table=parsed, label=name, settings={**settings, **dict(swept)}, swept=swept))
+    for values in product(*parsed.sweep.values()):
+        swept = tuple(zip(parsed.sweep, values, strict=True))
+        label = ", ".join([label_of(table), *(f"{key} {value:g}" for key, value in swept)])
+        rows.append(SamplerRow(table=parsed, label=label, settings={**parsed.settings, **dict(swept)}, swept=swept))
     return rows
 
 
-def parse_override_table(table: Mapping[str, Any], index: int) -> tuple[Match, dict[str, object]]:
-    """Which cells the table `[[overrides]]` at this index is for, and their settings."""
-    where = f"[[overrides]] number {index + 1}"
-    match = build(Match, {k: v for k, v in table.items() if k != "settings"}, where)
-    settings = table_of(table, "settings")
-    if match.samples is None and not settings and not match.preset:
-        raise ConfigError(f"{where} changes nothing", hint="give it settings, a preset or samples")
-    return match, settings
-
-
-def matches(match: Match, problem: str, sampler: str) -> bool:
-    """Whether an override is for the cell of these labels."""
-    return fnmatchcase(problem, match.problem) and fnmatchcase(sampler, match.sampler)
-
-
-def table_of(plain: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A copy of the table at `key`, empty where there is none."""
-    value = plain.get(key, {})
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} must be a table, got {value!r}")
-    return dict(value)
-
-
-def tables_of(plain: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The tables of the list at `key`, of which there must be one."""
-    value = plain.get(key)
-    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
-        raise ConfigError(f"there is no [[{key}]]", hint=f"a study has at least one table [[{key}]]")
-    return value
+def parse_override_table(table: Mapping[str, Any], index: int) -> Override:
+    """The table `[[overrides]]` at this index."""
+    return build(Override, table, f"[[overrides]] number {index + 1}")
