@@ -15,6 +15,7 @@ Bits depend on the processor and on the version of torch. The file names both, a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -237,7 +238,7 @@ def loop_cases() -> Iterator[Case]:
 
 def on_schedule(name: str, schedule: Any) -> Problem:
     problem = problem_of(name)
-    return Problem(problem.denoiser.on(schedule), problem.likelihood)
+    return dataclasses.replace(problem, denoiser=problem.denoiser.on(schedule))
 
 
 def unobserved(name: str) -> Problem:
@@ -260,7 +261,7 @@ def problem_cases() -> Iterator[Case]:
 
 
 def data(name: str) -> Entry:
-    problem = problem_of(name).to_latent()
+    problem = problem_of(name)
     x = wave(problem.event_shape).expand(problem.observations, *problem.event_shape)
     likelihood = problem.likelihood
     found = {"y": likelihood.y, "log_prob": likelihood.log_prob(x), "residual": likelihood.residual(x)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 
 import torch
 from mixture import Recorded, bare_calls, least
@@ -40,7 +41,7 @@ def ratio(spec: str, problem: Problem) -> float:
 
     def run() -> None:
         recorded.calls.clear()
-        sample(sampler, Problem(recorded, problem.likelihood), ROWS)
+        sample(sampler, replace(problem, denoiser=recorded), ROWS)
 
     whole = least(run, REPEATS)
     x = Rng([(0, i) for i in range(ROWS)]).normal(torch.empty(ROWS, *problem.event_shape))

@@ -7,7 +7,7 @@ operator measures count; whatever stands in the others is set to zero.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,6 +18,7 @@ from midguide.errors import ConfigError, ShapeError
 from midguide.maths import autodiff
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
+from midguide.storage.record import describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,25 @@ class Likelihood(ABC):
         Raises:
             ConfigError: the ranges differ.
         """
-        remedy = f"midguide.operators.rescaling(operator, {signal_range})"
+        remedy = f"midguide.operators.rescaled(operator, {signal_range})"
         _check_range(type(self.operator).__name__, self.operator.value_range, signal_range, remedy)
 
     def select(self, rows: Tensor) -> Self:
         """The likelihood whose row b is observation `rows[b]`; rows may repeat."""
         return replace(self, operator=self.operator.select(rows), y=self.y[rows])
+
+    def stack(self, others: Sequence[Likelihood]) -> Self:
+        """The observations of this likelihood and of others of the same noise model, in this order.
+
+        Raises:
+            ShapeError: If the noise models differ, or operators that cannot be stacked.
+        """
+        every = [self, *others]
+        settings = [{**vars(each), "type": type(each).__name__, "operator": None, "y": None} for each in every]
+        if any(describe(each) != describe(settings[0]) for each in settings[1:]):
+            raise ShapeError("likelihoods of different noise models cannot be stacked")
+        operator = self.operator.stack([each.operator for each in others], [each.observations for each in every])
+        return replace(self, operator=operator, y=torch.cat([each.y for each in every]))
 
     def to(self, like: Tensor | torch.device | str) -> Self:
         """The same likelihood on the device, and for a tensor in the dtype, of `like`."""

@@ -1,26 +1,22 @@
-"""A problem: one prior and the observations to explain."""
+"""A problem: one prior and the observations to explain. `Problem` is one of signals, `LatentProblem` one of latents."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
 from midguide.diffusion.schedules import Schedule
-from midguide.errors import ShapeError, UnsupportedProblem
+from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
 from midguide.operators.base import Operator, SVDOperator
-from midguide.operators.blur import CircularBlur, ReflectBlur
 from midguide.operators.mask import Mask
-from midguide.operators.nonlinear_blur import NonlinearBlur
-from midguide.operators.rescaling import Rescaled
 from midguide.priors.base import Autoencoder, Denoiser
 from midguide.priors.latent import Decoded
-from midguide.storage.record import describe
 
 
 class Spectral(NamedTuple):
@@ -43,17 +39,19 @@ class Spectral(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Draw from `p(x | y)`, proportional to `p(y | x) p(x)`, with p(x) given by a denoiser.
+    """Draw from `p(x | y)`, proportional to `p(y | x) p(x)`, with p(x) given by a denoiser of signals.
 
-    Row b of a batch belongs to observation b of the likelihood; `expand` and `select` make the rows.
-
-    The prior may be one of latents. Then operator, observations and truth are still those of signals, and `to_latent`
-    gives the problem that samplers work on. `sample` does so by itself and decodes the draws.
+    Row b of a batch belongs to observation b of the likelihood; `expand` and `select` make the rows. `Problem.of`,
+    `Problem.simulate` and `Problem.unobserved` take any prior: where it is one of latents they make a `LatentProblem`.
 
     Args:
         denoiser: the prior.
-        likelihood: operator, observations and noise model.
+        likelihood: operator, observations and noise model, a function of the samples of the prior.
         truth: the true signals where they are known, shape (N, *signal); only metrics look at them.
+
+    Raises:
+        ConfigError: If the prior is one of latents, or the operator is made for values of another range.
+        ShapeError: If the operator does not map signals to observations.
     """
 
     denoiser: Denoiser
@@ -61,14 +59,36 @@ class Problem:
     truth: Tensor | None = None
 
     def __post_init__(self) -> None:
-        signals = self.likelihood.y.new_zeros((self.observations, *self.signal_shape))
-        shape, given = self.signal_likelihood.operator(signals).shape, self.likelihood.y.shape
-        if shape != given:
-            raise ShapeError(
-                f"the operator maps {self.signal_shape} to {tuple(shape[1:])}, y is {tuple(given[1:])}",
-                hint="y needs one row per observation, also when there is only one",
+        if self.denoiser.autoencoder is not None:
+            raise ConfigError(
+                "the prior is one of latents, the likelihood one of signals",
+                hint="Problem.of(prior, likelihood) puts the decoder before the operator",
             )
-        self.signal_likelihood.check_range(self.denoiser.signal_range)
+        _check(self)
+
+    @staticmethod
+    def of(denoiser: Denoiser, likelihood: Likelihood, truth: Tensor | None = None) -> Problem:
+        """The problem of observations of signals, whether the prior is one of signals or of latents.
+
+        Args:
+            denoiser: the prior.
+            likelihood: operator, observations and noise model, a function of signals.
+            truth: as for `Problem`.
+
+        Example:
+            >>> from midguide.priors.gaussian import Gaussian
+            >>> from midguide.priors.latent import LatentPrior, NetworkAutoencoder
+            >>> from midguide.operators.matrix import Identity
+            >>> codec = NetworkAutoencoder(lambda x: x[:, :2], lambda z: torch.cat([z, -z], 1), (4,), (2,))
+            >>> prior = LatentPrior(Gaussian(torch.zeros(2), 1.0), codec)
+            >>> problem = Problem.of(prior, observe(Identity(), torch.zeros(1, 4), 0.1))
+            >>> problem.likelihood.log_prob(torch.zeros(1, 2)).shape
+            torch.Size([1])
+        """
+        if denoiser.autoencoder is None:
+            return Problem(denoiser, likelihood, truth)
+        decoded = Decoded(likelihood.operator, denoiser.autoencoder)
+        return LatentProblem(denoiser, replace(likelihood, operator=decoded), truth)
 
     @classmethod
     def simulate(
@@ -77,78 +97,36 @@ class Problem:
         """The problem of recovering `truth`, shape (N, *signal), from `A(truth) + sigma_y z`.
 
         Raises:
-            ShapeError: the truth is not of the size of the prior.
+            ShapeError: If the truth is not of the size of the prior.
         """
         if tuple(truth.shape[1:]) != denoiser.signal_shape:
             raise ShapeError(
                 f"the prior is one of signals {denoiser.signal_shape}, the truth has signals {tuple(truth.shape[1:])}",
                 hint="resize the truth, or take a prior of its size",
             )
-        return cls(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
+        return cls.of(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
 
     @classmethod
     def unobserved(cls, denoiser: Denoiser) -> Problem:
         """The problem of an observation that says nothing (a mask hides every entry): its posterior is the prior."""
         nothing = Mask(torch.zeros(denoiser.signal_shape, dtype=torch.bool))
-        return cls(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.signal_shape), sigma_y=1.0))
-
-    def to_latent(self) -> Self:
-        """The problem that samplers work on: for a prior of latents with `A(Dec(z))` as operator, else itself.
-
-        The truth stays that of signals.
-
-        Example:
-            >>> from midguide.priors.gaussian import Gaussian
-            >>> from midguide.priors.latent import LatentPrior, NetworkAutoencoder
-            >>> from midguide.operators.matrix import Identity
-            >>> codec = NetworkAutoencoder(lambda x: x[:, :2], lambda z: torch.cat([z, -z], 1), (4,), (2,))
-            >>> prior = LatentPrior(Gaussian(torch.zeros(2), 1.0), codec)
-            >>> problem = Problem.simulate(prior, Identity(), torch.zeros(1, 4), sigma_y=0.1)
-            >>> problem.to_latent().likelihood.log_prob(torch.zeros(1, 2)).shape
-            torch.Size([1])
-        """
-        autoencoder, operator = self.denoiser.autoencoder, self.likelihood.operator
-        if autoencoder is None or isinstance(operator, Decoded):
-            return self
-        return replace(self, likelihood=replace(self.likelihood, operator=Decoded(operator, autoencoder)))
-
-    @property
-    def autoencoder(self) -> Autoencoder | None:
-        """What the decoder of `to_latent` belongs to; None where the samples are signals."""
-        operator = self.likelihood.operator
-        return operator.autoencoder if isinstance(operator, Decoded) else self.denoiser.autoencoder
-
-    @property
-    def signal_likelihood(self) -> Likelihood:
-        """The likelihood of signals, without the decoder that `to_latent` puts before the operator."""
-        operator = self.likelihood.operator
-        return (
-            replace(self.likelihood, operator=operator.operator) if isinstance(operator, Decoded) else self.likelihood
-        )
+        return cls.of(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.signal_shape), sigma_y=1.0))
 
     @classmethod
     def stack(cls, problems: Sequence[Problem]) -> Problem:
         """The observations of problems that share prior, operator and noise model, as one problem.
 
-        Masks, kernels and codes of one observation each may differ: they become one for each observation.
+        Masks, kernels and whatever else an operator may have for each observation may differ; see `Operator.stack`.
 
         Raises:
-            ShapeError: they do not share them.
+            ShapeError: If they do not share the rest.
         """
-        first = problems[0]
-
-        def shared(problem: Problem) -> tuple[object, ...]:
-            likelihood = problem.likelihood
-            settings = {name: value for name, value in vars(likelihood).items() if name not in ("y", "operator")}
-            return id(problem.denoiser), type(likelihood), settings, problem.truth is None
-
-        operator = _stacked([problem.likelihood.operator for problem in problems])
-        if operator is None or any(shared(problem) != shared(first) for problem in problems):
-            raise ShapeError("only problems that share prior, operator and noise model can be stacked")
-        y = torch.cat([problem.likelihood.y for problem in problems])
+        first, *others = problems
+        if any(p.denoiser is not first.denoiser or (p.truth is None) != (first.truth is None) for p in others):
+            raise ShapeError("problems with different priors, or with and without a truth, cannot be stacked")
         truths = [problem.truth for problem in problems if problem.truth is not None]
-        likelihood = replace(first.likelihood, operator=operator, y=y)
-        return cls(first.denoiser, likelihood, torch.cat(truths) if truths else None)
+        likelihood = first.likelihood.stack([problem.likelihood for problem in others])
+        return replace(first, likelihood=likelihood, truth=torch.cat(truths) if truths else None)
 
     @property
     def schedule(self) -> Schedule:
@@ -157,13 +135,26 @@ class Problem:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: of a latent where the prior is one of latents."""
+        """Shape of one sample of the prior, which is what samplers work on."""
         return self.denoiser.event_shape
 
     @property
     def signal_shape(self) -> tuple[int, ...]:
-        """Shape of one signal, which is what is measured."""
-        return self.event_shape if self.autoencoder is None else self.autoencoder.event_shape
+        """Shape of one signal, which is what is measured and looked at."""
+        return self.event_shape
+
+    @property
+    def signal_likelihood(self) -> Likelihood:
+        """The likelihood as a function of signals."""
+        return self.likelihood
+
+    def signals(self, samples: Tensor) -> Tensor:
+        """The signals that samples of the prior stand for, shape (B, *event) -> (B, *signal)."""
+        return samples
+
+    def extras(self, samples: Tensor) -> dict[str, Tensor]:
+        """What to keep of samples besides their signals, by name."""
+        return {}
 
     @property
     def observations(self) -> int:
@@ -195,7 +186,7 @@ class Problem:
         """The same problem on a device, whose denoiser has its weights moved there.
 
         Raises:
-            UnsupportedProblem: the prior cannot leave the CPU.
+            UnsupportedProblem: If the prior cannot leave the CPU.
         """
         truth = None if self.truth is None else self.truth.to(device)
         return replace(self, denoiser=self.denoiser.to(device), likelihood=self.likelihood.to(device), truth=truth)
@@ -205,33 +196,62 @@ class Problem:
         return self.select(torch.arange(self.observations).repeat_interleave(n))
 
 
-DRAWN: dict[type[Operator], str] = {
-    Mask: "mask",
-    CircularBlur: "kernel",
-    ReflectBlur: "kernel",
-    NonlinearBlur: "code",
-}
-"""The field of which an operator may have one for each observation, with `per_observation`."""
+@dataclass(frozen=True, eq=False)
+class LatentProblem(Problem):
+    """Draw latents from `p(z | y)`, proportional to `p(y | Dec(z)) p(z)`. The signals are `Dec(z)`.
+
+    Build it with `Problem.of`. Samplers work on it as on any problem, with the decoder as part of the operator.
+
+    Args:
+        denoiser: the prior of latents.
+        likelihood: a function of latents, whose operator is a `Decoded` one.
+        truth: the true signals where they are known, shape (N, *signal); only metrics look at them.
+
+    Raises:
+        ConfigError: If the operator has no decoder in front, or is made for values of another range.
+        ShapeError: If the operator does not map signals to observations.
+    """
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.likelihood.operator, Decoded):
+            raise ConfigError(
+                "the likelihood of a problem over latents starts with a decoder",
+                hint="Problem.of(prior, likelihood) puts the decoder before the operator",
+            )
+        _check(self)
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """What turns latents into signals and back."""
+        return self._decoded.autoencoder
+
+    @property
+    def signal_shape(self) -> tuple[int, ...]:
+        return self.autoencoder.event_shape
+
+    @property
+    def signal_likelihood(self) -> Likelihood:
+        return replace(self.likelihood, operator=self._decoded.operator)
+
+    def signals(self, samples: Tensor) -> Tensor:
+        return self.autoencoder.decode(samples)
+
+    def extras(self, samples: Tensor) -> dict[str, Tensor]:
+        return {"latents": samples}
+
+    @property
+    def _decoded(self) -> Decoded:
+        return cast(Decoded, self.likelihood.operator)
 
 
-def _stacked(operators: Sequence[Operator]) -> Operator | None:
-    """One operator for observations that have these; None where there is none."""
-    first = operators[0]
-    if all(operator is first for operator in operators):
-        return first
-    if isinstance(first, Rescaled):
-        parts = [o.operator for o in operators if isinstance(o, Rescaled) and o.value_range == first.value_range]
-        inner = _stacked(parts) if len(parts) == len(operators) else None
-        return None if inner is None else replace(first, operator=inner)
-    name = DRAWN.get(type(first))
-    if name is None or first.observations is not None:
-        return None
-
-    def shared(operator: Operator) -> dict[str, object]:
-        described = describe(operator)
-        return {**described, name: described.get(name, {}).get("shape")}
-
-    if any(shared(operator) != shared(first) for operator in operators):
-        return None
-    drawn = torch.stack([getattr(operator, name) for operator in operators])
-    return replace(first, **{name: drawn, "per_observation": True})
+def _check(problem: Problem) -> None:
+    """Refuse observations that are not those of signals of the prior."""
+    likelihood = problem.signal_likelihood
+    signals = likelihood.y.new_zeros((problem.observations, *problem.signal_shape))
+    shape, given = likelihood.operator(signals).shape, likelihood.y.shape
+    if shape != given:
+        raise ShapeError(
+            f"the operator maps {problem.signal_shape} to {tuple(shape[1:])}, y is {tuple(given[1:])}",
+            hint="y needs one row per observation, also when there is only one",
+        )
+    likelihood.check_range(problem.denoiser.signal_range)

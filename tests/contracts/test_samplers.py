@@ -1,7 +1,7 @@
 """Every registered sampler satisfies the contract, on vectors and on images; broken ones do not."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -86,7 +86,7 @@ def test_samplers_satisfy_the_contract_on_latents(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_satisfy_the_contract_on_other_schedules(name, schedule):
     problem = latents() if REGISTERED[name].needs.autoencoder else vectors()
-    moved = Problem(problem.denoiser.on(schedule), problem.likelihood)
+    moved = replace(problem, denoiser=problem.denoiser.on(schedule))
     check_sampler(REGISTERED[name], moved)
 
 

@@ -141,5 +141,5 @@ def test_codes_of_different_ranges_are_not_stacked() -> None:
     prior, x = prior_of(None), images(1).float()
     unit, *others = [Problem.simulate(prior, blur, x, sigma_y=0.1) for blur in blurs]
     for other in others:
-        with pytest.raises(ShapeError, match="can be stacked"):
+        with pytest.raises(ShapeError, match="cannot be stacked"):
             Problem.stack([unit, other])

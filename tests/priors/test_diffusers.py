@@ -240,7 +240,7 @@ def test_a_latent_pipeline_with_a_vq_autoencoder_reconstructs(diffusers, unet, t
         assert torch.allclose(prior.autoencoder.encode(image), 0.5 * coder.encode(image).latents, atol=1e-5)
     operator = Mask(torch.arange(3 * 16 * 32).reshape(3, 16, 32) % 2 == 0)
     problem = Problem.simulate(prior, operator, image, sigma_y=0.1)
-    draws = sample(MGPS(steps=3, gradient_steps=StepRule(default=1), warm_start=None), problem.to_latent(), 1).draws
+    draws = sample(MGPS(steps=3, gradient_steps=StepRule(default=1), warm_start=None), problem, 1).draws
     assert draws.shape == (1, 1, 3, 16, 32)
 
 

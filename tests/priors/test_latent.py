@@ -9,12 +9,12 @@ from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import sample
 from midguide.inference.samples import Samples
-from midguide.likelihoods import PoissonLikelihood
+from midguide.likelihoods import PoissonLikelihood, observe
 from midguide.operators import BlockMean, Compose, Matrix, random_mask
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import Decoded, LatentPrior, NetworkAutoencoder
 from midguide.priors.network import NetworkDenoiser
-from midguide.problem import Problem
+from midguide.problem import LatentProblem, Problem
 from midguide.samplers.ddrm import DDRM
 from midguide.samplers.dps import DPS
 from midguide.samplers.psld import PSLD
@@ -70,17 +70,39 @@ def test_operators_through_a_decoder_satisfy_the_contract_of_operators(inner):
 
 
 def test_problem_over_latents_measures_what_the_decoder_shows():
-    signals = problem()
-    latents = signals.to_latent()
+    latents = problem()
     z = torch.linspace(-1, 1, 64).reshape(2, 2, 4, 4)
-    decoded = signals.denoiser.autoencoder.decode(z)
-    assert torch.equal(latents.likelihood.log_prob(z), signals.likelihood.log_prob(decoded))
-    assert torch.equal(latents.signal_likelihood.log_prob(decoded), signals.likelihood.log_prob(decoded))
-    assert latents.to_latent() is latents
-    assert latents.event_shape == (2, 4, 4)
-    assert latents.signal_shape == (1, 8, 8)
-    pixels = Problem.unobserved(Gaussian(torch.zeros(2), 1.0))
-    assert pixels.to_latent() is pixels
+    decoded = latents.denoiser.autoencoder.decode(z)
+    signals = observe(BlockMean(2), latents.truth, 0.05)
+    assert torch.equal(latents.likelihood.log_prob(z), signals.log_prob(decoded))
+    assert torch.equal(latents.signal_likelihood.log_prob(decoded), signals.log_prob(decoded))
+    assert (latents.event_shape, latents.signal_shape) == ((2, 4, 4), (1, 8, 8))
+    assert torch.equal(latents.signals(z), decoded)
+
+
+def test_problems_of_signals_and_of_latents_are_two_types():
+    latents, pixels = problem(), Problem.unobserved(Gaussian(torch.zeros(2), 1.0))
+    assert type(latents) is type(latents.select(torch.tensor([1, 0]))) is type(latents.expand(2)) is LatentProblem
+    assert type(Problem.stack([latents, latents])) is type(latents.to("cpu")) is LatentProblem
+    assert type(pixels) is type(pixels.expand(2)) is Problem
+    assert pixels.signal_likelihood is pixels.likelihood
+    assert torch.equal(pixels.signals(torch.ones(1, 2)), torch.ones(1, 2))
+
+
+def test_a_problem_of_the_wrong_type_is_refused_with_the_right_way():
+    latents = problem()
+    for wrong in (Problem, LatentProblem):
+        with pytest.raises(ConfigError, match="latents") as caught:
+            wrong(latents.denoiser, latents.signal_likelihood)
+        assert "Problem.of(prior, likelihood)" in str(caught.value)
+
+
+def test_problems_over_latents_stack_what_their_instruments_have_for_each_observation():
+    latents = problem(random_mask((1, 8, 8), 0.5, seed=0, count=2))
+    alone = [latents.select(torch.tensor([i])) for i in (1, 0)]
+    z = torch.linspace(-1, 1, 64).reshape(2, 2, 4, 4)
+    want = torch.cat([p.likelihood.log_prob(z[[i]]) for i, p in enumerate(alone)])
+    assert torch.allclose(Problem.stack(alone).likelihood.log_prob(z), want)
 
 
 def test_draws_are_decoded_and_their_latents_kept_whatever_the_chunk(tmp_path):
@@ -90,8 +112,6 @@ def test_draws_are_decoded_and_their_latents_kept_whatever_the_chunk(tmp_path):
     decoded = p.denoiser.autoencoder.decode(whole.tensors["latents"].flatten(0, 1))
     assert torch.allclose(decoded, whole.draws.flatten(0, 1), atol=1e-6)
     assert torch.allclose(chunked.draws, whole.draws, atol=1e-5)
-    explicit = sample(DPS(steps=6), p.to_latent(), 3)
-    assert torch.equal(explicit.draws, whole.draws)
     whole.save(tmp_path)
     assert torch.equal(Samples.load(tmp_path).tensors["latents"], whole.tensors["latents"])
 
@@ -111,7 +131,7 @@ def test_unobserved_latents_are_drawn_and_shown_as_signals():
 def test_counts_are_explained_by_latents_too():
     p = problem()
     counts = torch.full((2, 1, 4, 4), 3.0)
-    counted = Problem(p.denoiser, PoissonLikelihood(BlockMean(2), counts, rate=5.0))
+    counted = Problem.of(p.denoiser, PoissonLikelihood(BlockMean(2), counts, rate=5.0))
     assert bool(torch.isfinite(sample(DPS(steps=6), counted, 2).draws).all())
 
 
@@ -244,4 +264,4 @@ def test_wrong_shapes_and_scales_are_refused():
         NetworkAutoencoder(*networks(), (1, 8, 8), (2, 8, 8)).encode(torch.zeros(1, 1, 8, 8))
     p = problem()
     with pytest.raises(ShapeError, match=r"the operator maps \(1, 8, 8\) to"):
-        Problem(p.denoiser, type(p.likelihood)(BlockMean(4), p.likelihood.y, 0.05))
+        Problem.of(p.denoiser, type(p.likelihood)(BlockMean(4), p.likelihood.y, 0.05))

@@ -312,7 +312,7 @@ def test_sampler_that_cannot_take_a_problem_and_patterns_that_match_nothing_are_
 def test_problems_of_different_instruments_are_not_stacked(faces):
     study = load_study(faces)
     one, other = units_of(study, "box")[0].problem, units_of(study, "x4")[0].problem
-    with pytest.raises(ShapeError, match="share"):
+    with pytest.raises(ShapeError, match="cannot be stacked"):
         Problem.stack([one.build(0), other.build(0)])
     stacked = Problem.stack([one.build(0), one.build(1)])
     assert stacked.observations == 2

@@ -119,7 +119,7 @@ def measure(run: Run, samples: Samples) -> dict[str, Any]:
     draws, mean, truth = samples.draws[0], samples.mean(), run.problem.truth
     weighted = samples.log_weight is not None
     answer = Answer(draws, log_weight=samples.log_weight[0] if weighted else None)
-    chi_square = run.problem.expand(run.n).likelihood.chi_square(draws)
+    chi_square = run.problem.expand(run.n).signal_likelihood.chi_square(draws)
     scores: dict[str, Any] = dict.fromkeys(("psnr_mean", "psnr_samples", "ssim_mean", "ssim_samples"))
     if truth is not None:
         fits = min(truth.shape[-2:]) >= WINDOW  # of SSIM
@@ -131,7 +131,7 @@ def measure(run: Run, samples: Samples) -> dict[str, Any]:
         "chi2": float(answer.average(chi_square)),
         "chi2_samples": chi_square.tolist(),
         "effective_sample_size": float(samples.effective_sample_size()[0]) if weighted else None,
-        "measured_values": int(run.problem.likelihood.measured_values()[0]),
+        "measured_values": int(run.problem.signal_likelihood.measured_values()[0]),
         "network_forwards": samples.cost.network_forwards,
         "network_vjps": samples.cost.network_vjps,
         "seconds": samples.cost.seconds,

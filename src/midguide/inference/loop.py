@@ -48,7 +48,7 @@ def sample(
     of a method that keeps groups together (`sampler.needs.group`), such as a particle filter, depend in the same way
     on the streams of their group, and on its stream (seed, i, "group", j // group).
 
-    A problem whose prior is one of latents is sampled as `problem.to_latent()`; the draws are decoded.
+    The draws of a problem over latents are decoded.
 
     Args:
         sampler: the method and its hyper-parameters.
@@ -88,7 +88,6 @@ def sample(
         >>> sample(make_sampler("mgps", {"steps": 20}), problem, n=4).draws.shape
         torch.Size([1, 4, 2])
     """
-    problem = problem.to_latent()
     check_needs(sampler, problem)
     check_memory(problem, n)
     group = sampler.needs.group
@@ -153,14 +152,12 @@ class _Run:
 
 def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
-    drawn = torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape)
-    signals, latents = drawn, {}
-    if problem.autoencoder is not None:
-        with torch.no_grad():
-            decoded = torch.cat([problem.autoencoder.decode(block) for block in blocks])
-        signals, latents = decoded.reshape(problem.observations, n, *problem.signal_shape), {"latents": drawn}
+    with torch.no_grad():
+        signals = torch.cat([problem.signals(block) for block in blocks])
+    signals = signals.reshape(problem.observations, n, *problem.signal_shape)
     space = problem.denoiser.signal.space  # for methods that do not end with an answer of the denoiser
-    return signals if space is None else space.project(signals), latents
+    extras = problem.extras(torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape))
+    return signals if space is None else space.project(signals), extras
 
 
 def _together(blocks: list[Tensor | None], observations: int) -> Tensor | None:

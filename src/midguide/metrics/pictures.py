@@ -55,7 +55,7 @@ def of_best(score: Score, criterion: Callable[[Tensor, Target], Tensor], answer:
 
 def misfit(draws: Tensor, target: Target) -> Tensor:
     """Chi-square of each draw, shape (n,): how well it explains the observation."""
-    return target.problem.expand(len(draws)).likelihood.chi_square(draws)
+    return target.problem.expand(len(draws)).signal_likelihood.chi_square(draws)
 
 
 def distance(draws: Tensor, target: Target) -> Tensor:

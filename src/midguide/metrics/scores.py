@@ -186,7 +186,7 @@ def _truth_rmse(answer: Answer, target: Target) -> float:
 @metric("chi_square", exact=False)
 def _chi_square(answer: Answer, target: Target) -> float:
     """Mean squared standardized residual per measured value; about 1 for exact draws."""
-    return float(answer.average(target.problem.expand(len(answer.draws)).likelihood.chi_square(answer.draws)))
+    return float(answer.average(target.problem.expand(len(answer.draws)).signal_likelihood.chi_square(answer.draws)))
 
 
 def _coverage(level: float, answer: Answer, target: Target) -> float:

@@ -2,16 +2,24 @@
 
 An operator maps (B, *event) to (B, *measurement). Measurements keep a dense shape: an operator that hides entries
 returns zero there and says so in `measured`, so that noise and chi-square count only what was measured.
-Operators are frozen dataclasses of tensors, numbers and frozen modules; `to` and `select` work on the fields.
+Operators are frozen dataclasses of tensors, numbers and frozen modules. `to`, `select` and `stack` work on the fields.
+
+A class whose observations may each have a mask or kernel of their own declares it, and writes no code for it:
+
+    @dataclass(frozen=True, eq=False)
+    class Gain(Operator):
+        gain: Tensor
+        per_observation: bool = False
+        per_observation_fields: ClassVar[tuple[str, ...]] = ("gain",)
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +28,20 @@ from midguide.catalogue.base import Catalogue, Entry
 from midguide.errors import ConfigError, ShapeError
 from midguide.maths import linalg
 from midguide.maths.rng import Rng
+from midguide.storage.record import describe
 
 
 @dataclass(frozen=True, eq=False)
 class Operator(ABC):
-    """A measurement operator; subclasses say what it computes."""
+    """A measurement operator; subclasses say what it computes.
+
+    Attributes:
+        per_observation_fields: the fields that may hold one entry for each observation. Tensors do where
+            `per_observation` is true, along their first axis; operators (and what has their `observations`, `select`
+            and `stack`) say so themselves.
+    """
+
+    per_observation_fields: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -35,8 +52,19 @@ class Operator(ABC):
         return torch.ones((), dtype=torch.bool, device=y.device)
 
     @property
+    def per_observation(self) -> bool:
+        """Whether the tensors among `per_observation_fields` hold one entry for each observation."""
+        return False
+
+    @property
     def observations(self) -> int | None:
         """How many observations have an operator of their own (a mask or kernel each); None if one serves all."""
+        for value in self._own().values():
+            count = (
+                value.observations if not isinstance(value, Tensor) else len(value) if self.per_observation else None
+            )
+            if count is not None:
+                return count
         return None
 
     @property
@@ -44,9 +72,60 @@ class Operator(ABC):
         """Smallest and largest value of the signals that it is made for; None if it takes any."""
         return None
 
-    def select(self, rows: Tensor) -> Operator:
+    def select(self, rows: Tensor) -> Self:
         """The operator of the observations `rows` (indices, shape (B,)); itself where one serves all."""
-        return self
+        if self.observations is None:
+            return self
+
+        def picked(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[rows] if self.per_observation else value
+            return value.select(rows)
+
+        return replace(self, **{name: picked(value) for name, value in self._own().items()})
+
+    def stack(self, others: Sequence[Operator], counts: Sequence[int] | None = None) -> Self:
+        """One operator for the observations of this one and of others, in this order.
+
+        Operators that are the same stay one that serves all. Else each observation keeps the entries of its own.
+
+        Args:
+            others: operators of the same class that differ in `per_observation_fields` only.
+            counts: how many observations this one and each of the others serve; one by default, or those of their own.
+
+        Raises:
+            ShapeError: If they differ in something else, or their entries in shape or dtype.
+
+        Example:
+            >>> from midguide.operators.mask import Mask
+            >>> left, right = torch.tensor([True, False]), torch.tensor([False, True])
+            >>> Mask(left).stack([Mask(right)])(torch.ones(2, 2))
+            tensor([[1., 0.],
+                    [0., 1.]])
+        """
+        if self.observations is None and all(_same(self, other) for other in others):
+            return self
+        every = [self, *others]
+        self._check_alike(others)
+        counts = [operator.observations or 1 for operator in every] if counts is None else counts
+        own = {name: _joined(name, every, counts) for name in self.per_observation_fields}
+        flag = {"per_observation": True} if any(f.name == "per_observation" for f in fields(self)) else {}
+        return replace(self, **own, **flag)
+
+    def _own(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.per_observation_fields}
+
+    def _check_alike(self, others: Sequence[Operator]) -> None:
+        """Refuse operators that differ in more than what each observation may have of its own."""
+        shared = [f.name for f in fields(self) if f.repr and f.name not in (*self._own(), "per_observation")]
+        for other in others:
+            differing = [name for name in shared if not _same(getattr(self, name), getattr(other, name, None))]
+            if type(other) is not type(self) or differing or not self.per_observation_fields:
+                what = f"differ in {', '.join(differing)}" if type(other) is type(self) else "are of different classes"
+                raise ShapeError(
+                    f"{type(self).__name__} and {type(other).__name__} cannot be stacked: they {what}",
+                    hint="observations may differ in the `per_observation_fields` of their operator",
+                )
 
     def to(self, like: Tensor | torch.device | str | torch.dtype) -> Self:
         """The same operator with its floating tensors on the device and in the dtype of `like`."""
@@ -186,6 +265,26 @@ Lengths among the settings are those of an image with 256 pixels and scale with 
 def operator_class(entry: Entry[Operator]) -> type[Operator]:
     """The class of the operators that a factory makes."""
     return entry.thing if isinstance(entry.thing, type) else get_type_hints(entry.thing)["return"]
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two operators, or fields of operators, give the same numbers."""
+    return a is b or describe(a) == describe(b)
+
+
+def _joined(name: str, operators: Sequence[Operator], counts: Sequence[int]) -> Any:
+    """The entries of one field for all observations of operators that serve `counts` of them."""
+    first, *others = (getattr(operator, name) for operator in operators)
+    if not isinstance(first, Tensor):
+        return first.stack(others, counts)
+    rows = [
+        value if operator.per_observation else value[None].expand(count, *value.shape)
+        for operator, value, count in zip(operators, (first, *others), counts, strict=True)
+    ]
+    if len({(value.shape[1:], value.dtype) for value in rows}) > 1:
+        shapes = ", ".join(str(tuple(value.shape[1:])) for value in rows)
+        raise ShapeError(f"{name} of different shape or dtype cannot be stacked: {shapes}")
+    return torch.cat(rows)
 
 
 def check_rows(operator: Operator, batch: Tensor) -> None:

@@ -6,8 +6,8 @@ without repeating its edge. Both act on the last two axes of events of shape (..
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -73,16 +73,10 @@ class CircularBlur(SVDOperator):
 
     kernel: Tensor
     per_observation: bool = False
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("kernel",)
 
     def __post_init__(self) -> None:
         _check_kernel(self.kernel, self.per_observation)
-
-    @property
-    def observations(self) -> int | None:
-        return len(self.kernel) if self.per_observation else None
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, kernel=self.kernel[rows]) if self.per_observation else self
 
     def __call__(self, x: Tensor) -> Tensor:
         return _filter(x, self._transfer(x))
@@ -133,16 +127,10 @@ class ReflectBlur(LinearOperator):
 
     kernel: Tensor
     per_observation: bool = False
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("kernel",)
 
     def __post_init__(self) -> None:
         _check_kernel(self.kernel, self.per_observation)
-
-    @property
-    def observations(self) -> int | None:
-        return len(self.kernel) if self.per_observation else None
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, kernel=self.kernel[rows]) if self.per_observation else self
 
     def __call__(self, x: Tensor) -> Tensor:
         pads = self._pads(x)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from typing import Self
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ class Compose(Operator):
 
     outer: Operator
     inner: Operator
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("outer", "inner")
 
     def __post_init__(self) -> None:
         counts = {self.outer.observations, self.inner.observations} - {None}
@@ -39,20 +40,13 @@ class Compose(Operator):
             raise ConfigError(
                 f"the outer operator is made for values in {self.outer.value_range}, the inner for values in "
                 f"{self.inner.value_range}",
-                hint="midguide.operators.rescaling(compose(...), value_range) rescales both",
+                hint="midguide.operators.rescaled(compose(...), value_range) rescales both",
             )
 
     @property
     def value_range(self) -> tuple[float, float] | None:
         """That of the inner operator, else that of the outer: linear operators pass values on."""
         return self.inner.value_range or self.outer.value_range
-
-    @property
-    def observations(self) -> int | None:
-        return self.inner.observations if self.outer.observations is None else self.outer.observations
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, outer=self.outer.select(rows), inner=self.inner.select(rows))
 
     def measured(self, y: Tensor) -> Tensor:
         return self.outer.measured(y)

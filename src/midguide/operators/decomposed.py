@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ class Decomposition:
     Shapes (n, n), (n,) and (n, n), or with a leading axis of observations; s decreases.
     """
 
-    def __init__(self, compute: Callable[[], tuple[Tensor, ...]]) -> None:
-        self._compute = compute
+    def __init__(self, compute: Callable[[], tuple[Tensor, ...]], observations: int | None = None) -> None:
+        self._compute, self.observations = compute, observations
         self._moved: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     @cached_property
@@ -40,8 +40,25 @@ class Decomposition:
         return self._moved[key]
 
     def select(self, rows: Tensor) -> Decomposition:
-        """Those of the observations `rows`."""
-        return Decomposition(lambda: tuple(part[rows] for part in self._exact))
+        """Those of the observations `rows`; itself where one serves all."""
+        if self.observations is None:
+            return self
+        return Decomposition(lambda: tuple(part[rows] for part in self._exact), len(rows))
+
+    def stack(self, others: Sequence[Decomposition], counts: Sequence[int]) -> Decomposition:
+        """Those of the observations of this one and of others, which serve `counts` of them."""
+
+        def compute() -> tuple[Tensor, ...]:
+            exact = [each._repeated(count) for each, count in zip([self, *others], counts, strict=True)]
+            return tuple(torch.cat(parts) for parts in zip(*exact, strict=True))
+
+        return Decomposition(compute, sum(counts))
+
+    def _repeated(self, count: int) -> tuple[Tensor, ...]:
+        """The three with a leading axis of observations."""
+        if self.observations is not None:
+            return self._exact
+        return tuple(part[None].expand(count, *part.shape) for part in self._exact)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +82,7 @@ class Decomposed(SVDOperator):
 
     operator: LinearOperator
     decomposition: Decomposition = field(repr=False)
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("operator", "decomposition")
 
     @classmethod
     def create(cls, operator: LinearOperator, size: tuple[int, int]) -> Self:
@@ -87,16 +105,7 @@ class Decomposed(SVDOperator):
         made = double(torch.zeros(operator.observations or 1, 1, *size, dtype=torch.float64)).shape[2:]
         if tuple(made) != size:
             raise ShapeError(f"the operator makes {tuple(made)} of an image of {size[0]}x{size[1]}")
-        return cls(operator, Decomposition(lambda: _decompose(double, size)))
-
-    @property
-    def observations(self) -> int | None:
-        return self.operator.observations
-
-    def select(self, rows: Tensor) -> Self:
-        if self.observations is None:
-            return self
-        return replace(self, operator=self.operator.select(rows), decomposition=self.decomposition.select(rows))
+        return cls(operator, Decomposition(lambda: _decompose(double, size), operator.observations))
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.operator(x)

@@ -6,9 +6,9 @@ Measurements have the shape of x, with exact zeros where x is hidden. Masks are 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,19 +39,13 @@ class Mask(SVDOperator):
 
     mask: Tensor
     per_observation: bool = False
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("mask",)
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool:
             raise ShapeError(f"a mask must be boolean, got {self.mask.dtype}", hint="for example: mask > 0.5")
         if self.per_observation and self.mask.ndim == 0:
             raise ShapeError("masks of each observation need a leading axis", hint="shape (N, H, W) for N of them")
-
-    @property
-    def observations(self) -> int | None:
-        return len(self.mask) if self.per_observation else None
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, mask=self.mask[rows]) if self.per_observation else self
 
     def measured(self, y: Tensor) -> Tensor:
         """The mask, with a row for each observation or one row for all, and as many axes as `y`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -71,6 +71,7 @@ class Matrix(SVDOperator):
     reflectors: Tensor = field(repr=False)
     factor: Tensor = field(repr=False)
     event_shape: tuple[int, ...]
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("matrix", "left", "values", "reflectors", "factor")
 
     @classmethod
     def create(cls, matrix: Tensor, event_shape: tuple[int, ...], *, cut: float = 0.0) -> Self:
@@ -142,14 +143,8 @@ class Matrix(SVDOperator):
         return cls(matrix, left, values, reflectors, factor, event_shape)
 
     @property
-    def observations(self) -> int | None:
-        return len(self.matrix) if self.matrix.ndim == 3 else None
-
-    def select(self, rows: Tensor) -> Self:
-        if self.observations is None:
-            return self
-        names = ("matrix", "left", "values", "reflectors", "factor")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+    def per_observation(self) -> bool:
+        return self.matrix.ndim == 3
 
     @cached_property
     def right(self) -> Tensor:

@@ -11,8 +11,8 @@ made the observation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +60,7 @@ class NonlinearBlur(Operator):
     model: BlurModel
     code: Tensor
     per_observation: bool = False
-
-    @property
-    def observations(self) -> int | None:
-        return len(self.code) if self.per_observation else None
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, code=self.code[rows]) if self.per_observation else self
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("code",)
 
     @property
     def value_range(self) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Rescaled(Operator):
     operator: Operator
     low: float
     high: float
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("operator",)
 
     def __post_init__(self) -> None:
         if self.operator.value_range is None:
@@ -43,13 +44,6 @@ class Rescaled(Operator):
     @property
     def value_range(self) -> tuple[float, float]:
         return self.low, self.high
-
-    @property
-    def observations(self) -> int | None:
-        return self.operator.observations
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, operator=self.operator.select(rows))
 
     def measured(self, y: Tensor) -> Tensor:
         return self.operator.measured(y)

@@ -34,7 +34,7 @@ def picture_of_measurement(problem: Problem, observation: int = 0) -> Picture | 
         observation: which observation.
     """
     own = problem.select(torch.tensor([observation]))
-    likelihood, (low, high) = own.likelihood, problem.denoiser.signal_range or (-1.0, 1.0)
+    likelihood, (low, high) = own.signal_likelihood, problem.denoiser.signal_range or (-1.0, 1.0)
     y, everything = likelihood.y, torch.ones((), dtype=torch.bool)
     if y.ndim == 4 and y.shape[1] in (1, 3):
         if isinstance(likelihood, PoissonLikelihood):

@@ -1,7 +1,7 @@
 """Priors over the latents of an autoencoder, and operators seen through its decoder.
 
-Samplers work on latents as on any other signal: `Problem.to_latent` puts the decoder before the operator, which makes
-it nonlinear, and `sample` decodes the draws.
+Samplers work on latents as on any other signal: `Problem.of` puts the decoder before the operator, which makes it
+nonlinear, and `sample` decodes the draws.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -243,19 +243,13 @@ class Decoded(Operator):
 
     operator: Operator
     autoencoder: Autoencoder
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("operator",)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.operator(self.autoencoder.decode(x))
 
     def measured(self, y: Tensor) -> Tensor:
         return self.operator.measured(y)
-
-    @property
-    def observations(self) -> int | None:
-        return self.operator.observations
-
-    def select(self, rows: Tensor) -> Self:
-        return replace(self, operator=self.operator.select(rows))
 
 
 def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...]) -> Tensor:

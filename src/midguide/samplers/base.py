@@ -16,7 +16,7 @@ from midguide.likelihoods import GaussianLikelihood, Likelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
 from midguide.priors.base import Autoencoder
-from midguide.problem import Problem
+from midguide.problem import LatentProblem, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ def gaussian(problem: Problem) -> GaussianLikelihood:
 
 def autoencoder(problem: Problem) -> Autoencoder:
     """The autoencoder of a problem that must have a prior of latents."""
-    if problem.autoencoder is None:
+    if not isinstance(problem, LatentProblem):
         raise UnsupportedProblem(f"{type(problem.denoiser).__name__} has no autoencoder")
     return problem.autoencoder
 
@@ -247,7 +247,6 @@ def check_needs(sampler: Sampler, problem: Problem) -> None:
     Raises:
         UnsupportedProblem: If operator, noise or prior are not of a kind that the sampler is made for.
     """
-    problem = problem.to_latent()
     missing = _missing(sampler.needs, problem)
     if missing is None:
         return
@@ -259,7 +258,7 @@ def check_needs(sampler: Sampler, problem: Problem) -> None:
 
 def _missing(needs: Needs, problem: Problem) -> str | None:
     """Which of the `needs` a problem does not meet and what it has instead, in words; None if it meets all."""
-    if needs.autoencoder and problem.autoencoder is None:
+    if needs.autoencoder and not isinstance(problem, LatentProblem):
         return f"a prior of latents, {type(problem.denoiser).__name__} is none"
     given = problem.signal_likelihood if needs.autoencoder else problem.likelihood
     operator, likelihood = type(given.operator), type(given)

@@ -29,10 +29,10 @@ def check_operator(
 ) -> None:
     """Check everything that an operator promises, on random inputs in [-1, 1].
 
-    Every operator: finite, keeps the dtype and its input, rows independent of their batch, hidden entries zero. With a
-    pseudo-inverse: `h(h^+(h(x))) = h(x)`. A linear one: linearity, `<A x, y> = <x, A^T y>`, the four identities of
-    Moore and Penrose, optimality of the proximal step, derivative = adjoint. With an SVD: V orthogonal,
-    `U^T A x = s V^T x`, agreement with conjugate gradients.
+    Every operator: finite, keeps the dtype and its input, rows independent of their batch, hidden entries zero;
+    `select` and `stack` undo each other. With a pseudo-inverse: `h(h^+(h(x))) = h(x)`. A linear one: linearity,
+    `<A x, y> = <x, A^T y>`, the four identities of Moore and Penrose, optimality of the proximal step, derivative =
+    adjoint. With an SVD: V orthogonal, `U^T A x = s V^T x`, agreement with conjugate gradients.
 
     Args:
         operator: what to check.
@@ -59,6 +59,7 @@ def check_operator(
     if pinv_tolerance is None:
         pinv_tolerance = PINV_TOLERANCE[dtype]
     _check_evaluation(operator, x)
+    _check_stack(operator, x)
     if isinstance(operator, LinearOperator):
         y = torch.randn(operator(x).shape, generator=generator, dtype=dtype)
         y = torch.where(operator.measured(y), y, 0.0)
@@ -86,6 +87,27 @@ def _check_evaluation(operator: Operator, x: Tensor) -> None:
         require(got.dtype == dtype, operator, f"turns {dtype} into {got.dtype}")
     _, pullback = vjp(operator, x)
     require(bool(torch.isfinite(pullback(torch.ones_like(y))).all()), operator, "has a derivative that is not finite")
+
+
+def _check_stack(operator: Operator, x: Tensor) -> None:
+    """Single observations, taken out by `select`, measure the same once they are stacked, in any order."""
+    want, tolerance = operator(x), 10 * TOLERANCE[x.dtype]
+    count = operator.observations
+    if count is None:
+        stacked = operator.stack([operator] * (len(x) - 1))
+        require(stacked.observations in (None, len(x)), operator, "stacked with itself, serves other observations")
+        _close(operator, "A(x), stacked with itself", stacked(x), want, tolerance)
+        return
+    for order in (range(count), range(count - 1, -1, -1)):
+        rows = torch.tensor(list(order))
+        first, *others = (operator.select(row[None]) for row in rows)
+        stacked = first.stack(others)
+        require(
+            stacked.observations == count, operator, f"stacked from {count} has {stacked.observations} observations"
+        )
+        _close(operator, "A(x), selected and stacked", stacked(x[rows]), want[rows], tolerance)
+    twice = operator.stack([operator])
+    _close(operator, "A(x), stacked twice", twice(torch.cat([x, x])), torch.cat([want, want]), tolerance)
 
 
 def _check_linear(operator: LinearOperator, x: Tensor, y: Tensor) -> None:

@@ -38,9 +38,9 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     Raises:
         ContractError: If a fact is broken; names the first.
     """
-    problem, n = problem.to_latent(), 3 * sampler.needs.group
+    n = 3 * sampler.needs.group
     spy = _Spy(problem.denoiser)
-    watched = Problem(spy, problem.likelihood, problem.truth)
+    watched = replace(problem, denoiser=spy)
     y, random_state = problem.likelihood.y.clone(), torch.get_rng_state()
     try:
         whole = sample(sampler, watched, n, seed=1)
@@ -74,7 +74,7 @@ def _check_batches(sampler: Sampler, problem: Problem, whole: Samples, tolerance
     for chunk in (group, 2 * group):
         compare("the chunk", sample(sampler, problem, n, seed=1, chunk=chunk))
     reordered = replace(problem.likelihood, y=_reordered(problem.likelihood.y))
-    other = Problem(_Reordered(problem.denoiser), reordered, problem.truth)
+    other = replace(problem, denoiser=_Reordered(problem.denoiser), likelihood=reordered)
     compare("the order of its inputs in memory", sample(sampler, other, n, seed=1))
     first = problem.select(torch.tensor([0]))
     compare("the other observations", sample(sampler, first, n, seed=1), 1)

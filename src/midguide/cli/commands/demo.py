@@ -69,7 +69,7 @@ def demo(
 
 def spread(run: Run, samples: Samples) -> tuple[float, float]:
     """Root-mean-square standard deviation of the samples over hidden and over measured entries."""
-    likelihood = run.problem.likelihood
+    likelihood = run.problem.signal_likelihood
     variance = samples.std()[0].square()
     measured = likelihood.operator.measured(likelihood.y).expand_as(likelihood.y)[0]
     return float(variance[~measured].mean().sqrt()), float(variance[measured].mean().sqrt())

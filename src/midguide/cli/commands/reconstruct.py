@@ -144,10 +144,10 @@ def _problem(
 
     if rate is not None:
         limits = denoiser.signal_range or (-1.0, 1.0)
-        return Problem(denoiser, observe_counts(operator, pixels, rate, seed=seed, value_range=limits), pixels)
+        return Problem.of(denoiser, observe_counts(operator, pixels, rate, seed=seed, value_range=limits), pixels)
     if not measured:
         return Problem.simulate(denoiser, operator, pixels, sigma_y=sigma, seed=seed)
-    return Problem(denoiser, GaussianLikelihood(operator, pixels, sigma))
+    return Problem.of(denoiser, GaussianLikelihood(operator, pixels, sigma))
 
 
 def _measurement_shape(operator: Operator, denoiser: Denoiser) -> tuple[int, ...]:

@@ -126,7 +126,7 @@ class ImageProblem:
             likelihood = observe(operator, truth, self.sigma_y, seed=seed)
         else:
             likelihood = observe_counts(operator, truth, self.rate, seed=seed, value_range=self._range)
-        return Problem(self._denoiser, likelihood, truth)
+        return Problem.of(self._denoiser, likelihood, truth)
 
     @property
     def _denoiser(self) -> NetworkDenoiser | LatentPrior:
