@@ -37,8 +37,11 @@ SCHEMA = pa.schema(
         pa.field("seconds", pa.float64()),
         pa.field("peak_memory_mib", pa.float64()),
         pa.field("configuration", pa.string(), nullable=False),
+        pa.field("effective_sample_size", pa.float64()),
     ]
 )
+LATER = {"effective_sample_size"}
+"""Columns that files of earlier versions lack; they are read as null."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ class Store:
             raise DataError(f"{path} is damaged", hint="run the study again: the unit is made anew") from error
         rows = table.to_pylist()
         found = {(row.get("address"), row.get("metric")) for row in rows}
-        if table.schema.names != SCHEMA.names or found != {(unit.address, short(name)) for name in unit.metrics}:
+        whole = {*table.schema.names, *LATER} == set(SCHEMA.names)
+        if not whole or found != {(unit.address, short(name)) for name in unit.metrics}:
             raise DataError(f"{path} does not hold its unit", hint="run the study again: the unit is made anew")
         return rows
 

@@ -127,6 +127,7 @@ def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cp
 def failed(unit: Unit, error: BaseException) -> Rows:
     """The rows of a unit that has no draws."""
     base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
+    base |= {"effective_sample_size": None}
     return [{**base, "metric": short(name), "value": None, "failure": _reason(error)} for name in unit.metrics]
 
 
@@ -158,11 +159,13 @@ def stored(unit: Unit, kept: Path | None) -> Samples | None:
 
 def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
     try:
-        answer, target = Answer(samples.draws[0], law_of(samples)), _target(unit, problem)
+        log_weight = None if samples.log_weight is None else samples.log_weight[0]
+        answer, target = Answer(samples.draws[0], law_of(samples), log_weight), _target(unit, problem)
     except FAILURES as error:
         return failed(unit, error)
     costs = asdict(samples.cost)
-    base = {"address": unit.address, **{name: costs[name] for name in COST}}
+    effective = None if log_weight is None else float(samples.effective_sample_size()[0])
+    base = {"address": unit.address, **{name: costs[name] for name in COST}, "effective_sample_size": effective}
     return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
 
 

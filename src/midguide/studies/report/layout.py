@@ -6,6 +6,7 @@ has a table for each metric, problems from top to bottom and samplers from left 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def tables(report: Report) -> list[Table]:
         made = [*(_grid(report, metric) for metric in report.metrics), _costs(report), *_expected(report)]
     else:
         made = [
-            Table(f"{metric}, {problem}", HEADER, [_line(row) for row in rows])
+            _with_sizes(Table(f"{metric}, {problem}", HEADER, [_line(row) for row in rows]), _sizes(rows))
             for metric in report.metrics
             for problem in report.problems
             if (rows := report.cell(problem, metric))
@@ -48,6 +49,18 @@ def tables(report: Report) -> list[Table]:
         reasons = [[cell.problem, cell.sampler, cell.reason or "by the study's file"] for cell in report.left_out]
         made.append(Table("Left out", ["problem", "sampler", "why"], reasons))
     return made
+
+
+def _sizes(rows: Iterable[Row]) -> list[float | None]:
+    return [row.effective_sample_size for row in rows]
+
+
+def _with_sizes(table: Table, sizes: Sequence[float | None]) -> Table:
+    """The table with a column of effective sample sizes, one for each line, where any draws have weights."""
+    if all(size is None for size in sizes):
+        return table
+    cells = [[*line, _number(size, ".1f")] for line, size in zip(table.cells, sizes, strict=True)]
+    return Table(table.heading, [*table.header, "effective sample size"], cells)
 
 
 def notes(report: Report) -> list[str]:
@@ -128,7 +141,7 @@ def _expected(report: Report) -> list[Table]:
 
 def _costs(report: Report) -> Table:
     """What a sampler costs, averaged over the problems."""
-    cells = []
+    cells, sizes = [], []
     for sampler in report.samplers:
         rows = {row.problem: row for row in report.rows if row.sampler == sampler}
         costs = [
@@ -140,13 +153,17 @@ def _costs(report: Report) -> Table:
             f"{fmean(column):.{digits}f}" for column, digits in zip(zip(*costs, strict=True), (0, 0, 2), strict=True)
         ]
         cells.append([sampler, *(means or ["-"] * 3), str(len(rows))])
-    return Table("Cost, mean over problems", ["sampler", "forwards", "vjps", "seconds", "problems"], cells)
+        known = [size for size in _sizes(rows.values()) if size is not None]
+        sizes.append(fmean(known) if known else None)
+    table = Table("Cost, mean over problems", ["sampler", "forwards", "vjps", "seconds", "problems"], cells)
+    return _with_sizes(table, sizes)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _line(row: Row) -> list[str]:
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else f"{value:{form}}"
-
-    calls = [number(row.network_forwards, ".0f"), number(row.network_vjps, ".0f"), number(row.seconds, ".2f")]
-    expected = number(row.expected, "g")
+    calls = [_number(row.network_forwards, ".0f"), _number(row.network_vjps, ".0f"), _number(row.seconds, ".2f")]
+    expected = _number(row.expected, "g")
     return [row.sampler, plus_minus(row.mean, row.ci95), expected, str(row.n), str(row.failures), *calls]

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from midguide.catalogue.base import short
 from midguide.errors import ConfigError, DataError
-from midguide.studies.engine.store import Store
+from midguide.studies.engine.store import SCHEMA, Store
 from midguide.studies.report.expected import Expected
 from midguide.studies.report.sets import measure_sets
 from midguide.studies.sources.base import is_reference
@@ -32,14 +33,15 @@ CREATE TEMP TABLE per_problem AS
 SELECT min(c.place) AS place, c.problem, c.prior, c.sampler, c.preset, r.metric, c.problem_seed,
        avg(r.value ORDER BY c.place) AS value, count(*) FILTER (r.value IS NULL) AS failures,
        avg(r.network_forwards ORDER BY c.place) AS forwards, avg(r.network_vjps ORDER BY c.place) AS vjps,
-       avg(r.seconds ORDER BY c.place) AS seconds
-FROM read_parquet(?) r JOIN cells c USING (address)
+       avg(r.seconds ORDER BY c.place) AS seconds, avg(r.effective_sample_size ORDER BY c.place) AS effective
+FROM results r JOIN cells c USING (address)
 GROUP BY ALL
 """
 _ROWS = """
 SELECT min(place), problem, any_value(prior), sampler, any_value(preset), metric,
        avg(value ORDER BY place), stddev_samp(value ORDER BY place), count(value), sum(failures)::BIGINT,
-       avg(forwards ORDER BY place), avg(vjps ORDER BY place), avg(seconds ORDER BY place)
+       avg(forwards ORDER BY place), avg(vjps ORDER BY place), avg(seconds ORDER BY place),
+       avg(effective ORDER BY place)
 FROM per_problem GROUP BY problem, sampler, metric ORDER BY min(place)
 """
 _PAIRS = """
@@ -56,7 +58,10 @@ _SINGLES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report; None where a number is not known. Network calls are per sample, seconds per unit."""
+    """One line of the report; None where a number is not known. Network calls are per sample, seconds per unit.
+
+    The effective sample size is that of a unit's draws; None where draws have no weights.
+    """
 
     problem: str
     prior: str
@@ -71,6 +76,7 @@ class Row:
     network_vjps: float | None
     seconds: float | None
     expected: float | None
+    effective_sample_size: float | None
 
 
 KEYS = tuple(field.name for field in fields(Row))
@@ -183,8 +189,8 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
     known = {(e.problem, e.sampler, e.metric): e for e in store.expected}
     with duckdb.connect() as database:
         database.register("cells", _cells(study, {unit.address for unit in stored}))
-        paths = [str(store.path(unit)) for unit in stored]
-        database.execute(_PER_PROBLEM, [paths])
+        database.register("results", ds.dataset([str(store.path(unit)) for unit in stored], schema=SCHEMA))
+        database.execute(_PER_PROBLEM)
         found = [_row(values, known) for values in database.execute(_ROWS).fetchall()]
         pairs = [_difference(values) for values in database.execute(_PAIRS, [baseline]).fetchall()]
         singles = database.execute(_SINGLES).fetchall() if study.head.minimizers else []
@@ -289,7 +295,9 @@ def _minimizers(singles: Iterable[Sequence[Any]], swept: dict[str, dict[str, flo
 
 
 def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:
-    _, problem, prior, sampler, preset, metric, mean, deviation, n, failures, forwards, vjps, seconds = values
+    _, problem, prior, sampler, preset, metric, mean, deviation, n, failures, forwards, vjps, seconds, effective = (
+        values
+    )
     expected = known.get((problem, sampler, metric))
     return Row(
         problem=problem,
@@ -305,6 +313,7 @@ def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:
         network_vjps=vjps,
         seconds=seconds,
         expected=None if expected is None else expected.value,
+        effective_sample_size=effective,
     )
 
 

@@ -37,7 +37,8 @@ class Sampled:
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
             return sample(self.sampler, problem, n, seed=seeds)
         rows = self.stream(problem, n)
-        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=2 * rows)
+        together = math.lcm(rows, self.sampler.needs.group)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=max(2 * rows, together))
 
     def stream(self, problem: Problem, n: int) -> int:
         """How many of `n` samples share a stream: the greatest divisor of n with at most `STREAM_VALUES` values.
