@@ -44,8 +44,8 @@ from midguide.operators.factory import make_operator
 from midguide.operators.mask import random_mask
 from midguide.operators.matrix import Matrix
 from midguide.operators.super_resolution import BlockMean
+from midguide.priors import cards
 from midguide.priors.base import Denoiser
-from midguide.priors.formats.native import list_priors
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.priors.loading import load_prior
@@ -230,9 +230,9 @@ def loop_cases() -> Iterator[Case]:
             moved = partial(on_schedule, accepted(SAMPLERS.make(spec).needs.autoencoder), schedule)
             label = f"{spec} on {type(schedule).__name__} schedule"
             yield label, partial(draw, spec, {"steps": 12}, moved, 3)
-    for card in list_priors():
+    for name in cards.shipped():
         for spec in ("unconditional:ddpm", "unconditional:ddim"):
-            yield f"{spec} from {card['name']}", partial(draw, spec, {"steps": 8}, partial(unobserved, card["name"]), 2)
+            yield f"{spec} from {name}", partial(draw, spec, {"steps": 8}, partial(unobserved, name), 2)
     yield "summaries of samples", summaries
 
 

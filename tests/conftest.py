@@ -21,7 +21,8 @@ from midguide.maths.rng import global_seed
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNet, UNetConfig
 from midguide.operators.base import Operator
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
+from midguide.priors.settings import PriorSettings
 
 SIZE = 16
 
@@ -131,7 +132,7 @@ def prior(tmp_path_factory) -> Path:
     config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
     path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
     with global_seed(0):
-        save_prior(path, UNet(config).state_dict(), PriorSpec(network=config, event_shape=(3, SIZE, SIZE)))
+        save_prior(path, UNet(config).state_dict(), PriorSettings(network=config, event_shape=(3, SIZE, SIZE)))
     return path
 
 
@@ -143,7 +144,9 @@ def ecg_prior(tmp_path_factory) -> Path:
     with global_seed(0):
         weights = Sashimi(config).state_dict()
     save_prior(
-        path, weights, PriorSpec(network=config, event_shape=(9, 256), value_range=None, signal=EcgFormat().signal)
+        path,
+        weights,
+        PriorSettings(network=config, event_shape=(9, 256), value_range="unbounded", signal=EcgFormat().signal),
     )
     return path
 

@@ -14,8 +14,9 @@ from midguide.diffusion.schedules import DiscreteVP
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
 from midguide.nn.unet import UNet, UNetConfig
 from midguide.priors import loading
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
 from midguide.priors.network import NetworkDenoiser
+from midguide.priors.settings import PriorSettings
 
 
 def test_a_prior_that_has_learned_nothing_is_found_out(cli, prior):
@@ -41,7 +42,7 @@ def test_both_sets_of_weights_of_a_file_are_compared(cli, monkeypatch):
     """The average remembers the photographs only dimly, the last weights exactly."""
     seen = photographs((3, 16, 16), (-1.0, 1.0))
 
-    def load(name, *, averaged, **settings):
+    def load(name, *, averaged=None, **settings):
         share = 1.0 if averaged is False else 0.9
         prior = NetworkDenoiser(lambda x, t: share * seen, DiscreteVP.linear(), "x0", (3, 16, 16))
         prior.provenance = {"weights": "last" if averaged is False else "averaged"}
@@ -58,7 +59,7 @@ def test_a_prior_of_no_photographs_is_measured_on_its_own_draws(cli, tmp_path):
     config = UNetConfig(in_channels=5, out_channels=5, channels=32, multipliers=(1,), blocks=1, attention=())
     with torch.random.fork_rng():
         weights = UNet(config).state_dict()
-    save_prior(tmp_path / "five.safetensors", weights, PriorSpec(network=config, event_shape=(5, 8, 8)))
+    save_prior(tmp_path / "five.safetensors", weights, PriorSettings(network=config, event_shape=(5, 8, 8)))
     result = cli("check-prior", "five.safetensors", "--json")
     assert result.code == 1
     assert [finding["kind"] for finding in result.json["findings"]] == ["untrained"]
@@ -161,7 +162,7 @@ def test_an_adm_prior_reconstructs_from_the_command_line(reconstruct, tmp_path):
     config = ADMConfig(channels=32, multipliers=(1, 1), attention=(), head_channels=32)
     with torch.random.fork_rng():
         network = ADMUNet(config)
-    spec = PriorSpec(network=config, event_shape=(3, 16, 16), prediction="eps")
+    spec = PriorSettings(network=config, event_shape=(3, 16, 16), prediction="eps")
     save_prior(tmp_path / "adm.safetensors", network.state_dict(), spec)
     assert reconstruct("--prior", "adm.safetensors").code == 0
 

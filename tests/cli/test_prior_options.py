@@ -38,7 +38,7 @@ def test_every_command_hands_them_to_the_prior(command, monkeypatch):
     [
         (("--prediction", "noise"), ("unknown prediction `noise`", "eps, v, x0, flow")),
         (("--schedule", "linear"), ("unknown schedule `linear`", "vp-linear")),
-        (("--schedule", "vp-linear:2,3"), ("'2,3' are no betas", "vp-linear:0.0001,0.02")),
+        (("--schedule", "vp-linear:2,3"), ("`2,3`", "vp-linear:0.0001,0.02")),
         (("--value-range", "1"), ("--value-range takes two numbers LOW,HIGH, got '1'", "-1,1")),
         (("--value-range", "1,-1"), ("'1,-1'",)),
         (("--value-range", "0,inf"), ("'0,inf'",)),

@@ -187,7 +187,7 @@ def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):
         (("--noise", "poisson", "--rate", 0), ("--rate must be positive",)),
         (("--noise", "salt"), ("salt", "poisson")),
         (("--noise", "poisson", "--rate", 3, "--measured"), ("--measured", "counts")),
-        (("--dtype", "int8"), ("--dtype", "bfloat16", "float16")),
+        (("--dtype", "int8"), ("dtype must be one of", "bfloat16", "float16")),
     ],
 )
 def test_noise_and_precision_that_do_not_exist_are_refused(reconstruct, words, message):

@@ -17,13 +17,14 @@ from midguide.inference.loop import sample
 from midguide.nn.adm_unet import LDM_VQ4, ADMConfig, ADMUNet
 from midguide.nn.ldm_autoencoder import VQ_F4, LDMAutoencoder, LDMAutoencoderConfig
 from midguide.operators.mask import Mask
-from midguide.priors import loading
 from midguide.priors.autoencoders import AutoencoderSpec, prefixed
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
 from midguide.priors.latent import LatentPrior
 from midguide.priors.loading import load_prior
+from midguide.priors.settings import PriorSettings
 from midguide.problem import Problem
 from midguide.samplers.mgps import MGPS
+from midguide.storage import hub
 
 UNET = ADMConfig(
     out_channels=3,
@@ -215,15 +216,17 @@ def test_autoencoder_and_network_are_given_as_many_rows_at_once_as_asked_for(sta
         prior.autoencoder.network.decoder.register_forward_hook(lambda *call: sizes.append(len(call[2])))
         prior.autoencoder.decode(Z)
     assert sizes == [1, 1]
-    with pytest.raises(ConfigError, match="latent_chunk belongs to a prior of latents"):
+    with pytest.raises(ConfigError, match="`latent_chunk` belongs to a prior of latents"):
         load_prior("faces-64", latent_chunk=1)
 
 
 def test_settings_of_checkpoints_are_refused_where_they_mean_nothing(tmp_path):
     for setting in ({"quantize": False}, {"averaged": True}, {"network": UNET}):
-        with pytest.raises(ConfigError, match=f"{next(iter(setting))}: for a guided-diffusion or CompVis"):
+        with pytest.raises(
+            ConfigError, match=f"`{next(iter(setting))}` does not apply to `faces-64`.*\n.*it is for `compvis`"
+        ):
             load_prior("faces-64", **setting)
-    with pytest.raises(ConfigError, match="latent_scale belongs to a prior of latents"):
+    with pytest.raises(ConfigError, match="`latent_scale` belongs to a prior of latents"):
         load_prior("faces-64", latent_scale=2.0)
 
 
@@ -257,12 +260,11 @@ def test_a_prior_of_latents_is_saved_once_in_a_file_that_says_everything(state, 
     inner = AutoencoderSpec(
         network=coder.network.config, event_shape=SIGNAL, scale=coder.scale.flatten().tolist(), shift=(0.0,)
     )
-    spec = PriorSpec(
+    spec = PriorSettings(
         network=UNET,
         event_shape=SHAPE,
         prediction="eps",
         schedule="vp-scaled-linear",
-        value_range=None,
         autoencoder=inner,
     )
     weights = prior.denoiser.network.state_dict() | prefixed(coder.network.state_dict())
@@ -290,7 +292,7 @@ def test_the_public_checkpoint_is_recognized_by_its_shapes_and_loaded_by_its_nam
     made |= stored_as_one_number(lambda: ADMUNet(LDM_VQ4), "model.diffusion_model.")
     made |= stored_as_one_number(lambda: LDMAutoencoder(VQ_F4), "first_stage_model.")
     path = saved(made, tmp_path / "model.ckpt")
-    monkeypatch.setattr(loading.hub, "fetch", lambda card: path)
+    monkeypatch.setattr(hub, "fetch", lambda card: path)
     prior = load_prior("ffhq-ldm-vq4")
     assert (prior.denoiser.name, prior.event_shape, prior.signal_shape) == ("ffhq-ldm-vq4", (3, 64, 64), (3, 256, 256))
     assert prior.denoiser.network.config == LDM_VQ4

@@ -222,7 +222,7 @@ def test_a_prior_of_latents_is_told_what_its_autoencoder_computes_in():
     assert rounded["network"]["structure"] == exact["network"]["structure"]
     z = torch.linspace(-1, 1, 2048).reshape(1, 8, 16, 16)
     assert distance([prior.autoencoder.decode(z)], [plain.autoencoder.decode(z)]) < 0.05
-    with pytest.raises(ConfigError, match="latent_dtype belongs to a prior of latents"):
+    with pytest.raises(ConfigError, match="`latent_dtype` belongs to a prior of latents"):
         load_prior("faces-64", latent_dtype=torch.bfloat16)
 
 

@@ -15,11 +15,12 @@ from midguide.cli import main
 from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow
 from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.nn.adm_unet import ADMConfig, ADMUNet
-from midguide.priors.formats.base import read_weights
 from midguide.priors.formats.edm import EDMPreconditioned
 from midguide.priors.formats.guided_diffusion import PUBLIC
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
+from midguide.priors.formats.weights import read_weights
 from midguide.priors.loading import load_prior
+from midguide.priors.settings import PriorSettings
 from midguide.problem import Problem
 from midguide.storage.pickles import foreign_imports
 
@@ -73,7 +74,7 @@ def test_averaged_weights_of_a_training_checkpoint_are_the_ones_used(tmp_path):
     assert "weights" not in only.record()
     with pytest.raises(ConfigError, match="no averaged weights"):
         load_prior(tmp_path / "only.ckpt", network=CONFIG, event_shape=SHAPE, averaged=True)
-    with pytest.raises(ConfigError, match="no autoencoder"):
+    with pytest.raises(ConfigError, match="`quantize` does not apply.*\n.*it is for `compvis`"):
         load_prior(tmp_path / "only.ckpt", network=CONFIG, event_shape=SHAPE, quantize=False)
 
 
@@ -198,7 +199,7 @@ def test_samples_that_the_network_cannot_take_are_refused_when_it_is_loaded(tmp_
     """Three times halved; the same for a bare checkpoint and for a file with a card."""
     config = replace(CONFIG, multipliers=(1, 1, 1, 2), attention=())
     torch.save(adm(config).state_dict(), tmp_path / "own.pt")
-    save_prior(tmp_path / "own.safetensors", adm(config).state_dict(), PriorSpec(network=config, event_shape=shape))
+    save_prior(tmp_path / "own.safetensors", adm(config).state_dict(), PriorSettings(network=config, event_shape=shape))
     for load in (
         lambda: load_prior(tmp_path / "own.pt", network=config, event_shape=shape),
         lambda: load_prior(tmp_path / "own.safetensors"),
@@ -231,7 +232,7 @@ def test_class_conditional_network_is_a_prior_of_one_class(tmp_path):
 
 
 def test_an_adm_prior_can_be_saved_with_a_card_and_read_without_being_told_anything(tmp_path):
-    spec = PriorSpec(network=CONFIG, event_shape=SHAPE, prediction="eps")
+    spec = PriorSettings(network=CONFIG, event_shape=SHAPE, prediction="eps")
     save_prior(tmp_path / "own.safetensors", adm().state_dict(), spec, dtype=torch.float32)
     prior = load_prior(tmp_path / "own.safetensors")
     assert torch.allclose(prior(X, 300), eps_to_x0(adm(), X, 300, DiscreteVP.linear()), atol=1e-4)
@@ -362,7 +363,7 @@ def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path):
         (0.0, 1.0),
         "n",
     )
-    with pytest.raises(ConfigError, match="class_index: for a guided-diffusion or CompVis"):
+    with pytest.raises(ConfigError, match="`class_index` does not apply.*`native`\n.*`guided-diffusion`"):
         load_prior("faces-64", class_index=3)
 
 

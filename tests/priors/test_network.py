@@ -15,11 +15,13 @@ from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import sample
 from midguide.nn.unet import UNet, UNetConfig
 from midguide.operators import Matrix
-from midguide.priors.formats import native as builtin
-from midguide.priors.formats.native import PriorSpec, list_priors, save_prior
+from midguide.priors import cards
+from midguide.priors.cards import shipped
+from midguide.priors.formats.native import save_prior
 from midguide.priors.latent import LatentPrior
 from midguide.priors.loading import load_prior
 from midguide.priors.network import NetworkDenoiser
+from midguide.priors.settings import PriorSettings
 from midguide.problem import Problem
 from midguide.samplers.mgps import MGPS
 from midguide.storage.record import describe
@@ -170,20 +172,20 @@ def test_wrong_conventions_are_refused():
 
 def test_a_file_states_betas_of_its_own(tmp_path):
     named = "vp-scaled-linear:0.00085,0.012"
-    spec = PriorSpec(network=TINY, event_shape=(3, 16, 16), schedule=named)
+    spec = PriorSettings(network=TINY, event_shape=(3, 16, 16), schedule=named)
     save_prior(tmp_path / "own.safetensors", tiny_network().state_dict(), spec)
     prior = load_prior(tmp_path / "own.safetensors")
     assert prior.schedule == DiscreteVP.scaled_linear(1000, 0.00085, 0.012)
     assert prior.record()["schedule"] == describe(make_schedule(named))
     for change in ({"schedule": "vp-linear:3,4"}, {"prediction": "noise"}):
         with pytest.raises(ConfigError, match="`3,4` are not settings|unknown prediction `noise`"):
-            PriorSpec(network=TINY, event_shape=(3, 16, 16), **change)
+            PriorSettings(network=TINY, event_shape=(3, 16, 16), **change)
 
 
 @pytest.fixture
 def prior_file(tmp_path):
     path = tmp_path / "tiny.safetensors"
-    save_prior(path, tiny_network().state_dict(), PriorSpec(network=TINY, event_shape=(3, 16, 16)))
+    save_prior(path, tiny_network().state_dict(), PriorSettings(network=TINY, event_shape=(3, 16, 16)))
     return path
 
 
@@ -205,7 +207,7 @@ def test_damaged_foreign_and_executable_files_are_refused(prior_file, tmp_path):
     (tmp_path / "notes.txt").write_text("no weights")
     with pytest.raises(CheckpointError, match="no prior that can be read"):
         load_prior(tmp_path / "notes.txt")
-    other = PriorSpec(
+    other = PriorSettings(
         network=UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=()), event_shape=(3, 16, 16)
     )
     save_prior(tmp_path / "other.safetensors", tiny_network().state_dict(), other)
@@ -218,20 +220,19 @@ def test_damaged_foreign_and_executable_files_are_refused(prior_file, tmp_path):
 def test_a_shipped_prior_that_is_not_the_one_of_its_card_is_refused(prior_file, tmp_path, monkeypatch):
     card = {"name": "tiny", "sha256": "0" * 64}
     (tmp_path / "tiny.json").write_text(json.dumps(card))
-    monkeypatch.setattr(builtin, "_folders", lambda: [tmp_path])
-    assert [row["name"] for row in list_priors()] == ["tiny"]
+    monkeypatch.setattr(cards, "folders", lambda: [tmp_path])
+    assert list(shipped()) == ["tiny"]
     with pytest.raises(CheckpointError, match="sha256"):
         load_prior("tiny")
 
 
 def test_shipped_priors_are_small_and_load():
-    names = [card["name"] for card in list_priors()]
-    assert "faces-64" in names
-    for card in list_priors():
-        denoiser = load_prior(card["name"])
-        assert denoiser.event_shape == tuple(card["event_shape"])
+    assert "faces-64" in shipped()
+    for name, card in shipped().items():
+        denoiser = load_prior(name)
+        assert denoiser.event_shape == card.event_shape
         body = denoiser.denoiser if isinstance(denoiser, LatentPrior) else denoiser
-        assert sum(p.numel() for p in body.network.parameters()) == card["parameters"] <= 8_000_000  # pyright: ignore
+        assert sum(p.numel() for p in body.network.parameters()) == card.parameters <= 8_000_000  # pyright: ignore
         check_denoiser(denoiser)
 
 

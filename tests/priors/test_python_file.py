@@ -90,8 +90,8 @@ def test_a_prior_of_latents_keeps_its_autoencoder(own: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("prior_", ConfigError, "has no prior_\nhint: its functions: prior, latents, nothing, broken$"),
-        ("nothing", ConfigError, "makes a Linear, which is no prior"),
+        ("prior_", ConfigError, "has no `prior_`\nhint: did you mean `prior`\\?"),
+        ("nothing", ConfigError, "own.py:nothing: a network does not say its prediction, schedule, event_shape"),
         ("broken", CheckpointError, "fails: KeyError: 'weights'"),
     ],
 )

@@ -340,7 +340,7 @@ def test_a_download_shows_its_progress_on_a_terminal_and_goes_on_from_where_it_w
 
 def test_a_bar_ends_at_the_size_of_the_file_on_a_real_terminal(server, tmp_path):
     """The same in a process of its own, on a pseudo-terminal: what a user sees."""
-    code = "import sys, pathlib; from midguide import hub; hub.download(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    code = "import sys, pathlib; from midguide.storage import hub; hub.download(sys.argv[1], pathlib.Path(sys.argv[2]))"
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     words = [sys.executable, "-c", code, server.address, os.fspath(tmp_path / "file.pt")]

@@ -17,14 +17,14 @@ from midguide.inference.samples import Samples
 from midguide.likelihoods import PoissonLikelihood
 from midguide.maths.rng import global_seed
 from midguide.nn.unet import UNet, UNetConfig
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
 from midguide.priors.loading import load_prior
+from midguide.priors.settings import PriorSettings
 from midguide.problem import Problem
 from midguide.storage.record import fingerprint
 from midguide.studies.engine.execute import run_units
 from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import batches, run_batch, stored
-from midguide.studies.kinds.files import PriorSettings
 from midguide.studies.kinds.images import ImageProblem
 from midguide.studies.sources.sampled import Sampled
 from midguide.studies.spec.study import load_study
@@ -176,7 +176,7 @@ def test_prior_settings_are_those_of_the_command_line_and_no_part_of_an_address_
     assert "prior_settings" not in load_study(faces).units[0].configuration["problem"]
     asked = {"prediction": "eps", "schedule": "vp-linear:0.001,0.02,500", "value_range": (0.0, 1.0)}
     unit = units_of(load_study(faces, [("problems.prior_settings", {**asked, "value_range": [0, 1]})]), "box")[0]
-    assert unit.configuration["problem"]["prior_settings"] == asked
+    assert unit.configuration["problem"]["prior_settings"] == {**asked, "value_range": [0.0, 1.0]}
     used, same = unit.problem.build(0).denoiser, load_prior(prior, **asked)
     x = torch.linspace(0, 1, 768).reshape(1, 3, 16, 16)
     assert torch.equal(used(x, 300), same(x, 300))
@@ -352,7 +352,7 @@ def test_the_face_studies_take_a_prior_of_another_size(profile, tmp_path):
     config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
     path = tmp_path / "large.safetensors"
     with global_seed(0):
-        save_prior(path, UNet(config).state_dict(), PriorSpec(network=config, event_shape=(3, 96, 80)))
+        save_prior(path, UNet(config).state_dict(), PriorSettings(network=config, event_shape=(3, 96, 80)))
     changes = [("problems.prior", str(path)), ("problems.seeds", [0])]
     if profile != "quick":
         with pytest.raises(ShapeError, match="motion-blur instead of motion-blur-decomposed"):

@@ -11,8 +11,9 @@ from midguide.nn.base import BODIES, check_fits
 from midguide.nn.s4d import DYNAMICS
 from midguide.nn.sashimi import Sashimi, SashimiConfig
 from midguide.nn.unet import UNetConfig
-from midguide.priors.formats.native import PriorSpec
+from midguide.priors.formats.native import DEFAULTS, from_metadata, to_metadata
 from midguide.priors.loading import load_prior, prior_spec
+from midguide.priors.settings import PriorSettings
 from midguide.signals.base import Axis, Signal
 from midguide.testing import check_denoiser
 from midguide.training.base import RECIPES, load_recipe
@@ -222,9 +223,9 @@ def test_a_recipe_and_a_file_name_a_body_alike(tmp_path, name):
         f"body = '{name}'\n[network]\nin_channels = {channels}\nout_channels = {channels}"
     )
     config = load_recipe(tmp_path / "recipe.toml")
-    spec = PriorSpec(network=config.network, event_shape=(channels, 8, 8))
-    assert config.body == spec.body == name
-    assert PriorSpec.from_json(spec.to_json()) == spec
+    spec = PriorSettings(network=config.network, event_shape=(channels, 8, 8))
+    assert config.body == name
+    assert from_metadata(to_metadata(spec)) == DEFAULTS.changed(spec)
 
 
 def test_kinds_of_recipes_come_from_the_package_and_its_domains():

@@ -17,6 +17,7 @@ PLACES = {
     "signals": "midguide.signals.base:SIGNALS",
     "bodies": "midguide.nn.base:BODIES",
     "autoencoders": "midguide.nn.base:AUTOENCODERS",
+    "formats": "midguide.priors.formats.base:FORMATS",
     "metrics": "midguide.metrics.base:METRICS",
     "set-metrics": "midguide.metrics.base:SET_METRICS",
     "laws": "midguide.exact.laws:LAWS",

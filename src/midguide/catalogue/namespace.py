@@ -28,6 +28,8 @@ def namespace(package: str, *, also: Iterable[str] = ()) -> tuple[Callable[[str]
     def get(name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if any(module.name == name for module in pkgutil.iter_modules(sys.modules[package].__path__)):
+            return import_module(f"{package}.{name}")  # alone: modules of the package may import each other
         for module in _modules(package, also):
             if name in _public(module):
                 value = getattr(module, name)

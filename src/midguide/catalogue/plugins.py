@@ -51,7 +51,7 @@ class Outside:
         Raises:
             ConfigError: If its module cannot be imported.
         """
-        with _outside_code(f"plug-in `{self.name}` of {self.distribution}"):
+        with outside_code(f"plug-in `{self.name}` of {self.distribution}"):
             return self.point.load()
 
 
@@ -70,7 +70,7 @@ def load_module(name: str, what: str) -> ModuleType:
     Raises:
         MidguideError: If it cannot be imported.
     """
-    with _outside_code(f"{what}: module {name}"):
+    with outside_code(f"{what}: module {name}"):
         return importlib.import_module(name)
 
 
@@ -108,7 +108,7 @@ def load_file(path: str | Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up
     try:
-        with _importable(path.parent), _outside_code(str(path)):
+        with _importable(path.parent), outside_code(str(path)):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -172,7 +172,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _outside_code(what: str) -> Iterator[None]:
+def outside_code(what: str) -> Iterator[None]:
     """Turn whatever outside code raises into one line, and what it prints to standard error."""
     try:
         with contextlib.redirect_stdout(sys.stderr):

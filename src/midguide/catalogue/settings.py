@@ -2,7 +2,7 @@
 
 Settings are dataclasses. Plain values are what TOML holds: numbers, text, lists and tables; "off" stands for None, and
 an integer for a table with only the key `default`. Pydantic checks them in its strict mode for JSON: every key must be
-known, every value of the right type. Numbers must be finite.
+known, every value of the right type. Numbers must be finite. Fields may also allow objects, which only Python can give.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticCustomError, core_schema
 
 from midguide.errors import ConfigError, suggestion
 
@@ -42,6 +43,8 @@ OFF = ("off", "none")
 _OVERRIDE = re.compile(r"\s*((?:\w+\[[^]]+\]\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\s*=(.*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z./~][A-Za-z0-9_./~-]*")
 
+_PLAIN = (bool, int, float, str, list, tuple, Mapping, type(None))
+
 _EXPECTED = {
     "bool": "true or false",
     "int": "an integer",
@@ -58,12 +61,26 @@ _EXPECTED = {
 """What is expected, by the first word of pydantic's type of error."""
 
 
+class Python:
+    """Marks a type that only Python can give to a field: `schedule: str | Annotated[Schedule, Python]`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Plain values are refused."""
+
+        def refuse(value: object) -> object:
+            raise PydanticCustomError("python_only", "given from Python")
+
+        return core_schema.no_info_plain_validator_function(refuse)
+
+
 def build(cls: type[T], plain: Mapping[str, object], where: str) -> T:
     """The dataclass `cls` from plain values.
 
     Args:
         cls: a dataclass, whose fields may be dataclasses, tuples, mappings, literals, or optional.
-        plain: values by field; fields that are left out have their defaults.
+        plain: values by field; fields that are left out have their defaults. Objects are taken as they are for fields
+            that allow them, see `Python`.
         where: what the settings belong to, for messages.
 
     Raises:
@@ -74,10 +91,12 @@ def build(cls: type[T], plain: Mapping[str, object], where: str) -> T:
         >>> build(StepRule, {"default": 2, "every": [10, 20]}, "gradient_steps").every
         (10, 20)
     """
-    values = {str(key): as_plain(value, full=False) for key, value in plain.items()}
+    objects = {key: plain[key] for key in _of_python(cls) & plain.keys() if not isinstance(plain[key], _PLAIN)}
+    values = {str(key): as_plain(value, full=False) for key, value in plain.items() if key not in objects}
     _check_finite(values, where)
     try:
-        return _validated(cls, _expanded(cls, values))
+        made: Any = _validated(cls, _expanded(cls, values))
+        return dataclasses.replace(made, **objects) if objects else made
     except ValidationError as error:
         raise _explained(error, values, where, cls) from error
     except ConfigError as error:
@@ -152,6 +171,16 @@ def parse_override(text: str) -> tuple[str, object]:
 def parse_overrides(texts: list[str] | None) -> dict[str, object]:
     """The overrides of a command line, in their order."""
     return dict(parse_override(text) for text in texts or ())
+
+
+@functools.cache
+def _of_python(cls: type) -> set[str]:
+    """The fields of a dataclass that allow objects."""
+    return {name for name, hint in typing.get_type_hints(cls, include_extras=True).items() if _allows_objects(hint)}
+
+
+def _allows_objects(hint: Any) -> bool:
+    return Python in getattr(hint, "__metadata__", ()) or any(map(_allows_objects, typing.get_args(hint)))
 
 
 @functools.cache
@@ -264,6 +293,8 @@ def _wanted(errors: list[Any]) -> str:
         return f"a list of {context.get('max_length', context.get('min_length'))}"
     if kind == "missing":
         return "complete"
+    if kind == "python_only":
+        return first["msg"]
     words = _EXPECTED.get(kind.partition("_")[0])
     return words or f"valid ({first['msg'][:1].lower()}{first['msg'][1:]})"
 
@@ -279,7 +310,7 @@ def _words(values: Any, where: str, location: tuple[int | str, ...]) -> str:
             values = values[key]
         elif isinstance(values, Mapping) and key in values.values():
             where += f" ({key})"
-        elif values is not None:
+        elif isinstance(values, Mapping):  # others are members of unions
             where += f".{key}" if key == location[-1] else ""
     return where
 

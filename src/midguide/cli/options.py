@@ -17,8 +17,7 @@ import typer
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
-    from midguide.priors.latent import LatentPrior
-    from midguide.priors.network import NetworkDenoiser
+    from midguide.priors.base import Denoiser
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,17 +71,17 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the res
 Chunk = Annotated[int | None, typer.Option(metavar="N", help="Most samples in memory at once; does not change them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 Dtype = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="TYPE",
-        help="What the network computes in: float32, bfloat16 (faster), float16 or float64.",
+        help="What the network computes in: float32, the default, bfloat16 (faster), float16 or float64.",
     ),
 ]
 Prior = Annotated[
     str,
     typer.Option(
         metavar="PRIOR",
-        help="A name of `midguide list priors`, a file, a folder, a repository id, or FILE.py:FUNCTION.",
+        help="A name of `midguide list priors`, a file, a folder, a repository id, or FILE.py:NAME.",
     ),
 ]
 
@@ -96,66 +95,65 @@ Schedule = Annotated[
     ),
 ]
 ValueRange = Annotated[
-    str | None, typer.Option(metavar="LOW,HIGH", help="Range of clean values, in place of what the prior states.")
+    str | None,
+    typer.Option(metavar="LOW,HIGH", help="Range of clean values, in place of what the prior states; or unbounded."),
+]
+PriorSet = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Another setting of the prior, in place of what it states; repeatable."),
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...; by default the CPU.")
 ]
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PriorOptions:
-    """What a command line says of its prior, beside the name; see `load_prior`.
+    """What a command line says of its prior, beside the name; see `priors.settings.PriorSettings`.
 
     Raises:
-        ConfigError: the value range or the dtype is none.
+        ConfigError: If the value range is none, or a setting is not written as `KEY=VALUE`.
     """
 
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
     prediction: Prediction = None
     schedule: Schedule = None
     value_range: ValueRange = None
     device: Device = None
+    prior_set: PriorSet = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ConfigError(
-                f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}",
-                hint="bfloat16 is faster and less exact",
-            )
-        parse_range(self.value_range)
+        from midguide.catalogue.settings import parse_overrides
 
-    def load(self, prior: str, *, averaged: bool | None = None) -> NetworkDenoiser | LatentPrior:
+        parse_range(self.value_range)
+        parse_overrides(self.prior_set)
+
+    def load(self, prior: str, **changes: Any) -> Denoiser:
         """The prior as the command line wants it.
 
+        Args:
+            prior: its name, file, folder, or `FILE.py:NAME`.
+            changes: settings that the command changes itself.
+
         Raises:
-            MidguideError: as `load_prior`.
+            MidguideError: As `load_prior`.
         """
-        import torch
+        from midguide.catalogue.settings import parse_overrides
+        from midguide.priors import loading
 
-        from midguide.priors.loading import load_prior
-
-        return load_prior(
-            prior,
-            prediction=self.prediction,
-            schedule=self.schedule,
-            value_range=parse_range(self.value_range),
-            device=self.device,
-            dtype=getattr(torch, self.dtype),
-            averaged=averaged,
-        )
+        said: dict[str, Any] = {"prediction": self.prediction, "schedule": self.schedule}
+        said |= {"value_range": parse_range(self.value_range), **parse_overrides(self.prior_set), **changes}
+        return loading.load_prior(prior, dtype=self.dtype, device=self.device, **said)
 
 
-def parse_range(text: str | None) -> tuple[float, float] | None:
-    """The two ends of LOW,HIGH.
+def parse_range(text: str | None) -> tuple[float, float] | str | None:
+    """The two ends of LOW,HIGH; `unbounded` stays.
 
     Raises:
-        ConfigError: they are no range.
+        ConfigError: If they are no range.
     """
-    if text is None:
-        return None
+    if text in (None, "unbounded"):
+        return text
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:

@@ -21,7 +21,7 @@ from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.maths.autodiff import frozen
 from midguide.nn.base import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBody
 from midguide.nn.layout import move
-from midguide.priors.formats.base import fit
+from midguide.priors.formats.weights import fit
 from midguide.priors.latent import NetworkAutoencoder
 from midguide.storage.files import replacing
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import torch
@@ -54,12 +56,14 @@ class Denoiser(ABC):
         event_shape: shape of one sample.
         value_range: smallest and largest value of clean data, or None where unbounded.
         autoencoder: what turns samples into signals, where samples are latents; else None.
+        provenance: what is known of its origin: format and digest of its file; empty where it was made by hand.
     """
 
     schedule: Schedule
     event_shape: tuple[int, ...]
     value_range: tuple[float, float] | None = None
     autoencoder: Autoencoder | None = None
+    provenance: Mapping[str, Any] = MappingProxyType({})
     _signal: Signal = Signal()
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -50,7 +50,7 @@ class LatentPrior(Wrapped):
             )
         super().__init__(denoiser)
         self.autoencoder, self.value_range = autoencoder, None
-        self.provenance: dict[str, Any] = {}
+        self.provenance: Mapping[str, Any] = {}
 
     @property
     def denoiser(self) -> Denoiser:
@@ -131,7 +131,7 @@ class NetworkAutoencoder:
         self.value_range, self.rows, self.name = value_range, _at_least_one(rows), name
         self.dtype = dtype
         self._prepare(dtype, checkpointing)
-        self.provenance: dict[str, Any] = {}
+        self.provenance: Mapping[str, Any] = {}
 
     def encode(self, x: Tensor) -> Tensor:
         """The scaled latent of each signal, shape (B, *event) -> (B, *latent)."""
@@ -164,11 +164,12 @@ class NetworkAutoencoder:
         *,
         value_range: tuple[float, float] | None = None,
         scale: float | Sequence[float] | None = None,
+        shift: float | Sequence[float] | None = None,
         rows: int | None = None,
         dtype: torch.dtype | None = None,
         checkpointing: bool = False,
     ) -> Self:
-        """The same networks with other settings; what is subtracted from latents stays. None changes nothing.
+        """The same networks with other settings. None changes nothing.
 
         The networks are not copied: `dtype` and `checkpointing` hold for this autoencoder as well.
 
@@ -177,6 +178,7 @@ class NetworkAutoencoder:
         """
         other = copy.copy(self)
         other.scale = self.scale if scale is None else _positive(_per_channel(scale, self.latent_shape))
+        other.shift = self.shift if shift is None else _per_channel(shift, self.latent_shape)
         other.value_range = self.value_range if value_range is None else value_range
         other.rows = self.rows if rows is None else _at_least_one(rows)
         other.dtype = dtype or self.dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -102,7 +102,7 @@ class NetworkDenoiser(Denoiser):
             network = checkpointed(network)
         self._run = torch.compile(network) if compile else network
         self._convert = PREDICTIONS[prediction]
-        self.provenance: dict[str, Any] = {}
+        self.provenance: Mapping[str, Any] = {}
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self._predict(x, t)[0]

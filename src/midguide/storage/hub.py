@@ -16,14 +16,15 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from midguide._version import __version__
 from midguide.errors import CheckpointError, DataError
+from midguide.storage.cards import Card, read_cards
 from midguide.storage.files import replacing, sha256_of
 
 _BLOCK = 1 << 20
@@ -32,109 +33,7 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)  # wh
 _BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTTPStatus.TOO_MANY_REQUESTS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """A public checkpoint.
-
-    Args:
-        name: what users call it.
-        description: what it is a prior of, and who trained it.
-        format: `guided-diffusion`, `diffusers` or `compvis`.
-        source: address of the file; for `diffusers` the repository id.
-        home: page of its authors.
-        file: name in the cache.
-        size: how large, in bytes; of an archive about.
-        license: of the weights, as far as their authors state one.
-        sha256: of the file, of the weights in a repository, as third parties state it: no authors do, and it was not
-            computed here. None where it is not known; then the sum of the first download is recorded.
-        event_shape: shape of one sample.
-        conventions: prediction, schedule, value range and network, in words.
-        parameters: number of weights; of the U-Net, for a prior of latents.
-        member: name of the checkpoint, where the file is a zip archive or a repository.
-        revision: of a repository, its commit.
-    """
-
-    name: str
-    description: str
-    format: str
-    source: str
-    home: str
-    file: str
-    size: int
-    license: str
-    event_shape: tuple[int, ...]
-    sha256: str | None = None
-    conventions: Mapping[str, Any] = field(default_factory=dict)
-    parameters: int | None = None
-    member: str | None = None
-    revision: str | None = None
-
-
-_EPS_LINEAR = {"prediction": "eps", "schedule": "vp-linear", "value_range": (-1.0, 1.0)}
-
-CARDS = {
-    card.name: card
-    for card in (
-        Card(
-            name="ffhq-256",
-            description="faces (FFHQ), 256x256: guided-diffusion U-Net of Choi et al. 2021, as used by DPS",
-            format="guided-diffusion",
-            source="https://drive.usercontent.google.com/download?id=1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh&export=download&confirm=t",
-            home="https://github.com/DPS2022/diffusion-posterior-sampling",
-            file="ffhq_10m.pt",
-            size=374_417_833,
-            sha256="81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
-            license="not stated; FFHQ is CC BY-NC-SA 4.0",
-            event_shape=(3, 256, 256),
-            conventions={**_EPS_LINEAR, "learned_variance": True},
-            parameters=93_563_910,
-        ),
-        Card(
-            name="imagenet-256",
-            description="ImageNet, 256x256, unconditional: guided-diffusion U-Net of Dhariwal and Nichol 2021",
-            format="guided-diffusion",
-            source="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
-            home="https://github.com/openai/guided-diffusion",
-            file="256x256_diffusion_uncond.pt",
-            size=2_211_383_297,
-            sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
-            license="MIT (the repository's); ImageNet is for non-commercial research",
-            event_shape=(3, 256, 256),
-            conventions={**_EPS_LINEAR, "learned_variance": True},
-            parameters=552_814_086,
-        ),
-        Card(
-            name="celebahq-256",
-            description="faces (CelebA-HQ), 256x256: DDPM of Ho et al. 2020, as a diffusers repository",
-            format="diffusers",
-            source="google/ddpm-celebahq-256",
-            home="https://huggingface.co/google/ddpm-celebahq-256",
-            file="google/ddpm-celebahq-256",
-            size=454_853_117,
-            sha256="efff89712093ad060ce99d9b461bbe542b49d8dd4ce30f23fe5761dca292361d",
-            license="Apache-2.0 (the repository's); CelebA-HQ is for non-commercial research",
-            event_shape=(3, 256, 256),
-            conventions=_EPS_LINEAR,
-            parameters=113_673_219,
-            member="diffusion_pytorch_model.bin",
-            revision="cd5c944777ea2668051904ead6cc120739b86c4d",
-        ),
-        Card(
-            name="ffhq-ldm-vq4",
-            description="faces (FFHQ), 256x256: latent diffusion with VQ-f4 autoencoder, Rombach et al. 2022",
-            format="compvis",
-            source="https://ommer-lab.com/files/latent-diffusion/ffhq.zip",
-            home="https://github.com/CompVis/latent-diffusion",
-            file="ffhq-ldm-vq4.zip",
-            size=2_400_000_000,
-            license="MIT (the repository's); FFHQ is CC BY-NC-SA 4.0",
-            event_shape=(3, 256, 256),
-            conventions={"prediction": "eps", "schedule": "vp-scaled-linear", "latent_shape": (3, 64, 64)},
-            parameters=274_056_163,
-            member="model.ckpt",
-        ),
-    )
-}
+CARDS = read_cards(Path(str(resources.files("midguide.storage"))) / "public")
 """Public checkpoints by name."""
 
 

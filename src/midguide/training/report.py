@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,13 @@ from midguide.metrics.image import psnr, ssim
 from midguide.nn.autoencoder import AutoencoderNetwork
 from midguide.priors.autoencoders import load_autoencoder, prefixed, read_autoencoder, save_autoencoder
 from midguide.priors.base import Autoencoder, Denoiser
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
 from midguide.priors.loading import load_prior
+from midguide.priors.settings import UNBOUNDED, PriorSettings
 from midguide.signals.base import Signal
-from midguide.storage.files import replacing, sha256_of
+from midguide.storage import cards
+from midguide.storage.cards import Card
+from midguide.storage.files import sha256_of
 from midguide.storage.record import describe
 from midguide.training.autoencoder import describe_autoencoder
 from midguide.training.config import AutoencoderTrainingConfig, DenoisingConfig, LoopConfig
@@ -105,23 +107,24 @@ def export_prior(
     """
     path = out / f"{config.name}.safetensors"
     clean, embedded = held_out.events(), None if autoencoder is None else read_autoencoder(autoencoder)
-    spec = PriorSpec(
+    shape = tuple(clean.shape[1:]) if embedded is None else embedded[0].latent_shape
+    settings = PriorSettings(
         network=config.network,
-        event_shape=tuple(clean.shape[1:]) if embedded is None else embedded[0].latent_shape,
+        event_shape=shape,
         prediction=config.prediction,
-        value_range=None if embedded else held_out.value_range,
+        value_range=held_out.value_range or UNBOUNDED,
         autoencoder=embedded[0] if embedded else None,
         signal=signal,
     )
-    save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), spec)
-    stored, facts = load_prior(path), dict[str, Any](body=spec.body)
+    save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), settings)
+    stored, facts = load_prior(path), dict[str, Any](body=config.body)
     if stored.autoencoder is not None:
         facts["signal_shape"] = list(stored.signal_shape)
         facts["autoencoder"] = describe(stored.autoencoder) | reconstruction(stored.autoencoder, clean)
         clean = encoded(clean.split(64), stored.autoencoder).float()
     facts["parameters"] = sum(value.numel() for value in network.parameters())
     facts |= {"held_out": len(clean), "denoising_curve": denoising_curve(stored, clean)}
-    return path, write_card(path, config, spec.event_shape, origin, facts)
+    return path, write_card(path, config, shape, origin, facts)
 
 
 def export_autoencoder(
@@ -161,17 +164,17 @@ def write_card(
     path: Path, config: LoopConfig, event_shape: tuple[int, ...], origin: Origin, facts: dict[str, Any]
 ) -> Path:
     """The card beside the file of something trained."""
-    card = {
-        "name": config.name,
+    signal_shape = tuple(facts.pop("signal_shape", ()))
+    card = Card(
+        name=config.name,
         **asdict(config.card),
-        "event_shape": list(event_shape),
-        "sha256": sha256_of(path),
-        "command": origin.command,
-        "training": asdict(config),
-        "loss": origin.log,
-        **facts,
-    }
-    card_path = path.with_suffix(".json")
-    with replacing(card_path) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    return card_path
+        event_shape=event_shape,
+        signal_shape=signal_shape,
+        parameters=facts.pop("parameters"),
+        sha256=sha256_of(path),
+        command=origin.command,
+        training=asdict(config),
+        facts={"loss": origin.log, **facts},
+    )
+    cards.write_card(path.with_suffix(".json"), card)
+    return path.with_suffix(".json")

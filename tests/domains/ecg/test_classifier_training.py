@@ -14,7 +14,7 @@ from midguide.domains.ecg.recordings import nine_leads
 from midguide.domains.ecg.simulator import CONDITIONS, simulate
 from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.errors import ConfigError
-from midguide.priors.formats.native import recipe
+from midguide.priors.cards import recipe
 from midguide.training.base import load_recipe
 from midguide.training.report import Origin
 

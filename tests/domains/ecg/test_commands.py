@@ -12,7 +12,8 @@ from midguide.domains.ecg.ptbxl import DIAGNOSES
 from midguide.domains.ecg.recordings import load_recording, nine_leads
 from midguide.domains.ecg.simulator import CONDITIONS, simulate
 from midguide.nn.sashimi import Sashimi, SashimiConfig
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
+from midguide.priors.settings import PriorSettings
 
 SAMPLES = 64
 
@@ -25,7 +26,7 @@ def ecg_prior(tmp_path_factory):
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
         weights = Sashimi(config).state_dict()
-    spec = PriorSpec(network=config, event_shape=(9, SAMPLES), value_range=None, signal=EcgFormat().signal)
+    spec = PriorSettings(network=config, event_shape=(9, SAMPLES), value_range="unbounded", signal=EcgFormat().signal)
     save_prior(path, weights, spec)
     return path
 
@@ -224,11 +225,10 @@ def test_a_prior_of_images_and_one_that_is_not_shipped_are_refused(cli, prior, r
 
 def test_the_recipe_of_an_unshipped_prior_is_named_as_the_way_to_train_it(monkeypatch, tmp_path):
     from midguide.errors import ConfigError
-    from midguide.priors import loading
-    from midguide.priors.formats import native as builtin
+    from midguide.priors import cards, loading
 
     (tmp_path / "later.toml").write_text("")
-    monkeypatch.setattr(builtin, "_folders", lambda: [tmp_path])
+    monkeypatch.setattr(cards, "folders", lambda: [tmp_path])
     with pytest.raises(ConfigError, match="not shipped.*\n.*midguide train .*later.toml --data"):
         loading.load_prior("later")
 

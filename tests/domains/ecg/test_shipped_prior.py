@@ -12,23 +12,25 @@ from midguide.domains.ecg.simulator import simulate
 from midguide.errors import CheckpointError, ConfigError
 from midguide.inference.loop import sample
 from midguide.nn.sashimi import SashimiConfig
-from midguide.priors.formats.native import PriorSpec, list_priors, recipe, shipped
+from midguide.priors.cards import recipe, shipped, weights_of
+from midguide.priors.formats.native import from_metadata, to_metadata
 from midguide.priors.loading import load_prior
+from midguide.priors.settings import PriorSettings
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS
 from midguide.samplers.unconditional import Unconditional
 from midguide.signals.base import SIGNALS, Signal
 
-SPEC = PriorSpec(
-    network=SashimiConfig(in_channels=9, out_channels=9), event_shape=(9, 256), value_range=None,
-    signal=EcgFormat(unit_mv=0.25).signal,
+SPEC = PriorSettings(
+    network=SashimiConfig(in_channels=9, out_channels=9), event_shape=(9, 256), value_range="unbounded",
+    prediction="v", schedule="vp-linear", signal=EcgFormat(unit_mv=0.25).signal,
 )  # fmt: skip
 
 
 def test_the_shipped_prior_is_found_through_its_domain():
-    (card,) = (card for card in list_priors() if card["name"] == "ecg-256")
-    assert shipped(card).parent.parent.name == "ecg"
-    assert recipe("ecg-1024").parent == shipped(card).parent
+    assert "ecg-256" in shipped()
+    assert weights_of("ecg-256").parent.parent.name == "ecg"
+    assert recipe("ecg-1024").parent == weights_of("ecg-256").parent
 
 
 def test_the_shipped_prior_of_electrocardiograms_denoises_a_simulated_one():
@@ -66,22 +68,21 @@ def test_a_form_is_read_from_its_signal():
 
 
 def test_a_file_says_what_its_signals_are():
-    assert PriorSpec.from_json(SPEC.to_json()) == SPEC
-    stored = json.loads(SPEC.to_json())["signal"]
+    assert from_metadata(to_metadata(SPEC)) == SPEC
+    stored = json.loads(to_metadata(SPEC))["signal"]
     assert (stored["unit"], stored["unit_size"], stored["space"]) == ("mV", 0.25, "einthoven")
 
 
 def test_a_file_of_the_first_version_says_it_in_the_words_of_the_domain():
-    stored = json.loads(SPEC.to_json())
+    stored = json.loads(to_metadata(SPEC))
     del stored["signal"]
     form = {"leads": list(MODELED), "rate_hz": 100.0, "unit_mv": 0.25, "high_pass_hz": 0.6}
-    assert PriorSpec.from_json(json.dumps(stored | {"ecg": form})) == SPEC
-    assert PriorSpec.from_json(json.dumps(stored | {"ecg": None})).signal == Signal()
+    assert from_metadata(json.dumps(stored | {"ecg": form})) == SPEC
+    assert from_metadata(json.dumps(stored | {"ecg": None})).signals == Signal()
 
 
 def test_the_shipped_file_is_one_of_the_first_version():
-    (card,) = (card for card in list_priors() if card["name"] == "ecg-256")
-    with safe_open(shipped(card), "pt") as file:
+    with safe_open(weights_of("ecg-256"), "pt") as file:
         assert "ecg" in json.loads(file.metadata()["midguide"])
 
 

@@ -17,7 +17,7 @@ from midguide.domains.ecg.trained import TrainedDiff
 from midguide.errors import CheckpointError, ConfigError, MidguideError
 from midguide.nn.base import check_fits
 from midguide.nn.sashimi import SashimiConfig
-from midguide.priors.formats.native import recipe
+from midguide.priors.cards import recipe
 from midguide.priors.loading import load_prior
 from midguide.problem import Problem
 from midguide.studies.spec.study import load_study

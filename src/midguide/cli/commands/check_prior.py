@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from midguide.diagnostics.prior import PriorReport
-    from midguide.priors.latent import LatentPrior
-    from midguide.priors.network import NetworkDenoiser
+    from midguide.priors.base import Denoiser
 
 PHOTOGRAPHS = {"astronaut": (58, 172, 118, 118), "chelsea": None, "coffee": None, "rocket": None}
 """Photographs of scikit-image, and the part that is used: of the astronaut the face."""
@@ -79,10 +78,10 @@ def check_prior(
 
 
 def _on_images(
-    denoiser: NetworkDenoiser | LatentPrior,
+    denoiser: Denoiser,
     images: list[Path],
     seed: int,
-    again: Callable[[bool], NetworkDenoiser | LatentPrior],
+    again: Callable[[bool], Denoiser],
 ) -> tuple[PriorReport, int]:
     """The report on these images, or on photographs, and how many there are.
 

@@ -14,10 +14,10 @@ from midguide.errors import unknown
 
 @COMMANDS.register("list")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="{samplers|operators|priors|presets}", help="What to list.")],
+    what: Annotated[str, typer.Argument(metavar="{samplers|operators|priors|formats|presets}", help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout instead of a table.")] = False,
 ) -> None:
-    """List samplers, operators, priors or presets by name."""
+    """List samplers, operators, priors, formats of priors, or presets by name."""
     if what not in LISTS:
         raise unknown("list", what, LISTS)
     rows = LISTS[what]()
@@ -67,14 +67,27 @@ def _setting(key: str, default: object) -> str:
 
 
 def _priors() -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
-    from midguide.priors.formats.native import list_priors
+    from midguide.priors.cards import shipped
     from midguide.storage.hub import CARDS
 
     keys = ("name", "description", "event_shape", "parameters", "license", "sha256", "size", "home")
-    cards = [{**card, "home": "shipped"} for card in list_priors()] + [asdict(card) for card in CARDS.values()]
-    return [{key: card.get(key) for key in keys} for card in cards]
+    cards = [*shipped().values(), *CARDS.values()]
+    return [{key: getattr(card, key) for key in keys} | {"home": card.home or "shipped"} for card in cards]
+
+
+def _formats() -> list[dict[str, Any]]:
+    from midguide.priors.formats.base import FORMATS
+
+    return [
+        {
+            "name": name,
+            "summary": entry.summary,
+            "extensions": " ".join(entry.thing.extensions),
+            "settings": ", ".join(sorted(entry.thing.uses)),
+            "home": entry.thing.home,
+        }
+        for name, entry in FORMATS.items()
+    ]
 
 
 def _presets() -> list[dict[str, Any]]:
@@ -93,6 +106,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "samplers": _samplers,
     "operators": _operators,
     "priors": _priors,
+    "formats": _formats,
     "presets": _presets,
 }
 

@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from midguide.diffusion.schedules import make_schedule
 from midguide.errors import CheckpointError, ConfigError
 from midguide.maths.autodiff import frozen
-from midguide.priors.formats.base import fit, read_weights
-from midguide.priors.formats.native import PriorSpec, read_spec
+from midguide.priors.formats.native import build_network, stated_in
+from midguide.priors.formats.weights import read_weights
 from midguide.priors.network import NetworkDenoiser
+from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
 
 Condition = Literal["half", "half-of-each-lead"]
@@ -51,7 +51,7 @@ class ConditionalNetwork:
     """
 
     network: nn.Module
-    spec: PriorSpec
+    spec: PriorSettings
     sha256: str
 
     def denoiser(self, known: Tensor, observed: Tensor) -> NetworkDenoiser:
@@ -67,15 +67,7 @@ class ConditionalNetwork:
             y, mask = (part.to(x_t.device).repeat_interleave(rows, dim=0) for part in (known, observed))
             return self.network(conditioned(x_t, y.to(x_t.dtype), mask), label)
 
-        spec = self.spec
-        return NetworkDenoiser(
-            predict,
-            make_schedule(spec.schedule),
-            spec.prediction,
-            spec.event_shape,
-            value_range=None,
-            name="conditional",
-        )
+        return NetworkDenoiser(predict, *self.spec.complete(), value_range=None, name="conditional")
 
 
 def load_conditional(path: str | Path) -> ConditionalNetwork:
@@ -88,12 +80,10 @@ def load_conditional(path: str | Path) -> ConditionalNetwork:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"there is no network {path}", hint="train it: see domains/ecg/shipped/ecg-256-half.toml")
-    spec = read_spec(path)
+    spec = stated_in(path)
     if spec.condition is None:
         raise CheckpointError(
             f"{path} is a prior, trained for no kind of hidden part", hint="see domains/ecg/shipped/ecg-256-half.toml"
         )
-    with torch.device("meta"):  # draws no initial weights
-        network = spec.network.build()
-    fit(network, read_weights(path).last, path, hint="was it written by another version of midguide?")
+    network = build_network(spec, read_weights(path).last, path)
     return ConditionalNetwork(frozen(network), spec, sha256_of(path))

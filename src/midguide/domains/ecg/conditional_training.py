@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from midguide.domains.ecg.conditional import conditioned, half_masks
 from midguide.domains.ecg.recipes import EcgTrainingConfig
 from midguide.errors import ConfigError
-from midguide.priors.formats.native import PriorSpec, save_prior
+from midguide.priors.formats.native import save_prior
+from midguide.priors.settings import UNBOUNDED, PriorSettings
 from midguide.training.denoiser import Denoising
 from midguide.training.loop import fit
 from midguide.training.report import Origin, write_card
@@ -73,15 +74,15 @@ def export_conditional(
         origin: what else its card says.
     """
     path, clean = out / f"{config.name}.safetensors", held_out.events()
-    spec = PriorSpec(
+    settings = PriorSettings(
         network=config.network,
         event_shape=tuple(clean.shape[1:]),
         prediction=config.prediction,
-        value_range=None,
+        value_range=UNBOUNDED,
         signal=config.ecg.signal,
         condition=config.condition,
     )
-    save_prior(path, network.state_dict(), spec)
+    save_prior(path, network.state_dict(), settings)
     task, generator = HiddenParts(config), torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
         parts = [(len(part), float(task.loss(network, part, generator))) for part in clean.split(64)]
@@ -91,4 +92,4 @@ def export_conditional(
         "held_out": len(clean),
         "held_out_loss": sum(count * loss for count, loss in parts) / len(clean),
     }
-    return path, write_card(path, config, spec.event_shape, origin, facts)
+    return path, write_card(path, config, tuple(clean.shape[1:]), origin, facts)

@@ -20,8 +20,8 @@ from midguide.errors import ConfigError, DataError, about
 from midguide.likelihoods import GaussianLikelihood, check_sigma, observe
 from midguide.maths.rng import stream_seed
 from midguide.operators.base import Operator
-from midguide.priors.latent import LatentPrior
-from midguide.priors.network import NetworkDenoiser
+from midguide.priors.base import Denoiser
+from midguide.priors.settings import Dtype, PriorSettings
 from midguide.problem import Problem
 from midguide.storage.record import digest, fingerprint
 from midguide.studies.kinds.base import KINDS
@@ -29,12 +29,12 @@ from midguide.studies.kinds.files import (
     AS_STATED,
     PRIOR,
     TRUTH_STEPS,
-    Dtype,
-    PriorSettings,
     drawn_from,
     kept,
     operator_of,
+    prior_digest,
     prior_of,
+    record_of,
 )
 
 SIMULATOR = "simulator"
@@ -106,11 +106,11 @@ class EcgProblem:
         """What a result depends on besides the prior's file and what `data_digest` holds."""
         data = {"data": "recordings"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
         own = {"operator": self.operator, "noise": self.noise, "sigma_mv": self.sigma_mv, "dtype": self.dtype}
-        return {"type": "EcgProblem", **own, **data, **self.prior_settings.record()}
+        return {"type": "EcgProblem", **own, **data, **record_of(self.prior_settings)}
 
     def prior_digest(self) -> str:
         """SHA-256 of the prior's file."""
-        return self._denoiser.provenance["sha256"]
+        return prior_digest(self._denoiser)
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the window and of what is known of it; draws of the prior follow from prior and seed."""
@@ -169,7 +169,7 @@ class EcgProblem:
         return replace(self, split="val"), range(len(_entries(self.data, "val")))
 
     @property
-    def _denoiser(self) -> NetworkDenoiser | LatentPrior:
+    def _denoiser(self) -> Denoiser:
         return prior_of(self.prior, self.dtype, self.prior_settings)
 
     def _operator(self, seed: int) -> tuple[Operator, Any]:

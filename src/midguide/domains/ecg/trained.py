@@ -46,7 +46,7 @@ class TrainedDiff:
         spec, form = _network(self.network).spec, EcgFormat.of(problem.denoiser.signal)
         if not isinstance(problem.likelihood.operator, Mask) or form is None:
             raise UnsupportedProblem("a network that was trained for hidden parts of electrocardiograms")
-        trained = EcgFormat.of(spec.signal)
+        trained = EcgFormat.of(spec.signals)
         if trained != form or spec.event_shape != problem.event_shape:
             raise UnsupportedProblem(
                 f"the network is for {spec.event_shape}, {trained}; the problem's prior has {problem.event_shape}, "

@@ -1,227 +1,280 @@
-"""What every format of checkpoint is read into, and how weights are read safely and fitted to a network."""
+"""What a file format of priors is, and how a prior is found, recognized and made from what it is called by."""
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from midguide.diffusion.schedules import Schedule, Time
-from midguide.errors import CheckpointError, ConfigError, reason
-from midguide.nn.base import Takes
-from midguide.priors.base import Autoencoder
-from midguide.signals.base import Signal
-from midguide.storage.pickles import foreign_imports
+from midguide.catalogue.base import Catalogue
+from midguide.errors import CheckpointError, ConfigError, suggestion
+from midguide.nn.base import Takes, check_fits
+from midguide.priors import cards
+from midguide.priors.base import Autoencoder, Denoiser
+from midguide.priors.formats.weights import Weights, metadata_of, read_weights
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
+from midguide.priors.network import NetworkDenoiser
+from midguide.priors.settings import EXECUTION, UNBOUNDED, PriorSettings, prior_settings
+from midguide.storage import hub
+from midguide.storage.cards import Card
 
-# Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
-_AVERAGED = ("ema", "ema_state_dict", "model_ema")
-_LAST = ("state_dict", "model_state_dict", "model")
-_STARTS = (b"PK", b"\x80")  # a zip archive; a pickle, as torch wrote before 1.6
-_SHOWN = 3
-_ALONE = "ask its author for the weights alone, as safetensors or as a state dict saved by torch.save as it is"
+Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
+
+CONVENTIONS = EXECUTION | {"name", "format", "prediction", "schedule", "event_shape", "value_range"}
+CONVENTIONS |= {"learned_variance", "label", "signal", "latent_scale", "latent_shift"}
+"""Settings that every format takes; others are its own, see `Format.uses`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pretrained:
-    """A network and its conventions, as `NetworkDenoiser` takes them; how it is run is not part of it.
+class Source:
+    """What a prior is read from.
 
     Args:
-        network: module or callable, (B, *event), (B,) -> (B, *event) or twice the channels.
-        schedule: the forward process it was trained on.
-        prediction: `eps`, `v`, `x0` or `flow`.
-        event_shape: shape of one sample.
-        value_range: range of clean data.
-        learned_variance: the output has twice the channels.
-        label: time to network input where it is not the schedule's own.
-        name: what to call the prior in records.
-        provenance: what the record says of its origin: sha256, format.
-        autoencoder: that of the latents, where the samples are latents.
-        signal: what is known of its signals besides shape and range.
-        takes: which samples the network can take, where that is known.
+        given: what it was called by: a name, a path, or an object.
+        place: the file or folder, where there is one.
+        card: what is known of it, for shipped and public priors.
+        label: what to call it in records where nothing else says it.
+        provenance: what records say of its origin.
     """
 
-    network: nn.Module | Callable[[Tensor, Tensor], Tensor]
-    schedule: Schedule
-    prediction: str
-    event_shape: tuple[int, ...]
-    value_range: tuple[float, float] | None = (-1.0, 1.0)
-    learned_variance: bool = False
-    label: Callable[[Time], float] | None = None
-    name: str = "custom"
+    given: Any
+    place: Path | None = None
+    card: Card | None = None
+    label: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    autoencoder: Autoencoder | None = None
-    signal: Signal = Signal()
-    takes: Takes | None = None
 
-
-def to_load_prior(what: str) -> str:
-    """The hint to pass something that Python has and a command line has not."""
-    return f"pass {what} to load_prior; on the command line name a function that does: --prior own.py:function"
-
-
-class Ignored:
-    """Stands for what training checkpoints of other libraries name without needing it for weights."""
-
-    def __init__(self, *arguments: object) -> None:
-        """Takes what the other takes, and keeps nothing."""
-
-    def __setstate__(self, state: object) -> None:
-        """Keeps nothing."""
-
-
-_NAMED = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "numpy.core.multiarray.scalar",  # the best loss, say
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What a checkpoint holds.
-
-    Args:
-        last: the weights at the end of training, or the only ones.
-        averaged: their average over the training (EMA) where the file also has that.
-    """
-
-    last: Mapping[str, Tensor]
-    averaged: Mapping[str, Tensor] | None = None
-
-    def choose(self, averaged: bool | None, where: str | Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-        """The weights to use, by default the average, and what a record says of them.
+    @property
+    def path(self) -> Path:
+        """The file or folder.
 
         Raises:
-            ConfigError: the average is asked for and there is none.
+            ConfigError: If there is none.
         """
-        if self.averaged is None:
-            if averaged:
-                raise ConfigError(f"{where} holds no averaged weights beside the others", hint="leave averaged out")
-            return self.last, {}
-        return (self.last, {"weights": "last"}) if averaged is False else (self.averaged, {"weights": "averaged"})
+        if self.place is None:
+            raise ConfigError(f"there is no file `{self.given}`", hint="is the path right?")
+        return self.place
+
+    @property
+    def name(self) -> str:
+        """What to call the prior in records."""
+        stem = "" if self.place is None else self.place.resolve().name if self.is_folder else self.place.stem
+        return self.label or (self.card.name if self.card else stem) or "custom"
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the file's name; empty where there is no file."""
+        return self.place.suffix if self.place is not None and self.place.is_file() else ""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.place is not None and self.place.is_dir()
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """Those of a `.safetensors` file; empty for others."""
+        return metadata_of(self.path) if self.suffix == ".safetensors" else {}
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The tensors in the file, read once."""
+        return read_weights(self.path)
 
 
-def read_weights(path: Path) -> Weights:
-    """The tensors of a `.safetensors` file, or of a torch checkpoint read so that nothing in it can run.
+class Format(ABC):
+    """One way in which priors come: a file format, or a kind of object.
 
-    Returns:
-        Float32 or integer tensors by name, without the prefix that data-parallel training adds.
+    A format is a class in a file of its own, registered in `FORMATS`, or named as `FILE.py:NAME` in the setting
+    `format` of a prior.
 
-    Raises:
-        CheckpointError: the file is damaged, holds no weights, or wants to run code.
+    Attributes:
+        extensions: endings of its files.
+        uses: settings that it takes beside those that all formats take.
+        order: formats are asked in this order, the lowest first, whether they recognize a source; those that take
+            whatever looks like weights come last.
+        home: where it is described.
     """
-    loaded = _load(path)
-    averaged, last = _inside(loaded, _AVERAGED), _inside(loaded, _LAST)
-    if not averaged and not last and not (last := _tensors(loaded)):
-        raise CheckpointError(
-            f"{path} holds no weights", hint=f"looked at the top and in {', '.join((*_AVERAGED, *_LAST))}"
-        )
-    return Weights(_plain(last or averaged), _plain(averaged) if last and averaged else None)
+
+    extensions: ClassVar[tuple[str, ...]] = ()
+    uses: ClassVar[frozenset[str]] = frozenset()
+    order: ClassVar[int] = 50
+    home: ClassVar[str] = ""
+
+    @abstractmethod
+    def recognizes(self, source: Source) -> bool:
+        """Whether `source` is of this format; must not raise for one of another."""
+
+    @abstractmethod
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """The prior, with what is said in the place of what the file states; see `network_prior`."""
+
+    def fetch(self, card: Card) -> Path:
+        """The file of a public prior, downloaded if it is not in the cache."""
+        return hub.fetch(card)
 
 
-def _load(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about pickle protocols
-            check_start(path)
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            with torch.serialization.safe_globals([(Ignored, name) for name in _NAMED]):
-                return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from None
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged bytes make torch's reader raise anything
-        what = reason(error).split(". ")[0] if str(error) else "it ends too early"
-        raise CheckpointError(f"{path} cannot be read: {what}", hint="is the file complete?") from error
-
-
-def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): v.float() if v.is_floating_point() else v for name, v in weights.items()}
-
-
-def fit(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path, *, hint: str) -> None:
-    """Give a network, built on the meta device, its weights; they are not copied.
-
-    Raises:
-        CheckpointError: names and shapes are not those of the network; names the first of each kind.
-    """
-    wanted = {name: value.shape for name, value in network.state_dict().items()}
-    faults = {
-        "missing": [name for name in wanted if name not in weights],
-        "unexpected": [name for name in weights if name not in wanted],
-        "of another shape": [
-            f"{name} {tuple(weights[name].shape)} for {tuple(shape)}"
-            for name, shape in wanted.items()
-            if name in weights and weights[name].shape != shape
-        ],
-    }
-    refuse_misfit(faults, where, hint=hint)
-    network.load_state_dict(dict(weights), assign=True)
-
-
-def refuse_misfit(faults: Mapping[str, list[str]], where: str | Path, *, hint: str) -> None:
-    """Refuse weights with faults: names of weights by what is wrong with them.
-
-    Raises:
-        CheckpointError: there is a fault; names the first of each kind.
-    """
-    if any(faults.values()):
-        words = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
-        raise CheckpointError(f"the weights in {where} do not fit their network: {words}", hint=hint)
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return repr(", ".join(names[:_SHOWN]))[1:-1] + more  # in a damaged file they may hold anything
-
-
-def _inside(loaded: Any, containers: tuple[str, ...]) -> dict[str, Tensor]:
-    """The tensors in the first of these containers that has some; containers may lie in each other."""
-    for name in containers if isinstance(loaded, Mapping) else ():
-        if found := _inside(loaded.get(name), (*_AVERAGED, *_LAST)) or _tensors(loaded.get(name)):
-            return found
-    return {}
-
-
-def _tensors(loaded: Any) -> dict[str, Tensor]:
-    items = loaded.items() if isinstance(loaded, Mapping) else ()
-    return {str(name): value for name, value in items if isinstance(value, Tensor)}
-
-
-def check_start(path: Path) -> None:
-    """Refuse text in place of weights: web pages and pointers of git-lfs are saved as checkpoints.
-
-    Raises:
-        CheckpointError: quotes it.
-    """
-    with path.open("rb") as file:
-        start = file.read(60)
-    known = start[8:9] in (b"{", b"") if path.suffix == ".safetensors" else start.startswith(_STARTS)
-    if start and not known:
-        raise CheckpointError(
-            f"{path} is no checkpoint: it begins with {start.splitlines()[0].decode('ascii', 'backslashreplace')!r}",
-            hint="was a web page or a pointer saved instead of the file? Download it again",
+def _check_format(thing: object) -> None:
+    lacking = getattr(thing, "__abstractmethods__", ())
+    if not (isinstance(thing, type) and issubclass(thing, Format)) or lacking:
+        raise ConfigError(
+            f"it lacks {', '.join(sorted(lacking))}" if lacking else "it is no subclass of Format",
+            hint="class Mine(Format) with recognizes(source) and read(source, said)",
         )
 
 
-def _refused(path: Path, message: str) -> CheckpointError:
-    """The error for a file that torch would only read by running what it says."""
-    named = re.search(r"GLOBAL ([\w.]+)", message)
-    try:
-        wanted = [named[1]] if named else foreign_imports(path)
-    except ValueError as error:
-        return CheckpointError(f"{path} cannot be read: {error}", hint="is the file complete?")
-    if wanted:
-        return CheckpointError(f"{path} is refused: reading it would run code, {_first(wanted)}", hint=_ALONE)
-    return CheckpointError(f"{path} is a pickle that torch does not read safely, of a protocol above 3", hint=_ALONE)
+FORMATS: Catalogue[type[Format]] = Catalogue(
+    "format", "midguide.priors.formats", group="midguide.formats", check=_check_format
+)
+"""Formats of priors by name."""
+
+
+def find(given: object) -> Source:
+    """What is called so: a shipped prior, a file or folder, a public one, which is downloaded; or an object."""
+    if not isinstance(given, str | Path):
+        return Source(given=given)
+    name = str(given)
+    if name in cards.shipped():
+        return Source(given=name, card=cards.shipped()[name], place=cards.weights_of(name))
+    if Path(name).exists():
+        return Source(given=name, place=Path(name))
+    if card := hub.CARDS.get(name):
+        return Source(given=name, card=card, place=_format(card.format).fetch(card))
+    return Source(given=name)
+
+
+def read(source: Source, said: PriorSettings) -> Denoiser:
+    """The prior that a source is, in whatever format.
+
+    Raises:
+        ConfigError: If no format recognizes it, or the format does not use a setting that is given.
+        CheckpointError: If the file is damaged, unsafe, or does not fit its network.
+    """
+    form = _recognized(source, said)
+    if source.card is not None:
+        said = prior_settings(source.card.conventions, f"card of {source.card.name}").changed(said)
+    for name in said.stated():
+        if name not in CONVENTIONS | form.uses:
+            users = [f"`{other}`" for other, entry in FORMATS.items() if name in entry.thing.uses]
+            raise ConfigError(
+                f"the setting `{name}` does not apply to `{source.given}`, of the format `{FORMATS.name_of(form)}`",
+                hint="leave it out" + (f"; it is for {', '.join(users)}" if users else ""),
+            )
+    return form.read(source, said)
+
+
+def network_prior(
+    network: Network,
+    stated: PriorSettings,
+    said: PriorSettings,
+    *,
+    provenance: Mapping[str, Any],
+    autoencoder: Autoencoder | None = None,
+    takes: Takes | None = None,
+) -> NetworkDenoiser | LatentPrior:
+    """A network as a prior, with its autoencoder where it is one of latents.
+
+    Args:
+        network: called as `network(x, label)`.
+        stated: what its file states, or its format means.
+        said: what is said in place of that.
+        provenance: what the record says of its origin: format, sha256.
+        autoencoder: that of the latents.
+        takes: which samples the network can take, where that is known.
+
+    Raises:
+        ConfigError: If a setting is missing, or belongs to a prior of latents, which this is not.
+        ShapeError: If the network cannot take samples of this shape.
+    """
+    settings = stated.changed(said)
+    schedule, prediction, event_shape = settings.complete()
+    if takes is not None:
+        check_fits(takes, event_shape, "samples", hint="change event_shape, the shape of one sample")
+    coder = _autoencoder(autoencoder, said, settings)
+    signal = settings.signals
+    denoiser = NetworkDenoiser(
+        network,
+        schedule,
+        prediction,
+        event_shape,
+        value_range=settings.bounds if coder is None else None,
+        learned_variance=bool(settings.learned_variance),
+        label=settings.label,
+        name=settings.name or "custom",
+        projection=None if signal.space is None or coder is not None else signal.space.project,
+        dtype=settings.dtypes[0],
+        device=settings.device,
+        channels_last=settings.channels_last,
+        compile=bool(settings.compile),
+        checkpointing=bool(settings.checkpointing),
+        chunk=settings.chunk,
+    )
+    replaced = {name: value for name, value in said.record().items() if name in ("schedule", "value_range")}
+    denoiser.provenance, denoiser.signal = {**provenance, **replaced}, signal
+    if coder is None:
+        return denoiser
+    both = LatentPrior(denoiser, coder if settings.device is None else coder.to(str(settings.device)))
+    both.provenance, both.signal = denoiser.provenance, signal
+    return both
+
+
+def _autoencoder(autoencoder: Autoencoder | None, said: PriorSettings, settings: PriorSettings) -> Autoencoder | None:
+    """The autoencoder with what is said of it; None where there is none."""
+    own = {name: value for name, value in said.stated().items() if name.startswith("latent_")}
+    if not isinstance(autoencoder, NetworkAutoencoder):
+        if own:
+            raise ConfigError(
+                f"`{next(iter(own))}` belongs to a prior of latents, which this is not", hint="leave it out"
+            )
+        return autoencoder
+    changed = autoencoder.changed(
+        value_range=said.bounds,
+        scale=said.latent_scale,
+        shift=said.latent_shift,
+        rows=said.latent_chunk,
+        dtype=said.dtypes[1],
+        checkpointing=bool(settings.checkpointing),
+    )
+    if said.value_range == UNBOUNDED:
+        changed.value_range = None
+    return changed
+
+
+def _format(name: str) -> Format:
+    return FORMATS[name].thing()
+
+
+def _recognized(source: Source, said: PriorSettings) -> Format:
+    """The format that is asked for, or that of the card, or the first that recognizes the source."""
+    if named := said.format or (source.card.format if source.card else None):
+        return _format(named)
+    known = sorted((entry.thing() for entry in FORMATS.values()), key=lambda form: form.order)
+    if found := next((form for form in known if form.recognizes(source)), None):
+        return found
+    if source.place is not None:
+        raise CheckpointError(f"{source.place} is no prior that can be read", hint=f"known are {_known(known)}")
+    if not isinstance(source.given, str):
+        raise ConfigError(
+            f"{source.label or 'a prior'} is of type {type(source.given).__name__}, which is no prior",
+            hint="a Denoiser, such as load_prior returns, or a network",
+        )
+    raise unknown_prior(source.given)
+
+
+def _known(formats: list[Format]) -> str:
+    return ", ".join(f"{FORMATS.name_of(form)} ({' '.join(form.extensions)})" for form in formats if form.extensions)
+
+
+def unknown_prior(name: str) -> ConfigError:
+    """The error for a name that is none."""
+    if path := cards.recipe(name):
+        return ConfigError(
+            f"`{name}` is not shipped: there is only its recipe",
+            hint=f"train it: midguide train {path} --data PATH; then give its .safetensors file as the prior",
+        )
+    hint = f"{suggestion(name, [*cards.shipped(), *hub.CARDS])}; or give the path of a file or folder"
+    return ConfigError(f"no prior and no file is called `{name}`", hint=hint)

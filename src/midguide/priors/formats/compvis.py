@@ -14,14 +14,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from midguide.diffusion.schedules import DiscreteVP, Schedule
+from midguide.diffusion.schedules import DiscreteVP
 from midguide.errors import CheckpointError, ConfigError
 from midguide.maths.autodiff import frozen
-from midguide.nn.adm_unet import LDM_VQ4, ADMConfig
+from midguide.nn.adm_unet import LDM_VQ4
 from midguide.nn.ldm_autoencoder import LDMAutoencoder, visible_autoencoder
-from midguide.priors.formats.base import Pretrained, Weights, fit, to_load_prior
+from midguide.priors.base import Denoiser
+from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
 from midguide.priors.formats.guided_diffusion import adm_network, learned_variance
+from midguide.priors.formats.weights import CHECKPOINTS, Weights, fit, to_load_prior
 from midguide.priors.latent import NetworkAutoencoder
+from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
 
 FORMAT = "compvis"
@@ -29,71 +32,57 @@ UNET, AVERAGE, CODER = "model.diffusion_model.", "model_ema.", "first_stage_mode
 LATENT_SHAPE = (3, 64, 64)  # of the public models of faces
 
 
-def is_compvis(weights: Mapping[str, Tensor]) -> bool:
-    """Whether weights have the names of this format."""
-    return any(name.startswith(UNET) for name in weights)
-
-
-def load_compvis(
-    path: Path,
-    weights: Mapping[str, Tensor],
-    *,
-    config: ADMConfig | None = None,
-    event_shape: tuple[int, ...] | None = None,
-    class_index: int | None = None,
-    averaged: bool | None = None,
-    quantize: bool = True,
-    schedule: Schedule | None = None,
-) -> Pretrained:
-    """A prior of latents with its autoencoder: eps, the schedule of the file, images in [-1, 1].
+@FORMATS.register(FORMAT)
+class CompVis(Format):
+    """Latent diffusion: U-Net, its average, autoencoder and betas in one file; eps, images in [-1, 1].
 
     Encoding takes the mean of a KL autoencoder's posterior, and what a VQ autoencoder has before quantization; decoding
     quantizes, and lets derivatives pass the quantization unchanged. Latents are multiplied by the file's
     `scale_factor`, 1 where it has none.
-
-    Args:
-        path: `.ckpt`, `.pt`, `.pth` or `.safetensors`.
-        weights: what `read_weights` found there.
-        config: shape of the U-Net; may be left out for that of the public models of faces.
-        event_shape: shape of one latent; may be left out likewise.
-        class_index: the class, for a class-conditional network.
-        averaged: whether the average of the U-Net's weights is taken, by default where there is one.
-        quantize: whether decoding replaces latents by the nearest vectors of the codebook, where there is one.
-        schedule: the forward process, where the file does not hold it or holds another.
-
-    Raises:
-        CheckpointError: the file does not fit its networks; the message says which setting would explain it.
-        ConfigError: `config`, `event_shape` or `class_index` is needed and missing, or does not apply.
     """
-    if any(".transformer_blocks." in name for name in weights):
-        raise ConfigError(
-            f"{path} holds a network with cross-attention, which is conditioned on text or the like",
-            hint="load it yourself; "
-            + to_load_prior("a function of x and the index with prediction, schedule and event_shape"),
+
+    extensions = CHECKPOINTS
+    uses = frozenset({"network", "class_index", "averaged", "quantize"})
+    order = 80
+    home = "https://github.com/CompVis/latent-diffusion"
+
+    def recognizes(self, source: Source) -> bool:
+        return source.suffix in self.extensions and any(name.startswith(UNET) for name in source.weights.last)
+
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """The prior; `network` and `event_shape`, of one latent, may be left out for the public models of faces.
+
+        Raises:
+            CheckpointError: If the file does not fit its networks; the message says which setting would explain it.
+            ConfigError: If `network`, `event_shape` or `class_index` is needed and missing, or does not apply.
+        """
+        path, weights = source.path, source.weights.last
+        if any(".transformer_blocks." in name for name in weights):
+            raise ConfigError(
+                f"{path} holds a network with cross-attention, which is conditioned on text or the like",
+                hint="load it yourself; "
+                + to_load_prior("a function of x and the index with prediction, schedule and event_shape"),
+            )
+        chosen, which = _unets(path, weights, said.averaged).choose(said.averaged, path)
+        network, taken, public = adm_network(path, chosen, said.network, [LDM_VQ4], said.class_index)
+        if said.event_shape is None and not public:
+            raise ConfigError(
+                f"{path} does not say the size of its latents",
+                hint=to_load_prior("event_shape=(C, h, w), the shape of one latent,"),
+            )
+        latent_shape, sha256 = said.event_shape or LATENT_SHAPE, sha256_of(path)
+        quantize = said.quantize is not False
+        coder = _autoencoder(path, weights, latent_shape, quantize=quantize)
+        coder.provenance = {"format": FORMAT, "sha256": sha256, "quantize": quantize}
+        stated = PriorSettings(
+            name=source.name,
+            prediction="eps",
+            schedule=said.schedule or _schedule(path, weights),
+            event_shape=latent_shape,
+            learned_variance=learned_variance(chosen),
         )
-    chosen, which = _unets(path, weights, averaged).choose(averaged, path)
-    network, taken, public = adm_network(path, chosen, config, [LDM_VQ4], class_index)
-    if event_shape is None and not public:
-        raise ConfigError(
-            f"{path} does not say the size of its latents",
-            hint=to_load_prior("event_shape=(C, h, w), the shape of one latent,"),
-        )
-    latent_shape = event_shape or LATENT_SHAPE
-    sha256 = sha256_of(path)
-    coder = _autoencoder(path, weights, latent_shape, quantize=quantize)
-    coder.provenance = {"format": FORMAT, "sha256": sha256, "quantize": quantize}
-    return Pretrained(
-        network=network,
-        schedule=schedule or _schedule(path, weights),
-        prediction="eps",
-        event_shape=latent_shape,
-        value_range=None,
-        learned_variance=learned_variance(chosen),
-        name=path.stem,
-        provenance={"format": FORMAT, "sha256": sha256, "class": class_index, **which},
-        autoencoder=coder,
-        takes=taken,
-    )
+        facts = {"format": FORMAT, "sha256": sha256, "class": said.class_index, **which}
+        return network_prior(network, stated, said, provenance=facts, autoencoder=coder, takes=taken)
 
 
 def _unets(path: Path, weights: Mapping[str, Tensor], averaged: bool | None) -> Weights:

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -22,8 +23,13 @@ from torch import Tensor, nn
 from midguide.diffusion.schedules import DiscreteVP, RectifiedFlow, Schedule
 from midguide.errors import CheckpointError, ConfigError, DataError, reason
 from midguide.maths.autodiff import frozen
-from midguide.priors.formats.base import Pretrained, read_weights, refuse_misfit, to_load_prior
+from midguide.priors.base import Denoiser
+from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
+from midguide.priors.formats.weights import read_weights, refuse_misfit, to_load_prior
 from midguide.priors.latent import NetworkAutoencoder
+from midguide.priors.settings import PriorSettings
+from midguide.storage import hub
+from midguide.storage.cards import Card
 from midguide.storage.files import sha256_of
 
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -36,6 +42,9 @@ ENCODERS: dict[str, Callable[[Any], Tensor]] = {
     "AutoencoderKL": lambda out: out.latent_dist.mode(),
 }
 """Autoencoders by class: the latent in what `encode` returns."""
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""The id of a repository, `owner/name`."""
 
 CONNECTION_TIMEOUT = 10.0  # seconds
 FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
@@ -59,49 +68,77 @@ class SampleOf(nn.Module):
         return self.unet(x, t, return_dict=False)[0]
 
 
-def load_diffusers(folder: Path, *, name: str | None = None) -> Pretrained:
-    """A pipeline: `unet` and `scheduler` in folders of their own, or both in `folder` itself, and `vqvae` or `vae`.
+@FORMATS.register("diffusers")
+class Diffusers(Format):
+    """Folders and repositories of diffusers: UNet2DModel with its scheduler, and maybe an autoencoder."""
 
-    Args:
-        folder: what `save_pretrained` wrote.
-        name: what to call the prior; by default as the folder.
+    order = 30
+    home = "https://huggingface.co/docs/diffusers"
+
+    def recognizes(self, source: Source) -> bool:
+        if source.place is not None or not isinstance(source.given, str):
+            return source.is_folder
+        return REPOSITORY.fullmatch(source.given) is not None
+
+    def fetch(self, card: Card) -> Path:
+        """The folder of a public repository, whose weights have the sum of the card."""
+        wanted = (card.member,) if card.member else WEIGHTS
+        folder = fetch_repository(card.source, revision=card.revision, weights=wanted)
+        weights = unet_weights(folder)
+        if card.sha256 and (got := sha256_of(weights)) != card.sha256:
+            place = weights.resolve()  # a link in the cache of the library, to the file that it would take again
+            raise hub.other_sum(card.source, got, card.sha256, remove=place)
+        return folder
+
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """A pipeline: `unet` and `scheduler` in folders of their own, or both in one, and `vqvae` or `vae`.
+
+        Raises:
+            ConfigError: If diffusers is not installed, or the pipeline is of another kind.
+            CheckpointError: If a file is missing, damaged, or wants to run code.
+            DataError: If a repository cannot be downloaded.
+        """
+        folder = source.path if source.place is not None else fetch_repository(source.given)
+        weights, network, config = _unet(folder)
+        schedule, prediction = read_scheduler(_json(_place(folder, "scheduler") / "scheduler_config.json"))
+        shape = (config.in_channels, *_size(config.sample_size, folder))
+        multiple = 2 ** (len(config.block_out_channels) - 1)
+        place = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
+        stated = PriorSettings(
+            name=source.name if source.place is not None else source.given,
+            prediction=prediction,
+            schedule=schedule,
+            event_shape=shape,
+            value_range=(-1.0, 1.0),
+            learned_variance=config.out_channels == 2 * config.in_channels,
+            label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
+        )
+        facts = {"format": "diffusers", "sha256": sha256_of(weights)}
+        coder = None if place is None else load_autoencoder(place, shape)
+        takes = Images(config.in_channels, (multiple, multiple))
+        return network_prior(SampleOf(network), stated, said, provenance=facts, autoencoder=coder, takes=takes)
+
+
+def _unet(folder: Path) -> tuple[Path, nn.Module, Any]:
+    """The file of weights of a pipeline, its network, and the network's configuration with the defaults of its class.
 
     Raises:
-        ConfigError: no diffusers installed, or a pipeline of another kind.
-        CheckpointError: a file is missing, damaged, or wants to run code.
+        ConfigError: If the network is of another kind, or conditioned.
     """
-    config = _json(_place(folder, "unet") / "config.json")
-    kind = config.get("_class_name", "of no class")
+    kind = _json(_place(folder, "unet") / "config.json").get("_class_name", "of no class")
     if kind != "UNet2DModel":
         raise ConfigError(
             f"{folder} holds a network {kind}, expected UNet2DModel",
             hint="load it yourself; " + to_load_prior("the module with prediction, schedule and event_shape"),
         )
     weights = unet_weights(folder)
-    schedule, prediction = read_scheduler(_json(_place(folder, "scheduler") / "scheduler_config.json"))
     network = _network(weights, kind)
     if network.config.num_class_embeds is not None or network.config.class_embed_type is not None:
         raise ConfigError(
             f"the network in {folder} is conditioned on a class, which a prior of one law is not told",
             hint="fix the class: " + to_load_prior("a module that calls the network with class_labels of its own"),
         )
-    channels = network.config.in_channels  # with the defaults of its class
-    height, width = _size(network.config.sample_size, folder)
-    multiple = 2 ** (len(network.config.block_out_channels) - 1)
-    coder = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
-    return Pretrained(
-        network=SampleOf(network),
-        schedule=schedule,
-        prediction=prediction,
-        event_shape=(channels, height, width),
-        learned_variance=network.config.out_channels == 2 * channels,
-        label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
-        name=name or folder.resolve().name,
-        value_range=(-1.0, 1.0) if coder is None else None,
-        provenance={"format": "diffusers", "sha256": sha256_of(weights)},
-        autoencoder=None if coder is None else load_autoencoder(coder, (channels, height, width)),
-        takes=Images(channels, (multiple, multiple)),
-    )
+    return weights, network, network.config
 
 
 def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAutoencoder:

@@ -10,6 +10,35 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from midguide.errors import CheckpointError
+from midguide.priors.base import Denoiser
+from midguide.priors.formats.base import FORMATS, Format, Source
+from midguide.priors.formats.weights import to_load_prior
+from midguide.priors.settings import PriorSettings
+
+
+@FORMATS.register("pickle")
+class Pickle(Format):
+    """Pickles, as those that EDM publishes: refused, since reading one runs its code."""
+
+    extensions = (".pkl", ".pickle")
+    order = 20
+    home = "https://github.com/NVlabs/edm"
+
+    def recognizes(self, source: Source) -> bool:
+        return source.suffix in self.extensions
+
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """Nothing.
+
+        Raises:
+            CheckpointError: Always, with the way around.
+        """
+        raise CheckpointError(
+            f"{source.path} is a pickle, which may run code when it is read: refused",
+            hint="load it with the library that wrote it; " + to_load_prior("the module"),
+        )
+
 
 class EDMPreconditioned(nn.Module):
     """`D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4)`, for `x = x_0 + sigma z`.

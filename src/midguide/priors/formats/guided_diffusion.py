@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from midguide.diffusion.schedules import DiscreteVP
 from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
-from midguide.priors.formats.base import Pretrained, Weights, fit, to_load_prior
+from midguide.priors.base import Denoiser
+from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
+from midguide.priors.formats.weights import CHECKPOINTS, fit, to_load_prior
+from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
 
 FORMAT = "guided-diffusion"
@@ -41,49 +43,49 @@ class OfClass(nn.Module):
         return self.network(x, t, torch.full((len(x),), self.index, device=x.device))
 
 
-def load_guided_diffusion(
-    path: Path,
-    weights: Weights,
-    *,
-    config: ADMConfig | None = None,
-    event_shape: tuple[int, ...] | None = None,
-    class_index: int | None = None,
-    averaged: bool | None = None,
-) -> Pretrained:
-    """An ADM checkpoint: eps, linear betas over 1,000 steps, values in [-1, 1].
+@FORMATS.register(FORMAT)
+class GuidedDiffusion(Format):
+    """State dicts of ADM U-Nets: eps, linear betas over 1,000 steps, values in [-1, 1]."""
 
-    Args:
-        path: `.pt`, `.pth`, `.ckpt` or `.safetensors`.
-        weights: what `read_weights` found there.
-        config: shape of the network; may be left out for the public models.
-        event_shape: shape of one sample; may be left out for the public models.
-        class_index: the class, for a class-conditional network.
-        averaged: whether the average of the weights is taken, by default where there is one.
+    extensions = CHECKPOINTS
+    uses = frozenset({"network", "class_index", "averaged"})
+    order = 90
+    home = "https://github.com/openai/guided-diffusion"
 
-    Raises:
-        CheckpointError: the file does not fit `config`; the message says which setting would explain it.
-        ConfigError: `config`, `event_shape` or `class_index` is needed and missing, or does not apply.
-    """
-    chosen, which = weights.choose(averaged, path)
-    network, taken, public = adm_network(path, chosen, config, PUBLIC.values(), class_index)
-    if event_shape is None and not public:
-        raise ConfigError(f"{path} does not say the size of its images", hint=to_load_prior("event_shape=(3, H, W)"))
-    return Pretrained(
-        network=network,
-        schedule=DiscreteVP.linear(),
-        prediction="eps",
-        event_shape=event_shape or (3, 256, 256),
-        learned_variance=learned_variance(chosen),
-        name=path.stem,
-        provenance={"format": FORMAT, "sha256": sha256_of(path), "class": class_index, **which},
-        takes=taken,
-    )
+    def recognizes(self, source: Source) -> bool:
+        return source.suffix in self.extensions
+
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """The prior; `network` and `event_shape` may be left out for the public models.
+
+        Raises:
+            CheckpointError: If the file does not fit `network`; the message says which setting would explain it.
+            ConfigError: If `network`, `event_shape` or `class_index` is needed and missing, or does not apply.
+        """
+        path = source.path
+        chosen, which = source.weights.choose(said.averaged, path)
+        config = said.network or PUBLIC.get(source.name)
+        network, taken, public = adm_network(path, chosen, config, PUBLIC.values(), said.class_index)
+        if said.event_shape is None and not public:
+            raise ConfigError(
+                f"{path} does not say the size of its images", hint=to_load_prior("event_shape=(3, H, W)")
+            )
+        stated = PriorSettings(
+            name=source.name,
+            prediction="eps",
+            schedule="vp-linear",
+            event_shape=(3, 256, 256),
+            value_range=(-1.0, 1.0),
+            learned_variance=learned_variance(chosen),
+        )
+        facts = {"format": FORMAT, "sha256": sha256_of(path), "class": said.class_index, **which}
+        return network_prior(network, stated, said, provenance=facts, takes=taken)
 
 
 def adm_network(
     path: Path,
     weights: Mapping[str, Tensor],
-    config: ADMConfig | None,
+    config: object,
     known: Iterable[ADMConfig],
     class_index: int | None,
 ) -> tuple[nn.Module, ADMConfig, bool]:
@@ -102,8 +104,10 @@ def adm_network(
         recognized: whether its shape is one of those known.
 
     Raises:
-        CheckpointError, ConfigError: as `load_guided_diffusion`.
+        CheckpointError, ConfigError: As `GuidedDiffusion.read`.
     """
+    if not isinstance(config, ADMConfig | None):
+        raise ConfigError(f"`network` of this format is an ADM U-Net, got {config}", hint='a table with body = "adm"')
     try:
         visible = visible_config(weights)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Priors as single files: weights and everything needed to use them, in one safetensors file; and the shipped ones.
+"""Priors as single files: weights and everything needed to use them, in one safetensors file.
 
 The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
 prediction, schedule, value range, event shape, what its signals are; for a prior of latents its autoencoder, whose
@@ -7,205 +7,169 @@ weights are in the same file. A card beside it (`NAME.json`) tells where it come
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
-from midguide.catalogue.domain import domains
 from midguide.catalogue.settings import as_plain
-from midguide.diffusion.schedules import make_schedule
-from midguide.errors import CheckpointError, ConfigError, reason, unknown
-from midguide.nn.base import BODIES, DEFAULT, Body, is_dynamics
+from midguide.errors import CheckpointError, ConfigError, MidguideError, reason
+from midguide.nn.base import BODIES, DEFAULT, is_dynamics
 from midguide.priors.autoencoders import AutoencoderSpec, build_autoencoder, split
-from midguide.priors.formats.base import Pretrained, fit, read_weights
-from midguide.priors.network import PREDICTIONS
+from midguide.priors.base import Denoiser
+from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
+from midguide.priors.formats.weights import fit, metadata_of
+from midguide.priors.settings import UNBOUNDED, PriorSettings, body_config, prior_settings
 from midguide.signals.base import SIGNALS, Signal
 from midguide.storage.files import replacing, sha256_of
 
-FORMAT = 1
+KEY, FORMAT = "midguide", 1
+DEFAULTS = PriorSettings(prediction="v", schedule="vp-linear", value_range=(-1.0, 1.0))
+STATED = ("event_shape", "prediction", "schedule", "condition")
+"""Settings that lie in the metadata as they are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PriorSpec:
-    """How to use a network as a prior.
+@FORMATS.register("native")
+class Native(Format):
+    """What `save_prior` writes: one file that states everything."""
 
-    Args:
-        network: shape of the network; its type says which body it is. With twice as many channels out as in, it
-            also predicts a variance.
-        event_shape: shape of one sample, (C, H, W) or (C, time); of a latent, for a prior of latents.
-        prediction: `eps`, `v`, `x0` or `flow`.
-        schedule: its name for `make_schedule`.
-        value_range: range of clean data, or None where unbounded.
-        autoencoder: that of the latents, for a prior of latents.
-        signal: what is known of its signals besides shape and range.
-        condition: for a network that is no prior, what it was trained to draw the rest from.
+    extensions = (".safetensors",)
+    order = 10
+
+    def recognizes(self, source: Source) -> bool:
+        return KEY in source.metadata
+
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """The prior; of a shipped one the file must have the sum of its card.
+
+        Raises:
+            CheckpointError: If the file is damaged, of another kind, or not the one that its card names.
+        """
+        path = source.path
+        stated, sha256 = stated_in(path), sha256_of(path)
+        if stated.condition is not None:
+            raise CheckpointError(
+                f"{path} is no prior: it was trained to draw one kind of hidden part ({stated.condition})",
+                hint="name it in a study, as the network of a source that draws hidden parts",
+            )
+        if source.card and source.card.sha256 != sha256:
+            raise CheckpointError(
+                f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
+            )
+        weights, coder_weights = split(source.weights.last)
+        coder = stated.autoencoder and build_autoencoder(stated.autoencoder, coder_weights, where=path)
+        network, config = build_network(stated, weights, path), stated.body
+        twice = config is not None and config.out_channels == 2 * config.in_channels
+        own = PriorSettings(name=source.name, learned_variance=twice)
+        facts = {"sha256": sha256, "schedule": stated.schedule}
+        return network_prior(network, stated.changed(own), said, provenance=facts, autoencoder=coder, takes=config)
+
+
+def build_network(stated: PriorSettings, weights: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
+    """The network that a file states, with its weights.
+
+    Raises:
+        CheckpointError: If they do not fit each other.
     """
-
-    network: Body
-    event_shape: tuple[int, ...]
-    prediction: str = "v"
-    schedule: str = "vp-linear"
-    value_range: tuple[float, float] | None = (-1.0, 1.0)
-    autoencoder: AutoencoderSpec | None = None
-    signal: Signal = Signal()
-    condition: str | None = None
-
-    def __post_init__(self) -> None:
-        make_schedule(self.schedule)
-        if self.prediction not in PREDICTIONS:
-            raise unknown("prediction", self.prediction, PREDICTIONS)
-
-    def to_json(self) -> str:
-        """The metadata of a prior's file."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {"network": as_plain(self.network), "signal": self.signal.record()}
-        fields |= {"autoencoder": self.autoencoder and self.autoencoder.to_fields()}
-        return json.dumps({"format": FORMAT, "body": self.body, **fields})
-
-    @property
-    def body(self) -> str:
-        """Name of the network body."""
-        return BODIES.name_of(self.network)
-
-    @classmethod
-    def from_json(cls, text: str) -> PriorSpec:
-        """Read what `to_json` wrote."""
-        stored = json.loads(text)
-        if stored.pop("format") != FORMAT:
-            raise ValueError("the file was written by a newer version of midguide")
-        network = BODIES[stored.pop("body", DEFAULT)].make(stored.pop("network"))
-        limits, inner, signal = stored.pop("value_range"), stored.pop("autoencoder", None), _signal(stored)
-        return cls(
-            network=network,
-            event_shape=tuple(stored.pop("event_shape")),
-            value_range=None if limits is None else tuple(limits),
-            autoencoder=None if inner is None else AutoencoderSpec.from_fields(inner),
-            signal=signal,
-            **stored,
-        )
-
-
-def _signal(stored: dict[str, Any]) -> Signal:
-    """What a file says of its signals, taken out of its other fields.
-
-    Files of version 0.1 have the settings of a kind of signal under the name of the kind, which may be null.
-    """
-    known = {field.name for field in dataclasses.fields(PriorSpec)}
-    for kind in [key for key in stored if key not in known and key in SIGNALS]:
-        if settings := stored.pop(kind):
-            return Signal.from_record({"kind": kind, "settings": settings})
-    return Signal.from_record(stored.pop("signal", {}))
+    if stated.body is None:
+        raise CheckpointError(f"{path} states no network", hint="was it written by save_prior?")
+    with torch.device("meta"):  # draws no initial weights
+        network = stated.body.build()
+    fit(network, weights, path, hint="was it written by another version of midguide?")
+    return network
 
 
 def save_prior(
-    path: str | Path, weights: Mapping[str, torch.Tensor], spec: PriorSpec, *, dtype: torch.dtype = torch.bfloat16
+    path: str | Path,
+    weights: Mapping[str, torch.Tensor],
+    settings: PriorSettings,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write a prior's file, weights rounded to `dtype` except those that set rates and frequencies."""
-    tensors = {
-        name: value.detach().to("cpu", torch.float32 if is_dynamics(spec.network, name) else dtype).contiguous()
-        for name, value in weights.items()
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"midguide": spec.to_json()})
-
-
-def read_prior(path: Path, *, card: Mapping[str, Any] | None = None) -> Pretrained:
-    """A prior from the file that `save_prior` wrote.
+    """Write a prior's file, weights rounded to `dtype` except those that set rates and frequencies.
 
     Args:
         path: a `.safetensors` file.
-        card: the card of a shipped prior; the file must have its sha256.
+        weights: of the network by name; of an autoencoder with a prefix, see `priors.autoencoders.prefixed`.
+        settings: what the file states. `network` and `event_shape` are needed. By default the network predicts `v` on
+            the schedule `vp-linear`, and data are in [-1, 1].
+        dtype: of the weights in the file.
 
     Raises:
-        CheckpointError: the file is damaged, of another kind, or not the one that its card names.
+        ConfigError: If a setting is missing, or cannot be written to a file.
     """
-    spec = read_spec(path)
-    if spec.condition is not None:
-        raise CheckpointError(
-            f"{path} is no prior: it was trained to draw one kind of hidden part ({spec.condition})",
-            hint="name it in a study, as the network of a source that draws hidden parts",
-        )
-    weights, coder_weights = split(read_weights(path).last)
-    sha256 = sha256_of(path)
-    if card and card["sha256"] != sha256:
-        raise CheckpointError(
-            f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
-        )
-    with torch.device("meta"):  # draws no initial weights
-        network = spec.network.build()
-    fit(network, weights, path, hint="was it written by another version of midguide?")
-    return Pretrained(
-        network=network,
-        schedule=make_schedule(spec.schedule),
-        prediction=spec.prediction,
-        event_shape=spec.event_shape,
-        value_range=spec.value_range,
-        learned_variance=spec.network.out_channels == 2 * spec.network.in_channels,
-        name=card["name"] if card else path.stem,
-        provenance={"sha256": sha256, "schedule": spec.schedule},
-        autoencoder=spec.autoencoder and build_autoencoder(spec.autoencoder, coder_weights, where=path),
-        signal=spec.signal,
-        takes=spec.network,
-    )
+    text, network = to_metadata(settings), settings.body
+    tensors = {
+        name: value.detach().to("cpu", torch.float32 if network and is_dynamics(network, name) else dtype).contiguous()
+        for name, value in weights.items()
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: text})
 
 
-def read_spec(path: Path) -> PriorSpec:
-    """How to use the prior in the file that `save_prior` wrote, without its weights.
+def stated_in(path: Path) -> PriorSettings:
+    """What the file that `save_prior` wrote states, without its weights.
 
     Raises:
-        CheckpointError: the file is damaged or of another kind.
+        CheckpointError: If the file is damaged or of another kind.
     """
     try:
-        return PriorSpec.from_json(metadata(path)["midguide"])
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        return from_metadata(metadata_of(path)[KEY])
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, MidguideError) as error:
         why = f"it does not state {error}" if isinstance(error, KeyError) else reason(error)
         raise CheckpointError(
             f"{path} cannot be read as a prior: {why}", hint="was it written by save_prior?"
         ) from error
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file.
+def to_metadata(settings: PriorSettings) -> str:
+    """Settings, those of `DEFAULTS` where none are given, as the JSON in a prior's file.
 
     Raises:
-        CheckpointError: the file is damaged or of another kind.
+        ConfigError: If a setting is missing, or cannot be written to a file.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a prior: {error}", hint="is the file complete?") from error
+    settings = DEFAULTS.changed(settings)
+    network, coder = settings.body, settings.autoencoder
+    if network is None or settings.event_shape is None:
+        raise ConfigError("a prior's file states its network and event_shape", hint="give both")
+    kept = {*STATED, "network", "value_range", "autoencoder", "signal"}
+    if not isinstance(settings.schedule, str) or (lost := settings.stated().keys() - kept - {"learned_variance"}):
+        what = "a schedule that has no name" if not isinstance(settings.schedule, str) else ", ".join(sorted(lost))
+        raise ConfigError(f"a prior's file cannot state {what}", hint="such as vp-betas:... for any betas")
+    table = {"format": FORMAT, "body": BODIES.name_of(network), "network": as_plain(network)}
+    table |= {name: getattr(settings, name) for name in STATED}
+    table |= {"value_range": settings.bounds if coder is None else None, "autoencoder": coder and coder.to_fields()}
+    return json.dumps(table | {"signal": settings.signals.record()})
 
 
-def list_priors() -> list[dict[str, Any]]:
-    """The cards of the shipped priors, of this package and of its domains, sorted by name."""
-    return [json.loads(path.read_text("utf-8")) for _, path in sorted(_shipped(".json").items())]
+def from_metadata(text: str) -> PriorSettings:
+    """Read what `to_metadata` wrote."""
+    stored = json.loads(text)
+    if stored.pop("format") != FORMAT:
+        raise ValueError("the file was written by a newer version of midguide")
+    network = body_config({"body": stored.pop("body", DEFAULT), **stored.pop("network")})
+    coder, limits = stored.pop("autoencoder", None), stored.pop("value_range")
+    coder = None if coder is None else AutoencoderSpec.from_fields(coder)
+    limits = (UNBOUNDED if limits is None else limits) if coder is None else coder.value_range
+    signal = _signal(stored)
+    return prior_settings(
+        where="the file", network=network, autoencoder=coder, value_range=limits, signal=signal, **stored
+    )
 
 
-def shipped(card: Mapping[str, Any]) -> Path:
-    """The file of a shipped prior."""
-    return _shipped(".json")[card["name"]].with_suffix(".safetensors")
+def _signal(stored: dict[str, Any]) -> Signal | None:
+    """What a file says of its signals, taken out of its other fields; None where it says nothing.
 
-
-def recipe(name: str) -> Path | None:
-    """The recipe of a prior, shipped or not."""
-    return _shipped(".toml").get(name)
-
-
-def _shipped(suffix: str) -> dict[str, Path]:
-    """Files with this ending in the folders of shipped priors, by stem."""
-    return {path.stem: path for folder in _folders() for path in folder.iterdir() if path.suffix == suffix}
-
-
-def _folders() -> list[Path]:
-    """Where priors are shipped: in this package, and in those of its domains."""
-    homes = [Path(str(resources.files("midguide"))) / "priors", *(resources.files(d.package) for d in domains())]
-    return [folder for home in homes if (folder := Path(str(home)) / "shipped").is_dir()]
+    Files of version 0.1 have the settings of a kind of signal under the name of the kind, which may be null.
+    """
+    for kind in [key for key in stored if key not in STATED and key in SIGNALS]:
+        if settings := stored.pop(kind):
+            return Signal.from_record({"kind": kind, "settings": settings})
+    record = stored.pop("signal", {})
+    return Signal.from_record(record) if record else None

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-import torch
 from torch import Tensor
 
-from midguide.errors import ConfigError, about
+from midguide.errors import about
 from midguide.inference.loop import sample
 from midguide.maths.rng import stream_seed
 from midguide.operators.base import Operator
 from midguide.operators.factory import make_operator
-from midguide.priors.latent import LatentPrior
+from midguide.priors.base import Denoiser
 from midguide.priors.loading import load_prior
-from midguide.priors.network import NetworkDenoiser
+from midguide.priors.settings import Dtype, PriorSettings
 from midguide.problem import Problem
 from midguide.samplers.unconditional import Unconditional
-from midguide.storage.record import describe
+from midguide.storage.record import describe, fingerprint
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,41 +30,8 @@ PRIOR = "prior"
 TRUTH_STEPS = 200
 """Steps of the ancestral sampling that makes the truths of `data = "prior"`."""
 
-Dtype = Literal["float32", "bfloat16", "float16", "float64"]
-"""What a network may compute in, by the names of torch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorSettings:
-    """What a study says of its prior in place of what the prior states; see `load_prior`.
-
-    Args:
-        prediction: `eps`, `v`, `x0` or `flow`.
-        schedule: a name for `make_schedule`, such as `vp-linear:0.0001,0.02,500`.
-        value_range: smallest and largest value of clean data.
-
-    Raises:
-        ConfigError: the range is none.
-    """
-
-    prediction: str | None = None
-    schedule: str | None = None
-    value_range: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
-            raise ConfigError(f"value_range {list(self.value_range)} is no range", hint="for example [-1.0, 1.0]")
-
-    def stated(self) -> dict[str, Any]:
-        """The settings that are given."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def record(self) -> dict[str, Any]:
-        """What a result depends on beside the prior's file; nothing where all is as the file states."""
-        return {"prior_settings": stated} if (stated := self.stated()) else {}
-
-
 AS_STATED = PriorSettings()
+"""A prior as its file states it."""
 
 _clear: list[Callable[[], None]] = []
 
@@ -89,10 +54,20 @@ def forget_files() -> None:
 
 
 @kept(8)
-def prior_of(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_STATED) -> NetworkDenoiser | LatentPrior:
+def prior_of(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_STATED) -> Denoiser:
     """The prior of a name or file, computing in the dtype of this name; the same object for all problems of a study."""
     with about("prior"):
-        return load_prior(name, dtype=getattr(torch, dtype), **settings.stated())
+        return load_prior(name, settings, dtype=dtype)
+
+
+def prior_digest(prior: Denoiser) -> str:
+    """SHA-256 of the file of a prior; of one without a file that of its record."""
+    return prior.provenance.get("sha256") or fingerprint(prior)
+
+
+def record_of(settings: PriorSettings) -> dict[str, Any]:
+    """What a result depends on beside the prior's file; nothing where all is as the file states."""
+    return {"prior_settings": stated} if (stated := settings.record()) else {}
 
 
 @kept(512)
@@ -113,9 +88,9 @@ def operator_of(
 
 
 @kept(2)
-def _prior_of_truths(name: str, settings: PriorSettings) -> NetworkDenoiser | LatentPrior:
+def _prior_of_truths(name: str, settings: PriorSettings) -> Denoiser:
     """The prior once more: where that of the problems moves to a device, this one stays on the CPU."""
-    return load_prior(name, **settings.stated())
+    return load_prior(name, settings)
 
 
 @kept(2048)

@@ -19,8 +19,8 @@ from midguide.likelihoods import check_sigma, observe, observe_counts
 from midguide.maths.rng import stream_seed
 from midguide.operators.base import Operator
 from midguide.operators.decomposed import Decomposed
-from midguide.priors.latent import LatentPrior
-from midguide.priors.network import NetworkDenoiser
+from midguide.priors.base import Denoiser
+from midguide.priors.settings import Dtype, PriorSettings
 from midguide.problem import Problem
 from midguide.storage.record import digest, fingerprint
 from midguide.studies.kinds.base import KINDS
@@ -28,12 +28,12 @@ from midguide.studies.kinds.files import (
     AS_STATED,
     PRIOR,
     TRUTH_STEPS,
-    Dtype,
-    PriorSettings,
     drawn_from,
     kept,
     operator_of,
+    prior_digest,
     prior_of,
+    record_of,
 )
 
 PORTRAIT = "astronaut"
@@ -92,11 +92,11 @@ class ImageProblem:
         data = {"data": "images"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
         instrument = {} if self.operator_per_image else {"instrument": self._operator(0)[1]}
         own = {"operator": self.operator, **instrument, "noise": self.noise, "dtype": self.dtype}
-        return {"type": "ImageProblem", **own, **level, **data, **self.prior_settings.record()}
+        return {"type": "ImageProblem", **own, **level, **data, **record_of(self.prior_settings)}
 
     def prior_digest(self) -> str:
         """SHA-256 of the prior's file."""
-        return self._denoiser.provenance["sha256"]
+        return prior_digest(self._denoiser)
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the pixels of the image, with its operator where it has its own.
@@ -129,7 +129,7 @@ class ImageProblem:
         return Problem.of(self._denoiser, likelihood, truth)
 
     @property
-    def _denoiser(self) -> NetworkDenoiser | LatentPrior:
+    def _denoiser(self) -> Denoiser:
         return prior_of(self.prior, self.dtype, self.prior_settings)
 
     @property

@@ -134,7 +134,7 @@ def _run(
     from midguide.priors.loading import load_prior, prior_spec
     from midguide.samplers.base import make_sampler
 
-    form = EcgFormat.of(prior_spec(prior).signal)
+    form = EcgFormat.of(prior_spec(prior).signals)
     if form is None:
         raise ConfigError(f"{prior} is no prior of electrocardiograms", hint=TRAIN)
     denoiser = load_prior(prior)
