@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from midguide.catalogue import plugins
-from midguide.catalogue.domain import domains
+from midguide.catalogue.domain import Domain, domains
 from midguide.catalogue.settings import as_plain, build, override
 from midguide.errors import ConfigError, MidguideError, about, suggestion, unknown
 
@@ -292,12 +292,19 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
             if not module.name.startswith("_"):
                 import_module(f"{self.package}.{module.name}")
         for domain in domains():
-            try:
-                domain.load(self._plural)
-            except MidguideError as error:
-                plugins.warn(error)
+            self._from_domain(domain)
         for outside in plugins.entry_points(self.group):
             self._from_entry_point(outside)
+
+    def _from_domain(self, domain: Domain) -> None:
+        before = set(self._entries)
+        try:
+            domain.load(self._plural)
+        except MidguideError as error:
+            plugins.warn(error)
+        for name in self._entries.keys() - before:  # an instance of a class of ours does not show where it is from
+            if not domain.inside and self._entries[name].origin == "midguide":
+                self._entries[name] = dataclasses.replace(self._entries[name], origin=domain.package)
 
     def _from_entry_point(self, outside: plugins.Outside) -> None:
         try:

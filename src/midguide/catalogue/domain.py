@@ -35,6 +35,11 @@ class Domain:
     package: str
     modules: Mapping[str, tuple[str, ...]]
 
+    @property
+    def inside(self) -> bool:
+        """Whether it is one of this package."""
+        return self.package.startswith(f"{HOME}.")
+
     def load(self, kind: str) -> None:
         """Import the modules that register things of a kind.
 
@@ -43,7 +48,7 @@ class Domain:
         """
         for module in self.modules.get(kind, ()):
             name = f"{self.package}.{module}" if module else self.package
-            if name.startswith(f"{HOME}."):
+            if self.inside:
                 import_module(name)
             else:
                 plugins.load_module(name, f"domain `{self.name}`")
