@@ -329,3 +329,12 @@ def test_the_prior_is_called_once_for_all_rows_of_a_chunk():
     problem = vectors()
     sample(TwistedFilter(particles=4), Problem(Seen(problem.denoiser), problem.likelihood), 8)
     assert sizes == [16] * 12
+
+
+def test_groups_and_streams_of_other_sizes_are_cut_where_both_end():
+    """Streams of three rows, groups of two: chunks of six rows give the groups of one batch."""
+    problem, sampler = vectors(), TwistedFilter(particles=2)
+    whole = sample(sampler, problem, 12, stream_size=3)
+    cut = sample(sampler, problem, 12, stream_size=3, chunk=8)
+    assert torch.allclose(whole.draws, cut.draws, atol=1e-5)  # float32
+    assert torch.allclose(whole.log_weight, cut.log_weight, atol=1e-4)

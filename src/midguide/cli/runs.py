@@ -117,8 +117,8 @@ class _Announcement:
 def measure(run: Run, samples: Samples) -> dict[str, Any]:
     """The numbers of a reconstruction as JSON; those that need the truth are None where it is unknown."""
     draws, mean, truth = samples.draws[0], samples.mean(), run.problem.truth
-    weighted = samples.log_weight is not None
-    answer = Answer(draws, log_weight=samples.log_weight[0] if weighted else None)
+    answer = Answer(draws, log_weight=None if samples.log_weight is None else samples.log_weight[0])
+    effective = None if samples.log_weight is None else float(samples.effective_sample_size()[0])
     chi_square = run.problem.expand(run.n).signal_likelihood.chi_square(draws)
     scores: dict[str, Any] = dict.fromkeys(("psnr_mean", "psnr_samples", "ssim_mean", "ssim_samples"))
     if truth is not None:
@@ -130,7 +130,7 @@ def measure(run: Run, samples: Samples) -> dict[str, Any]:
         **scores,
         "chi2": float(answer.average(chi_square)),
         "chi2_samples": chi_square.tolist(),
-        "effective_sample_size": float(samples.effective_sample_size()[0]) if weighted else None,
+        "effective_sample_size": effective,
         "measured_values": int(run.problem.signal_likelihood.measured_values()[0]),
         "network_forwards": samples.cost.network_forwards,
         "network_vjps": samples.cost.network_vjps,

@@ -96,7 +96,7 @@ def sample(
     counted = CountedDenoiser(problem.denoiser)
     problem = replace(problem, denoiser=counted)
     file = Checkpoint(checkpoint, fingerprint(record), checkpoint_seconds)
-    run = _Run(sampler, sampler.times(problem), rows, file, file.load(rows, counted), observers)
+    run = _Run(sampler, sampler.times(problem), rows, counted, file, file.load(rows, counted), observers)
     finished = run.finish(problem)
 
     draws, latents = _signals(problem, [block.draws for block in finished], n)
@@ -118,19 +118,20 @@ class _Run:
     sampler: Sampler
     times: Sequence[Time]
     rows: Rows
+    counted: CountedDenoiser
     file: Checkpoint
     progress: Progress
     observers: Sequence[Observer]
 
     def finish(self, problem: Problem) -> list[Finished]:
-        """What each chunk gives; the denoiser of the problem counts its calls."""
+        """What each chunk gives."""
         chunks, steps = self.rows.chunks, len(self.times) - 1
         with _watched(self.observers, len(chunks) * steps, self.progress.chunk * steps + self.progress.step):
             try:
                 while self.progress.chunk < len(chunks):
                     part = chunks[self.progress.chunk]
                     finished = self._chunk(self.rows.problem(problem, part), self.rows.rng(part), part)
-                    self.progress.finish_chunk(finished, problem.denoiser)
+                    self.progress.finish_chunk(finished, self.counted)
             except KeyboardInterrupt:
                 self.file.save(self.progress)
                 raise
@@ -140,9 +141,9 @@ class _Run:
     @torch.no_grad()
     def _chunk(self, problem: Problem, rng: Rng, part: range) -> Finished:
         sampler, progress, moves = self.sampler, self.progress, list(pairwise(self.times))
-        state = progress.restore(sampler.init(problem, rng), rng, problem.denoiser)
+        state = progress.restore(sampler.init(problem, rng), rng, self.counted)
         for step, (t, s) in enumerate(moves[progress.step :], start=progress.step + 1):
-            self.file.hold(progress, state, rng, step - 1, problem.denoiser)
+            self.file.hold(progress, state, rng, step - 1, self.counted)
             state, info = sampler.step(problem, state, t, s, rng)
             check_state(state, sampler, rng.layout, step, s)
             for observer in self.observers:

@@ -19,7 +19,7 @@ class Event:
         rows: indices of the rows of the batch, `observation * n + sample`.
         done: steps finished, over all chunks.
         time: time reached.
-        info: the sampler's diagnostics, tensors of shape (B,).
+        info: the sampler's diagnostics, tensors of shape (B,), or (groups,) for what belongs to a group.
     """
 
     rows: range

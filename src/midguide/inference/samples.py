@@ -67,7 +67,7 @@ class Samples:
         """Posterior mean of each observation, shape (observation, *event)."""
         if self.log_weight is None:
             return self.draws.mean(dim=1)
-        return self._each_weighted(weighted_mean)
+        return self._weighted(self.log_weight, weighted_mean)
 
     def std(self) -> Tensor:
         """Posterior standard deviation entry by entry, shape (observation, *event); zero for a single sample.
@@ -76,13 +76,13 @@ class Samples:
         """
         if self.log_weight is None:
             return self.draws.std(dim=1, correction=min(1, self.draws.shape[1] - 1))
-        return self._each_weighted(weighted_variance).sqrt()
+        return self._weighted(self.log_weight, weighted_variance).sqrt()
 
     def quantiles(self, levels: Sequence[float]) -> Tensor:
         """Empirical quantiles entry by entry, shape (level, observation, *event)."""
         if self.log_weight is None:
             return torch.quantile(self.draws, self.draws.new_tensor(levels), dim=1)
-        return self._each_weighted(lambda x, w: weighted_quantile(x, w, levels)).transpose(0, 1)
+        return self._weighted(self.log_weight, lambda x, w: weighted_quantile(x, w, levels)).transpose(0, 1)
 
     def effective_sample_size(self, *, of_groups: bool = False) -> Tensor:
         """`(sum w)^2 / sum w^2`: as many draws of equal weight would give means as precise as these weights allow.
@@ -164,10 +164,9 @@ class Samples:
         kept = {name: value for name, value in self.record.items() if name != "remarks"}
         return {**kept, "observation": observation, **remarks(self.log_weight, observation)}
 
-    def _each_weighted(self, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _weighted(self, log_weight: Tensor, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """A statistic of draws and weights of each observation, in the type of the draws."""
-        weights = normalized(self.log_weight)
-        found = [statistic(x, w) for x, w in zip(self.draws, weights, strict=True)]
+        found = [statistic(x, w) for x, w in zip(self.draws, normalized(log_weight), strict=True)]
         return torch.stack(found).to(self.draws.dtype)
 
     def save(self, folder: str | Path) -> list[Path]:

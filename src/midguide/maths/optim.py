@@ -6,7 +6,7 @@ Nothing is shared between rows, so a row's path does not depend on its batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -106,6 +106,18 @@ class NormalizedSGD:
     def update_(self, state: NoState, parameter: Tensor, gradient: Tensor) -> None:
         norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
         parameter.sub_(per_row(self.rate / norm, gradient) * gradient)
+
+
+class UpdateRule(Protocol):
+    """What every optimizer offers; its state is its own."""
+
+    def init(self, parameter: Tensor) -> Any:
+        """The state before the first step."""
+        ...
+
+    def update_(self, state: Any, parameter: Tensor, gradient: Tensor) -> None:
+        """Take a step: overwrite state and parameter."""
+        ...
 
 
 Optimizer = Annotated[Adam | SGD | NormalizedSGD, Field(discriminator="rule")]

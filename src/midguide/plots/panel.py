@@ -92,7 +92,7 @@ def panel(
     caption = "one sample" if len(draws) == 1 else caption
     axes = canvas.tile(0, column + 1, "standard deviation", caption)
     std = samples.std()[observation].square().mean(0).sqrt().cpu().numpy()
-    for place, i in enumerate(samples.picks(shown)[observation].tolist()):
+    for place, i in enumerate(map(int, samples.picks(shown)[observation])):
         caption = sample_captions[i] if i < len(sample_captions) else ""
         below = canvas.tile(1 + place // columns, place % columns, f"sample {i + 1}", caption)
         below.imshow(pixels(draws[i], value_range), cmap="gray", vmin=0.0, vmax=1.0)

@@ -99,7 +99,8 @@ class Sampler(Protocol):
 
         `rng.layout` says which rows of the batch form a group, and `rng.groups` draws what a group shares. A tensor of
         the state has one entry for each row, or one for each group. Its values are finite, except that those of a
-        field whose name begins with `log_` may be `-inf`.
+        field whose name begins with `log_` may be `-inf`. It is called again where a run is resumed, for the kind of
+        its state only: calls of the network count once.
         """
         ...
 

@@ -34,7 +34,7 @@ from midguide.diffusion.rules import StepRule
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
 from midguide.maths import autodiff
-from midguide.maths.optim import Adam, Optimizer
+from midguide.maths.optim import Adam, Optimizer, UpdateRule
 from midguide.maths.rng import Rng
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Calls, Needs, Step, finish_denoised, initial_noise, schedule_times
@@ -194,15 +194,16 @@ class MGPS:
         mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
         std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
         minus_one = mu.new_full((), -1)
-        mu_state, rho_state = self.optimizer.init(mu), self.optimizer.init(rho)
+        rule: UpdateRule = self.optimizer
+        mu_state, rho_state = rule.init(mu), rule.init(rho)
         prediction = mu
         for _ in range(count):
             noise = rng.normal(mu).mul_(std)
             uphill, prediction = score(mu + noise)
             by_rho = torch.addcmul(minus_one, std, std, value=precision).addcmul_(noise, uphill, value=-1)
             by_mu = (mu - prior.mean).mul_(precision).sub_(uphill)
-            self.optimizer.update_(mu_state, mu, by_mu)
-            self.optimizer.update_(rho_state, rho, by_rho)
+            rule.update_(mu_state, mu, by_mu)
+            rule.update_(rho_state, rho, by_rho)
             torch.exp(rho, out=std)
         return torch.addcmul(mu, std, rng.normal(mu)), prediction
 

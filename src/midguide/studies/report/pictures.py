@@ -34,6 +34,8 @@ def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
 
 
 def _case(seed: int, units: dict[str, Unit], store: Store) -> Case:
-    """One problem with the draws of its units."""
+    """One problem with the draws of its units, resampled where they have weights."""
     some = next(iter(units.values()))
-    return Case(seed, some.problem.probe(seed), {label: stored(unit, store.samples) for label, unit in units.items()})
+    found = {label: stored(unit, store.samples) for label, unit in units.items()}
+    equal = {label: None if samples is None else samples.resampled() for label, samples in found.items()}
+    return Case(seed, some.problem.probe(seed), equal)
