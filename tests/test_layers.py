@@ -39,7 +39,7 @@ LAYERS = [
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 # Files that put the pieces of their package together: they import what its other files must not.
-LISTS = {"__init__"}
+LISTS = {"__init__", "base"}
 
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
 DRAWS |= {"rand_like", "randn_like", "randint_like"}

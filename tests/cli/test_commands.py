@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from midguide import __version__
+from midguide.catalogue.directory import PLACES
 from midguide.cli import main, output
 from midguide.cli.commands import demo
+from midguide.cli.commands.list import OTHERS
 from midguide.data.examples import portrait
 from midguide.inference.samples import Samples
 from midguide.operators.base import OPERATORS
@@ -51,11 +53,17 @@ def test_lists_hold_the_registries(cli):
     assert isinstance(cli("list", "priors", "--json").json, list)
 
 
-@pytest.mark.parametrize("what", ["samplers", "operators", "priors", "presets"])
-def test_list_as_a_table_is_not_cut_where_stdout_is_no_terminal(cli, what):
+@pytest.mark.parametrize("what", [*PLACES, *OTHERS])
+def test_every_list_has_all_names_and_fits_in_80_columns(cli, what):
     result = cli("list", what)
-    assert result.code == 0
-    assert all(row["name"] in result.out for row in cli("list", what, "--json").json)
+    assert (result.code, result.err) == (0, "")
+    rows = cli("list", what, "--json").json
+    assert rows
+    assert all(row["summary"] for row in rows)
+    lines = result.out.splitlines()
+    for row in rows:
+        assert any(line == row["name"] or line.startswith(f"{row['name']} ") for line in lines)
+    assert all(len(line) <= 80 or line in {row["name"] for row in rows} for line in lines)  # names stay whole
 
 
 def test_train_writes_a_prior_that_sample_takes_and_goes_on_where_it_stopped(cli, tmp_path, image):

@@ -14,12 +14,12 @@ from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.inference.loop import sample
 from midguide.likelihoods import GaussianLikelihood, observe_counts
 from midguide.operators import Identity, Operator, make_operator
-from midguide.operators.base import OPERATORS, operator_class
+from midguide.operators.base import KINDS, OPERATORS, kind, operator_class
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.samplers.base import KINDS, SAMPLERS, Sampler, kind, lacking
+from midguide.samplers.base import SAMPLERS, Sampler, lacking
 
 IMAGE, ECG = (3, 16, 16), (9, 16)
 DOCS = Path(__file__).parents[2] / "docs"

@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from midguide.catalogue import plugins
 from midguide.catalogue.domain import Domain, domains
 from midguide.catalogue.settings import as_plain, build, override
-from midguide.errors import ConfigError, MidguideError, about, suggestion, unknown
+from midguide.errors import ConfigError, MidguideError, about, reason, suggestion, unknown
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
@@ -110,6 +110,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         group: of entry points; by default that of the package.
         context: parameters of factories that are no settings.
         check: refuses what is none of its kind; raises `ConfigError` with what it lacks.
+        columns: what lists say of an entry besides its summary and settings, in words; by default its facts.
 
     Example:
         >>> numbers = Catalogue[int]("number", "midguide.catalogue")
@@ -129,10 +130,12 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         group: str = "",
         context: tuple[str, ...] = (),
         check: Callable[[Any], None] | None = None,
+        columns: Callable[[Entry[T]], Mapping[str, Any]] = lambda entry: entry.facts,
     ) -> None:
         self.kind, self.package, self.group = kind, package, group or package
         self._context, self._check = context, check or (lambda thing: None)
         self.selective = check is not None
+        self._columns = columns
         self._entries: dict[str, Entry[T]] = {}
         self._outside: dict[str, Entry[T]] = {}
         self._broken: dict[str, MidguideError] = {}
@@ -270,6 +273,25 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
                 hint="make it by its name to take it as it is now",
             )
         return entry.make(record["settings"])
+
+    def listed(self) -> list[dict[str, Any]]:
+        """One table for each entry, as plain values: name, summary, columns, settings, presets, origin.
+
+        What an entry from outside cannot say of itself is left out with a warning.
+        """
+        return [self._listed(entry) for entry in self.values()]
+
+    def _listed(self, entry: Entry[T]) -> dict[str, Any]:
+        try:
+            columns = dict(self._columns(entry))
+        except Exception as error:
+            if entry.origin == "midguide":
+                raise
+            plugins.warn(ConfigError(f"what {self.kind} `{entry.name}` of {entry.origin} needs: {reason(error)}"))
+            columns = {}
+        settings = dict.fromkeys(entry.required()) | entry.defaults()
+        named = {"settings": settings, "required": entry.required(), "presets": list(self.presets(entry.name))}
+        return {"name": entry.name, "summary": entry.summary, **columns, **named, "origin": entry.origin}
 
     @property
     def broken(self) -> dict[str, str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
-from midguide.operators.base import OPERATORS, Operator, operator_class
+from midguide.operators.base import OPERATORS, Operator, kind, operator_class
 from midguide.operators.matrix import Identity
-from midguide.samplers.base import REQUIRED, SAMPLERS, Needs, kind, lacking
+from midguide.samplers.base import REQUIRED, SAMPLERS, Needs, lacking
 
 PAGE = """\
 # Which sampler takes which operator

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,21 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, number
     console = Console(file=lines, width=1000)
     console.print(table)
     print("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+
+
+WIDTH = 80
+"""Columns of text on stdout."""
+
+
+def print_entries(entries: Sequence[tuple[str, str, str]]) -> None:
+    """Names on stdout, each with a summary beside it and details below, in 80 columns; a name is never broken."""
+    names = max((len(name) for name, _, _ in entries if len(name) <= WIDTH // 3), default=2) + 2
+    for name, summary, details in entries:
+        lines = textwrap.wrap(summary, WIDTH - names) or [""]
+        beside = lines.pop(0) if len(name) < names - 1 else ""
+        print(f"{name:{names}}{beside}".rstrip())
+        for line in [*lines, *textwrap.wrap(details, WIDTH - names)]:
+            print(f"{'':{names}}{line}")
 
 
 def check_counts(**counts: int | None) -> None:

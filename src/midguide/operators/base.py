@@ -245,6 +245,20 @@ class SVDOperator(LinearOperator):
         return torch.where(values > cut, 1 / values.clamp_min(cut), 0.0)
 
 
+KINDS: dict[type[Operator], str] = {
+    SVDOperator: "linear, with SVD",
+    LinearOperator: "linear",
+    PseudoInvertibleOperator: "nonlinear, with pseudo-inverse",
+    Operator: "nonlinear",
+}
+"""What an operator is, in words; the most capable class first."""
+
+
+def kind(operator: type[Operator]) -> str:
+    """What operators of a class are, in words."""
+    return next(words for base, words in KINDS.items() if issubclass(operator, base))
+
+
 def _check_factory(thing: Any) -> None:
     """Refuse what makes no operator."""
     made = get_type_hints(thing).get("return") if callable(thing) and not isinstance(thing, type) else thing
@@ -255,16 +269,22 @@ def _check_factory(thing: Any) -> None:
         )
 
 
-OPERATORS: Catalogue[Operator] = Catalogue("operator", "midguide.operators", context=("seed",), check=_check_factory)
+def operator_class(entry: Entry[Operator]) -> type[Operator]:
+    """The class of the operators that a factory makes."""
+    return entry.thing if isinstance(entry.thing, type) else get_type_hints(entry.thing)["return"]
+
+
+OPERATORS: Catalogue[Operator] = Catalogue(
+    "operator",
+    "midguide.operators",
+    context=("seed",),
+    check=_check_factory,
+    columns=lambda entry: {"kind": kind(operator_class(entry)), **entry.facts},
+)
 """Factories `(event_shape, *, seed=0, **settings)` of operators by name; `needs` says what a signal must be.
 
 Lengths among the settings are those of an image with 256 pixels and scale with the image.
 """
-
-
-def operator_class(entry: Entry[Operator]) -> type[Operator]:
-    """The class of the operators that a factory makes."""
-    return entry.thing if isinstance(entry.thing, type) else get_type_hints(entry.thing)["return"]
 
 
 def _same(a: object, b: object) -> bool:

@@ -7,15 +7,17 @@ import inspect
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from midguide.catalogue.base import Catalogue
+from midguide.catalogue.base import Catalogue, Entry
 from midguide.diffusion.schedules import Time
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood
 from midguide.maths.rng import Rng
-from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator
+from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator, kind
 from midguide.priors.base import Autoencoder
+from midguide.priors.gaussian import Gaussian
 from midguide.problem import LatentProblem, Problem
 
 
@@ -134,7 +136,9 @@ def _check_sampler(thing: object) -> None:
             ) from error
 
 
-SAMPLERS: Catalogue[Sampler] = Catalogue("sampler", "midguide.samplers", check=_check_sampler)
+SAMPLERS: Catalogue[Sampler] = Catalogue(
+    "sampler", "midguide.samplers", check=_check_sampler, columns=lambda entry: _columns(entry)
+)
 """Samplers by name."""
 
 make_sampler = SAMPLERS.make
@@ -211,6 +215,21 @@ def signal_linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
     return likelihood.operator, likelihood.y
 
 
+def _columns(entry: Entry[Sampler]) -> dict[str, Any]:
+    """What lists say of a sampler with its default settings: its needs, and what a sample costs."""
+    sampler = entry.make()
+    calls = sampler.calls(Problem.unobserved(Gaussian(torch.zeros(1), 1.0)))  # they depend on the prior's schedule only
+    return {
+        "operator": REQUIRED[sampler.needs.operator],
+        "noise": REQUIRED[sampler.needs.likelihood],
+        "gradients": sampler.needs.gradients,
+        "latents": sampler.needs.autoencoder,
+        "steps": sampler.steps,
+        "forwards": calls.forwards,
+        "vjps": calls.vjps,
+    }
+
+
 REQUIRED: dict[type, str] = {
     SVDOperator: "an operator with an SVD",
     LinearOperator: "a linear operator",
@@ -220,19 +239,6 @@ REQUIRED: dict[type, str] = {
     Likelihood: "any noise",
 }
 """What `Needs` asks for, in words."""
-
-KINDS: dict[type[Operator], str] = {
-    SVDOperator: "linear, with SVD",
-    LinearOperator: "linear",
-    PseudoInvertibleOperator: "nonlinear, with pseudo-inverse",
-    Operator: "nonlinear",
-}
-"""What an operator is, in words; the most capable class first."""
-
-
-def kind(operator: type[Operator]) -> str:
-    """What operators of a class are, in words."""
-    return next(words for base, words in KINDS.items() if issubclass(operator, base))
 
 
 def lacking(needs: Needs, operator: type[Operator], likelihood: type[Likelihood]) -> str | None:

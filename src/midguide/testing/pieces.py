@@ -18,14 +18,14 @@ from midguide.catalogue.directory import catalogues
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, suggestion
 from midguide.exact.problems import random_gaussian
 from midguide.metrics.base import Answer, Metric, Target
-from midguide.operators.base import operator_class
+from midguide.operators.base import KINDS, kind, operator_class
 from midguide.operators.mask import random_mask
 from midguide.operators.matrix import Matrix
 from midguide.operators.super_resolution import BlockMean
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.samplers.base import KINDS, Sampler, check_needs, kind
+from midguide.samplers.base import Sampler, check_needs
 from midguide.storage.record import describe
 from midguide.studies.kinds.base import ProblemKind, exact_prior
 from midguide.testing.contract import ContractError, require

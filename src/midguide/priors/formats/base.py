@@ -128,7 +128,15 @@ def _check_format(thing: object) -> None:
 
 
 FORMATS: Catalogue[type[Format]] = Catalogue(
-    "format", "midguide.priors.formats", group="midguide.formats", check=_check_format
+    "format",
+    "midguide.priors.formats",
+    group="midguide.formats",
+    check=_check_format,
+    columns=lambda entry: {
+        "extensions": " ".join(entry.thing.extensions),
+        "uses": sorted(entry.thing.uses),
+        "home": entry.thing.home,
+    },
 )
 """Formats of priors by name."""
 

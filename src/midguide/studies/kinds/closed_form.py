@@ -16,7 +16,7 @@ from midguide.studies.kinds.base import KINDS
 @KINDS.register("mixture")
 @dataclass(frozen=True, kw_only=True)
 class MixtureProblem:
-    """`mixture_problem`: one number measured of 25 Gaussians.
+    """One number is measured of a mixture of 25 Gaussians; see `mixture_problem`.
 
     Args:
         dimension: entries of one event.
@@ -51,7 +51,7 @@ class MixtureProblem:
 @KINDS.register("gaussian")
 @dataclass(frozen=True, kw_only=True)
 class GaussianProblem:
-    """`random_gaussian_problem`, in float64: a matrix of standard normal entries applied to a random Gaussian.
+    """A random Gaussian seen through a random matrix, in float64; see `random_gaussian_problem`.
 
     Args:
         dimension: entries of one event.
