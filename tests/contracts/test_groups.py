@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -186,6 +187,19 @@ def test_evidence_alone_weighs_the_groups():
     drawn = sample(Islands(steps=4), vectors(), 4)
     assert drawn.log_weight.tolist() == [[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]]
     assert torch.allclose(drawn.effective_sample_size(of_groups=True), torch.tensor(2.0).double())
+
+
+def test_a_loop_written_by_hand_gives_the_weighted_draws_of_sample():
+    problem, sampler = vectors(), TwistedFilter(particles=2)
+    streams = [(5, i, j) for i in range(2) for j in range(4)]
+    rng = Rng(streams, groups=[(5, i, "group", j) for i in range(2) for j in range(2)])
+    rows, times = problem.expand(4), sampler.times(problem)
+    state = sampler.init(rows, rng)
+    for t, s in pairwise(times):
+        state, _ = sampler.step(rows, state, t, s, rng)
+    finished, drawn = sampler.finish(rows, state, times[-1], rng), sample(sampler, problem, 4, seed=5)
+    assert torch.equal(finished.draws.reshape(2, 4, 6), drawn.draws)
+    assert torch.allclose(finished.log_weight.double().reshape(2, 4), drawn.log_weight, atol=1e-5)  # float32
 
 
 def test_n_that_no_whole_groups_make_is_refused_with_the_nearest():

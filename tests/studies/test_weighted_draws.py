@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from midguide.errors import ConfigError
 from midguide.studies.engine.execute import run_units
 from midguide.studies.engine.store import LATER, Store
 from midguide.studies.report.layout import tables
@@ -63,6 +64,14 @@ def test_rows_and_tables_have_the_effective_sample_size_of_weighted_draws(study,
     assert [line[-1] for line in table.cells] == [f"{sizes['islands']:.1f}", "-"]
     means = {row.sampler: row.mean for row in report.rows if row.metric == "mean_error"}
     assert means["islands"] < 0.5 * means["unconditional"]  # its weights make it the posterior's
+
+
+def test_draws_that_make_no_whole_groups_are_refused_when_the_study_is_read(tmp_path):
+    path = tmp_path / "weighted.toml"
+    path.write_text(STUDY.replace("samples = 400", "samples = 402"))
+    with pytest.raises(ConfigError, match="n=402 samples cannot be drawn in groups of 4") as caught:
+        load_study(path)
+    assert caught.value.hint == "take 400 or 404 samples"
 
 
 def test_results_of_before_without_the_column_are_read(study, tmp_path):

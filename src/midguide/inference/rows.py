@@ -12,6 +12,18 @@ from midguide.maths.rng import Rng
 from midguide.problem import Problem
 
 
+def check_group(n: int, group: int) -> None:
+    """Refuse `n` samples of an observation that do not make whole groups.
+
+    Raises:
+        ConfigError: If they do not; names the nearest numbers that do.
+    """
+    if n % group:
+        below = n - n % group
+        near = f"{below} or {below + group}" if below else f"{group}"
+        raise ConfigError(f"n={n} samples cannot be drawn in groups of {group}", hint=f"take {near} samples")
+
+
 class Rows:
     """The rows of a run, `observation * n + sample`, in chunks of whole groups and whole random streams.
 
@@ -40,10 +52,7 @@ class Rows:
     ) -> None:
         if n < 1 or stream_size < 1 or n % stream_size:
             raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
-        if n % group:
-            below = n - n % group
-            near = f"{below} or {below + group}" if below else f"{group}"
-            raise ConfigError(f"n={n} samples cannot be drawn in groups of {group}", hint=f"take {near} samples")
+        check_group(n, group)
         unit = math.lcm(group, stream_size)
         size = observations * n if chunk is None else chunk - chunk % unit
         if size < 1:

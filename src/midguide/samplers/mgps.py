@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -194,7 +194,7 @@ class MGPS:
         mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
         std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
         minus_one = mu.new_full((), -1)
-        rule: UpdateRule = self.optimizer
+        rule = cast(UpdateRule, self.optimizer)
         mu_state, rho_state = rule.init(mu), rule.init(rho)
         prediction = mu
         for _ in range(count):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from midguide.inference.loop import sample
+from midguide.inference.rows import check_group
 from midguide.inference.samples import Samples
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
@@ -32,6 +33,10 @@ class Sampled:
     def check(self, problem: Problem) -> None:
         check_needs(self.sampler, problem)
         self.sampler.times(problem)  # which refuses more steps than the schedule has levels
+
+    def check_count(self, n: int) -> None:
+        """Refuse a number of draws that the sampler's groups do not make."""
+        check_group(n, self.sampler.needs.group)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):

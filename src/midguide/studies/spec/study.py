@@ -47,6 +47,7 @@ from midguide.metrics.base import METRICS
 from midguide.problem import Problem
 from midguide.studies.engine.units import Unit
 from midguide.studies.kinds.files import forget_files
+from midguide.studies.sources.sampled import Sampled
 from midguide.studies.spec.grid import Grid, parse_grid
 from midguide.studies.spec.plain import changed, code_of, located, read
 from midguide.studies.spec.tables import Head, ProblemRow, SamplerRow
@@ -167,6 +168,8 @@ def _cell(grid: Grid, problem: ProblemRow, probe: Problem, sampler: SamplerRow) 
     with about(f"sampler {sampler.label!r} on problem {problem.label!r}"):
         source = sampler.make(problem.kind, settings, preset)
         source.check(probe)
+        if isinstance(source, Sampled):
+            source.check_count(n)
         check_memory(probe, n)
     metrics = tuple(dict.fromkeys((*grid.head.metrics, *problem.metrics)))
     for name in metrics:
