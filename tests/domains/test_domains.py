@@ -94,6 +94,7 @@ def test_every_catalogue_that_the_domain_names_has_its_pieces(tides: Run) -> Non
     assert {plural: names for plural, names in found.items() if names} == {
         "signals": ["tide"],
         "bodies": ["tide-gain"],
+        "formats": ["tide-table"],
         "operators": ["tide-gauge"],
         "metrics": ["tide_range_error[unit=m]"],
         "kinds": ["tides"],
@@ -104,17 +105,27 @@ def test_every_catalogue_that_the_domain_names_has_its_pieces(tides: Run) -> Non
     }
 
 
-def test_the_core_reads_the_prior_and_knows_what_its_signals_are(tides: Run) -> None:
+def test_the_core_reads_its_priors_and_knows_what_their_signals_are(tides: Run, tmp_path: Path) -> None:
+    """The shipped one, whose network and recipe are the domain's, and one in the domain's own file format."""
+    (tmp_path / "calm.tide").write_text("0.1 " * 12)
+    (tmp_path / "broken.tide").write_text("high low")
     code = """
 from midguide import Problem, load_prior, make_sampler, sample
-prior = load_prior("tide-24")
-signal = prior.signal
-assert (signal.shape, signal.unit, signal.unit_size, signal.space.name) == ((1, 24), "m", 0.5, "mean-free")
-draws = sample(make_sampler("unconditional", {"steps": 5}), Problem.unobserved(prior), 3).draws
-assert float(draws.mean(-1).abs().max()) < 1e-6
-assert float(draws.std()) > 0.3
+from midguide.errors import CheckpointError
+
+for name, hours, std in (("tide-24", 24, 1.0), ("calm.tide", 12, 0.2)):
+    prior = load_prior(name)
+    signal = prior.signal
+    assert (signal.shape, signal.unit, signal.unit_size, signal.space.name) == ((1, hours), "m", 0.5, "mean-free")
+    draws = sample(make_sampler("unconditional", {"steps": 200}), Problem.unobserved(prior), 100).draws
+    assert float(draws.mean(-1).abs().max()) < 1e-6
+    assert 0.85 * std < float(draws.std()) < 1.05 * std
+try:
+    load_prior("broken.tide")
+except CheckpointError as error:
+    assert "no table of tides" in error.message
 """
-    done = tides(code=code)
+    done = tides(code=code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -9,6 +9,7 @@ DOMAIN = Domain(
     modules={
         "signals": ("levels",),
         "bodies": ("network",),
+        "formats": ("table",),
         "operators": ("gauge",),
         "metrics": ("scores",),
         "kinds": ("problems",),
