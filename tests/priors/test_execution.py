@@ -87,6 +87,31 @@ def test_compiled_network_gives_the_same_answer(checkpointing):
     assert distance(answers(compile=True, checkpointing=checkpointing), answers()) < 1e-5
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.filterwarnings("ignore")
+def test_the_pullback_of_a_compiled_network_can_be_called_again():
+    network = nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 3)).requires_grad_(False)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    priors = [NetworkDenoiser(_Timeless(network), DiscreteVP.linear(), "x0", (3,), compile=c) for c in (True, False)]
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    pullbacks = [vjp(lambda u, prior=prior: prior(u, 400), x)[1] for prior in priors]
+    for vector in (x, x.flip(0), x):
+        got, want = (pullback(vector) for pullback in pullbacks)
+        assert torch.allclose(got, want, atol=1e-6)
+
+
+class _Timeless(nn.Module):
+    """A network that does not look at the label."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x, label):
+        return self.body(x)
+
+
 def test_compilation_is_asked_for_once_and_only_if_wanted(monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)

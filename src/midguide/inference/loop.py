@@ -21,6 +21,7 @@ from midguide.inference.cost import Cost, check_memory, peak_memory
 from midguide.inference.observers import Event, Observer
 from midguide.inference.rows import Rows
 from midguide.inference.samples import Samples, remarks
+from midguide.maths.covariance import Moments
 from midguide.maths.rng import Rng
 from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
@@ -187,6 +188,11 @@ class CountedDenoiser(Wrapped):
     def record(self) -> dict[str, Any]:
         """That of the inner denoiser: counting changes no number."""
         return self.inner.record()
+
+    def moments(self, x: Tensor, t: Time, *, directions: int = 3) -> Moments:
+        if self.exact_moments:  # which cost as much as one answer
+            self.forwards += len(x)
+        return Wrapped.moments(self, x, t, directions=directions)
 
     def _count_vjp(self, gradient: Tensor) -> None:
         self.vjps += len(gradient)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
@@ -35,13 +36,17 @@ def value_and_grad(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> t
 
 
 def vjp(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """`f(x)` and the map from a vector w to `w^T df/dx`, callable once."""
+    """`f(x)` and its pullback, the map from a vector w to `w^T df/dx`, shape of x.
+
+    The pullback may be called any number of times; each call is one backward pass. It keeps what the pass needs until
+    it goes out of scope itself.
+    """
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         out = f(x)
 
     def pullback(vector: Tensor) -> Tensor:
-        return torch.autograd.grad(out, x, vector)[0]
+        return torch.autograd.grad(out, x, vector, retain_graph=True)[0]
 
     return out.detach(), pullback
 
@@ -91,6 +96,16 @@ def checkpointed(network: nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Cal
     for block in _blocks(network):
         block.forward = _recomputing(block.forward)
     return network
+
+
+def compiled(network: nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network through `torch.compile`, with pullbacks that can be called again.
+
+    By default compiled code writes over what a derivative needs while it takes it, and torch then refuses a second one.
+    The setting that turns this off holds for the process.
+    """
+    torch._functorch.config.donated_buffer = False
+    return torch.compile(network)
 
 
 def _recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:

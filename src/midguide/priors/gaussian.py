@@ -22,6 +22,7 @@ from torch import Tensor
 from midguide.diffusion.schedules import DiscreteVP, Level, Schedule, Time
 from midguide.errors import ConfigError, NumericalError, ShapeError, UnsupportedProblem
 from midguide.likelihoods import GaussianLikelihood, Likelihood
+from midguide.maths.covariance import LowRank, Moments
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.priors.base import Denoiser
@@ -51,6 +52,8 @@ class Gaussian(Denoiser):
         >>> bool(torch.allclose(prior(x, 500), level.alpha * x))  # alpha^2 + sigma^2 = 1
         True
     """
+
+    exact_moments = True
 
     def __init__(
         self,
@@ -94,6 +97,13 @@ class Gaussian(Denoiser):
         if vectors is None:
             return (flat * gain.to(x) + rest.to(x) * mean).reshape(x.shape)
         return ((flat @ vectors * gain.to(x) + rest.to(x) * mean) @ vectors.mT).reshape(x.shape)
+
+    def moments(self, x: Tensor, t: Time, *, directions: int = 3) -> Moments:
+        """The covariance has the eigenvalues `sigma^2 l / (alpha^2 l + sigma^2)`, whatever x is."""
+        _, rest = posterior_weights(self._values, self.schedule.level(t))
+        variances = (rest * self._values).expand(self.dimension).to(x)[None, None]
+        factors = x.new_zeros(len(x), 0, self.dimension)
+        return Moments(self(x, t), LowRank(variances, self._like(x)[1], factors, self.event_shape))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """`log N(x; mean, covariance)` in nats, computed in float64: (B, *event) -> (B,).

@@ -24,6 +24,7 @@ from midguide.diffusion.schedules import CLEAN, Level, Schedule, Time
 from midguide.errors import ConfigError, NumericalError, ShapeError
 from midguide.likelihoods import Likelihood
 from midguide.maths import autodiff
+from midguide.maths.covariance import LowRank, Moments
 from midguide.maths.rng import Rng
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import (
@@ -103,6 +104,8 @@ class GaussianMixture(Denoiser):
         4.9
     """
 
+    exact_moments = True
+
     def __init__(
         self, weights: Tensor, means: Tensor, covariances: float | Tensor, *, schedule: Schedule | None = None
     ) -> None:
@@ -165,6 +168,28 @@ class GaussianMixture(Denoiser):
 
         x0 = torch.addmm(flat, weights.mT, means.means, beta=gain, alpha=rest)
         return x0.reshape(x.shape), pullback
+
+    def moments(self, x: Tensor, t: Time, *, directions: int = 3) -> Moments:
+        """Components have the mean `D_k` and the covariance of `Gaussian.moments`; `w_k` are their responsibilities.
+
+        `C = sum_k w_k C_k + sum_k w_k (D_k - D) (D_k - D)^T`: within components, and between them.
+        """
+        level = self.schedule.level(t)
+        flat, at = x.reshape(len(x), self.dimension), self._at(level, x.dtype, x.device)
+        exact = self._rotate(flat.double())
+        weights = _softmax(at.logits.at(exact).mT, x.dtype).mT
+        rotated = exact.to(x.dtype) if exact.ndim == 3 else exact.to(x.dtype)[:, None]
+        means = at.gain * rotated + at.shift
+        if at.vectors is not None:
+            means = means @ at.vectors.mT if at.vectors.ndim == 2 else torch.einsum("bke,kde->bkd", means, at.vectors)
+        mean = torch.einsum("bk,bkd->bd", weights, means)
+        _, rest = posterior_weights(self._values, level)
+        within = (rest * self._values).expand(-1, self.dimension).to(x)[None]
+        if len(self._values) > 1:
+            within = weights[..., None] * within
+            within = within.sum(1, keepdim=True) if at.vectors is None else within
+        between = weights.sqrt()[..., None] * (means - mean[:, None])
+        return Moments(mean.reshape(x.shape), LowRank(within, at.vectors, between, self.event_shape))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, computed in float64: (B, *event) -> (B,).

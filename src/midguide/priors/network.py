@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import Level, Schedule, Time
 from midguide.errors import ConfigError, ShapeError, unknown
-from midguide.maths.autodiff import checkpointed, frozen
+from midguide.maths.autodiff import checkpointed, compiled, frozen
 from midguide.nn.layout import check_device, image_layout, lay_out, weight_of
 from midguide.priors.base import Denoiser
 from midguide.storage.record import describe
@@ -100,7 +100,7 @@ class NetworkDenoiser(Denoiser):
         self._lay_out()
         if checkpointing:
             network = checkpointed(network)
-        self._run = torch.compile(network) if compile else network
+        self._run = compiled(network) if compile else network
         self._convert = PREDICTIONS[prediction]
         self.provenance: Mapping[str, Any] = {}
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from midguide.diffusion.schedules import Reindexed, Schedule, Time
+from midguide.maths.covariance import Moments
 from midguide.priors.base import Denoiser
 
 
@@ -32,7 +33,17 @@ class Wrapped(Denoiser):
         self.inner = inner
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        return self.inner(x, t)
+        return self.inner(*self.asked(x, t))
+
+    def asked(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
+        """What `inner` is asked for: the same signal seen at the same ratio of noise, on its schedule."""
+        return x, t
+
+    def moments(self, x: Tensor, t: Time, *, directions: int = 3) -> Moments:
+        """Those of `inner` where it has them in closed form; else from the products of this denoiser."""
+        if self.exact_moments:
+            return self.inner.moments(*self.asked(x, t), directions=directions)
+        return Denoiser.moments(self, x, t, directions=directions)
 
     def to(self, device: str) -> Self:
         self.inner.to(device)
@@ -60,7 +71,7 @@ class OnSchedule(Wrapped):
         super().__init__(inner)
         self.schedule = Reindexed(schedule, inner.schedule)
 
-    def __call__(self, x: Tensor, t: Time) -> Tensor:
+    def asked(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
         level = self.schedule.level(t)
         t_inner = self.inner.schedule.time_at(level.ratio)
-        return self.inner(x * (self.inner.schedule.level(t_inner).alpha / level.alpha), t_inner)
+        return x * (self.inner.schedule.level(t_inner).alpha / level.alpha), t_inner

@@ -55,8 +55,8 @@ def check_denoiser(denoiser: Denoiser, *, seed: int = 0) -> None:
     """Check everything that a denoiser promises at seven of its times, on pure noise of the size of `x_t`.
 
     Finite, keeps shape, dtype and its input, deterministic, leaves the global random numbers alone, rows independent of
-    their batch, differentiable, no graph where none is asked for. Whether it denoises well depends on the data, and is
-    not checked here.
+    their batch, differentiable, no graph where none is asked for; `moments` agree with it and with its derivative.
+    Whether it denoises well depends on the data, and is not checked here.
 
     Args:
         denoiser: what to check.
@@ -74,6 +74,7 @@ def check_denoiser(denoiser: Denoiser, *, seed: int = 0) -> None:
         level = denoiser.schedule.level(t)
         x = torch.randn(3, *denoiser.event_shape, generator=generator) * math.hypot(level.alpha, level.sigma)
         _check_denoising(denoiser, x, t)
+        _check_moments(denoiser, x.double(), t)
 
 
 def _check_time(schedule: Schedule, t: Time) -> None:
@@ -122,3 +123,16 @@ def _check_denoising(denoiser: Denoiser, x: Tensor, t: Time) -> None:
     gradient = vjp(lambda u: denoiser(u, t), x)[1](torch.ones_like(x))
     require(bool(torch.isfinite(gradient).all()), denoiser, f"has a derivative that is not finite at time {t}")
     require(bool(gradient.any()), denoiser, f"does not depend on its input at time {t}")
+
+
+def _check_moments(denoiser: Denoiser, x: Tensor, t: Time) -> None:
+    """The mean is `D(x, t)`, and products of the covariance are `sigma^2 / alpha` times the vector-Jacobian ones."""
+    level, tolerance = denoiser.schedule.level(t), TOLERANCE[torch.float32]
+    mean, covariance = denoiser.moments(x, t)
+    x0, pullback = vjp(lambda u: denoiser(u, t), x)
+    vector = x.flip(0)
+    products = covariance(vector), level.sigma**2 / level.alpha * pullback(vector)
+    for name, got, want in (("mean", mean, x0), ("covariance", *products)):
+        allowed = tolerance * (norm(want) + tolerance * norm(vector))
+        close = got.shape == want.shape and bool((norm(got - want) <= allowed).all())
+        require(close, denoiser, f"at time {t} the {name} of moments() is not that of its answers and derivatives")

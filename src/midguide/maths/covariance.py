@@ -1,0 +1,333 @@
+"""Covariances as objects, one for each row of a batch: products, square roots and solves, without a matrix.
+
+They are those of `p(x_0 | x_t)`. Priors in closed form have theirs as a `LowRank` one; that of any other differentiable
+denoiser is a `Pullback`, whose products are vector-Jacobian products (Meng et al. 2021, Theorem 1).
+
+Square roots and solves are those of a Krylov space (Lanczos 1950), with full re-orthogonalization. For symmetric
+positive definite matrices the solve is that of conjugate gradients. Jacobians of trained networks are neither
+symmetric nor positive. So the projection is made symmetric, and the solve stops where the curvature is not positive,
+which its result says.
+
+References: Meng, Song, Li, Ermon 2021, "Estimating High Order Gradients of the Data Distribution by Denoising",
+NeurIPS, https://arxiv.org/abs/2111.04726; Saad 2003, "Iterative Methods for Sparse Linear Systems", Sections 6.3-6.7.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from midguide.maths.linalg import inner, per_row
+from midguide.maths.rng import Rng
+
+DIRECTIONS = 64
+"""Most directions of a Krylov space where products are cheap."""
+
+
+class Linear(Protocol):
+    """A linear map with its adjoint, row by row, such as a `LinearOperator`."""
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+    def adjoint(self, y: Tensor, /) -> Tensor: ...
+
+
+class Root(NamedTuple):
+    """A square root applied to noise.
+
+    Args:
+        value: shape (B, *event); for white noise its covariance is C.
+        change: how much the last direction changed it, relative to its norm, shape (B,); zero where it is exact.
+        indefinite: whether negative eigenvalues were cut, shape (B,).
+    """
+
+    value: Tensor
+    change: Tensor
+    indefinite: Tensor
+
+
+class Solution(NamedTuple):
+    """The solution of `(A C A^T + noise) s = r`.
+
+    Args:
+        value: s, shape of r.
+        gain: `C A^T s`, shape (B, *event): what r moves the mean by. It costs no further product.
+        residual: what is left of r, relative to its norm, shape (B,).
+        indefinite: whether the solve stopped early, at curvature that is not positive, shape (B,).
+    """
+
+    value: Tensor
+    gain: Tensor
+    residual: Tensor
+    indefinite: Tensor
+
+
+class Moments(NamedTuple):
+    """Mean, shape (B, *event), and covariance of `p(x_0 | x_t)` for each row."""
+
+    mean: Tensor
+    covariance: Covariance
+
+
+@dataclass(frozen=True, eq=False)
+class Covariance(ABC):
+    """Covariance matrices C of B events, symmetric and positive semi-definite up to what a subclass says."""
+
+    @abstractmethod
+    def __call__(self, v: Tensor) -> Tensor:
+        """`C v`, shape (B, *event) -> (B, *event)."""
+
+    @property
+    @abstractmethod
+    def root_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one row that `root` takes."""
+
+    @abstractmethod
+    def root(self, noise: Tensor) -> Root:
+        """`L z` with `L L^T = C`, for noise z of shape (B, *root_shape); L need not be square."""
+
+    @property
+    @abstractmethod
+    def directions(self) -> int:
+        """Most directions of a Krylov space, each of them one product."""
+
+    def draw(self, rng: Rng, like: Tensor) -> Root:
+        """A draw from `N(0, C)` for each row, in the dtype and on the device of `like`."""
+        return self.root(rng.normal(like.new_empty(len(like), *self.root_shape)))
+
+    def products(self, r: Tensor) -> int:
+        """How many products `solve` takes for right-hand sides shaped like r: no more than r has entries."""
+        return min(self.directions, math.prod(r.shape[1:]))
+
+    def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
+        """Solve `(A C A^T + noise) s = r` for each row, in `products(r)` products.
+
+        Args:
+            operator: A, maps (B, *event) to the shape of r.
+            noise: variances of the measurements, positive; a number, or a tensor that broadcasts to r.
+            r: right-hand sides, shape (B, *measurement).
+        """
+        moved: list[Tensor] = []
+
+        def apply(q: Tensor) -> Tensor:
+            moved.append(self(operator.adjoint(q)))
+            return operator(moved[-1]) + noise * q
+
+        space = krylov(apply, r, self.products(r))
+        weights, indefinite = _definite_solve(space)
+        value, image = (_combined(weights, vectors) for vectors in (space.basis, space.images))
+        left = (r - image).flatten(1).norm(dim=1) / space.size.clamp_min(torch.finfo(r.dtype).tiny)
+        return Solution(value, _combined(weights, moved), left, indefinite)
+
+    @abstractmethod
+    def diagonal(self, like: Tensor) -> Tensor:
+        """The variance of each entry, shape of `like`, (B, *event)."""
+
+    def trace(self, like: Tensor) -> Tensor:
+        """The sum of `diagonal`, shape (B,)."""
+        return self.diagonal(like).flatten(1).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pullback(Covariance):
+    """`C v = scale J^T v` with the pullback of a denoiser, J its Jacobian: `scale = sigma_t^2 / alpha_t`.
+
+    In theory J is symmetric and C positive semi-definite. For a trained network the product is that of `J^T`, and
+    roots and solves see the symmetric part of its projection on their Krylov space.
+
+    Cost: one vjp of the network for each row of a product, exactly `directions` for a root and `products(r)` for a
+    solve with its gain, however soon they converge.
+
+    Args:
+        pullback: `v -> J^T v`, (B, *event) -> (B, *event); callable several times.
+        scale: positive number.
+        event_shape: shape of one event.
+        directions: of the Krylov space.
+    """
+
+    pullback: Callable[[Tensor], Tensor]
+    scale: float
+    event_shape: tuple[int, ...]
+    directions: int = 3  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.scale * self.pullback(v)
+
+    @property
+    def root_shape(self) -> tuple[int, ...]:
+        return self.event_shape
+
+    def root(self, noise: Tensor) -> Root:
+        """`C^(1/2) z`, from Lanczos on z; negative eigenvalues count as zero."""
+        space = krylov(self, noise, min(self.directions, math.prod(self.event_shape)))
+        weights, indefinite = _square_root(space)
+        before, _ = _square_root(space, drop=1)
+        size = weights.norm(dim=1).clamp_min(torch.finfo(weights.dtype).tiny)
+        change = ((weights - before).norm(dim=1) / size).to(noise.dtype)
+        return Root(_combined(weights, space.basis), change, indefinite)
+
+    def diagonal(self, like: Tensor) -> Tensor:
+        """The variance of each entry, from one product for each: for events of few entries."""
+        units = torch.eye(math.prod(like.shape[1:])).to(like).unflatten(1, like.shape[1:])
+        return torch.stack(
+            [inner(unit * like.new_ones(like.shape), self(unit.expand_as(like))) for unit in units], 1
+        ).reshape(like.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Covariance):
+    """`C = sum_k V_k diag(d_k) V_k^T + F^T F`: blocks that are diagonal in bases of their own, and factors.
+
+    Args:
+        variances: d_k, shape (B or 1, K, n), not negative.
+        bases: V_k as matrices with eigenvectors in columns: None for the entries themselves, shape (n, n) where all
+            share one, or (K, n, n).
+        factors: F, shape (B, m, n).
+        event_shape: shape of one event, with n entries.
+    """
+
+    variances: Tensor
+    bases: Tensor | None
+    factors: Tensor
+    event_shape: tuple[int, ...]
+
+    @property
+    def directions(self) -> int:
+        return DIRECTIONS
+
+    @property
+    def root_shape(self) -> tuple[int, ...]:
+        """One number for each entry of each block, and one for each factor."""
+        return (self.variances.shape[1] * self.variances.shape[2] + self.factors.shape[1],)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        flat = v.reshape(len(v), -1)
+        along = torch.einsum("bmn,bn->bm", self.factors, flat)
+        blocks = self._forward(self.variances * self._backward(flat))
+        return (blocks + torch.einsum("bmn,bm->bn", self.factors, along)).reshape(v.shape)
+
+    def root(self, noise: Tensor) -> Root:
+        blocks = self.variances.shape[1:]
+        first, second = noise.split([blocks.numel(), self.factors.shape[1]], 1)
+        moved = self._forward(self.variances.sqrt() * first.reshape(len(noise), *blocks))
+        value = moved + torch.einsum("bmn,bm->bn", self.factors, second)
+        exact = noise.new_zeros(len(noise))
+        return Root(value.reshape(len(noise), *self.event_shape), exact, exact.bool())
+
+    def diagonal(self, like: Tensor) -> Tensor:
+        d = self.variances
+        if self.bases is not None:
+            form = "bke,ie->bi" if self.bases.ndim == 2 else "bke,kie->bi"
+            spread = torch.einsum(form, d, self.bases.square())
+        else:
+            spread = d.sum(1)
+        return (spread + self.factors.square().sum(1)).expand(len(like), -1).reshape(like.shape)
+
+    def _backward(self, flat: Tensor) -> Tensor:
+        """`V_k^T v` for each block, shape (B, K or 1, n)."""
+        if self.bases is None:
+            return flat[:, None]
+        return (flat @ self.bases)[:, None] if self.bases.ndim == 2 else torch.einsum("bd,kde->bke", flat, self.bases)
+
+    def _forward(self, coefficients: Tensor) -> Tensor:
+        """`sum_k V_k c_k`, shape (B, n)."""
+        if self.bases is not None and self.bases.ndim == 3:
+            return torch.einsum("bke,kde->bd", coefficients, self.bases)
+        total = coefficients.sum(1)
+        return total if self.bases is None else total @ self.bases.mT
+
+
+class Krylov(NamedTuple):
+    """An orthonormal basis of `span(b, M b, M^2 b, ...)` for each row.
+
+    Args:
+        basis: its vectors q_i, shape of b each; zero where the space has ended.
+        images: `M q_i`.
+        projected: the symmetric part of `Q^T M Q`, float64, shape (B, k, k).
+        size: norm of b, shape (B,).
+    """
+
+    basis: list[Tensor]
+    images: list[Tensor]
+    projected: Tensor
+    size: Tensor
+
+
+def krylov(apply: Callable[[Tensor], Tensor], b: Tensor, directions: int) -> Krylov:
+    """Lanczos with full re-orthogonalization, exactly `directions` products; a row never depends on the others.
+
+    Args:
+        apply: `x -> M x`, row by row.
+        b: where it starts, shape (B, ...).
+        directions: products, at least 1.
+    """
+    size = b.flatten(1).norm(dim=1)
+    basis, images = [b / per_row(size.clamp_min(torch.finfo(b.dtype).tiny), b)], []
+    rounding = 10 * torch.finfo(b.dtype).eps
+    while True:
+        images.append(apply(basis[-1]))
+        if len(images) == directions:
+            break
+        rest, before = images[-1], images[-1].flatten(1).norm(dim=1)
+        for _ in range(2):  # twice is enough (Kahan and Parlett)
+            for q in basis:
+                rest = rest - per_row(inner(q, rest), rest) * q
+        after = rest.flatten(1).norm(dim=1)
+        goes_on = after > rounding * before
+        length = torch.where(goes_on, after, torch.inf)  # a space that has ended goes on with zeros
+        basis.append(rest / per_row(length, rest))
+    flat_q, flat_i = (torch.stack([v.flatten(1) for v in vectors], 1) for vectors in (basis, images))
+    projected = (flat_q @ flat_i.mT).double()
+    return Krylov(basis, images, (projected + projected.mT) / 2, size)
+
+
+def _combined(weights: Tensor, vectors: list[Tensor]) -> Tensor:
+    """`sum_i w_i v_i` for weights (B, k) and k tensors of shape (B, ...)."""
+    return torch.stack([per_row(w.to(v), v) * v for w, v in zip(weights.unbind(1), vectors, strict=True)]).sum(0)
+
+
+def _definite_solve(space: Krylov) -> tuple[Tensor, Tensor]:
+    """Weights (B, k) of `M^-1 b` in the basis, from the largest leading block that is positive definite.
+
+    Its pivots are the curvatures that conjugate gradients meet. Also which rows stopped at one that is not positive.
+    """
+    matrix, exists = space.projected.clone(), _exists(space)
+    k = matrix.shape[-1]
+    rest, positive = matrix.clone(), torch.ones_like(exists)
+    for i in range(k):  # elimination without pivoting
+        pivot = rest[:, i, i]
+        scale = matrix.diagonal(dim1=1, dim2=2).abs().amax(1)
+        positive[:, i] = (positive[:, i - 1] if i else True) & (pivot > 1e-14 * scale)
+        safe = torch.where(positive[:, i], pivot, 1.0)
+        factor = rest[:, :, i] / safe[:, None] * positive[:, i, None]
+        rest = rest - factor[:, :, None] * rest[:, None, i, :]
+    kept = positive & exists
+    both = kept[:, :, None] & kept[:, None, :]
+    matrix = torch.where(both, matrix, torch.eye(k, dtype=matrix.dtype, device=matrix.device))
+    right = torch.zeros_like(matrix[:, :, :1])
+    right[:, 0, 0] = space.size.double() * kept[:, 0]
+    return torch.linalg.solve(matrix, right)[..., 0], (exists & ~positive).any(1)
+
+
+def _square_root(space: Krylov, drop: int = 0) -> tuple[Tensor, Tensor]:
+    """Weights (B, k) of `M^(1/2) b` in the basis, without its last `drop` vectors; which rows had eigenvalues cut."""
+    k = space.projected.shape[-1] - drop
+    weights = torch.zeros_like(space.projected[:, :, 0])
+    if k == 0:
+        return weights, torch.zeros_like(space.size, dtype=torch.bool)
+    values, vectors = torch.linalg.eigh(space.projected[:, :k, :k])
+    roots = values.clamp_min(0).sqrt()
+    weights[:, :k] = torch.einsum("bik,bk,bk->bi", vectors, roots, vectors[:, 0]) * space.size.double()[:, None]
+    rounding = 100 * torch.finfo(space.size.dtype).eps * values.abs().amax(1)
+    return weights, values[:, 0] < -rounding
+
+
+def _exists(space: Krylov) -> Tensor:
+    """Which vectors of the basis are not zero, shape (B, k)."""
+    return torch.stack([q.flatten(1).any(1) for q in space.basis], 1)
