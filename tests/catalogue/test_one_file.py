@@ -43,6 +43,16 @@ FILES = {
         """,
         "from midguide.diffusion.schedules import SCHEDULES, DiscreteVP",
     ),
+    "formats": (
+        "priors/formats/sleepy.py",
+        """
+        @FORMATS.register("sleepy")
+        class Sleepy(Native):
+            "What midguide writes, under another ending."
+            extensions = (".sleepy",)
+        """,
+        "from midguide.priors.formats.base import FORMATS\nfrom midguide.priors.formats.native import Native",
+    ),
     "metrics": (
         "metrics/sleepy.py",
         """

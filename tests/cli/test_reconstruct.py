@@ -71,7 +71,7 @@ def test_same_seed_gives_the_same_samples_and_another_seed_others(reconstruct):
 def test_overrides_reach_sampler_and_operator(reconstruct):
     assert reconstruct("--set", "midpoint=0.9", "--operator-set", "box=64").code == 0
     record = Samples.load("out").record
-    assert record["sampler"]["midpoint"] == 0.9
+    assert record["sampler"]["settings"]["midpoint"] == 0.9
     hidden = (Samples.load("out").tensors["y"] == 0).all(1).sum()
     assert int(hidden) == 16  # 64 of 256 pixels: a quarter of each side, 4x4
 
@@ -176,7 +176,7 @@ def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):
     assert result.json["rate"] == 30
     y = Samples.load("out").tensors["y"]
     assert torch.equal(y, y.round())
-    reconstruct("--noise", "poisson", "--rate", 30, "--sampler", "ddnm").assert_mistake("DDNM", "mgps")
+    reconstruct("--noise", "poisson", "--rate", 30, "--sampler", "ddnm").assert_mistake("`ddnm`", "mgps")
 
 
 @pytest.mark.parametrize(

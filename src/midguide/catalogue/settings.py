@@ -41,7 +41,7 @@ OFF = ("off", "none")
 """Words for None, which TOML does not have."""
 
 _OVERRIDE = re.compile(r"\s*((?:\w+\[[^]]+\]\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\s*=(.*)", re.DOTALL)
-_WORD = re.compile(r"[A-Za-z./~][A-Za-z0-9_./~-]*")
+_WORD = re.compile(r"[A-Za-z./~][A-Za-z0-9_./~:-]*")
 
 _PLAIN = (bool, int, float, str, list, tuple, Mapping, type(None))
 

@@ -171,7 +171,10 @@ def network_of(prior: Denoiser) -> NetworkDenoiser:
     """
     network = prior.denoiser if isinstance(prior, LatentPrior) else prior
     if not isinstance(network, NetworkDenoiser):
-        raise UnsupportedProblem(f"only networks are checked, this prior is a {type(network).__name__}")
+        raise UnsupportedProblem(
+            f"nothing to check: the prior is a {type(network).__name__}, which computes `E[x_0 | x_t]` itself",
+            hint="prediction, schedule, label and weights are conventions of networks",
+        )
     return network
 
 

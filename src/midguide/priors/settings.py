@@ -19,7 +19,7 @@ from midguide.nn.base import BODIES, DEFAULT, Body
 from midguide.nn.layout import check_device
 from midguide.priors.autoencoders import AutoencoderSpec
 from midguide.priors.network import PREDICTIONS
-from midguide.signals.base import Signal
+from midguide.signals.base import SIGNALS, Signal
 from midguide.storage.record import describe
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -134,7 +134,7 @@ class PriorSettings(Execution):
         if isinstance(self.network, Mapping):
             self._settle("network", body_config(self.network))
         if isinstance(self.signal, Mapping):
-            self._settle("signal", Signal.from_record(self.signal))
+            self._settle("signal", _signal(self.signal))
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ConfigError(f"value_range {list(self.bounds)} is no range", hint="for example [-1.0, 1.0]")
 
@@ -215,6 +215,13 @@ def body_config(table: Mapping[str, Any]) -> Body:
     settings = dict(table)
     with about("network"):
         return BODIES[str(settings.pop("body", DEFAULT))].make(settings)
+
+
+def _signal(table: Mapping[str, Any]) -> Signal:
+    """What signals are, from plain values: the settings of a kind of signal, or unit and axes."""
+    if kind := table.get("kind"):
+        return SIGNALS.make(kind, table.get("settings", {}))
+    return Signal.from_record(table)
 
 
 def _dtype_name(name: str, given: object) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @COMMANDS.register("reconstruct")
+@options.grouped
 def reconstruct(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The true image; or with --measured its measurement.")],
@@ -55,11 +56,8 @@ def reconstruct(
         typer.Option("--operator-set", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
     ] = None,
     chunk: options.Chunk = None,
-    dtype: options.Dtype = "float32",
-    prediction: options.Prediction = None,
-    schedule: options.Schedule = None,
-    value_range: options.ValueRange = None,
-    device: options.Device = None,
+    *,
+    asked: options.PriorOptions,
 ) -> None:
     """Draw posterior samples for one image.
 
@@ -68,9 +66,6 @@ def reconstruct(
     """
     output.check_counts(samples=samples, steps=steps, chunk=chunk)
     box = _parse_crop(crop)
-    asked = options.PriorOptions(
-        prediction=prediction, schedule=schedule, value_range=value_range, device=device, dtype=dtype
-    )
     _check_noise(noise, sigma, rate, measured)
     folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
 

@@ -12,6 +12,7 @@ from midguide.errors import ConfigError
 
 
 @COMMANDS.register("sample")
+@options.grouped
 def sample(
     context: typer.Context,
     prior: options.Prior = "faces-64",
@@ -24,11 +25,8 @@ def sample(
     out: options.Out = None,
     as_json: options.AsJson = False,
     chunk: options.Chunk = 64,
-    dtype: options.Dtype = "float32",
-    prediction: options.Prediction = None,
-    schedule: options.Schedule = None,
-    value_range: options.ValueRange = None,
-    device: options.Device = None,
+    *,
+    asked: options.PriorOptions,
 ) -> None:
     """Draw samples of a prior, with no observation.
 
@@ -37,9 +35,6 @@ def sample(
     output.check_counts(n=n, steps=steps, chunk=chunk)
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
-    asked = options.PriorOptions(
-        prediction=prediction, schedule=schedule, value_range=value_range, device=device, dtype=dtype
-    )
     folder = output.out_folder(out or output.default_folder("sample", output.prior_label(prior)))
 
     output.use_threads(context)
