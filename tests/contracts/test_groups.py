@@ -66,15 +66,21 @@ def test_the_contract_sees_a_filter_whose_groups_share_a_stream():
         check_sampler(Shared(), vectors())
 
 
-def test_the_contract_sees_a_group_stream_of_its_own_making():
+def own_numbers(groups: int) -> torch.Tensor:
+    """Neither a seed nor the address of a group reaches these; no batch changes them."""
+    return Rng([(0, "mine")], size=groups).uniform(torch.empty(groups))[:1].expand(groups)
+
+
+@pytest.mark.parametrize(("draw", "words"), [(torch.rand, "global random numbers"), (own_numbers, "of its own")])
+def test_the_contract_sees_group_decisions_from_another_stream(draw, words):
     @dataclass(frozen=True, kw_only=True)
     class Own(TwistedFilter):
         def finish(self, problem, state, t, rng):
             out = TwistedFilter.finish(self, problem, state, t, rng)
-            _, members = resampled(4 * out.log_weight, rng, torch.rand(rng.layout.groups))
+            _, members = resampled(4 * out.log_weight, rng, draw(rng.layout.groups))
             return Finished(rng.layout.pick(out.draws, members))
 
-    with pytest.raises(ContractError, match="global random numbers"):
+    with pytest.raises(ContractError, match=words):
         check_sampler(Own(), vectors())
 
 

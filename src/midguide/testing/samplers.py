@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from midguide.diffusion.schedules import Time
 from midguide.errors import NumericalError
 from midguide.inference.loop import sample
 from midguide.inference.observers import Event
+from midguide.inference.rows import Rows
 from midguide.inference.samples import Samples
 from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
@@ -26,9 +29,9 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
 
     Finite; the same seed gives the same draws and another seed others; a group of samples of observation i does not
     depend on the number of samples, on the chunk, on the other groups and observations, or on the order in which
-    observations and what the network returns lie in memory; interrupted and resumed gives the very same draws; network
-    calls as announced by `calls`, at usable times only; inputs and the global random state are left alone. Weights and
-    evidence are held to the same as draws.
+    observations and what the network returns lie in memory; all random numbers come from `rng`; interrupted and resumed
+    gives the very same draws; network calls as announced by `calls`, at usable times only; inputs and the global random
+    state are left alone. Weights and evidence are held to the same as draws.
 
     Args:
         sampler: what to check, with few steps; where it keeps groups together, with small ones. Three are drawn.
@@ -57,6 +60,31 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     require(not torch.equal(other, whole.draws), sampler, "ignores the seed")
     _check_batches(sampler, problem, whole, tolerance)
     _check_resume(sampler, problem, n)
+    _check_streams(sampler, problem, n)
+
+
+def _check_streams(sampler: Sampler, problem: Problem, n: int) -> None:
+    """Refuse random streams of the sampler's own making, which no seed and no address reaches."""
+    rows, times = Rows(problem.observations, n, group=sampler.needs.group, seed=1), sampler.times(problem)
+    (part,) = rows.chunks
+    batch, rng = rows.problem(problem, part), rows.rng(part)
+    assert rng.groups.rows == rng.layout.groups  # made here, so that the sampler makes none
+    made: list[object] = []
+
+    def watched(*arguments: Any) -> torch.Generator:
+        made.append(arguments)
+        return generator(*arguments)
+
+    generator, torch.Generator = torch.Generator, watched
+    try:
+        with torch.no_grad():
+            state = sampler.init(batch, rng)
+            for t, s in pairwise(times):
+                state = sampler.step(batch, state, t, s, rng).state
+            sampler.finish(batch, state, times[-1], rng)
+    finally:
+        torch.Generator = generator
+    require(not made, sampler, "makes random streams of its own in place of those of `rng`")
 
 
 def _check_batches(sampler: Sampler, problem: Problem, whole: Samples, tolerance: float) -> None:
