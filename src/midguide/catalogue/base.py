@@ -22,12 +22,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module, resources
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Generic, TypeVar
 
 from midguide.catalogue import plugins
 from midguide.catalogue.domain import Domain, domains
-from midguide.catalogue.settings import as_plain, build, override
 from midguide.errors import ConfigError, MidguideError, about, reason, suggestion, unknown
 
 T = TypeVar("T")
@@ -83,7 +82,7 @@ class Entry(Generic[T]):
             if given:
                 raise ConfigError(f"`{self.name}` has no settings, got {', '.join(given)}", hint="remove them")
             return self.thing(*context, **named) if context or named else self.thing
-        made: Any = build(self.settings, given, self.name)
+        made: Any = _engine().build(self.settings, given, self.name)
         if self.settings is self.thing:
             return made
         with about(self.name):
@@ -93,7 +92,11 @@ class Entry(Generic[T]):
         """The settings that have a default, as plain values."""
         fields = dataclasses.fields(self.settings) if self.settings else ()
         values = {f.name: _default(f) for f in fields if f.init}
-        return {name: as_plain(value, full=False) for name, value in values.items() if value is not dataclasses.MISSING}
+        return {
+            name: _engine().as_plain(value, full=False)
+            for name, value in values.items()
+            if value is not dataclasses.MISSING
+        }
 
     def required(self) -> list[str]:
         """The settings that have no default."""
@@ -219,7 +222,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         if name or spec.endswith(":"):
             settings |= self.preset(entry, name).settings
         for key, value in changes.items():
-            override(settings, str(key), value)
+            _engine().override(settings, str(key), value)
         return entry, settings
 
     def preset(self, entry: Entry[T], name: str) -> Preset:
@@ -257,7 +260,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         A thing from outside adds the SHA-256 of its source.
         """
         source = plugins.source_digest(thing)
-        known = {"name": self.name_of(thing), "settings": as_plain(thing, deep=True)}
+        known = {"name": self.name_of(thing), "settings": _engine().as_plain(thing, deep=True)}
         return known | ({"source": source} if source else {})
 
     def from_record(self, record: Mapping[str, Any]) -> T:
@@ -308,7 +311,14 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         """Import the modules of the package, of the domains, and the entry points; once."""
         if self._complete:
             return
-        self._complete = True
+        self._complete = True  # what is imported may look up names while it is
+        try:
+            self._load_all()
+        except BaseException:  # a part of the names must not pass for all
+            self._complete = False
+            raise
+
+    def _load_all(self) -> None:
         package = import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
@@ -394,6 +404,13 @@ def short(spec: str) -> str:
     """A name as tables show it: `FILE.py:NAME` without the folder of the file."""
     found = plugins.PLACE.match(spec)
     return Path(found[1]).name + spec[len(found[1]) :] if found else spec
+
+
+def _engine() -> ModuleType:
+    """What checks settings; imported when it is needed, since `midguide --help` needs no pydantic."""
+    from midguide.catalogue import settings
+
+    return settings
 
 
 def settings_of(thing: object, context: tuple[str, ...] = ()) -> type | None:
