@@ -10,8 +10,9 @@ from pydantic import PlainValidator
 
 from midguide.errors import ConfigError
 from midguide.nn.autoencoder import AutoencoderConfig
-from midguide.nn.base import BODIES, DEFAULT, Body
+from midguide.nn.base import BODIES, Body
 from midguide.nn.unet import UNetConfig
+from midguide.priors.settings import body_config
 from midguide.training.base import RECIPES, Data, Job
 
 
@@ -19,8 +20,7 @@ def _body(value: Any) -> Body:
     """The network that a table shapes; its key `body` says which body it is."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"network must be a table, got {value!r}", hint="[network]")
-    settings = dict(value)
-    return BODIES.make(str(settings.pop("body", DEFAULT)), settings)
+    return body_config(value)
 
 
 Network = Annotated[Any, PlainValidator(_body)]
