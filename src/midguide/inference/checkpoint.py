@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from midguide.errors import CheckpointError
 from midguide.inference.rows import Rows
 from midguide.maths.rng import Rng
 from midguide.samplers.base import Finished
+from midguide.storage.code import Code
 from midguide.storage.files import replacing, unshared
 
 
@@ -82,11 +83,12 @@ class Checkpoint:
     Args:
         path: the file, or None.
         fingerprint: what the run is.
+        code: what it is run by.
         every: seconds between two writes.
     """
 
-    def __init__(self, path: str | Path | None, fingerprint: str, every: float) -> None:
-        self.path, self.fingerprint, self.every = path, fingerprint, every
+    def __init__(self, path: str | Path | None, fingerprint: str, code: Code, every: float) -> None:
+        self.path, self.fingerprint, self.code, self.every = path, fingerprint, code, every
         self.started = self.written = time.monotonic()
 
     @property
@@ -113,7 +115,7 @@ class Checkpoint:
             stored |= {f"{name}.{i}": value for name, value in finished._asdict().items() if value is not None}
         stored |= {} if streams is None else {"streams": streams}
         place = {"chunk": progress.chunk, "step": step, "forwards": forwards, "vjps": vjps, "numbers": dict(numbers)}
-        place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
+        place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint, "code": asdict(self.code)}
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
 
@@ -121,7 +123,7 @@ class Checkpoint:
         """The progress that the file keeps, or none where there is no such file; sets the counts of `counted`.
 
         Raises:
-            CheckpointError: If the file is damaged or belongs to another run.
+            CheckpointError: If the file is damaged, belongs to another run, or was written by other code.
         """
         if self.path is None or not Path(self.path).exists():
             return Progress()
@@ -130,6 +132,7 @@ class Checkpoint:
                 place = json.loads(file.metadata()["midguide-progress"])
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             finished = [_finished(stored, i) for i in range(place["chunk"])]
+            code = Code(**place["code"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{self.path} is not a checkpoint of a sampling run: {error}", hint="remove it"
@@ -139,6 +142,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} belongs to another run (other settings, data, seed or chunk)",
                 hint="repeat the command that wrote it, or remove the file",
+            )
+        if code.sha256 != self.code.sha256:
+            raise CheckpointError(
+                f"{self.path} was written by {code.words()}", hint="go on with that, or remove the file to start again"
             )
         tensors = {name.removeprefix("state."): value for name, value in stored.items() if name.startswith("state.")}
         counted.forwards, counted.vjps = place["forwards"], place["vjps"]

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from midguide._version import __version__
 from midguide.diffusion.schedules import Time
 from midguide.errors import ShapeError
 from midguide.inference.checkpoint import Checkpoint, Progress
@@ -27,6 +26,7 @@ from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs
+from midguide.storage.code import code_of
 from midguide.storage.record import describe, fingerprint
 
 
@@ -93,10 +93,11 @@ def sample(
     check_memory(problem, n)
     group = sampler.needs.group
     rows = Rows(problem.observations, n, group=group, stream_size=stream_size, chunk=chunk, seed=seed)
-    record = _record(sampler, problem, n, seed, stream_size)
+    identity = _identity(sampler, problem, n, seed, stream_size)
+    code = code_of(sampler, problem, __name__)
     counted = CountedDenoiser(problem.denoiser)
     problem = replace(problem, denoiser=counted)
-    file = Checkpoint(checkpoint, fingerprint(record), checkpoint_seconds)
+    file = Checkpoint(checkpoint, fingerprint(identity), code, checkpoint_seconds)
     run = _Run(sampler, sampler.times(problem), rows, counted, file, file.load(rows, counted), observers)
     finished = run.finish(problem)
 
@@ -109,7 +110,8 @@ def sample(
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     tensors = {"y": problem.likelihood.y, **latents, **known}
-    return Samples(draws, cost, record | remarks(log_weight), tensors, log_weight, log_evidence, group)
+    record = {"midguide": code.version, "code": code.sha256, **identity, **remarks(log_weight)}
+    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group)
 
 
 @dataclass
@@ -209,9 +211,11 @@ def _watched(observers: Sequence[Observer], total: int, done: int) -> Iterator[N
             observer.stop()
 
 
-def _record(sampler: Sampler, problem: Problem, n: int, seed: int | Sequence[int], stream_size: int) -> dict[str, Any]:
+def _identity(
+    sampler: Sampler, problem: Problem, n: int, seed: int | Sequence[int], stream_size: int
+) -> dict[str, Any]:
+    """What the draws depend on besides the code, as JSON."""
     return {
-        "midguide": __version__,
         "sampler": describe(SAMPLERS.record(sampler)),
         "prior": problem.denoiser.record(),
         "likelihood": describe(problem.likelihood),
