@@ -41,7 +41,7 @@ def test_address_changes_with_everything_that_a_number_depends_on(tiny):
 
 def test_address_changes_with_the_version_of_the_package(tiny, monkeypatch):
     before, (first, *_) = addresses(tiny), load_study(tiny).units
-    assert first.configuration["midguide"] == midguide.__version__
+    assert first.draws_code.version == midguide.__version__
     monkeypatch.setattr(units, "__version__", f"{midguide.__version__}.post1")
     assert not before & addresses(tiny)
     assert load_study(tiny).units[0].draws_address != first.draws_address

@@ -115,7 +115,11 @@ class Checkpoint:
             stored |= {f"{name}.{i}": value for name, value in finished._asdict().items() if value is not None}
         stored |= {} if streams is None else {"streams": streams}
         place = {"chunk": progress.chunk, "step": step, "forwards": forwards, "vjps": vjps, "numbers": dict(numbers)}
-        place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint, "code": asdict(self.code)}
+        place |= {
+            "seconds": progress.seconds + self.seconds,
+            "fingerprint": self.fingerprint,
+            "code": asdict(self.code),
+        }
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
 
@@ -143,7 +147,7 @@ class Checkpoint:
                 f"{self.path} belongs to another run (other settings, data, seed or chunk)",
                 hint="repeat the command that wrote it, or remove the file",
             )
-        if code.sha256 != self.code.sha256:
+        if code != self.code:
             raise CheckpointError(
                 f"{self.path} was written by {code.words()}", hint="go on with that, or remove the file to start again"
             )

@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Code:
         sha256: of the modules that were used.
     """
 
-    version: str
+    version: str = field(compare=False)
     sha256: str
 
     def words(self) -> str:

@@ -59,6 +59,10 @@ def run(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False,
+    accept_old: Annotated[
+        bool, typer.Option("--accept-old-code", help="Take results and stored draws that other code made as they are.")
+    ] = False,
+    rerun_old: Annotated[bool, typer.Option("--rerun-old-code", help="Run again what other code made.")] = False,
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
     ] = None,
@@ -95,17 +99,26 @@ def run(
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     store = Store.create(folder, study.plain, expected)
     progress = store.progress(study.units)
-    units = units_to_run(progress, store, retry=retry_failed, rescore=rescore, limit=limit, only=only or ())
+    if accept_old and rerun_old:
+        raise ConfigError("--accept-old-code and --rerun-old-code exclude each other", hint="give one of them")
+    if progress.old and not (accept_old or rerun_old):
+        hint = "--accept-old-code takes them as they are, --rerun-old-code runs them again"
+        raise ConfigError(progress.about_old(), hint=hint)
+    units = units_to_run(
+        progress, store, retry=retry_failed, rerun_old=rerun_old, rescore=rescore, limit=limit, only=only or ()
+    )
     if rescore:
-        units = _readable(units, store)
+        units = _readable(units, store, accept_old)
     else:
-        _tell_of_damaged_draws(units, store)
+        _tell_of_draws(units, store, accept_old)
     _tell_what_is_odd(study, store, progress)
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
         with _watched(len(units)) as on_unit:
-            failed = run_units(study, store, units, runner=runner, device=device, on_unit=on_unit)
+            failed = run_units(
+                study, store, units, runner=runner, device=device, old_code=accept_old, on_unit=on_unit
+            )
     except KeyboardInterrupt:
         raise Interrupted("repeat the same command to go on") from None
     output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
@@ -118,16 +131,18 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     settings: Set = None,
 ) -> None:
-    """How many units of a study are done, failed, missing or damaged."""
+    """How many units of a study are done, failed, missing, damaged, or made by other code."""
     study, store = opened(place, settings)
     progress = store.progress(study.units)
-    counts: dict[str, Any] = {name: len(units) for name, units in vars(progress).items()}
+    counts: dict[str, Any] = progress.counts()
     if as_json:
         output.print_json({"study": study.head.name, "folder": store.folder, **counts})
         return
     output.print_table(("units", "count"), [(name, str(count)) for name, count in counts.items()], numbers=("count",))
     for unit in progress.damaged:
         output.note(f"damaged: {store.path(unit)}")
+    if progress.old:
+        output.note(f"{progress.about_old()}: `run` takes --accept-old-code or --rerun-old-code")
 
 
 @group.command("report")
@@ -245,28 +260,36 @@ def _tell_of_damage(path: Path) -> None:
     output.note(f"damaged, kept as {aside(path, 'damaged').name} when it is made anew: {path}")
 
 
-def _tell_of_damaged_draws(units: list[Unit], store: Store) -> None:
-    """A line for each unit that will be drawn again because its stored draws are damaged."""
+def _tell_of_draws(units: list[Unit], store: Store, accept_old: bool) -> None:
+    """A line for each unit that will be drawn again because its stored draws are damaged, and one on other code."""
+    from midguide.studies.engine.draws import stored_code
     from midguide.studies.engine.units import stored
 
+    old = 0
     for unit in units:
         place = store.samples / unit.draws_address
-        if place.exists() and stored(unit, store.samples) is None:
+        code = stored_code(unit.draws_address, store.samples)
+        if place.exists() and (code is None or stored(unit, store.samples) is None):
             _tell_of_damage(place)
+        elif code is not None and code != unit.draws_code and not accept_old:
+            old += 1
+    if old:
+        output.note(f"{old} units are drawn again: other code made their stored draws; --accept-old-code takes them")
 
 
-def _readable(units: list[Unit], store: Store) -> list[Unit]:
-    """The units whose stored draws can be measured; a line for each whose draws are damaged."""
-    from midguide.studies.engine.units import stored
+def _readable(units: list[Unit], store: Store, accept_old: bool) -> list[Unit]:
+    """The units whose stored draws can be measured; a line for each whose draws are damaged or of other code."""
+    from midguide.studies.engine.units import reusable, stored
 
     if not units:
         raise DataError(f"{store.samples} has no draws to measure again", hint="run the study with keep_samples = true")
     readable = []
     for unit in units:
-        if stored(unit, store.samples) is not None:
+        if reusable(unit, store.samples, accept_old) is not None:
             readable.append(unit)
         else:
-            output.note(f"not measured: {_name(unit)}: damaged draws in {store.samples / unit.draws_address}")
+            what = "damaged draws" if stored(unit, store.samples) is None else "draws of other code"
+            output.note(f"not measured: {_name(unit)}: {what} in {store.samples / unit.draws_address}")
     return readable
 
 

@@ -21,6 +21,7 @@ def units_to_run(
     store: Store,
     *,
     retry: bool = False,
+    rerun_old: bool = False,
     rescore: bool = False,
     limit: int | None = None,
     only: Sequence[str] = (),
@@ -31,6 +32,7 @@ def units_to_run(
         progress: what is there.
         store: where it is.
         retry: also those that failed.
+        rerun_old: also those that other code made.
         rescore: instead those whose draws are stored, done or not: they are measured without sampling.
         limit: at most so many.
         only: patterns "PROBLEM/SAMPLER" of labels, with * and ? for any text: the units that match one of them.
@@ -38,16 +40,19 @@ def units_to_run(
     Raises:
         ConfigError: a pattern matches no cell of the study.
     """
+    every = [*progress.stored, *progress.missing, *progress.damaged]
     for pattern in only:
-        if not any(_is_of(unit, pattern) for units in vars(progress).values() for unit in units):
+        if not any(_is_of(unit, pattern) for unit in every):
             raise ConfigError(
                 f"--only {pattern} matches no cell",
                 hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'",
             )
     units = [*progress.damaged, *progress.missing]
     units += progress.failed if retry else []
+    units += progress.old if rerun_old else []
     if rescore:
-        units = [unit for unit in [*units, *progress.done] if (store.samples / unit.draws_address).exists()]
+        every = {unit.address: unit for unit in [*units, *progress.done, *progress.old]}
+        units = [unit for unit in every.values() if (store.samples / unit.draws_address).exists()]
     return [unit for unit in units if not only or any(_is_of(unit, pattern) for pattern in only)][:limit]
 
 
@@ -93,6 +98,7 @@ def run_units(
     *,
     runner: Runner | None = None,
     device: str = "cpu",
+    old_code: bool = False,
     on_unit: Callable[[Unit, list[str], float], None] = lambda unit, failures, seconds: None,
 ) -> int:
     """Run units and store their rows as they come.
@@ -103,6 +109,7 @@ def run_units(
         units: what to run.
         runner: the engine; by default this process.
         device: where networks compute.
+        old_code: take stored draws that other code made.
         on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
             far.
 
@@ -114,7 +121,7 @@ def run_units(
     failed, started = 0, time.monotonic()
     try:
         for batch in batches(units, study.head.batch):
-            runner.submit(Job(units=batch, kept=kept, device=device, code=study.code))
+            runner.submit(Job(units=batch, kept=kept, device=device, old_code=old_code, code=study.code))
         for done, (unit, rows) in enumerate(runner.collect(), start=1):
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from midguide.catalogue.base import short
 from midguide.errors import DataError
 from midguide.storage.files import aside, replacing
-from midguide.studies.engine.units import Unit
+from midguide.studies.engine.units import Unit, codes_of, made_by
 from midguide.studies.report.expected import Expected
 
 FORMAT = 1
@@ -38,20 +38,47 @@ SCHEMA = pa.schema(
         pa.field("peak_memory_mib", pa.float64()),
         pa.field("configuration", pa.string(), nullable=False),
         pa.field("effective_sample_size", pa.float64()),
+        pa.field("code", pa.string()),
     ]
 )
-LATER = {"effective_sample_size"}
+LATER = {"effective_sample_size", "code"}
 """Columns that files of earlier versions lack; they are read as null."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The units of a study by what is stored of them: complete, failed, absent, or in a damaged file."""
+    """The units of a study by what is stored of them.
+
+    Args:
+        done: complete.
+        failed: of these a metric has no value.
+        missing: there is nothing.
+        damaged: in a damaged file.
+        old: what there is was made by other code of this package.
+        versions: of the package that made these.
+    """
 
     done: list[Unit]
     failed: list[Unit]
     missing: list[Unit]
     damaged: list[Unit]
+    old: list[Unit] = field(default_factory=list)
+    versions: set[str] = field(default_factory=set)
+
+    def counts(self) -> dict[str, int]:
+        """How many units there are of each kind."""
+        return {name: len(units) for name, units in vars(self).items() if name != "versions"}
+
+    @property
+    def stored(self) -> list[Unit]:
+        """The units that have rows."""
+        return [*self.done, *self.failed, *self.old]
+
+    def about_old(self) -> str:
+        """What is old, in words; empty where nothing is."""
+        if not self.old:
+            return ""
+        return f"{len(self.old)} results were made by other code (midguide {', '.join(sorted(self.versions))})"
 
 
 class Store:
@@ -126,7 +153,8 @@ class Store:
             self.read(unit)
         except DataError:
             self.path(unit).replace(aside(self.path(unit), "damaged"))
-        plain = [{**row, "configuration": json.dumps(row["configuration"], sort_keys=True)} for row in rows]
+        texts = ("configuration", "code")
+        plain = [{**row, **{name: json.dumps(row[name], sort_keys=True) for name in texts}} for row in rows]
         with replacing(self.path(unit)) as temporary:
             pq.write_table(pa.Table.from_pylist(plain, schema=SCHEMA), temporary, write_page_checksum=True)
 
@@ -165,8 +193,17 @@ class Store:
                 continue
             if rows is None:
                 progress.missing.append(unit)
+            elif codes_of(made := _made_by(rows)) != codes_of(made_by(unit)):
+                progress.old.append(unit)
+                progress.versions.add(made["drawn"]["version"])
             elif any(row["failure"] for row in rows):
                 progress.failed.append(unit)
             else:
                 progress.done.append(unit)
         return progress
+
+
+def _made_by(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """The code behind stored rows; those of the first versions do not say it."""
+    unsaid = {"version": "unknown", "sha256": ""}
+    return json.loads(rows[0].get("code") or "null") or {"drawn": unsaid, "measured": unsaid}

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from midguide._version import __version__
 from midguide.catalogue import plugins
 from midguide.catalogue.base import short, split
 from midguide.errors import CheckpointError, MidguideError, NumericalError
+from midguide.inference.loop import sample
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
 from midguide.metrics.base import METRICS, Answer, Target
 from midguide.problem import Problem
+from midguide.storage.code import Code, code_of
 from midguide.storage.record import describe, fingerprint
-from midguide.studies.engine.draws import keep_draws, load_draws
+from midguide.studies.engine.draws import drawn_by, keep_draws, load_draws, named
 from midguide.studies.kinds.base import ProblemKind, exact_prior
 from midguide.studies.sources.base import Source, law_of
 
@@ -55,12 +56,14 @@ class Unit:
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
-        """Everything that the draws depend on, as JSON; a Python file is known by its content, not by its place."""
+        """Everything that the draws depend on besides the code of this package, as JSON.
+
+        A Python file is known by its content, not by its place.
+        """
         configuration = {
-            "midguide": __version__,
             "problem": describe(self.problem),
             "problem_seed": self.problem_seed,
-            "prior_sha256": self.problem.prior_digest(),
+            "prior": self.problem.prior_digest(),
             **({"data_sha256": data} if (data := self.problem.data_digest(self.problem_seed)) else {}),
             "source": describe(self.source),
             "seed": self.seed,
@@ -82,9 +85,35 @@ class Unit:
         return fingerprint({**self.configuration, **metrics})
 
     @property
+    def draws_code(self) -> Code:
+        """The code that its draws are made by."""
+        return _draws_code(self)
+
+    @property
+    def metrics_code(self) -> Code:
+        """The code that its draws are measured by."""
+        return _metrics_code(self.metrics)
+
+    @property
     def preset(self) -> str | None:
         """The name of the sampler's preset, or None."""
         return split(self.spec)[1] or None
+
+
+_draws_codes: dict[str, Code] = {}
+
+
+def _draws_code(unit: Unit) -> Code:
+    key = fingerprint([unit.configuration[part] for part in ("problem", "prior", "source")])
+    if key not in _draws_codes:
+        probe = unit.problem.probe(unit.problem_seed)
+        _draws_codes[key] = code_of(unit.problem, unit.source, probe, sample)
+    return _draws_codes[key]
+
+
+@cache
+def _metrics_code(metrics: tuple[str, ...]) -> Code:
+    return code_of(*(METRICS.make(name) for name in metrics))
 
 
 Rows = list[dict[str, Any]]
@@ -104,7 +133,9 @@ def batches(units: Iterable[Unit], size: int) -> list[tuple[Unit, ...]]:
     return [tuple(batch) for batch in made]
 
 
-def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cpu") -> list[Rows]:
+def run_batch(
+    units: Sequence[Unit], kept: Path | None = None, device: str = "cpu", *, old_code: bool = False
+) -> list[Rows]:
     """Draw and measure units of one cell. A failure is a row, too, with its reason and no value.
 
     Sample j of a unit does not depend on the other units, up to the rounding of the network's batched arithmetic.
@@ -113,13 +144,14 @@ def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cp
         units: one of `batches`.
         kept: folder of stored draws. Draws that are there are measured again without sampling; others are added.
         device: where the network computes.
+        old_code: also take stored draws that other code made.
     """
     try:
         problems = [unit.problem.build(unit.problem_seed) for unit in units]
-        samples = _drawn(units, problems, kept, device)
+        samples = _drawn(units, problems, kept, device, old_code)
     except FAILURES as error:
         if len(units) > 1:  # the failure of one must not be that of the others
-            return [rows for unit in units for rows in run_batch([unit], kept, device)]
+            return [rows for unit in units for rows in run_batch([unit], kept, device, old_code=old_code)]
         return [failed(units[0], error)]
     return [_measured_unit(*each) for each in zip(units, problems, samples, strict=True)]
 
@@ -127,25 +159,37 @@ def run_batch(units: Sequence[Unit], kept: Path | None = None, device: str = "cp
 def failed(unit: Unit, error: BaseException) -> Rows:
     """The rows of a unit that has no draws."""
     base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
-    base |= {"effective_sample_size": None}
+    base |= {"effective_sample_size": None, "code": made_by(unit)}
     return [{**base, "metric": short(name), "value": None, "failure": _reason(error)} for name in unit.metrics]
 
 
 COST = ("network_forwards", "network_vjps", "seconds", "peak_memory_mib")
 
 
-def _drawn(units: Sequence[Unit], problems: list[Problem], kept: Path | None, device: str) -> list[Samples]:
+def made_by(unit: Unit, drawn: Code | None = None) -> dict[str, dict[str, str]]:
+    """The code behind the rows of a unit, as JSON: that of its draws, and of its metrics."""
+    return {"drawn": asdict(drawn or unit.draws_code), "measured": asdict(unit.metrics_code)}
+
+
+def codes_of(made: dict[str, dict[str, str]]) -> list[str]:
+    """The digests in what `made_by` gave."""
+    return [made[part]["sha256"] for part in ("drawn", "measured")]
+
+
+def _drawn(
+    units: Sequence[Unit], problems: list[Problem], kept: Path | None, device: str, old_code: bool
+) -> list[Samples]:
     """The draws of each unit: those that are stored, and the others drawn together."""
-    found = {i: samples for i, unit in enumerate(units) if (samples := stored(unit, kept)) is not None}
+    found = {i: samples for i, unit in enumerate(units) if (samples := reusable(unit, kept, old_code)) is not None}
     missing = [i for i in range(len(units)) if i not in found]
     if missing:
         problem = Problem.stack([problems[i] for i in missing]).to(device)
         seeds = [stream_seed(units[i].seed, units[i].problem_seed) for i in missing]
         drawn = units[0].source.draw(problem, units[0].n, seeds).each()
         for i, samples in zip(missing, drawn, strict=True):
-            found[i] = samples
+            found[i] = named(samples, units[i].draws_address, units[i].draws_code)
             if kept is not None:
-                keep_draws(samples, units[i].draws_address, kept)
+                keep_draws(found[i], units[i].draws_address, kept)
     return [found[i] for i in range(len(units))]
 
 
@@ -157,6 +201,12 @@ def stored(unit: Unit, kept: Path | None) -> Samples | None:
         return None
 
 
+def reusable(unit: Unit, kept: Path | None, old_code: bool) -> Samples | None:
+    """The stored draws of a unit, where this code made them, or any code with `old_code`."""
+    samples = stored(unit, kept)
+    return samples if samples is not None and (old_code or drawn_by(samples) == unit.draws_code) else None
+
+
 def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
     try:
         log_weight = None if samples.log_weight is None else samples.log_weight[0]
@@ -166,6 +216,7 @@ def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
     costs = asdict(samples.cost)
     effective = None if log_weight is None else float(samples.effective_sample_size()[0])
     base = {"address": unit.address, **{name: costs[name] for name in COST}, "effective_sample_size": effective}
+    base["code"] = made_by(unit, drawn_by(samples))
     return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
 
 

@@ -66,7 +66,13 @@ def _with_sizes(table: Table, sizes: Sequence[float | None]) -> Table:
 def notes(report: Report) -> list[str]:
     """The sentences below the tables."""
     unsaid = {e.source for e in report.expected} & set(report.sources) if len(report.problems) <= 2 else set()
-    return [NOTE, *(f"Expected: {source}." for source in sorted(unsaid)), *(f"Failed: {n}." for n in report.notes)]
+    old = [f"{report.old}."] if report.old else []
+    return [
+        NOTE,
+        *old,
+        *(f"Expected: {source}." for source in sorted(unsaid)),
+        *(f"Failed: {n}." for n in report.notes),
+    ]
 
 
 def as_markdown(report: Report) -> str:

@@ -126,6 +126,7 @@ class Report:
         missing: units that are not there yet.
         left_out: cells that the study's file leaves out.
         notes: what could not be computed.
+        old: how many results other code made, in words; empty where none.
     """
 
     title: str
@@ -138,6 +139,7 @@ class Report:
     missing: int
     left_out: list[LeftOut]
     notes: list[str]
+    old: str = ""
 
     @property
     def problems(self) -> list[str]:
@@ -183,7 +185,7 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
     """
     baseline = _baseline(study, baseline)
     progress = store.progress(study.units)
-    stored = [*progress.done, *progress.failed]
+    stored = progress.stored
     if not stored:
         raise DataError(f"{store.folder} has no results yet", hint="run the study first")
     known = {(e.problem, e.sampler, e.metric): e for e in store.expected}
@@ -214,6 +216,7 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         missing=len(progress.missing) + len(progress.damaged),
         left_out=list(study.left_out),
         notes=notes,
+        old=progress.about_old(),
     )
 
 

@@ -19,8 +19,10 @@ from midguide.catalogue.base import short
 from midguide.errors import DataError, MidguideError
 from midguide.inference.samples import Samples
 from midguide.metrics.base import SET_METRICS
+from midguide.storage.code import code_of
 from midguide.storage.files import replacing
 from midguide.storage.record import fingerprint
+from midguide.studies.engine.draws import stored_code
 from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import Unit, stored
 from midguide.studies.spec.study import Study
@@ -64,7 +66,9 @@ def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
     """The value that is stored for these draws, or else computed and stored."""
     made = SET_METRICS.make(metric)
     source = plugins.source_digest(made)
+    codes = [code_of(made), *(stored_code(unit.draws_address, store.samples) for unit in units)]
     depends = [short(metric), made.record(), [unit.draws_address for unit in units], *([source] if source else [])]
+    depends.append([code.sha256 for code in codes if code])
     place = store.folder / "sets" / f"{fingerprint(depends)}.json"
     try:
         return float(json.loads(place.read_text(encoding="utf-8"))["value"])

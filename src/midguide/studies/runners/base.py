@@ -25,12 +25,14 @@ class Job:
         units: the batch.
         kept: folder of stored draws, if they are to be stored.
         device: where networks compute.
+        old_code: also take stored draws that other code of this package made.
         code: the Python files that the study runs, by path, with the module of their content.
     """
 
     units: Batch
     kept: Path | None = None
     device: str = "cpu"
+    old_code: bool = False
     code: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> list[Rows]:
@@ -40,7 +42,7 @@ class Job:
             ConfigError: If a file of `code` has changed.
         """
         _check_unchanged(self.code)
-        return run_batch(self.units, self.kept, self.device)
+        return run_batch(self.units, self.kept, self.device, old_code=self.old_code)
 
     def packed(self) -> bytes:
         """The job for `run_packed` in another process."""
