@@ -115,11 +115,8 @@ class Checkpoint:
             stored |= {f"{name}.{i}": value for name, value in finished._asdict().items() if value is not None}
         stored |= {} if streams is None else {"streams": streams}
         place = {"chunk": progress.chunk, "step": step, "forwards": forwards, "vjps": vjps, "numbers": dict(numbers)}
-        place |= {
-            "seconds": progress.seconds + self.seconds,
-            "fingerprint": self.fingerprint,
-            "code": asdict(self.code),
-        }
+        place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
+        place |= {"code": asdict(self.code)}
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
 
