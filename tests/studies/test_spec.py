@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import midguide
 from midguide.catalogue.settings import parse_override
 from midguide.domains.ecg.ptbxl import DIAGNOSES
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem
 from midguide.samplers.ddrm import DDRM
-from midguide.studies.engine import units
 from midguide.studies.kinds.closed_form import MixtureProblem
 from midguide.studies.report.expected import load_expected
 from midguide.studies.sources.base import is_reference
@@ -37,14 +35,6 @@ def test_address_changes_with_everything_that_a_number_depends_on(tiny):
     for change in changes:
         assert not before & addresses(tiny, change), change
     assert len(before & addresses(tiny, ("samplers.steps", 6))) == 2  # those of "exact"
-
-
-def test_address_changes_with_the_version_of_the_package(tiny, monkeypatch):
-    before, (first, *_) = addresses(tiny), load_study(tiny).units
-    assert first.draws_code.version == midguide.__version__
-    monkeypatch.setattr(units, "__version__", f"{midguide.__version__}.post1")
-    assert not before & addresses(tiny)
-    assert load_study(tiny).units[0].draws_address != first.draws_address
 
 
 def test_address_does_not_depend_on_names(tiny):

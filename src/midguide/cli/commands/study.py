@@ -97,7 +97,7 @@ def run(
     if study.head.expected and numbers.is_dir() and not expected:
         raise ConfigError(f"{numbers} has no number of {study.head.expected!r}", hint="leave expected out for none")
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
-    store = Store.create(folder, study.plain, expected)
+    store = Store.create(folder, study.plain, expected, study.code)
     progress = store.progress(study.units)
     if accept_old and rerun_old:
         raise ConfigError("--accept-old-code and --rerun-old-code exclude each other", hint="give one of them")
@@ -116,9 +116,7 @@ def run(
     started = time.monotonic()
     try:
         with _watched(len(units)) as on_unit:
-            failed = run_units(
-                study, store, units, runner=runner, device=device, old_code=accept_old, on_unit=on_unit
-            )
+            failed = run_units(study, store, units, runner=runner, device=device, old_code=accept_old, on_unit=on_unit)
     except KeyboardInterrupt:
         raise Interrupted("repeat the same command to go on") from None
     output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
@@ -141,6 +139,7 @@ def status(
     output.print_table(("units", "count"), [(name, str(count)) for name, count in counts.items()], numbers=("count",))
     for unit in progress.damaged:
         output.note(f"damaged: {store.path(unit)}")
+    _tell_of_changes(study, store)
     if progress.old:
         output.note(f"{progress.about_old()}: `run` takes --accept-old-code or --rerun-old-code")
 
@@ -250,8 +249,14 @@ def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
         earlier = "; study.earlier is the file of before" if (store.folder / "study.earlier").exists() else ""
         note = f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report"
         output.note(note + earlier)
+    _tell_of_changes(study, store)
     for unit in progress.damaged:
         _tell_of_damage(store.path(unit))
+
+
+def _tell_of_changes(study: Study, store: Store) -> None:
+    for path in store.changed(study.code):
+        output.note(f"{path} has changed since the last run: results of its earlier source do not count")
 
 
 def _tell_of_damage(path: Path) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
         pa.field("code", pa.string()),
     ]
 )
+NO_CODE: Mapping[str, str] = MappingProxyType({})
 LATER = {"effective_sample_size", "code"}
 """Columns that files of earlier versions lack; they are read as null."""
 
@@ -82,22 +84,37 @@ class Progress:
 
 
 class Store:
-    """The folder of one study."""
+    """The folder of one study.
 
-    def __init__(self, folder: Path, plain: dict[str, Any], expected: list[Expected]) -> None:
-        self.folder, self.plain, self.expected = folder, plain, expected
+    Args:
+        folder: where it is.
+        plain: the study's file as plain values.
+        expected: the numbers of others for this experiment.
+        code: the Python files that the last run ran, with the modules that they were imported as.
+    """
+
+    def __init__(
+        self, folder: Path, plain: dict[str, Any], expected: list[Expected], code: Mapping[str, str] = NO_CODE
+    ) -> None:
+        self.folder, self.plain, self.expected, self.code = folder, plain, expected, code
 
     @classmethod
-    def create(cls, folder: str | Path, plain: dict[str, Any], expected: list[Expected]) -> Store:
+    def create(
+        cls, folder: str | Path, plain: dict[str, Any], expected: list[Expected], code: Mapping[str, str] = NO_CODE
+    ) -> Store:
         """The folder for a study, new or with earlier results of the study of this name.
+
+        Its `code` is that of the earlier run, if any.
 
         Raises:
             DataError: the folder holds something else, or another study's results.
         """
         store, path = cls(Path(folder), plain, expected), Path(folder) / "study.json"
-        text = json.dumps({"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected]}, indent=2)
+        head = {"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected], "code": dict(code)}
+        text = json.dumps(head, indent=2)
         if store.folder.exists() and any(store.folder.iterdir()):
-            earlier = cls.open(folder).plain
+            before = cls.open(folder)
+            earlier, store.code = before.plain, before.code
             if earlier["study"]["name"] != plain["study"]["name"]:
                 raise DataError(
                     f"{folder} holds the results of study {earlier['study']['name']!r}", hint="choose another --out"
@@ -127,12 +144,16 @@ class Store:
             for part in ("units", "samples"):
                 if (path.parent / part).exists() and not (path.parent / part).is_dir():
                     raise ValueError(f"{part} is no folder")
-            return cls(Path(folder), stored["study"], expected)
+            return cls(Path(folder), stored["study"], expected, stored.get("code", NO_CODE))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"there is no {path.name}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
             raise DataError(
                 f"{folder} holds no results of a study ({reason})", hint="give the folder that 'study run' wrote"
             ) from error
+
+    def changed(self, code: Mapping[str, str]) -> list[str]:
+        """The Python files whose source is another than in the last run."""
+        return [path for path, module in code.items() if self.code.get(path, module) != module]
 
     @property
     def samples(self) -> Path:
