@@ -27,7 +27,7 @@ from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikeliho
 from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.operators import OPERATORS, BlockMean, Identity, Operator, make_operator
 from midguide.priors.base import Denoiser
-from midguide.priors.formats.native import list_priors
+from midguide.priors.cards import shipped
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.priors.loading import load_prior
@@ -231,18 +231,21 @@ GIVEN: dict[str, dict[str, object]] = {
 def test_every_setting_of_a_problem_is_part_of_it(name):
     entry = KINDS[name]
     words = {"schedule": "edm", **WORDS.get(name, {})}
-    changes = changed_settings(entry, lambda plain: Cell(entry.make(plain)), GIVEN[name], words=words)
+    every = changed_settings(entry, lambda plain: Cell(entry.make(plain)), GIVEN[name], words=words)
+    changes = {key: make for key, make in every.items() if not key.startswith("prior_settings.")}
     check_identity(lambda: Cell(entry.make(GIVEN[name])), changes)
     untried = {f.name for f in dataclasses.fields(entry.settings) if f.init} - {
         key.partition(".")[0] for key in changes
     }
-    assert untried <= {"operator_settings", "noise", "rate"}  # which belong together: below
+    assert untried <= {"operator_settings", "noise", "rate", "prior_settings"}  # which belong together: below
 
 
 def test_what_belongs_together_in_an_image_problem_is_part_of_it():
     make, given = KINDS["images"].make, GIVEN["images"]
     changes = {"noise": {"noise": "poisson", "rate": 9.0}, "operator_settings": {"operator_settings": {"keep": 0.5}}}
     changes["rate"] = {"noise": "poisson", "rate": 8.0}
+    for key, value in (("prediction", "eps"), ("schedule", "vp-cosine"), ("value_range", [0.0, 1.0])):
+        changes[key] = {"prior_settings": {key: value}}
     check_identity(
         lambda: Cell(make(given)), {key: (lambda more=more: Cell(make(given | more))) for key, more in changes.items()}
     )
@@ -403,7 +406,7 @@ def test_arrays_and_schedule_of_exact_priors_are_part_of_them(name):
     check_identity(*EXACT[name])
 
 
-@pytest.mark.parametrize("name", [card["name"] for card in list_priors()])
+@pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_priors_are_known_by_their_file_and_weights(name):
     def changed(how: Callable[[Any], None]) -> Callable[[], Any]:
         def make() -> Any:
@@ -455,7 +458,7 @@ WRAPPERS: dict[type[Wrapped], Callable[[Denoiser], Wrapped]] = {
     samplers._Spy: samplers._Spy,
     Wrapped: Wrapped,
 }
-OWN = {LatentPrior: {"autoencoder", "value_range"}, OnSchedule: {"schedule"}}
+OWN = {LatentPrior: {"autoencoder", "value_range", "provenance"}, OnSchedule: {"schedule"}}
 """Attributes that a wrapper has of its own."""
 
 

@@ -109,8 +109,8 @@ class EcgProblem:
         return {"type": "EcgProblem", **own, **data, **record_of(self.prior_settings)}
 
     def prior_digest(self) -> str:
-        """SHA-256 of the prior's file."""
-        return prior_digest(self._denoiser)
+        """SHA-256 of the prior's record."""
+        return prior_digest(self.prior, self.dtype, self.prior_settings)
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the window and of what is known of it; draws of the prior follow from prior and seed."""

@@ -29,7 +29,7 @@ class ProblemKind(Protocol):
         ...
 
     def prior_digest(self) -> str:
-        """What identifies the prior besides settings, seed and package version: the SHA-256 of a network's file."""
+        """What identifies the prior besides settings and seed: the SHA-256 of its record; empty where it follows."""
         ...
 
     def data_digest(self, seed: int) -> str:

@@ -60,9 +60,15 @@ def prior_of(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_S
         return load_prior(name, settings, dtype=dtype)
 
 
-def prior_digest(prior: Denoiser) -> str:
-    """SHA-256 of the file of a prior; of one without a file that of its record."""
-    return prior.provenance.get("sha256") or fingerprint(prior)
+@kept(8)
+def prior_digest(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_STATED) -> str:
+    """SHA-256 of the record of a prior, which has digests of its weights; names in it, which files move with, aside."""
+    return fingerprint(_unnamed(prior_of(name, dtype, settings).record()))
+
+
+def _unnamed(record: dict[str, Any]) -> dict[str, Any]:
+    parts = ("denoiser", "autoencoder", "inner")
+    return {key: _unnamed(item) if key in parts else item for key, item in record.items() if key != "name"}
 
 
 def record_of(settings: PriorSettings) -> dict[str, Any]:

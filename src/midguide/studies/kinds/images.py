@@ -95,8 +95,8 @@ class ImageProblem:
         return {"type": "ImageProblem", **own, **level, **data, **record_of(self.prior_settings)}
 
     def prior_digest(self) -> str:
-        """SHA-256 of the prior's file."""
-        return prior_digest(self._denoiser)
+        """SHA-256 of the prior's record."""
+        return prior_digest(self.prior, self.dtype, self.prior_settings)
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the pixels of the image, with its operator where it has its own.
