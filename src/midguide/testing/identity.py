@@ -13,7 +13,7 @@ from midguide.errors import MidguideError
 from midguide.storage.record import describe
 from midguide.testing.contract import require
 
-WORDS = (0.5, 1, 2, 3.0, True, "off")
+WORDS = (0.5, 1, 2, 3.0, True)
 """Tried in place of a setting that is off."""
 
 
