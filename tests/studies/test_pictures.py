@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from midguide.errors import NumericalError
+from midguide.errors import NumericalError, PluginWarning
 from midguide.metrics.base import SET_METRICS
 from midguide.samplers.dps import DPS
 from midguide.studies.engine.execute import check_device, run_units
 from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import stored
+from midguide.studies.pictures.base import PICTURES
 from midguide.studies.report import layout
 from midguide.studies.report.expected import Expected
 from midguide.studies.report.html import as_html
@@ -102,6 +103,17 @@ def test_panels_show_stored_draws_without_sampling(ran, monkeypatch):
     page = as_html(make_report(study, store), made)
     assert page.count("data:image/png;base64,") == 1 + 3  # 2 metrics on 3 problems still have their figure
     assert "http" not in page
+
+
+def test_a_picture_from_outside_that_fails_is_one_line_and_the_others_are_there(ran, enter):
+    def broken(label, cases):
+        print("drawing")
+        return 1 / 0
+
+    enter(PICTURES, "mine", broken)
+    with pytest.warns(PluginWarning, match="picture `mine` of .*ZeroDivisionError.*: left out"):
+        made = panels(*ran, images=1)
+    assert list(made) == ["box", "x4", "phase"]
 
 
 def test_sampler_without_draws_leaves_its_place_empty(ran):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from midguide.catalogue import plugins
+from midguide.catalogue.base import Entry
+from midguide.errors import MidguideError
 from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import Unit, stored
-from midguide.studies.pictures.base import PICTURES, Case
+from midguide.studies.pictures.base import PICTURES, Case, Picture
 from midguide.studies.spec.study import Study
 
 if TYPE_CHECKING:
@@ -29,8 +32,20 @@ def panels(study: Study, store: Store, images: int = 2) -> dict[str, Figure]:
     for label, by_seed in units.items():
         cases = [_case(seed, group, store) for seed, group in list(by_seed.items())[:images]]
         for entry in PICTURES.values():
-            made |= entry.thing(label, cases)
+            made |= _drawn(entry, label, cases)
     return made
+
+
+def _drawn(entry: Entry[Picture], label: str, cases: list[Case]) -> dict[str, Figure]:
+    """What a picture makes of a problem; one from outside that fails is left out, with a warning."""
+    if entry.origin == "midguide":
+        return entry.thing(label, cases)
+    try:
+        with plugins.outside_code(f"picture `{entry.name}` of {entry.origin}"):
+            return dict(entry.thing(label, cases))
+    except MidguideError as error:
+        plugins.warn(error)
+        return {}
 
 
 def _case(seed: int, units: dict[str, Unit], store: Store) -> Case:
