@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> int:
     """Parse and run a command line.
 
     Raises:
-        MidguideError: the user made a mistake.
+        MidguideError: If the user made a mistake.
     """
     command = typer.main.get_command(build())
     try:

@@ -79,7 +79,7 @@ def check_counts(**counts: int | None) -> None:
     """Refuse an option that counts something and is less than 1.
 
     Raises:
-        ConfigError: names the option.
+        ConfigError: If a count is less than 1.
     """
     for name, count in counts.items():
         if count is not None and count < 1:
@@ -90,7 +90,7 @@ def out_folder(path: str | Path) -> Path:
     """The absolute path of a folder that results will appear in, once it is sure that they can.
 
     Raises:
-        DataError: it is a file, or its place cannot be written to.
+        DataError: If it is a file, or its place cannot be written to.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():

@@ -75,7 +75,7 @@ def draw(run: Run) -> Samples:
 
     Raises:
         Interrupted: by the user; says how to go on.
-        CheckpointError: the file belongs to a run with other settings.
+        CheckpointError: If the file belongs to a run with other settings.
     """
     observers = [_Announcement(run.n), *output.progress(run.labels.get("sampler", "sampling"))]
     try:

@@ -250,7 +250,7 @@ def visible_config(state: Mapping[str, Tensor]) -> ADMConfig:
     else one head, and the legacy order.
 
     Raises:
-        ConfigError: the keys are not those of a guided-diffusion U-Net.
+        ConfigError: If the keys are not those of a guided-diffusion U-Net.
     """
     try:
         stem = state["input_blocks.0.0.weight"]

@@ -104,7 +104,7 @@ def check_fits(config: Takes, event_shape: tuple[int, ...], what: str = "data", 
         hint: what to do about it; by default what to change in a recipe.
 
     Raises:
-        ShapeError: says which shapes it takes.
+        ShapeError: If the network takes other shapes.
     """
     channels, *sizes = event_shape
     if channels != config.in_channels:

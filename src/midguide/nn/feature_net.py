@@ -95,7 +95,7 @@ def load_feature_net(path: str | Path) -> tuple[FeatureNet, str]:
     """Read what `save_feature_net` wrote: the network, in float32 and evaluation mode, and the SHA-256 of the file.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: If the file is missing, damaged or of another kind.
     """
     try:
         with safe_open(path, "pt") as file:

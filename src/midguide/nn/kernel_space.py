@@ -121,7 +121,7 @@ class KernelSpaceNetwork(nn.Module):
         """Shape of the code of one image.
 
         Raises:
-            ShapeError: the image is not RGB, or its sides are no multiples of 128.
+            ShapeError: If the image is not RGB, or its sides are no multiples of 128.
         """
         if channels != self.image_channels or height % GRID or width % GRID:
             raise ShapeError(
@@ -153,7 +153,7 @@ def load_kernel_space(path: str | Path, config: KernelSpaceConfig | None = None)
         config: shape of the network; that of the published weights by default.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or holds other parameters than the network has.
+        CheckpointError: If the file is missing or damaged, or holds other parameters than the network has.
     """
     with torch.device("meta"):  # parameters without values: nothing is drawn
         network = KernelSpaceNetwork(config or KernelSpaceConfig())

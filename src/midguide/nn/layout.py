@@ -12,7 +12,7 @@ def check_device(device: str | torch.device) -> None:
     """Refuse a device that torch does not have here.
 
     Raises:
-        ConfigError: names it, and those that there are.
+        ConfigError: If there is no such device.
 
     Example:
         >>> check_device("cpu")
@@ -49,7 +49,7 @@ def move(network: nn.Module, device: str | torch.device) -> None:
     """Move an image network to a device, into the layout that it is fastest in there.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: If there is no such device.
     """
     check_device(device)
     network.to(device)

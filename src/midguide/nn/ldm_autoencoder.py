@@ -236,7 +236,7 @@ def visible_autoencoder(state: Mapping[str, Tensor]) -> LDMAutoencoderConfig:
     """The configuration that the keys and shapes of a checkpoint show, which is all of it.
 
     Raises:
-        ConfigError: the keys are not those of such an autoencoder.
+        ConfigError: If the keys are not those of such an autoencoder.
     """
     try:
         width, channels = state["encoder.conv_in.weight"].shape[:2]

@@ -60,7 +60,7 @@ def panel(
         A figure, `panel(...).savefig(path)`; its axes are in reading order, and the last is the color bar.
 
     Raises:
-        ShapeError: the samples are no images.
+        ShapeError: If the samples are no images.
     """
     draws = samples.draws[observation]
     if draws.ndim != 4:

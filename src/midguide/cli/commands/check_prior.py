@@ -119,7 +119,7 @@ def photographs(event_shape: tuple[int, ...], value_range: tuple[float, float]) 
     """A face, a cat, a cup and a rocket (scikit-image) in the shape of a prior of images, shape (4, C, H, W).
 
     Raises:
-        UnsupportedProblem: the prior's events are no images of 1 or 3 channels.
+        UnsupportedProblem: If the prior's events are no images of 1 or 3 channels.
     """
     import torch
 

@@ -149,7 +149,7 @@ def _measurement_shape(operator: Operator, denoiser: Denoiser) -> tuple[int, ...
     """The shape of a measurement that an image file can hold: an image, not larger than what it measures.
 
     Raises:
-        UnsupportedProblem: measurements are no such images.
+        UnsupportedProblem: If measurements are no such images.
     """
     import torch
 

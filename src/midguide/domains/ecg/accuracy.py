@@ -46,8 +46,8 @@ def choose_threshold(scores: Tensor, labels: Tensor, rule: str | float = "balanc
         Halfway between two neighboring scores; of several equally good places the lowest.
 
     Raises:
-        ConfigError: there is no such rule.
-        DataError: one of the classes has no record.
+        ConfigError: If there is no such rule.
+        DataError: If one of the classes has no record.
     """
     if not isinstance(rule, str):
         return float(rule)

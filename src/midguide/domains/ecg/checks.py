@@ -51,7 +51,7 @@ def likeness(draws: Tensor, recordings: Tensor, rate_hz: float) -> Likeness:
         rate_hz: samples per second.
 
     Raises:
-        ShapeError: they are not nine leads of one length.
+        ShapeError: If they are not nine leads of one length.
     """
     for signals in (draws, recordings):
         if signals.ndim != 3 or signals.shape[1:] != (len(MODELED), recordings.shape[-1]):

@@ -82,7 +82,7 @@ class EcgClassifier:
         Samples after the last whole window do not count.
 
         Raises:
-            ShapeError: these are not twelve leads, or shorter than a window.
+            ShapeError: If these are not twelve leads, or shorter than a window.
         """
         spec = self.spec
         if twelve.ndim != 3 or twelve.shape[1] != len(TWELVE) or twelve.shape[2] < spec.length:
@@ -109,7 +109,7 @@ def load_ecg_classifier(path: str | Path) -> EcgClassifier:
     """Read what `save_ecg_classifier` wrote.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: If the file is missing, damaged or of another kind.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -74,8 +74,8 @@ def load_conditional(path: str | Path) -> ConditionalNetwork:
     """Read the network that a recipe with a `condition` wrote.
 
     Raises:
-        ConfigError: there is no such file.
-        CheckpointError: it is damaged or of another kind.
+        ConfigError: If there is no such file.
+        CheckpointError: If it is damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():

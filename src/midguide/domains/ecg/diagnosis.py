@@ -54,8 +54,8 @@ def diagnose(study: Study, store: Store, classifier: EcgClassifier, rule: str | 
         rule: how thresholds are chosen: see `choose_threshold`.
 
     Raises:
-        ConfigError: the classifier is made for recordings of another form.
-        DataError: there is no problem of electrocardiograms with stored draws and labels, or too few records to
+        ConfigError: If the classifier is made for recordings of another form.
+        DataError: If there is no problem of electrocardiograms with stored draws and labels, or too few records to
             choose a threshold on.
     """
     found = []

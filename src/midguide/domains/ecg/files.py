@@ -29,8 +29,8 @@ def write_wfdb(folder: str | Path, name: str, recording: Recording, *, comments:
         comments: lines of the header.
 
     Raises:
-        DataError: other leads, values that are missing or too large, or the file cannot be written.
-        ConfigError: the library wfdb is not installed.
+        DataError: If the leads are others, values are missing or too large, or the file cannot be written.
+        ConfigError: If the library wfdb is not installed.
     """
     if recording.leads != TWELVE or not bool((recording.signal.abs() * COUNTS_PER_MV < 2**15 - 1).all()):
         raise DataError(f"{recording.name}: a WFDB file takes twelve complete leads of at most 16 mV")
@@ -53,7 +53,7 @@ def write_csv(path: str | Path, recording: Recording) -> None:
     """Write a header `time,I,II,...` and one row per sample: seconds and millivolts (nine decimals).
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: If the file cannot be written.
     """
     times = np.arange(recording.signal.shape[1])[:, None] / recording.rate_hz
     table = np.concatenate([times, recording.signal.double().numpy().T], axis=1)

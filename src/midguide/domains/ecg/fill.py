@@ -43,7 +43,7 @@ def repeat_beats(y: Tensor, observed: Tensor, rate_hz: float) -> Tensor:
         Shape of y, equal to it where it was measured.
 
     Raises:
-        ShapeError: the measured part is no block at either end, or shorter than a beat can be.
+        ShapeError: If the measured part is no block at either end, or shorter than a beat can be.
     """
     known = observed[0]
     length, samples = int(known.sum()), known.numel()

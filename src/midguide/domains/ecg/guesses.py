@@ -91,7 +91,7 @@ def ridge(kind: object) -> Ridge:
     """Linear regression from what is known, fitted to the recordings to train on.
 
     Raises:
-        UnsupportedProblem: they are not of electrocardiograms.
+        UnsupportedProblem: If they are not of electrocardiograms.
     """
     if not isinstance(kind, EcgProblem):
         raise UnsupportedProblem("ridge regression here is one of electrocardiograms", hint='kind = "ecg"')

@@ -103,7 +103,7 @@ def lead_name(text: str) -> str:
     """The usual spelling of a lead's name, whatever its case: `AVR` -> `aVR`, `lead ii` -> `II`.
 
     Raises:
-        ConfigError: there is no such lead.
+        ConfigError: If there is no such lead.
 
     Example:
         >>> lead_name("AVF")
@@ -119,7 +119,7 @@ def parse_leads(text: str) -> tuple[str, ...]:
     """Leads from a list with commas, in which a name of `LEAD_SETS` stands for its leads; in the usual order.
 
     Raises:
-        ConfigError: a lead is unknown, or there is none.
+        ConfigError: If a lead is unknown, or there is none.
 
     Example:
         >>> parse_leads("v2, smartwatch")
@@ -150,7 +150,7 @@ def modeled(leads: Collection[str]) -> tuple[str, ...]:
     """The leads of a prior that are known where these are, in its order.
 
     Raises:
-        ConfigError: an augmented lead is alone among the limb leads; it shows none of the prior's.
+        ConfigError: If an augmented lead is alone among the limb leads; it shows none of the prior's.
 
     Example:
         >>> modeled(["II", "aVR", "V1"])

@@ -29,7 +29,7 @@ def missing_block(
         count: with `random`, how many observations get a half of their own; None for one that serves all.
 
     Raises:
-        ConfigError: another half, or a count that is not positive or not needed.
+        ConfigError: If there is no such half, or the count is not positive or not needed.
 
     Example:
         >>> missing_block((9, 4)).mask[0]
@@ -64,7 +64,7 @@ def missing_leads(
             default all are, also the zeros.
 
     Raises:
-        ConfigError: a lead is unknown, none of the prior's leads is determined, or `recorded` is out of range.
+        ConfigError: If a lead is unknown, none of the prior's leads is determined, or `recorded` is out of range.
 
     Example:
         >>> missing_leads((9, 4), observed="six-lead").mask[:, 0].nonzero().flatten().tolist()

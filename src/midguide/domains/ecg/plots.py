@@ -68,8 +68,8 @@ def ecg_paper(
         A figure; saved with its own dpi it prints true to scale.
 
     Raises:
-        ConfigError: the layout is unknown.
-        ShapeError: the signals are not twelve leads of one length.
+        ConfigError: If the layout is unknown.
+        ShapeError: If the signals are not twelve leads of one length.
 
     Example:
         >>> import torch

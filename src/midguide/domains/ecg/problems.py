@@ -121,7 +121,7 @@ class EcgProblem:
         """The problem of one recording.
 
         Raises:
-            DataError: there is no such recording, it is broken, or it does not fit the prior.
+            DataError: If there is no such recording, it is broken, or it does not fit the prior.
         """
         drawn = self.data == PRIOR
         truth = drawn_from(self.prior, seed, self.prior_settings) if drawn else self._window(seed)
@@ -147,7 +147,7 @@ class EcgProblem:
         """The truth of a problem in mV, shape (9, time).
 
         Raises:
-            DataError: there is no such recording, it is broken, or the truths are draws of the prior.
+            DataError: If there is no such recording, it is broken, or the truths are draws of the prior.
         """
         if self.data == PRIOR:
             raise DataError("draws of the prior are no recordings", hint="name data that have labels")

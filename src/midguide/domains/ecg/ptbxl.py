@@ -83,7 +83,7 @@ def read_index(folder: str | Path) -> tuple[Entry, ...]:
     """The index of a PTB-XL folder.
 
     Raises:
-        DataError: it is missing or damaged, names a record twice or no split, or a complete release has folds of
+        DataError: If it is missing or damaged, names a record twice or no split, or a complete release has folds of
             other sizes than the official ones.
     """
     path = Path(folder) / "ptbxl_database.csv"
@@ -114,8 +114,8 @@ def entries_of(folder: str | Path, split: str) -> tuple[Entry, ...]:
     """The lines of the index that belong to a split, in its order.
 
     Raises:
-        ConfigError: there is no such split.
-        DataError: see `read_index`.
+        ConfigError: If there is no such split.
+        DataError: If the index is none, as `read_index` says.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -145,7 +145,7 @@ def load_split(
         refuse_broken: stop at a broken recording instead of leaving it out.
 
     Raises:
-        DataError: see `read_index`; there is no recording in the split; or, with `refuse_broken`, the first broken one.
+        DataError: If the index is none, the split has no recording, or, with `refuse_broken`, one is broken.
     """
     entries, signals, broken = [], [], {}
     for entry in entries_of(folder, split):
@@ -166,8 +166,8 @@ def labels(entries: Sequence[Entry], targets: str = "diagnoses") -> Tensor:
     """Which of the classes of `TARGETS` each record has: boolean, shape (N, classes).
 
     Raises:
-        ConfigError: there are no such targets.
-        DataError: those of a record are unknown; leave such records out: see `is_labeled`.
+        ConfigError: If there are no such targets.
+        DataError: If those of a record are unknown; leave such records out: see `is_labeled`.
     """
     if targets not in TARGETS:
         raise unknown("targets", targets, TARGETS)
@@ -194,7 +194,7 @@ def load_entry(folder: str | Path, entry: Entry, form: EcgFormat, *, rate: int =
     """One record in the form of a prior: mV, float64, shape (9, time).
 
     Raises:
-        DataError: the record is broken, of another length or rate, or there is no file of this rate; names it.
+        DataError: If the record is broken, of another length or rate, or there is no file of this rate; names it.
     """
     if rate not in entry.files:
         known = ", ".join(map(str, entry.files)) or "none"

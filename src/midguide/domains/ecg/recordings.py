@@ -69,8 +69,8 @@ def load_recording(
         leads: rows of a NumPy file; by default nine are I, II, III, V1 to V6, and twelve are in the usual order.
 
     Raises:
-        ConfigError: there is no such unit, or one is given for a WFDB record.
-        DataError: no such file, damaged, of an unknown rate or unit, of another rate than the given one, with an
+        ConfigError: If there is no such unit, or one is given for a WFDB record.
+        DataError: If there is no such file, or it is damaged, of an unknown rate or unit, of another rate, or with an
             unknown lead or one that stands twice, or with amplitudes that no heart has.
 
     Example:
@@ -112,7 +112,7 @@ def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
         times of gaps.
 
     Raises:
-        DataError: the rate is below the prior's.
+        DataError: If the rate is below the prior's.
     """
     if recording.rate_hz < form.rate_hz:
         raise DataError(
@@ -142,7 +142,7 @@ def check_complete(recording: Recording, *, seconds: float | None = None, leads:
         leads: the leads that it must have.
 
     Raises:
-        DataError: a lead is missing, has gaps (NaN) or is flat, or the duration is another; names the first.
+        DataError: If a lead is missing, has gaps (NaN) or is flat, or the duration is another; names the first.
     """
     absent = [name for name in leads if name not in recording.leads]
     if absent:
@@ -269,7 +269,7 @@ def using_wfdb() -> Iterator[Any]:
     """The library `wfdb`; what it does in the block gives no warnings (it uses what pandas has deprecated).
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: If it is not installed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -101,7 +101,7 @@ def simulate(seed: int, condition: str = "NORM", *, seconds: float = 10.0, rate_
         Twelve leads in mV that satisfy the relations between limb leads to rounding.
 
     Raises:
-        ConfigError: the condition is unknown, or there is less than one sample.
+        ConfigError: If the condition is unknown, or there is less than one sample.
 
     Example:
         >>> simulate(0, "AF").signal.shape

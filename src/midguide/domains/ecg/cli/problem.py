@@ -50,8 +50,8 @@ def given(recording: Recording, leads: str | None) -> Given:
     """What a recording has, and what of it is given: the named leads, by default all.
 
     Raises:
-        ConfigError: a lead is unknown, or one augmented lead is the only limb lead that is given.
-        DataError: a named lead is flat or was not recorded, or no lead is left.
+        ConfigError: If a lead is unknown, or one augmented lead is the only limb lead that is given.
+        DataError: If a named lead is flat or was not recorded, or no lead is left.
     """
     rows = dict(zip(recording.leads, recording.signal, strict=True))
     flat = tuple(name for name in TWELVE if name in rows and is_flat(rows[name]))
@@ -89,7 +89,7 @@ def window(given: Given, form: EcgFormat, samples: int, start: float) -> tuple[T
 
     Raises:
         ConfigError: `start` is no time.
-        DataError: the recording ends before the window does.
+        DataError: If the recording ends before the window does.
     """
     if not 0 <= start < float("inf"):
         raise ConfigError(f"--start {start:g} is no time in a recording", hint="seconds from its beginning, as 2.5")
@@ -114,7 +114,7 @@ def observed(known: Tensor, hide: str | None, form: EcgFormat) -> Tensor:
 
     Raises:
         ConfigError: `hide` is no interval of the window.
-        DataError: nothing is given, or nothing is missing.
+        DataError: If nothing is given, or nothing is missing.
     """
     if hide is not None:
         first, last = _seconds(hide, known.shape[1] / form.rate_hz)
