@@ -218,7 +218,7 @@ def test_a_lead_that_was_not_recorded_cannot_be_given(ecg, tmp_path):
 
 
 def test_a_prior_of_images_and_one_that_is_not_shipped_are_refused(cli, prior, record):
-    cli("ecg", "demo", "--prior", prior).assert_mistake("no prior of electrocardiograms")
+    cli("ecg", "demo", "--prior", prior).assert_mistake("not a prior of electrocardiograms")
     missing = cli("ecg", "reconstruct", record, "--leads", "I", "--prior", "ecg-1024")
     missing.assert_mistake("ecg-1024")
 

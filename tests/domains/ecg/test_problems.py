@@ -215,7 +215,7 @@ def test_address_changes_with_the_settings(hearts, change):
         (("problems.data", "nowhere"), ("ptbxl_database.csv", "unzip PTB-XL")),
         (("problems.seeds", [-1]), ("no simulated patient -1",)),
         (("problems.sigma_mv", 0.0), ("must be positive",)),
-        (("problems.prior", "faces-64"), ("no prior of electrocardiograms",)),
+        (("problems.prior", "faces-64"), ("not a prior of electrocardiograms",)),
         (("problems.prior", "ecg-257"), ("ecg-257",)),
         (("problems.data", "prior"), ("nothing to learn from", "leave out")),
         (("problems.operator_settings", {"observd": "I"}), ("observd",)),

@@ -78,7 +78,8 @@ def _einthoven(answer: Answer, target: Target) -> float:
 def _form(problem: Problem) -> EcgFormat:
     form = EcgFormat.of(problem.denoiser.signal)
     if form is None:
-        raise UnsupportedProblem(f"it needs a prior of electrocardiograms, {type(problem.denoiser).__name__} is none")
+        name = type(problem.denoiser).__name__
+        raise UnsupportedProblem(f"it needs a prior of electrocardiograms, this is a {name}")
     return form
 
 

@@ -97,7 +97,7 @@ class EcgProblem:
         form = EcgFormat.of(self._denoiser.signal)
         if form is None:
             raise ConfigError(
-                f"{self.prior} is no prior of electrocardiograms",
+                f"{self.prior} is not a prior of electrocardiograms",
                 hint="train one: see domains/ecg/shipped/ecg-256.toml",
             )
         return form

@@ -115,7 +115,7 @@ def entries_of(folder: str | Path, split: str) -> tuple[Entry, ...]:
 
     Raises:
         ConfigError: If there is no such split.
-        DataError: If the index is none, as `read_index` says.
+        DataError: If the index is missing or damaged, see `read_index`.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -145,7 +145,7 @@ def load_split(
         refuse_broken: stop at a broken recording instead of leaving it out.
 
     Raises:
-        DataError: If the index is none, the split has no recording, or, with `refuse_broken`, one is broken.
+        DataError: If the index is damaged, the split has no recording, or, with `refuse_broken`, one is broken.
     """
     entries, signals, broken = [], [], {}
     for entry in entries_of(folder, split):

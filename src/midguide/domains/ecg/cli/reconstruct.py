@@ -136,7 +136,7 @@ def _run(
 
     form = EcgFormat.of(prior_spec(prior).signals)
     if form is None:
-        raise ConfigError(f"{prior} is no prior of electrocardiograms", hint=TRAIN)
+        raise ConfigError(f"{prior} is not a prior of electrocardiograms", hint=TRAIN)
     denoiser = load_prior(prior)
     given = ecg_problem.given(recording, leads)
     window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)
