@@ -11,9 +11,9 @@ from .diffusion import schedules as schedules
 from .errors import MidguideError as MidguideError
 from .inference.loop import sample as sample
 from .inference.samples import Samples as Samples
-from .likelihoods import GaussianLikelihood as GaussianLikelihood
-from .likelihoods import PoissonLikelihood as PoissonLikelihood
-from .likelihoods import observe as observe
+from .likelihoods.gaussian import GaussianLikelihood as GaussianLikelihood
+from .likelihoods.gaussian import observe as observe
+from .likelihoods.poisson import PoissonLikelihood as PoissonLikelihood
 from .operators.factory import make_operator as make_operator
 from .priors.loading import load_prior as load_prior
 from .problem import Problem as Problem

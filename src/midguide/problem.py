@@ -12,7 +12,8 @@ from torch import Tensor
 
 from midguide.diffusion.schedules import Schedule
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
-from midguide.likelihoods import GaussianLikelihood, Likelihood, observe
+from midguide.likelihoods.base import Likelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood, observe
 from midguide.operators.base import Operator, SVDOperator
 from midguide.operators.mask import Mask
 from midguide.priors.base import Autoencoder, Denoiser

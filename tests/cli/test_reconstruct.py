@@ -183,8 +183,8 @@ def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):
     ("words", "message"),
     [
         (("--noise", "poisson"), ("--rate",)),
-        (("--rate", 3), ("--noise poisson",)),
-        (("--noise", "poisson", "--rate", 0), ("--rate must be positive",)),
+        (("--rate", 3), ("--noise gaussian", "no setting `rate`")),
+        (("--noise", "poisson", "--rate", 0), ("--noise poisson", "rate must be positive")),
         (("--noise", "salt"), ("salt", "poisson")),
         (("--noise", "poisson", "--rate", 3, "--measured"), ("--measured", "counts")),
         (("--dtype", "int8"), ("dtype must be one of", "bfloat16", "float16")),

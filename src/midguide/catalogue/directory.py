@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 PLACES = {
     "samplers": "midguide.samplers.base:SAMPLERS",
     "operators": "midguide.operators.base:OPERATORS",
+    "likelihoods": "midguide.likelihoods.base:LIKELIHOODS",
     "schedules": "midguide.diffusion.schedules:SCHEDULES",
     "signals": "midguide.signals.base:SIGNALS",
     "bodies": "midguide.nn.base:BODIES",

@@ -128,6 +128,11 @@ def as_plain(value: Any, *, full: bool = True, deep: bool = False) -> Any:
             return value
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """The values that are not None, by name."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def override(table: dict[str, Any], key: str, value: object) -> None:
     """Change the setting that a dotted key names, in place; a table changes the keys that it names, and no others."""
     _override(table, key.split("."), value)

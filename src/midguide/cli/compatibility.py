@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
+from midguide.likelihoods.base import Likelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.likelihoods.poisson import PoissonLikelihood
 from midguide.operators.base import OPERATORS, Operator, kind, operator_class
 from midguide.operators.matrix import Identity
 from midguide.samplers.base import REQUIRED, SAMPLERS, Needs, lacking

@@ -146,6 +146,16 @@ class PriorOptions:
         return loading.load_prior(prior, dtype=self.dtype, device=self.device, **said)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How samples are drawn and where they go."""
+
+    seed: Seed = 0
+    chunk: Chunk = None
+    out: Out = None
+    as_json: AsJson = False
+
+
 def parse_range(text: str | None) -> tuple[float, float] | str | None:
     """The two ends of LOW,HIGH; `unbounded` stays.
 

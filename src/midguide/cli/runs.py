@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from midguide.catalogue.settings import as_plain
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
 from midguide.inference.loop import sample
@@ -20,6 +21,7 @@ from midguide.plots.panel import panel
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler, check_needs
 from midguide.storage.files import replacing_folder
+from midguide.studies.kinds.setup import Setup
 
 TABLE = {
     "psnr_mean": ("PSNR of the posterior mean", "{:.2f} dB"),
@@ -44,7 +46,7 @@ class Run:
         n: samples.
         seed: seed of the samples.
         out: absolute folder of the results.
-        labels: what the result is called by: sampler, prior, operator, sigma, as given on the command line.
+        labels: what the result is called by, as given on the command line: sampler, prior, operator, `noise_labels`.
         chunk: most samples in memory at once.
     """
 
@@ -68,6 +70,14 @@ class Run:
     def value_range(self) -> tuple[float, float]:
         """Values shown black and white, and the range of the metrics."""
         return self.problem.denoiser.signal_range or (-1.0, 1.0)
+
+
+def noise_labels(setup: Setup) -> dict[str, Any]:
+    """The noise of a run and its settings; `sigma` is the standard deviation of Gaussian noise."""
+    return {"noise": setup.noise, **{_SHORT.get(key, key): value for key, value in as_plain(setup.model).items()}}
+
+
+_SHORT = {"sigma_y": "sigma"}
 
 
 def draw(run: Run) -> Samples:
@@ -164,7 +174,7 @@ def write(run: Run, samples: Samples, metrics: dict[str, Any]) -> dict[str, Any]
 def picture(run: Run, samples: Samples, metrics: dict[str, Any]) -> Any:
     """The panel of a run with its numbers in small print."""
     labels = run.labels | {"seed": f"seed {run.seed}"}
-    level = f"$\\sigma_y$ = {labels['sigma']:g}" if "sigma" in labels else f"rate {labels['rate']:g}"
+    level = _level(labels)
     shown = picture_of_measurement(run.problem)
     captions = {"measurement": f"{shown.caption}, {level}" if shown is not None and shown.caption else level}
     if metrics["psnr_mean"] is not None:
@@ -188,6 +198,13 @@ def report(metrics: dict[str, Any], *, as_json: bool) -> None:
         known = [(text, form.format(metrics[key])) for key, (text, form) in TABLE.items() if metrics[key] is not None]
         output.print_table(("", "value"), known, numbers=("value",))
     output.note(f"\npicture: {metrics['files']['panel']}")
+
+
+def _level(labels: dict[str, Any]) -> str:
+    """The noise level in small print."""
+    if "sigma" in labels:
+        return f"$\\sigma_y$ = {labels['sigma']:g}"
+    return f"rate {labels['rate']:g}" if "rate" in labels else f"{labels['noise']} noise"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from midguide.catalogue.base import Catalogue
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time
 from midguide.errors import UnsupportedProblem
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.linalg import gaussian_w2
 from midguide.operators.base import LinearOperator
 from midguide.priors.gaussian import Gaussian

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from midguide.likelihoods import PoissonLikelihood
+from midguide.likelihoods.poisson import PoissonLikelihood
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
 

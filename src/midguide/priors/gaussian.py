@@ -21,7 +21,8 @@ from torch import Tensor
 
 from midguide.diffusion.schedules import DiscreteVP, Level, Schedule, Time
 from midguide.errors import ConfigError, NumericalError, ShapeError, UnsupportedProblem
-from midguide.likelihoods import GaussianLikelihood, Likelihood
+from midguide.likelihoods.base import Likelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.covariance import LowRank, Moments
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator

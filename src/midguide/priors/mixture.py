@@ -22,7 +22,7 @@ from torch import Tensor
 
 from midguide.diffusion.schedules import CLEAN, Level, Schedule, Time
 from midguide.errors import ConfigError, NumericalError, ShapeError
-from midguide.likelihoods import Likelihood
+from midguide.likelihoods.base import Likelihood
 from midguide.maths import autodiff
 from midguide.maths.covariance import LowRank, Moments
 from midguide.maths.rng import Rng

@@ -13,7 +13,8 @@ from torch import Tensor
 from midguide.catalogue.base import Catalogue, Entry
 from midguide.diffusion.schedules import Time
 from midguide.errors import ConfigError, UnsupportedProblem
-from midguide.likelihoods import GaussianLikelihood, Likelihood
+from midguide.likelihoods.base import Likelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator, kind
 from midguide.priors.base import Autoencoder

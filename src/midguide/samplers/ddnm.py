@@ -22,7 +22,7 @@ from torch import Tensor
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.linalg import weighted_sum
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, SVDOperator

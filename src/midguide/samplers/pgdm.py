@@ -21,7 +21,7 @@ import torch
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Level, Time, check_steps
 from midguide.errors import UnsupportedProblem, unknown
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths import autodiff
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, PseudoInvertibleOperator

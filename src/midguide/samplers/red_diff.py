@@ -22,7 +22,7 @@ from torch import Tensor
 
 from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths import autodiff
 from midguide.maths.linalg import inner, weighted_sum
 from midguide.maths.optim import Adam, AdamState

@@ -24,7 +24,7 @@ from torch import Tensor
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import Likelihood
+from midguide.likelihoods.base import Likelihood
 from midguide.maths import autodiff
 from midguide.maths.linalg import per_row
 from midguide.maths.optim import Adam

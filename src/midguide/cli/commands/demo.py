@@ -35,21 +35,19 @@ def demo(
     output.use_threads(context)
     from midguide.cli import runs
     from midguide.data.examples import portrait
-    from midguide.operators.factory import make_operator
     from midguide.priors.loading import load_prior
-    from midguide.problem import Problem
     from midguide.samplers.base import make_sampler
+    from midguide.studies.kinds.setup import Setup
 
     denoiser = load_prior(PRIOR)
-    operator = make_operator(OPERATOR, denoiser.event_shape, seed=SEED)
-    truth = portrait(denoiser.event_shape[-1])
+    setup = Setup(operator=OPERATOR, operator_seed=SEED, noise_settings={"sigma_y": SIGMA})
     run = runs.Run(
-        problem=Problem.simulate(denoiser, operator, truth, sigma_y=SIGMA, seed=SEED),
+        problem=setup.simulate(denoiser, portrait(denoiser.signal_shape[-1]), seed=SEED),
         sampler=make_sampler(SAMPLER, {"steps": STEPS}),
         n=samples,
         seed=SEED,
         out=folder,
-        labels={"sampler": SAMPLER, "prior": PRIOR, "operator": OPERATOR, "sigma": SIGMA},
+        labels={"sampler": SAMPLER, "prior": PRIOR, "operator": OPERATOR, **runs.noise_labels(setup)},
     )
     output.note(
         f"The portrait of an astronaut (scikit-image), {OPERATOR}, noise {SIGMA}: the middle of the face is hidden.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,117 @@ from midguide.cli.commands.base import COMMANDS
 from midguide.errors import ConfigError, UnsupportedProblem, about
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from midguide.operators.base import Operator
     from midguide.priors.base import Denoiser
     from midguide.problem import Problem
+    from midguide.samplers.base import Sampler
+    from midguide.studies.kinds.setup import Setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How to sample."""
+
+    sampler: Annotated[str, typer.Option(metavar="NAME[:PRESET]", help="The method: `midguide list samplers`.")] = (
+        "mgps"
+    )
+    steps: options.Steps = None
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the sampler; repeatable.")
+    ] = None
+
+    def make(self) -> Sampler:
+        """The sampler with its settings."""
+        from midguide.catalogue.settings import given, parse_overrides
+        from midguide.samplers.base import make_sampler
+
+        return make_sampler(self.sampler, parse_overrides(self.set) | given(steps=self.steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What is measured, and with which noise."""
+
+    operator: Annotated[
+        str, typer.Option(metavar="NAME[:PRESET]", help="What the instrument does: `midguide list operators`.")
+    ]
+    operator_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the operator; repeatable.")
+    ] = None
+    noise: Annotated[str, typer.Option(metavar="MODEL", help="The noise: `midguide list likelihoods`.")] = "gaussian"
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S", help="Gaussian noise: standard deviation in the prior's value range, 0.05 by default."
+        ),
+    ] = None
+    rate: Annotated[
+        float | None, typer.Option(metavar="R", help="Poisson noise: expected counts of the brightest value.")
+    ] = None
+    noise_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the noise; repeatable.")
+    ] = None
+    measured: Annotated[bool, typer.Option("--measured", help="IMAGE is a measurement, the truth is unknown.")] = False
+
+    def setup(self, seed: int) -> Setup:
+        """The instrument and its noise.
+
+        Raises:
+            ConfigError: If there is no such noise, or an image file cannot hold what is measured.
+        """
+        from midguide.catalogue.settings import given, parse_overrides
+        from midguide.likelihoods.base import LIKELIHOODS
+        from midguide.studies.kinds.setup import Setup
+
+        with about("--noise"):
+            LIKELIHOODS.find(self.noise)
+        level = given(sigma_y=self.sigma, rate=self.rate) | parse_overrides(self.noise_set)
+        try:
+            setup = Setup(
+                operator=self.operator,
+                operator_settings=parse_overrides(self.operator_set),
+                operator_seed=seed,
+                noise=self.noise,
+                noise_settings=level,
+            )
+        except ConfigError as error:
+            hint = "each noise takes its own of --sigma, --rate and --noise-set: `midguide list likelihoods`"
+            raise ConfigError(f"--noise {self.noise}: {error.message}", hint=hint) from error
+        if self.measured and not setup.model.in_range:
+            raise ConfigError(
+                f"--measured takes no {self.noise} noise: an image file holds no counts", hint="leave --measured out"
+            )
+        return setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Which part of the image file is used, and at which size."""
+
+    crop: Annotated[
+        str | None, typer.Option(metavar="TOP,LEFT,HEIGHT,WIDTH", help="Use this part of IMAGE, in pixels.")
+    ] = None
+    resize: Annotated[bool, typer.Option("--resize", help="Resize IMAGE to the size of the prior.")] = False
+
+    def __post_init__(self) -> None:
+        self.box()
+
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The numbers of `crop`."""
+        if self.crop is None:
+            return None
+        try:
+            top, left, height, width = (int(part) for part in self.crop.split(","))
+        except ValueError:
+            raise ConfigError(
+                f"--crop takes four integers TOP,LEFT,HEIGHT,WIDTH, got {self.crop!r}",
+                hint="for example --crop 58,172,118,118",
+            ) from None
+        if min(top, left) < 0 or min(height, width) < 1:
+            raise ConfigError(
+                f"--crop {self.crop} is no part of an image", hint="offsets are not negative, sizes at least 1"
+            )
+        return top, left, height, width
 
 
 @COMMANDS.register("reconstruct")
@@ -24,125 +131,55 @@ if TYPE_CHECKING:
 def reconstruct(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The true image; or with --measured its measurement.")],
-    operator: Annotated[
-        str, typer.Option(metavar="NAME[:PRESET]", help="What the instrument does: `midguide list operators`.")
-    ],
-    prior: options.Prior = "faces-64",
-    sampler: Annotated[
-        str, typer.Option(metavar="NAME[:PRESET]", help="The method: `midguide list samplers`.")
-    ] = "mgps",
-    steps: options.Steps = None,
-    samples: Annotated[int, typer.Option(metavar="K", help="Samples to draw.")] = 4,
-    sigma: Annotated[
-        float, typer.Option(metavar="S", help="Noise level (standard deviation) in the prior's value range.")
-    ] = 0.05,
-    noise: Annotated[str, typer.Option(metavar="MODEL", help="gaussian, or poisson: photon counts.")] = "gaussian",
-    rate: Annotated[
-        float | None, typer.Option(metavar="R", help="Poisson noise: expected counts of the brightest value.")
-    ] = None,
-    seed: options.Seed = 0,
-    out: options.Out = None,
-    as_json: options.AsJson = False,
-    measured: Annotated[bool, typer.Option("--measured", help="IMAGE is a measurement, the truth is unknown.")] = False,
-    crop: Annotated[
-        str | None, typer.Option(metavar="TOP,LEFT,HEIGHT,WIDTH", help="Use this part of IMAGE, in pixels.")
-    ] = None,
-    resize: Annotated[bool, typer.Option("--resize", help="Resize IMAGE to the size of the prior.")] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the sampler; repeatable.")
-    ] = None,
-    operator_settings: Annotated[
-        list[str] | None,
-        typer.Option("--operator-set", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
-    ] = None,
-    chunk: options.Chunk = None,
     *,
+    measurement: Measurement,
+    prior: options.Prior = "faces-64",
+    method: Method,
+    samples: Annotated[int, typer.Option(metavar="K", help="Samples to draw.")] = 4,
+    picture: Picture,
     asked: options.PriorOptions,
+    drawing: options.Drawing,
 ) -> None:
     """Draw posterior samples for one image.
 
     IMAGE is taken as the truth and its measurement is simulated, so that the answer can be scored; with --measured it
     is the measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing.
     """
-    output.check_counts(samples=samples, steps=steps, chunk=chunk)
-    box = _parse_crop(crop)
-    _check_noise(noise, sigma, rate, measured)
-    folder = output.out_folder(out or output.default_folder(image.stem, operator, sampler))
-
+    output.check_counts(samples=samples, steps=method.steps, chunk=drawing.chunk)
+    folder = output.out_folder(drawing.out or output.default_folder(image.stem, measurement.operator, method.sampler))
     output.use_threads(context)
-    from midguide.catalogue.settings import parse_override
     from midguide.cli import runs
-    from midguide.data.images import load_image
-    from midguide.operators.factory import make_operator
-    from midguide.samplers.base import make_sampler
 
-    overrides = dict(parse_override(text) for text in settings or ())
-    method = make_sampler(sampler, overrides | ({} if steps is None else {"steps": steps}))
+    sampler, setup = method.make(), measurement.setup(drawing.seed)
     denoiser = asked.load(prior)
-    own = dict(parse_override(text) for text in operator_settings or ())
-    limits = denoiser.signal_range or (-1.0, 1.0)
-    instrument = make_operator(operator, denoiser.signal_shape, seed=seed, value_range=limits, **own)
-    if instrument.observations is not None:
-        raise ConfigError(
-            f"count={instrument.observations} makes an operator for each of several observations, here is one image",
-            hint="leave count out; --seed N draws another",
-        )
-    shape = _measurement_shape(instrument, denoiser) if measured else denoiser.signal_shape
-    pixels = load_image(image, shape, value_range=limits, resize=resize, crop=box)
-    problem = _problem(denoiser, instrument, pixels, sigma, rate, seed, measured)
-    level: dict[str, float] = {"sigma": sigma} if rate is None else {"rate": rate}
     run = runs.Run(
-        problem=problem,
-        sampler=method,
+        problem=_problem(denoiser, setup, image, picture, drawing.seed, measured=measurement.measured),
+        sampler=sampler,
         n=samples,
-        seed=seed,
+        seed=drawing.seed,
         out=folder,
-        labels={"sampler": sampler, "prior": output.prior_label(prior), "operator": operator, **level},
-        chunk=chunk,
+        labels={
+            "sampler": method.sampler,
+            "prior": output.prior_label(prior),
+            "operator": measurement.operator,
+            **runs.noise_labels(setup),
+        },
+        chunk=drawing.chunk,
     )
     result = runs.draw(run)
     metrics = runs.write(run, result, runs.measure(run, result))
-    runs.report(metrics, as_json=as_json)
+    runs.report(metrics, as_json=drawing.as_json)
 
 
-def _check_noise(noise: str, sigma: float, rate: float | None, measured: bool) -> None:
-    from midguide.likelihoods import check_sigma
+def _problem(denoiser: Denoiser, setup: Setup, image: Path, picture: Picture, seed: int, *, measured: bool) -> Problem:
+    """The problem whose truth, or whose measurement, is in an image file."""
+    from midguide.data.images import load_image
+    from midguide.studies.kinds.setup import RANGE
 
-    if noise not in ("gaussian", "poisson"):
-        raise ConfigError(
-            f"--noise must be gaussian or poisson, got {noise!r}", hint="gaussian takes --sigma, poisson --rate"
-        )
-    if (noise == "poisson") != (rate is not None):
-        raise ConfigError("--noise poisson and --rate belong together", hint="for example --noise poisson --rate 30")
-    if rate is not None and not 0.0 < rate < float("inf"):
-        raise ConfigError(f"--rate must be positive, got {rate:g}", hint="the expected counts of the brightest value")
-    if rate is not None and measured:
-        raise ConfigError(
-            "--measured takes no Poisson noise: an image file holds no counts", hint="leave --measured out"
-        )
-    with about("--sigma"):
-        check_sigma(sigma)
-
-
-def _problem(
-    denoiser: Denoiser,
-    operator: Operator,
-    pixels: Tensor,
-    sigma: float,
-    rate: float | None,
-    seed: int,
-    measured: bool,
-) -> Problem:
-    """The problem whose truth, or whose measurement, is `pixels`."""
-    from midguide.likelihoods import GaussianLikelihood, observe_counts
-    from midguide.problem import Problem
-
-    if rate is not None:
-        limits = denoiser.signal_range or (-1.0, 1.0)
-        return Problem.of(denoiser, observe_counts(operator, pixels, rate, seed=seed, value_range=limits), pixels)
-    if not measured:
-        return Problem.simulate(denoiser, operator, pixels, sigma_y=sigma, seed=seed)
-    return Problem.of(denoiser, GaussianLikelihood(operator, pixels, sigma))
+    shape = _measurement_shape(setup.instrument(denoiser), denoiser) if measured else denoiser.signal_shape
+    limits = denoiser.signal_range or RANGE
+    pixels = load_image(image, shape, value_range=limits, resize=picture.resize, crop=picture.box())
+    return setup.given(denoiser, pixels) if measured else setup.simulate(denoiser, pixels, seed=seed)
 
 
 def _measurement_shape(operator: Operator, denoiser: Denoiser) -> tuple[int, ...]:
@@ -161,17 +198,3 @@ def _measurement_shape(operator: Operator, denoiser: Denoiser) -> tuple[int, ...
             hint="leave --measured out to simulate the measurement, or use the Python interface",
         )
     return shape
-
-
-def _parse_crop(text: str | None) -> tuple[int, int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        top, left, height, width = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--crop takes four integers TOP,LEFT,HEIGHT,WIDTH, got {text!r}", hint="for example --crop 58,172,118,118"
-        ) from None
-    if min(top, left) < 0 or min(height, width) < 1:
-        raise ConfigError(f"--crop {text} is no part of an image", hint="offsets are not negative, sizes at least 1")
-    return top, left, height, width

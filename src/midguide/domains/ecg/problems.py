@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,9 +16,9 @@ from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.recordings import nine_leads
 from midguide.domains.ecg.simulator import CONDITIONS, simulate
 from midguide.errors import ConfigError, DataError, about
-from midguide.likelihoods import GaussianLikelihood, check_sigma, observe
+from midguide.likelihoods.base import LIKELIHOODS
+from midguide.likelihoods.gaussian import check_sigma
 from midguide.maths.rng import stream_seed
-from midguide.operators.base import Operator
 from midguide.priors.base import Denoiser
 from midguide.priors.settings import Dtype, PriorSettings
 from midguide.problem import Problem
@@ -31,11 +30,11 @@ from midguide.studies.kinds.files import (
     TRUTH_STEPS,
     drawn_from,
     kept,
-    operator_of,
     prior_digest,
     prior_of,
     record_of,
 )
+from midguide.studies.kinds.setup import Setup
 
 SIMULATOR = "simulator"
 """As data: SIMULATED patients."""
@@ -65,7 +64,8 @@ class EcgProblem:
             `prior`, draws of the prior itself, for which the prior is right by construction.
         split: of PTB-XL: train, val or test.
         rate: which files of PTB-XL to read: 100 or 500 samples per second.
-        noise: what is added to the known part: `none`, as in the follow-up of the MGPS paper, or `gaussian`.
+        noise: what is added to the known part: `none`, as in the follow-up of the MGPS paper, `gaussian`, or another
+            name of `midguide list likelihoods`.
         sigma_mv: standard deviation in mV that the likelihood has, and the noise, if any.
         dtype: what the network computes in; states stay in float32.
     """
@@ -80,12 +80,13 @@ class EcgProblem:
     data: Annotated[str, PathOr(SIMULATOR, PRIOR)] = SIMULATOR
     split: Literal["train", "val", "test"] = "test"
     rate: int = 100
-    noise: Literal["none", "gaussian"] = "none"
+    noise: str = "none"
     sigma_mv: float = 0.05
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma_mv)
+        LIKELIHOODS.find(self.noise)
 
     @property
     def simulated(self) -> bool:
@@ -114,7 +115,7 @@ class EcgProblem:
 
     def data_digest(self, seed: int) -> str:
         """SHA-256 of the window and of what is known of it; draws of the prior follow from prior and seed."""
-        _, operator = self._operator(seed)
+        operator = self._setup(seed).instrument_record(self._denoiser)
         return fingerprint(["" if self.data == PRIOR else digest(self._window(seed)), operator])
 
     def build(self, seed: int) -> Problem:
@@ -172,13 +173,14 @@ class EcgProblem:
     def _denoiser(self) -> Denoiser:
         return prior_of(self.prior, self.dtype, self.prior_settings)
 
-    def _operator(self, seed: int) -> tuple[Operator, Any]:
-        settings = json.dumps(dict(self.operator_settings), sort_keys=True)
-        own = stream_seed(self.operator_seed, "recording", seed)
-        made, described = operator_of(self.operator, settings, own, self._denoiser.signal_shape, None)
-        if made.observations is not None:
-            raise ConfigError(f"{self.operator!r} has several operators, a problem one", hint="leave out `count`")
-        return made, described
+    def _setup(self, seed: int) -> Setup:
+        return Setup(
+            operator=self.operator,
+            operator_settings=self.operator_settings,
+            operator_seed=stream_seed(self.operator_seed, "recording", seed),
+            noise=self.noise,
+            noise_settings={"sigma_y": self.sigma_mv / self.form.unit_mv},
+        )
 
     def _window(self, seed: int) -> Tensor:
         """The truth in units of the prior, shape (1, 9, time)."""
@@ -186,13 +188,7 @@ class EcgProblem:
         return middle(nine, self._denoiser.signal_shape[1])[None] / self.form.unit_mv
 
     def _observed(self, truth: Tensor, seed: int) -> Problem:
-        operator, _ = self._operator(seed)
-        sigma_y = self.sigma_mv / self.form.unit_mv
-        if self.noise == "gaussian":
-            likelihood = observe(operator, truth, sigma_y, seed=seed)
-        else:
-            likelihood = GaussianLikelihood(operator, operator(truth), sigma_y)
-        return Problem(self._denoiser, likelihood, truth)
+        return self._setup(seed).simulate(self._denoiser, truth, seed=seed)
 
 
 def middle(nine: Tensor, samples: int) -> Tensor:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from midguide.catalogue.settings import PathOr
+from midguide.catalogue.settings import PathOr, given
 from midguide.data.examples import portrait
 from midguide.data.images import load_image_set, to_uint8
 from midguide.errors import ConfigError, DataError, about
-from midguide.likelihoods import check_sigma, observe, observe_counts
 from midguide.maths.rng import stream_seed
-from midguide.operators.base import Operator
 from midguide.operators.decomposed import Decomposed
 from midguide.priors.base import Denoiser
 from midguide.priors.settings import Dtype, PriorSettings
@@ -30,11 +27,11 @@ from midguide.studies.kinds.files import (
     TRUTH_STEPS,
     drawn_from,
     kept,
-    operator_of,
     prior_digest,
     prior_of,
     record_of,
 )
+from midguide.studies.kinds.setup import RANGE, Setup
 
 PORTRAIT = "astronaut"
 
@@ -58,9 +55,10 @@ class ImageProblem:
         data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`, the one
             portrait of scikit-image; or
             `prior`, draws of the prior itself, for which the prior is right by construction.
-        noise: `gaussian` or `poisson`.
-        sigma_y: standard deviation of Gaussian noise in the value range of the prior.
+        noise: a name in `midguide list likelihoods`.
+        sigma_y: standard deviation of Gaussian noise in the value range of the prior; by default 0.05.
         rate: expected counts at the largest value, for Poisson noise.
+        noise_settings: further settings of the noise.
         dtype: what the network computes in; states stay in float32.
     """
 
@@ -74,25 +72,22 @@ class ImageProblem:
     prior: str = "faces-64"
     prior_settings: PriorSettings = AS_STATED
     data: Annotated[str, PathOr(PRIOR, PORTRAIT)] = PRIOR
-    noise: Literal["gaussian", "poisson"] = "gaussian"
-    sigma_y: float = 0.05
+    noise: str = "gaussian"
+    sigma_y: float | None = None
     rate: float | None = None
+    noise_settings: Mapping[str, object] = field(default_factory=dict)
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        check_sigma(self.sigma_y)
-        if (self.rate is None) != (self.noise == "gaussian"):
-            raise ConfigError(
-                f"rate is {self.rate} with noise {self.noise!r}", hint="Poisson noise, and only that, has a rate"
-            )
+        _ = self._setup(0)  # which refuses an impossible noise
 
     def record(self) -> dict[str, Any]:
         """What a result depends on besides the prior's file and what `data_digest` holds."""
-        level = {"sigma_y": self.sigma_y} if self.rate is None else {"rate": self.rate}
         data = {"data": "images"} if self.data != PRIOR else {"data": PRIOR, "steps": TRUTH_STEPS}
-        instrument = {} if self.operator_per_image else {"instrument": self._operator(0)[1]}
-        own = {"operator": self.operator, **instrument, "noise": self.noise, "dtype": self.dtype}
-        return {"type": "ImageProblem", **own, **level, **data, **record_of(self.prior_settings)}
+        setup = self._setup(0)
+        instrument = {} if self.operator_per_image else {"instrument": setup.instrument_record(self._denoiser)}
+        own = {**setup.record(), **instrument, "dtype": self.dtype}
+        return {"type": "ImageProblem", **own, **data, **record_of(self.prior_settings)}
 
     def prior_digest(self) -> str:
         """SHA-256 of the prior's record."""
@@ -104,7 +99,9 @@ class ImageProblem:
         Draws of the prior follow from prior and seed.
         """
         pixels = "" if self.data == PRIOR else digest(self._pixels(seed))
-        return fingerprint([pixels, self._operator(seed)[1]]) if self.operator_per_image else pixels
+        if not self.operator_per_image:
+            return pixels
+        return fingerprint([pixels, self._setup(seed).instrument_record(self._denoiser)])
 
     def build(self, seed: int) -> Problem:
         """The problem of one image.
@@ -121,12 +118,23 @@ class ImageProblem:
         return self._observed(torch.zeros(1, *self._denoiser.signal_shape), seed)
 
     def _observed(self, truth: Tensor, seed: int) -> Problem:
-        operator, _ = self._operator(seed)
-        if self.rate is None:
-            likelihood = observe(operator, truth, self.sigma_y, seed=seed)
-        else:
-            likelihood = observe_counts(operator, truth, self.rate, seed=seed, value_range=self._range)
-        return Problem.of(self._denoiser, likelihood, truth)
+        setup = self._setup(seed)
+        if self.operator_per_image and isinstance(setup.instrument(self._denoiser), Decomposed):
+            raise ConfigError(
+                f"`{self.operator}` would be decomposed for each image, at 0.4 GB and half a minute each",
+                hint='with operator_per_image take operator = "motion-blur"',
+            )
+        return setup.simulate(self._denoiser, truth, seed=seed)
+
+    def _setup(self, seed: int) -> Setup:
+        own = stream_seed(self.operator_seed, "image", seed) if self.operator_per_image else self.operator_seed
+        return Setup(
+            operator=self.operator,
+            operator_settings=self.operator_settings,
+            operator_seed=own,
+            noise=self.noise,
+            noise_settings={**given(sigma_y=self.sigma_y, rate=self.rate), **self.noise_settings},
+        )
 
     @property
     def _denoiser(self) -> Denoiser:
@@ -134,24 +142,7 @@ class ImageProblem:
 
     @property
     def _range(self) -> tuple[float, float]:
-        return self._denoiser.signal_range or (-1.0, 1.0)
-
-    def _operator(self, seed: int) -> tuple[Operator, Any]:
-        settings = json.dumps(dict(self.operator_settings), sort_keys=True)
-        own = stream_seed(self.operator_seed, "image", seed) if self.operator_per_image else self.operator_seed
-        prior = self._denoiser
-        made, described = operator_of(self.operator, settings, own, prior.signal_shape, prior.signal_range)
-        if made.observations is not None:
-            raise ConfigError(
-                f"{self.operator!r} has several operators, a problem one",
-                hint="leave out `count`; operator_per_image = true draws one for each image",
-            )
-        if self.operator_per_image and isinstance(made, Decomposed):
-            raise ConfigError(
-                f"{self.operator!r} would be decomposed for each image, at 0.4 GB and half a minute each",
-                hint='with operator_per_image take operator = "motion-blur"',
-            )
-        return made, described
+        return self._denoiser.signal_range or RANGE
 
     def _pixels(self, seed: int) -> Tensor:
         """The image as bytes, shape (3, H, W)."""

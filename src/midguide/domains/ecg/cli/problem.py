@@ -23,7 +23,7 @@ from midguide.domains.ecg.leads import (
 from midguide.domains.ecg.recordings import Recording, is_flat, nine_leads
 from midguide.domains.ecg.scores import ecg_scores, hidden_of_twelve, mae
 from midguide.errors import ConfigError, DataError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.operators.mask import Mask
 from midguide.priors.base import Denoiser
 from midguide.problem import Problem
