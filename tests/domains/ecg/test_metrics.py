@@ -73,5 +73,5 @@ def test_problems_that_hide_nothing_or_are_no_electrocardiogram_are_refused():
         metric.check(replace(problem(missing_block((9, 8))), truth=None))
     plain = problem(missing_block((9, 8)))
     plain.denoiser.signal = Signal()
-    with pytest.raises(UnsupportedProblem, match="Gaussian is none"):
+    with pytest.raises(UnsupportedProblem, match="this is a Gaussian"):
         metric.check(plain)
