@@ -13,6 +13,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -78,42 +79,9 @@ class Travel:
         return (self.repeats - 1) * self.length * ((steps - 1) // self.length) if self.active else 0
 
 
-def _check(sampler: DDNM | DDNMPlus) -> None:
-    check_steps(sampler.steps)
-    check_share("eta", sampler.eta)
-    if sampler.travel.active and sampler.travel.length >= sampler.steps:
-        raise ConfigError(
-            f"a time travel of {sampler.travel.length} steps does not fit into {sampler.steps} noise levels",
-            hint="take a smaller travel length, or more steps",
-        )
-
-
-def _calls(sampler: DDNM | DDNMPlus, problem: Problem) -> Calls:
-    return Calls(forwards=sampler.steps + sampler.travel.steps(sampler.steps), vjps=0)
-
-
-def _step(sampler: DDNM | DDNMPlus, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
-    """A move from `t` to `s`, and the stretches of the time travel that end at `s`."""
-    schedule = problem.schedule
-    x_s = sampler.move(problem, state.x_t, t, s, rng)
-    if not sampler.travel.active:
-        return Step(NoisyState(x_s), {})
-    for stretch in sampler.travel.again(sampler.times(problem), s):
-        back = kernels.transition(schedule.level(s), schedule.level(stretch[0]))
-        x_s = back.scale * x_s + math.sqrt(back.variance) * rng.normal(x_s)
-        for above, below in pairwise(stretch):
-            x_s = sampler.move(problem, x_s, above, below, rng)
-    return Step(NoisyState(x_s), {})
-
-
-@SAMPLERS.register("ddnm")
 @dataclass(frozen=True, kw_only=True)
-class DDNM:
-    """The range of A from the measurement, its null space from the prior; for noiseless measurements.
-
-    `x0' = D(x_t, t) - A^+ (A D(x_t, t) - y)`, `x_s = alpha_s x0' + sigma_s (eta z + sqrt(1 - eta^2) eps)`.
-
-    Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
+class _NullSpace(ABC):
+    """What both methods share: their settings, and the walk with its time travel; `move` is what they differ in.
 
     Args:
         steps: noise levels visited.
@@ -127,15 +95,51 @@ class DDNM:
     eta: float = 0.85
     travel: Travel = Travel()
 
-    __post_init__ = _check
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_share("eta", self.eta)
+        if self.travel.active and self.travel.length >= self.steps:
+            raise ConfigError(
+                f"a time travel of {self.travel.length} steps does not fit into {self.steps} noise levels",
+                hint="take a smaller travel length, or more steps",
+            )
+
     times = schedule_times
-    calls = _calls
     init = start_from_noise
-    step = _step
     finish = finish_denoised
 
+    def calls(self, problem: Problem) -> Calls:
+        return Calls(forwards=self.steps + self.travel.steps(self.steps), vjps=0)
+
+    def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
+        """A move from `t` to `s`, and the stretches of the time travel that end at `s`."""
+        schedule = problem.schedule
+        x_s = self.move(problem, state.x_t, t, s, rng)
+        if not self.travel.active:
+            return Step(NoisyState(x_s), {})
+        for stretch in self.travel.again(self.times(problem), s):
+            back = kernels.transition(schedule.level(s), schedule.level(stretch[0]))
+            x_s = back.scale * x_s + math.sqrt(back.variance) * rng.normal(x_s)
+            for above, below in pairwise(stretch):
+                x_s = self.move(problem, x_s, above, below, rng)
+        return Step(NoisyState(x_s), {})
+
+    @abstractmethod
     def move(self, problem: Problem, x_t: Tensor, t: Time, s: Time, rng: Rng) -> Tensor:
         """`x_s` from `x_t`, shape (B, *event)."""
+
+
+@SAMPLERS.register("ddnm")
+@dataclass(frozen=True, kw_only=True)
+class DDNM(_NullSpace):
+    """The range of A from the measurement, its null space from the prior; for noiseless measurements.
+
+    `x0' = D(x_t, t) - A^+ (A D(x_t, t) - y)`, `x_s = alpha_s x0' + sigma_s (eta z + sqrt(1 - eta^2) eps)`.
+
+    Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
+    """
+
+    def move(self, problem: Problem, x_t: Tensor, t: Time, s: Time, rng: Rng) -> Tensor:
         operator, y = linear(problem)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0_hat = problem.denoiser(x_t, t)
@@ -147,7 +151,7 @@ class DDNM:
 
 @SAMPLERS.register("ddnm-plus")
 @dataclass(frozen=True, kw_only=True)
-class DDNMPlus:
+class DDNMPlus(_NullSpace):
     """DDNM for noisy measurements: each singular direction is corrected as far as the noise level allows.
 
     In the basis V, with `c = alpha_s sigma_y / s_j`: where `sigma_s >= c` the measured coefficient replaces the
@@ -155,28 +159,11 @@ class DDNMPlus:
     `sigma_s sqrt(1 - eta^2) / c`, with noise `eta sigma_s z`; on the null space the step is DDIM's.
 
     Cost: `steps` forwards and those of the time travel, no vjp.
-
-    Args:
-        steps: noise levels visited.
-        eta: share of fresh noise, in [0, 1].
-        travel: time travel, off by default.
     """
 
     needs = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
 
-    steps: int = 1000
-    eta: float = 0.85
-    travel: Travel = Travel()
-
-    __post_init__ = _check
-    times = schedule_times
-    calls = _calls
-    init = start_from_noise
-    step = _step
-    finish = finish_denoised
-
     def move(self, problem: Problem, x_t: Tensor, t: Time, s: Time, rng: Rng) -> Tensor:
-        """`x_s` from `x_t`, shape (B, *event)."""
         spectrum = problem.spectral
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         x0_hat = problem.denoiser(x_t, t)
