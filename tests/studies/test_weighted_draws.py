@@ -81,5 +81,5 @@ def test_results_of_before_without_the_column_are_read(study, tmp_path):
         table = pq.ParquetFile(path).read().drop_columns(list(LATER))
         pq.write_table(table, path, write_page_checksum=True)
     assert isinstance(table, pa.Table)
-    assert len(store.progress(study.units).done) == 4
+    assert len(store.progress(study.units).stored) == 4
     assert {row.effective_sample_size for row in make_report(study, store).rows} == {None}
