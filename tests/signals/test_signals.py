@@ -7,6 +7,7 @@ from midguide.errors import CheckpointError, ConfigError
 from midguide.inference.loop import sample
 from midguide.operators.matrix import Identity
 from midguide.priors.gaussian import Gaussian
+from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
 from midguide.samplers.dps import DPS
 from midguide.signals.base import Axis, Signal, Space
@@ -49,3 +50,15 @@ def test_a_space_that_no_kind_brings_cannot_be_read_back():
 def test_the_size_of_a_unit_is_positive():
     with pytest.raises(ConfigError, match="unit_size"):
         Signal(unit_size=0.0)
+
+
+def test_decoded_draws_of_a_prior_of_latents_lie_in_the_space_of_its_signals():
+    codec = NetworkAutoencoder(lambda x: x[:, :2], lambda z: torch.cat([z, z, z[:, :1]], 1) + 1, (5,), (2,))
+    prior = LatentPrior(Gaussian(torch.zeros(2), 1.0), codec)
+    prior.signal = Signal(space=SPACE)
+    assert prior.signal.shape == (5,)
+    problem = Problem.simulate(prior, Identity(), torch.zeros(1, 5), sigma_y=0.5)
+    samples = sample(DPS(steps=4), problem, 3)
+    latents = samples.tensors["latents"][0]
+    assert torch.allclose(samples.draws[0], centered(codec.decode(latents)))
+    assert float(latents.mean(-1).abs().max()) > 1e-3  # which are not touched
