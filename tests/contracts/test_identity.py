@@ -25,6 +25,7 @@ from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import CountedDenoiser, sample
 from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
 from midguide.metrics.base import METRICS, SET_METRICS
+from midguide.nn.base import AUTOENCODERS, BODIES
 from midguide.operators import OPERATORS, BlockMean, Identity, Operator, make_operator
 from midguide.priors.base import Denoiser
 from midguide.priors.cards import shipped
@@ -36,10 +37,11 @@ from midguide.priors.network import NetworkDenoiser
 from midguide.priors.wrapped import OnSchedule, Wrapped
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, make_sampler
-from midguide.signals.base import Signal, Space
+from midguide.signals.base import SIGNALS, Signal, Space
 from midguide.storage import record as records
 from midguide.storage.record import describe, fingerprint
 from midguide.studies.kinds.base import KINDS
+from midguide.studies.sources.base import SOURCES
 from midguide.testing import ContractError, changed_settings, check_identity, samplers
 
 WORDS: dict[str, dict[str, object]] = {
@@ -250,6 +252,16 @@ def test_what_belongs_together_in_an_image_problem_is_part_of_it():
     check_identity(
         lambda: Cell(make(given)), {key: (lambda more=more: Cell(make(given | more))) for key, more in changes.items()}
     )
+
+
+@pytest.mark.parametrize("catalogue", [SIGNALS, SOURCES, BODIES, AUTOENCODERS], ids=lambda catalogue: catalogue.kind)
+def test_every_setting_of_other_pieces_is_part_of_them(catalogue):
+    for name, entry in catalogue.items():
+        if entry.required() or not entry.defaults() or not isinstance(entry.settings, type):
+            continue
+        changes = changed_settings(entry, entry.make)
+        check_identity(entry.make, changes)
+        assert changes, name
 
 
 # Priors.
@@ -626,3 +638,12 @@ def test_a_sample_records_a_sampler_that_can_be_made_again():
     assert json.loads(json.dumps(drawn.record)) == drawn.record
     assert drawn.record["midguide"] == midguide.__version__
     assert len(drawn.record["code"]) == 64
+
+
+def test_a_sample_records_the_name_and_settings_of_an_operator_that_was_made_by_name():
+    prior = Gaussian(torch.zeros(3, 8, 8), 0.25)
+    operator = make_operator("super-resolution:x4", (3, 8, 8), seed=3)
+    problem = Problem.simulate(prior, operator, prior.sample(2), sigma_y=0.1)
+    told = sample(make_sampler("dps", {"steps": 2}), problem.select(torch.tensor([1]))).record
+    assert told["operator"] == {"name": "super-resolution", "settings": {"factor": 4}, "seed": 3}
+    assert told["likelihood"]["operator"] == describe(BlockMean(4))

@@ -110,7 +110,7 @@ def sample(
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     tensors = {"y": problem.likelihood.y, **latents, **known}
-    record = {"midguide": code.version, "code": code.sha256, **identity, **remarks(log_weight)}
+    record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem), **remarks(log_weight)}
     return Samples(draws, cost, record, tensors, log_weight, log_evidence, group)
 
 
@@ -209,6 +209,12 @@ def _watched(observers: Sequence[Observer], total: int, done: int) -> Iterator[N
     finally:
         for observer in observers:
             observer.stop()
+
+
+def _names(problem: Problem) -> dict[str, Any]:
+    """What the operator was made from, where it was made by its name."""
+    made = problem.signal_likelihood.operator.made_from
+    return {"operator": describe(made)} if made else {}
 
 
 def _identity(

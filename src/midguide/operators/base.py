@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, get_type_hints
 
 import torch
@@ -39,9 +39,11 @@ class Operator(ABC):
         per_observation_fields: the fields that may hold one entry for each observation. Tensors do where
             `per_observation` is true, along their first axis; operators (and what has their `observations`, `select`
             and `stack`) say so themselves.
+        made_from: name, settings and seed that `make_operator` made it from; None where it was made otherwise.
     """
 
     per_observation_fields: ClassVar[tuple[str, ...]] = ()
+    made_from: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False)
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:

@@ -42,5 +42,6 @@ def make_operator(
             hint="(3, 64, 64) for RGB",
         )
     operator = rescaled(entry.make(plain, tuple(event_shape), seed=seed), value_range)
+    object.__setattr__(operator, "made_from", {"name": entry.name, "settings": plain, "seed": seed})
     operator(torch.zeros(operator.observations or 1, *event_shape))
     return operator

@@ -26,6 +26,9 @@ PACKAGE = "midguide"
 ROOT = Path(__file__).parents[1]
 SILENT = {"midguide", "midguide._version", "midguide.errors", "midguide.inference.observers"}
 """Modules that change no number: messages, progress, and the names at the top."""
+PLAIN = (str, bytes, int, float, complex, Tensor, type(None))
+LONG = 64
+"""Of longer lists one thing of each type is looked at."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def _modules_of(things: Iterable[object]) -> set[str]:
     found, seen, waiting = set[str](), dict[int, object](), list(things)
     while waiting:
         thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, str | bytes | int | float | Tensor | None):
+        if isinstance(thing, PLAIN) or id(thing) in seen:
             continue
         seen[id(thing)] = thing  # kept, so that no other thing gets its id
         found |= _homes(thing)
@@ -81,11 +84,11 @@ def _inside(thing: Any) -> Iterable[object]:
         case functools.partial():
             return [thing.func, thing.args, thing.keywords]
         case Mapping():
-            return list(thing.values())
+            return thing.values()
         case list() | tuple() | set() | frozenset():
-            return list(thing)
+            return {type(item): item for item in thing}.values() if len(thing) > LONG else thing
         case nn.Module():
-            return [type(part) for part in thing.modules()]
+            return {type(part) for part in thing.modules()}
     if inspect.isfunction(thing):
         return list(inspect.getclosurevars(thing).nonlocals.values())
     if inspect.ismethod(thing):

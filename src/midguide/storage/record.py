@@ -91,7 +91,8 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
         case Mapping():
             return {str(key): inner(item) for key, item in value.items()}
         case list() | tuple() if len(value) > LONG:
-            return {"length": len(value), "sha256": _sha256([inner(item) for item in value])}
+            plain = {type(item) for item in value} <= {int, float, str}  # such as the levels of a schedule
+            return {"length": len(value), "sha256": _sha256(value if plain else [inner(item) for item in value])}
         case list() | tuple():
             return [inner(item) for item in value]
         case set() | frozenset():
@@ -102,7 +103,8 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
 def _thing(value: Any, inner: Callable[[Any], Any]) -> Any:
     """The record of an object: its own, that of a module, or its type and fields."""
     if callable(getattr(value, "record", None)):
-        return value.record()
+        record = value.record()
+        return {**_source(type(value)), **record} if isinstance(record, Mapping) else record
     if isinstance(value, nn.Module):
         return describe_module(value)
     return describe_fields(value, inner)
