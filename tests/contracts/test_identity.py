@@ -23,7 +23,9 @@ from midguide.diffusion.schedules import EDM, SCHEDULES, DiscreteVP, make_schedu
 from midguide.errors import CheckpointError
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import CountedDenoiser, sample
-from midguide.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
+from midguide.likelihoods.base import LIKELIHOODS, Likelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.likelihoods.poisson import PoissonLikelihood
 from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.nn.base import AUTOENCODERS, BODIES
 from midguide.operators import OPERATORS, BlockMean, Identity, Operator, make_operator
@@ -240,7 +242,7 @@ def test_every_setting_of_a_problem_is_part_of_it(name):
     untried = {f.name for f in dataclasses.fields(entry.settings) if f.init} - {
         key.partition(".")[0] for key in changes
     }
-    assert untried <= {"operator_settings", "noise", "rate", "prior_settings"}  # which belong together: below
+    assert untried <= {"operator_settings", "noise", "rate", "noise_settings", "prior_settings"}  # which belong together: below
 
 
 def test_what_belongs_together_in_an_image_problem_is_part_of_it():
@@ -252,6 +254,15 @@ def test_what_belongs_together_in_an_image_problem_is_part_of_it():
     check_identity(
         lambda: Cell(make(given)), {key: (lambda more=more: Cell(make(given | more))) for key, more in changes.items()}
     )
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_setting_of_a_noise_model_is_part_of_it(name):
+    entry = LIKELIHOODS[name]
+    given = dict.fromkeys(entry.required(), 2.0)
+    changes = changed_settings(entry, entry.make, given)
+    assert set(changes) == {*entry.defaults(), *given}
+    check_identity(lambda: entry.make(given), changes)
 
 
 @pytest.mark.parametrize("catalogue", [SIGNALS, SOURCES, BODIES, AUTOENCODERS], ids=lambda catalogue: catalogue.kind)
