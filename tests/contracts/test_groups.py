@@ -103,7 +103,7 @@ class Weighing(Unconditional):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_no_numbers_stop_the_run_and_break_the_contract(value):
-    words = "`Weighing` produced NaN or infinity in log_weight of 1 of 4 samples at the end"
+    words = "`Weighing` produced NaN or infinity in log_weight of 1 of 4 samples at the end, after step 3"
     with pytest.raises(NumericalError, match=words):
         sample(Weighing(steps=4, log_weight=value), vectors(), 2)
     with pytest.raises(ContractError, match="NaN or infinity in log_weight"):
@@ -358,3 +358,22 @@ def test_groups_and_streams_of_other_sizes_are_cut_where_both_end():
     cut = sample(sampler, problem, 12, stream_size=3, chunk=8)
     assert torch.allclose(whole.draws, cut.draws, atol=1e-5)  # float32
     assert torch.allclose(whole.log_weight, cut.log_weight, atol=1e-4)
+
+
+def test_a_group_without_any_weight_does_not_reach_into_others():
+    """A filter half of whose groups die goes on with the others, whose draws are as before."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Mortal(TwistedFilter):
+        def step(self, problem, state, t, s, rng):
+            first = torch.arange(rng.layout.groups) == 0
+            log_weight = state.log_weight.masked_fill(rng.layout.spread(first), -math.inf)
+            return TwistedFilter.step(self, problem, state._replace(log_weight=log_weight), t, s, rng)
+
+    problem = vectors().select(torch.tensor([0]))
+    drawn, alive = sample(Mortal(), problem, 8), sample(TwistedFilter(), problem, 8)
+    assert drawn.log_evidence[0, 0] == -math.inf
+    assert torch.equal(drawn.draws[0, 4:], alive.draws[0, 4:])
+    assert torch.equal(drawn.log_evidence[0, 1], alive.log_evidence[0, 1])
+    assert drawn.weights()[0, :4].tolist() == [0.0] * 4
+    assert bool(drawn.resampled().draws.isfinite().all())

@@ -114,6 +114,12 @@ def test_systematic_resampling_takes_each_draw_its_share_rounded_down_or_up(shar
     assert (counts[w == 0] == 0).all()
 
 
+def test_a_group_without_weight_keeps_its_draws():
+    weights = torch.stack([normalized(torch.full((3,), -math.inf)), torch.zeros(3).double(), torch.tensor([0, 0, 1.0])])
+    picks = systematic(weights, torch.full((3,), 0.7))
+    assert picks.tolist() == [[0, 1, 2], [0, 1, 2], [2, 2, 2]]
+
+
 def test_each_draw_of_equal_picks_has_the_law_of_the_weights():
     """4,000 first picks of three draws: shares within five standard errors, sqrt(0.25 / 4000) = 0.008 at most."""
     w = torch.tensor([0.2, 0.5, 0.3])

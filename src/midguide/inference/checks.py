@@ -26,11 +26,13 @@ def check_state(state: Any, sampler: Sampler, layout: Layout, step: int, s: Time
             _check_numbers(name, value, sampler, layout, f"at step {step} (time {s})")
 
 
-def checked(finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...]) -> Finished:
+def checked(
+    finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...], steps: int
+) -> Finished:
     """What a sampler finished with, its weights in float64, those of a group scaled to its evidence where it has one.
 
     Raises:
-        NumericalError: If there is NaN or infinity; names the sampler.
+        NumericalError: If there is NaN or infinity; names sampler, part and the number of steps before.
         ShapeError: If something does not have the shape that `Finished` says.
     """
     if not isinstance(finished, Finished):
@@ -47,7 +49,7 @@ def checked(finished: Finished, sampler: Sampler, layout: Layout, event_shape: t
                 f"`{SAMPLERS.name_of(sampler)}` finished with {name} of shape {tuple(value.shape)}, "
                 f"expected {shapes[name]}"
             )
-        _check_numbers(name, value, sampler, layout, "at the end")
+        _check_numbers(name, value, sampler, layout, f"at the end, after step {steps}")
     evidence = None if finished.log_evidence is None else finished.log_evidence.double()
     return Finished(finished.draws, _scaled(finished, layout), evidence)
 

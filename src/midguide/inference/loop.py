@@ -151,7 +151,8 @@ class _Run:
             check_state(state, sampler, rng.layout, step, s)
             for observer in self.observers:
                 observer.step(Event(part, progress.chunk * len(moves) + step, s, info))
-        return checked(sampler.finish(problem, state, self.times[-1], rng), sampler, rng.layout, problem.event_shape)
+        finished = sampler.finish(problem, state, self.times[-1], rng)
+        return checked(finished, sampler, rng.layout, problem.event_shape, len(moves))
 
 
 def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -36,6 +36,8 @@ def effective_size(weights: Tensor) -> Tensor:
 def systematic(weights: Tensor, uniform: Tensor, n: int | None = None) -> Tensor:
     """Indices of draws of equal weight: each draw is taken `n w` times, rounded down or up.
 
+    Where a group has no weight at all (zeros, or the NaN of `normalized`), its draws count alike.
+
     Args:
         weights: normalized, shape (groups, size).
         uniform: one random number in [0, 1) for each group, shape (groups,).
@@ -52,7 +54,7 @@ def systematic(weights: Tensor, uniform: Tensor, n: int | None = None) -> Tensor
     """
     count = weights.shape[-1] if n is None else n
     places = (torch.arange(count, device=weights.device) + uniform.double()[:, None]) / count
-    reached = weights.double().cumsum(-1)
+    reached = torch.where(weights.sum(-1, keepdim=True) > 0, weights.double(), 1.0).cumsum(-1)
     below_one = 1 - torch.finfo(torch.float64).eps
     return torch.searchsorted(reached / reached[:, -1:], places.clamp_max(below_one), right=True)
 
