@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -120,8 +121,10 @@ class Checkpoint:
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
 
-    def load(self, rows: Rows, counted: Counted) -> Progress:
+    def load(self, rows: Rows, counted: Counted, device: torch.device) -> Progress:
         """The progress that the file keeps, or none where there is no such file; sets the counts of `counted`.
+
+        What finished chunks gave comes to the device on which the others are drawn.
 
         Raises:
             CheckpointError: If the file is damaged, belongs to another run, or was written by other code.
@@ -132,7 +135,7 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 place = json.loads(file.metadata()["midguide-progress"])
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            finished = [_finished(stored, i) for i in range(place["chunk"])]
+            finished = [_finished(stored, i, device) for i in range(place["chunk"])]
             code = Code(**place["code"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -154,7 +157,7 @@ class Checkpoint:
         return Progress(finished, place["step"], place["seconds"], held)
 
 
-def _finished(stored: Mapping[str, Tensor], chunk: int) -> Finished:
-    """What a chunk gave, from the tensors of a file."""
+def _finished(stored: Mapping[str, Tensor], chunk: int, device: torch.device) -> Finished:
+    """What a chunk gave, from the tensors of a file, on the device."""
     names = {name: f"{name}.{chunk}" for name in Finished._fields}
-    return Finished(**{name: stored[place] for name, place in names.items() if place in stored})
+    return Finished(**{name: stored[place].to(device) for name, place in names.items() if place in stored})

@@ -26,9 +26,7 @@ def check_state(state: Any, sampler: Sampler, layout: Layout, step: int, s: Time
             _check_numbers(name, value, sampler, layout, f"at step {step} (time {s})")
 
 
-def checked(
-    finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...], steps: int
-) -> Finished:
+def checked(finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...], steps: int) -> Finished:
     """What a sampler finished with, its weights in float64, those of a group scaled to its evidence where it has one.
 
     Raises:

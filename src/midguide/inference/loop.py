@@ -98,7 +98,15 @@ def sample(
     counted = CountedDenoiser(problem.denoiser)
     problem = replace(problem, denoiser=counted)
     file = Checkpoint(checkpoint, fingerprint(identity), code, checkpoint_seconds)
-    run = _Run(sampler, sampler.times(problem), rows, counted, file, file.load(rows, counted), observers)
+    run = _Run(
+        sampler,
+        sampler.times(problem),
+        rows,
+        counted,
+        file,
+        file.load(rows, counted, problem.likelihood.y.device),
+        observers,
+    )
     finished = run.finish(problem)
 
     draws, latents = _signals(problem, [block.draws for block in finished], n)
