@@ -198,6 +198,34 @@ class Good(DPS):
 """
 
 
+def test_presets_and_priors_that_are_broken_or_take_a_name_are_one_line_each(tmp_path: Path) -> None:
+    install(tmp_path, "greedy", "greedy = greedy:DOMAIN", __init__=declared("greedy"))
+    install(tmp_path, "torn", "torn = torn:DOMAIN", __init__=declared("torn"))
+    for name, text in (("greedy", "[ffhq]\nsource = 'mine'\n[ffhq.settings]\nsteps = 3\n"), ("torn", "[half")):
+        (tmp_path / name / "presets" / "samplers").mkdir(parents=True)
+        (tmp_path / name / "presets" / "samplers" / "mgps.toml").write_text(text)
+    for name, file in (("greedy", "faces-64.json"), ("torn", "half.json")):
+        (tmp_path / name / "shipped").mkdir()
+        (tmp_path / name / "shipped" / file).write_text("{")
+    run = runner(tmp_path)
+    for what, names, greedy, torn in (
+        (
+            "presets",
+            {"mgps:ffhq", "dps:ecg"},
+            "preset `mgps:ffhq` of the domain `greedy`: the name is taken",
+            "cannot read",
+        ),
+        ("priors", {"faces-64", "ecg-256"}, "prior `faces-64` in ", "half.json cannot be read"),
+    ):
+        done = run("list", what, "--json")
+        assert done.returncode == 0, done.stderr
+        assert names <= {row["name"] for row in json.loads(done.stdout)}
+        lines = done.stderr.splitlines()
+        assert len(lines) == 2, done.stderr
+        assert greedy in done.stderr
+        assert torn in done.stderr
+
+
 def test_broken_domains_are_one_line_each_and_the_rest_works(tmp_path: Path) -> None:
     some = "{'samplers': ('some',)}"
     install(tmp_path, "absent", "absent = absent:DOMAIN", __init__="import nowhere_at_all\n")

@@ -14,37 +14,23 @@ are made from the entries.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import pkgutil
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Generic, TypeVar
 
 from midguide.catalogue import plugins
 from midguide.catalogue.domain import Domain, domains
+from midguide.catalogue.presets import Preset, presets_of, read_preset
 from midguide.errors import ConfigError, MidguideError, about, reason, suggestion, unknown
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
 NO_CHANGES: Mapping[str, object] = MappingProxyType({})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Settings that have a name, `mgps:ffhq`.
-
-    Args:
-        settings: plain values.
-        source: where they come from: a paper with its table, a tuning with its data.
-    """
-
-    settings: Mapping[str, object]
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +218,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
             ConfigError: If there is none of this name.
         """
         if name.endswith(".toml"):
-            return _preset_in(Path(name))
+            return read_preset(Path(name))
         known = self.presets(entry.name)
         if name not in known:
             raise ConfigError(f"{self.kind} `{entry.name}` has no preset `{name}`", hint=suggestion(name, known))
@@ -240,11 +226,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
 
     def presets(self, name: str) -> dict[str, Preset]:
         """The presets of an entry by name, sorted; also those that domains bring for it."""
-        found: dict[str, Preset] = {}
-        packages = [(self.package, "presets"), *((d.package, f"presets/{self._plural}") for d in domains())]
-        for package, folder in packages:
-            found |= _presets(package, folder, name)
-        return dict(sorted(found.items()))
+        return presets_of(self.package, self._plural, name)
 
     def name_of(self, thing: object) -> str:
         """The registered name of a thing or of its class; the name of the class where it has none."""
@@ -432,31 +414,6 @@ def settings_of(thing: object, context: tuple[str, ...] = ()) -> type | None:
         for p in map(parameters.__getitem__, own)
     ]
     return dataclasses.make_dataclass(f"{thing.__name__}_settings", fields, frozen=True, kw_only=True)
-
-
-@functools.cache
-def _presets(package: str, folder: str, name: str) -> dict[str, Preset]:
-    """The presets in the file that a package has for an entry."""
-    file = resources.files(package).joinpath(*folder.split("/"), f"{name}.toml")
-    tables = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return {key: _checked_preset(table, f"preset {name}:{key}") for key, table in tables.items()}
-
-
-def _preset_in(path: Path) -> Preset:
-    """The preset that a user's TOML file holds."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the preset {path}: {error}", hint="a TOML file with source and settings"
-        ) from error
-    return _checked_preset(table, str(path))
-
-
-def _checked_preset(table: Any, where: str) -> Preset:
-    if not isinstance(table, Mapping) or set(table) != {"source", "settings"} or not table["source"]:
-        raise ConfigError(f"{where} must have a source and settings", hint='source = "...", and a table [settings]')
-    return Preset(settings=table["settings"], source=table["source"])
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -5,13 +5,23 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from midguide.catalogue import plugins
 from midguide.catalogue.domain import domains
+from midguide.errors import ConfigError, MidguideError
 from midguide.storage.cards import Card, read_card
 
 
 def shipped() -> dict[str, Card]:
-    """The cards of the shipped priors by name, sorted."""
-    return {name: read_card(path) for name, path in sorted(_files(".json").items())}
+    """The cards of the shipped priors by name, sorted; one that is damaged or has a taken name is left out."""
+    found: dict[str, Card] = {}
+    for path in (path for folder in folders() for path in folder.glob("*.json")):
+        try:
+            if path.stem in found:
+                raise ConfigError(f"prior `{path.stem}` in {path.parent}: the name is taken")
+            found[path.stem] = read_card(path)
+        except MidguideError as error:
+            plugins.warn(error)
+    return dict(sorted(found.items()))
 
 
 def weights_of(name: str) -> Path:
@@ -25,8 +35,8 @@ def recipe(name: str) -> Path | None:
 
 
 def _files(suffix: str) -> dict[str, Path]:
-    """Files with this ending, by stem."""
-    return {path.stem: path for folder in folders() for path in folder.glob(f"*{suffix}")}
+    """Files with this ending, by stem; those of this package come before those of domains."""
+    return {path.stem: path for folder in reversed(folders()) for path in folder.glob(f"*{suffix}")}
 
 
 def folders() -> list[Path]:
