@@ -5,6 +5,7 @@ from . import operators as operators
 from . import plots as plots
 from . import priors as priors
 from . import samplers as samplers
+from . import signals as signals
 from . import studies as studies
 from . import testing as testing
 from .diffusion import schedules as schedules
