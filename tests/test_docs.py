@@ -18,4 +18,4 @@ def test_example_of_the_page_on_priors_runs(source, monkeypatch, tmp_path):
 
 
 def test_every_format_has_an_example():
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9

@@ -22,7 +22,7 @@ from midguide.nn.ldm_autoencoder import LDMAutoencoder, visible_autoencoder
 from midguide.priors.base import Denoiser
 from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
 from midguide.priors.formats.guided_diffusion import adm_network, learned_variance
-from midguide.priors.formats.weights import CHECKPOINTS, Weights, fit, to_load_prior
+from midguide.priors.formats.weights import CHECKPOINTS, Weights, fit, to_load_prior, to_say
 from midguide.priors.latent import NetworkAutoencoder
 from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
@@ -68,7 +68,7 @@ class CompVis(Format):
         if said.event_shape is None and not public:
             raise ConfigError(
                 f"{path} does not say the size of its latents",
-                hint=to_load_prior("event_shape=(C, h, w), the shape of one latent,"),
+                hint=to_say("event_shape=(C, h, w), the shape of one latent,", "event_shape=[C, h, w]"),
             )
         latent_shape, sha256 = said.event_shape or LATENT_SHAPE, sha256_of(path)
         quantize = said.quantize is not False
@@ -95,7 +95,7 @@ def _unets(path: Path, weights: Mapping[str, Tensor], averaged: bool | None) -> 
     if missing and averaged is not False:
         raise CheckpointError(
             f"the average in {path} is not complete: missing: {missing[0]}",
-            hint="for the last weights " + to_load_prior("averaged=False"),
+            hint="for the last weights " + to_say("averaged=False", "averaged=false"),
         )
     return Weights(last, {name: weights[other] for name, other in names.items() if other in weights})
 

@@ -18,7 +18,7 @@ from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
 from midguide.priors.base import Denoiser
 from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
-from midguide.priors.formats.weights import CHECKPOINTS, fit, to_load_prior
+from midguide.priors.formats.weights import CHECKPOINTS, fit, to_load_prior, to_say
 from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
 
@@ -68,7 +68,8 @@ class GuidedDiffusion(Format):
         network, taken, public = adm_network(path, chosen, config, PUBLIC.values(), said.class_index)
         if said.event_shape is None and not public:
             raise ConfigError(
-                f"{path} does not say the size of its images", hint=to_load_prior("event_shape=(3, H, W)")
+                f"{path} does not say the size of its images",
+                hint=to_say("event_shape=(3, H, W)", "event_shape=[3, H, W]"),
             )
         stated = PriorSettings(
             name=source.name,
@@ -152,7 +153,8 @@ def _settings(config: ADMConfig) -> str:
 def _check_class(config: ADMConfig, index: int | None) -> None:
     if config.classes and index is None:
         raise ConfigError(
-            f"the network is conditioned on one of {config.classes} classes", hint=to_load_prior("class_index=...")
+            f"the network is conditioned on one of {config.classes} classes",
+            hint=to_say("class_index=...", "class_index=..."),
         )
     if index is not None and not 0 <= index < config.classes:
         known = f"classes 0..{config.classes - 1}" if config.classes else "no classes"

@@ -29,6 +29,11 @@ _SHOWN = 3
 _ALONE = "ask its author for the weights alone, as safetensors or as a state dict saved by torch.save as it is"
 
 
+def to_say(setting: str, plain: str) -> str:
+    """The hint to give a setting, as Python and as a command line write it."""
+    return f"pass {setting} to load_prior; on the command line --prior-set '{plain}'"
+
+
 def to_load_prior(what: str) -> str:
     """The hint to pass something that Python has and a command line has not."""
     return f"pass {what} to load_prior; on the command line name a function that does: --prior own.py:function"

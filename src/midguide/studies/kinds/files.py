@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from midguide.errors import about
+from midguide.errors import ConfigError, about
 from midguide.inference.loop import sample
 from midguide.maths.rng import stream_seed
 from midguide.operators.base import Operator
@@ -57,6 +57,10 @@ def forget_files() -> None:
 def prior_of(name: str, dtype: Dtype = "float32", settings: PriorSettings = AS_STATED) -> Denoiser:
     """The prior of a name or file, computing in the dtype of this name; the same object for all problems of a study."""
     with about("prior"):
+        if settings.dtype is not None:
+            raise ConfigError(
+                "`dtype` is a setting of the problem, not of `prior_settings`", hint="write it beside them"
+            )
         return load_prior(name, settings, dtype=dtype)
 
 
