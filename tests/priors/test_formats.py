@@ -79,6 +79,13 @@ def test_a_format_of_a_python_file_is_named_in_a_study(toy: tuple[Path, Path], t
     assert unit.problem.build(0).event_shape == (2, 4)
 
 
+def test_a_format_of_a_python_file_is_part_of_what_its_priors_are(toy: tuple[Path, Path]) -> None:
+    weights, formats = toy
+    first, again = (load_prior(weights, format=f"{formats}:Toy").record() for _ in range(2))
+    formats.write_text(TOY + "\n# changed\n")
+    assert first == again != load_prior(weights, format=f"{formats}:Toy").record()
+
+
 def test_a_registered_format_is_recognized_everywhere(toy: tuple[Path, Path], tmp_path: Path) -> None:
     class Toy(Format):
         """Text with a number."""

@@ -12,6 +12,7 @@ from midguide.cli import main
 from midguide.errors import CheckpointError, ConfigError, MidguideError
 from midguide.inference.samples import Samples
 from midguide.priors.loading import load_prior
+from midguide.priors.network import NetworkDenoiser
 from midguide.studies.spec.study import load_study
 
 OWN = """
@@ -81,6 +82,15 @@ def test_settings_of_the_caller_take_the_place_of_its_own(own: Path) -> None:
     changed = load_prior(f"{own}:prior", prediction="x0", dtype=torch.float64)
     x = torch.randn(2, 1, 8, 12, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(changed(x, 10), 0.5 * x)
+
+
+def test_how_a_file_runs_its_network_is_kept_where_the_caller_says_nothing(own: Path) -> None:
+    own.write_text(own.read_text().replace("value_range=(0.0, 1.0))", "dtype=torch.float64, chunk=3)", 1))
+    kept, changed = load_prior(f"{own}:prior"), load_prior(f"{own}:prior", dtype="bfloat16", chunk=2)
+    assert isinstance(kept, NetworkDenoiser)
+    assert isinstance(changed, NetworkDenoiser)
+    assert (kept.dtype, kept.chunk) == (torch.float64, 3)
+    assert (changed.dtype, changed.chunk) == (torch.bfloat16, 2)
 
 
 def test_a_prior_of_latents_keeps_its_autoencoder(own: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import torch
 
@@ -22,9 +22,9 @@ from midguide.priors.network import PREDICTIONS
 from midguide.signals.base import SIGNALS, Signal
 from midguide.storage.record import describe
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 """What a network may compute in, by the names of torch."""
+DTYPES = get_args(Dtype)
 
 UNBOUNDED = "unbounded"
 """The value range of data without one."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from midguide.catalogue import plugins
 from midguide.catalogue.base import Catalogue
 from midguide.errors import CheckpointError, ConfigError, suggestion
 from midguide.nn.base import Takes, check_fits
@@ -172,7 +173,10 @@ def read(source: Source, said: PriorSettings) -> Denoiser:
                 f"the setting `{name}` does not apply to `{source.given}`, of the format `{FORMATS.name_of(form)}`",
                 hint="leave it out" + (f"; it is for {', '.join(users)}" if users else ""),
             )
-    return form.read(source, said)
+    prior = form.read(source, said)
+    if own := plugins.source_digest(form):  # a stranger's format is part of what the prior is
+        prior.provenance = {**prior.provenance, "format_sha256": own}
+    return prior
 
 
 def network_prior(
@@ -221,8 +225,7 @@ def network_prior(
         checkpointing=bool(settings.checkpointing),
         chunk=settings.chunk,
     )
-    replaced = {name: value for name, value in said.record().items() if name in ("schedule", "value_range")}
-    denoiser.provenance, denoiser.signal = {**provenance, **replaced}, signal
+    denoiser.provenance, denoiser.signal = provenance, signal
     if coder is None:
         return denoiser
     both = LatentPrior(denoiser, coder if settings.device is None else coder.to(str(settings.device)))

@@ -65,7 +65,7 @@ class Native(Format):
         network, config = build_network(stated, weights, path), stated.body
         twice = config is not None and config.out_channels == 2 * config.in_channels
         own = PriorSettings(name=source.name, learned_variance=twice)
-        facts = {"sha256": sha256, "schedule": stated.schedule}
+        facts = {"format": "native", "sha256": sha256}
         return network_prior(network, stated.changed(own), said, provenance=facts, autoencoder=coder, takes=config)
 
 

@@ -20,7 +20,7 @@ class Ready(Format):
         return isinstance(source.given, Denoiser)
 
     def read(self, source: Source, said: PriorSettings) -> Denoiser:
-        """The prior itself; of one with a network another with the same network, whose execution is said anew.
+        """The prior itself; of one with a network another with the same network, and with what is said of it.
 
         Raises:
             ConfigError: If a setting is given that this prior does not have.
@@ -65,6 +65,10 @@ def _again(network: NetworkDenoiser, prior: Denoiser, source: Source, said: Prio
         learned_variance=network.learned_variance,
         label=network.label,
         signal=prior.signal,
+        dtype=network.dtype,
+        device=network.device,
+        channels_last=network.channels_last,
+        chunk=network.chunk,
     )
     facts = source.provenance or network.provenance
     return network_prior(network.network, stated, said, provenance=facts, autoencoder=prior.autoencoder)
