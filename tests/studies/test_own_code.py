@@ -225,3 +225,44 @@ def test_file_that_fails_or_prints_is_one_line_on_standard_error(own, cli):
 def test_own_source_of_draws_is_told_from_a_sampler(own, cli):
     (own / "study.toml").write_text(STUDY.replace('spec = "exact"', 'spec = "own.py:MySource"'))
     assert cli("study", "run", "study.toml", "--limit", 1).code == 0
+
+
+RUNNER = '''
+from collections import deque
+
+from midguide.studies.runners.base import Finished
+
+
+class Slow:
+    """One job after another, the last first."""
+
+    def __init__(self, marks):
+        self.jobs, self.marks = deque(), marks
+
+    def submit(self, job):
+        self.jobs.appendleft(job)
+
+    def collect(self):
+        for job in self.jobs:
+            yield from map(Finished, job.units, job.run())
+
+    def close(self):
+        print(self.marks, "closed")
+
+
+def slow(*, marks: int = 1) -> Slow:
+    """Backwards."""
+    return Slow(marks)
+'''
+
+
+def test_own_engine_runs_a_study(own, cli):
+    (own / "engine.py").write_text(RUNNER)
+    ran = cli("study", "run", "study.toml", "--out", "mine", "--runner", "engine.py:slow", "--runner-set", "marks=3")
+    assert ran.code == 0
+    assert "3 closed" in ran.out
+    cli("study", "run", "study.toml", "--out", "usual")
+    assert values("mine") == values("usual")
+    refused = cli("study", "run", "study.toml", "--out", "mine", "--runner", "engine.py:slow", "--workers", 2)
+    assert "has no setting `workers`" in refused.err
+    assert "did you mean `local`" in cli("study", "run", "study.toml", "--runner", "locl").err

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from midguide.likelihoods.base import Likelihood
+from midguide.likelihoods.base import LIKELIHOODS, Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
-from midguide.likelihoods.poisson import PoissonLikelihood
 from midguide.operators.base import OPERATORS, Operator, kind, operator_class
 from midguide.operators.matrix import Identity
 from midguide.samplers.base import REQUIRED, SAMPLERS, Needs, lacking
@@ -35,7 +34,8 @@ up to a half, in double precision as in single. DDNM meets this at every step, D
 and PGDM, whose systems have the noise in them, do not. `motion-blur-decomposed` has the exact one, and is faster up to
 64x64, the largest that it takes: see [network-cost.md](results/network-cost.md).
 
-A composition is linear if all its parts are, and has no SVD then. Noise, for an operator that the sampler takes:
+A composition is linear if all its parts are, and has no SVD then. Noise by name (`midguide list likelihoods`), for an
+operator that the sampler takes:
 
 {noise}
 
@@ -56,7 +56,7 @@ def page() -> str:
     """The page, in Markdown."""
     classes = {name: operator_class(entry) for name, entry in OPERATORS.items()}
     operators = {f"{name} ({kind(operator)})": operator for name, operator in classes.items()}
-    noises = {"Gaussian": GaussianLikelihood, "Poisson": PoissonLikelihood}
+    noises = {name: entry.thing.likelihood for name, entry in LIKELIHOODS.items()}
     needs = [(name, entry.make().needs) for name, entry in SAMPLERS.items()]
     return PAGE.format(
         signals=_table(["operator", "needs"], [[name, entry.facts["needs"]] for name, entry in OPERATORS.items()]),

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from midguide.cli import output
+from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
 from midguide.cli.failures import Interrupted
 from midguide.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from midguide.studies.engine.store import Progress, Store
     from midguide.studies.engine.units import Unit
     from midguide.studies.report.rows import Report
+    from midguide.studies.runners.base import Runner
     from midguide.studies.spec.study import Study
 
 SECONDS = 30.0
@@ -45,50 +47,135 @@ group = typer.Typer(help="Run a grid of problems and samplers, resumable; report
 COMMANDS.register("study", summary="run a grid of problems and samplers, resumable; report it")(group)
 
 
-@group.command("run")
-def run(
-    context: typer.Context,
-    file: File,
-    workers: Annotated[int, typer.Option(metavar="N", help="Processes, with one thread each.")] = 1,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Run at most so many units.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class Which:
+    """Which units to run, and which of earlier results count.
+
+    Raises:
+        ConfigError: If two options exclude each other.
+    """
+
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Run at most so many units.")] = None
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="PROBLEM/SAMPLER", help="Run these cells now; labels with * and ?; repeatable."),
-    ] = None,
-    settings: Set = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False,
+    ] = None
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed units again.")] = False
     accept_old: Annotated[
         bool, typer.Option("--accept-old-code", help="Take results and stored draws that other code made as they are.")
-    ] = False,
-    rerun_old: Annotated[bool, typer.Option("--rerun-old-code", help="Run again what other code made.")] = False,
+    ] = False
+    rerun_old: Annotated[bool, typer.Option("--rerun-old-code", help="Run again what other code made.")] = False
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Measure stored draws again and do nothing else (needs keep_samples).")
+    ] = False
+
+    def __post_init__(self) -> None:
+        output.check_counts(limit=self.limit)
+        if self.accept_old and self.rerun_old:
+            raise ConfigError("--accept-old-code and --rerun-old-code exclude each other", hint="give one of them")
+
+    def units(self, store: Store, progress: Progress) -> list[Unit]:
+        """The units to run, after a word on stored draws that cannot be used.
+
+        Raises:
+            ConfigError: If other code made some of the results, and nothing is said of them.
+        """
+        from midguide.studies.engine.execute import units_to_run
+
+        if progress.old and not (self.accept_old or self.rerun_old):
+            hint = "--accept-old-code takes them as they are, --rerun-old-code runs them again"
+            raise ConfigError(progress.about_old(), hint=hint)
+        units = units_to_run(
+            progress,
+            store,
+            retry=self.retry_failed,
+            rerun_old=self.rerun_old,
+            rescore=self.rescore,
+            limit=self.limit,
+            only=self.only or (),
+        )
+        if self.rescore:
+            return _readable(units, store, self.accept_old)
+        _tell_of_draws(units, store, self.accept_old)
+        return units
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What runs the units."""
+
+    runner: Annotated[str, typer.Option(metavar="NAME", help="The engine: `midguide list runners`.")] = "local"
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, with one thread each; 1 by default.")] = (
+        None
+    )
+    runner_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the engine; repeatable.")
+    ] = None
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu"
+
+    def __post_init__(self) -> None:
+        output.check_counts(workers=self.workers)
+
+    def make(self) -> Runner:
+        """The runner with its settings, once it is sure that there is the device."""
+        from midguide.catalogue.settings import given, parse_overrides
+        from midguide.nn import layout
+        from midguide.studies.runners.base import RUNNERS
+
+        layout.check_device(self.device)
+        return RUNNERS.make(self.runner, given(workers=self.workers) | parse_overrides(self.runner_set))
+
+
+@group.command("run")
+@options.grouped
+def run(
+    context: typer.Context,
+    file: File,
+    *,
+    which: Which,
+    engine: Engine,
+    settings: Set = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
     ] = None,
-    rescore: Annotated[
-        bool, typer.Option("--rescore", help="Measure stored draws again and do nothing else (needs keep_samples).")
-    ] = False,
 ) -> None:
     """Run what is missing of a study; the same command goes on after an interrupt.
 
     Prints the folder of the results.
     """
-    output.check_counts(workers=workers, limit=limit)
     folder = output.out_folder(out) if out else None
     output.use_threads(context)
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
+    from midguide.studies.engine.execute import run_units
+
+    runner = engine.make()
+    study, store = _started(file, settings, folder, engine.device)
+    progress = store.progress(study.units)
+    units = which.units(store, progress)
+    _tell_what_is_odd(study, store, progress)
+    output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
+    started = time.monotonic()
+    try:
+        with _watched(len(units)) as on_unit:
+            failed = run_units(
+                study, store, units, runner=runner, device=engine.device, old_code=which.accept_old, on_unit=on_unit
+            )
+    except KeyboardInterrupt:
+        raise Interrupted("repeat the same command to go on") from None
+    output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
+    print(store.folder)
+
+
+def _started(file: Path, settings: list[str] | None, folder: Path | None, device: str) -> tuple[Study, Store]:
+    """The study of a file, complete and checked, and the folder of its results."""
     from midguide.catalogue.settings import parse_override
-    from midguide.nn import layout
-    from midguide.studies.engine.execute import check_device, check_metrics, run_units, units_to_run
+    from midguide.studies.engine.execute import check_device, check_metrics
     from midguide.studies.engine.store import Store
     from midguide.studies.report.expected import load_expected
-    from midguide.studies.runners.base import RUNNERS
     from midguide.studies.spec.study import load_study
 
-    layout.check_device(device)
-    runner = RUNNERS.make("local", {"workers": workers})
     study = load_study(file, [parse_override(text) for text in settings or ()], announce=_announcer())
     check_metrics(study)
     check_device(study, device)
@@ -97,30 +184,7 @@ def run(
     if study.head.expected and numbers.is_dir() and not expected:
         raise ConfigError(f"{numbers} has no number of {study.head.expected!r}", hint="leave expected out for none")
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
-    store = Store.create(folder, study.plain, expected, study.code)
-    progress = store.progress(study.units)
-    if accept_old and rerun_old:
-        raise ConfigError("--accept-old-code and --rerun-old-code exclude each other", hint="give one of them")
-    if progress.old and not (accept_old or rerun_old):
-        hint = "--accept-old-code takes them as they are, --rerun-old-code runs them again"
-        raise ConfigError(progress.about_old(), hint=hint)
-    units = units_to_run(
-        progress, store, retry=retry_failed, rerun_old=rerun_old, rescore=rescore, limit=limit, only=only or ()
-    )
-    if rescore:
-        units = _readable(units, store, accept_old)
-    else:
-        _tell_of_draws(units, store, accept_old)
-    _tell_what_is_odd(study, store, progress)
-    output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
-    started = time.monotonic()
-    try:
-        with _watched(len(units)) as on_unit:
-            failed = run_units(study, store, units, runner=runner, device=device, old_code=accept_old, on_unit=on_unit)
-    except KeyboardInterrupt:
-        raise Interrupted("repeat the same command to go on") from None
-    output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
-    print(folder)
+    return study, Store.create(folder, study.plain, expected, study.code)
 
 
 @group.command("status")
@@ -144,16 +208,50 @@ def status(
         output.note(f"{progress.about_old()}: `run` takes --accept-old-code or --rerun-old-code")
 
 
-@group.command("report")
-def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
-    as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figures, on stdout.")] = False,
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """The form of a report.
+
+    Raises:
+        ConfigError: If options exclude each other.
+    """
+
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout.")] = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False
+    as_html: Annotated[bool, typer.Option("--html", help="One HTML file with its figures, on stdout.")] = False
     baseline: Annotated[
         str | None,
         typer.Option(metavar="LABEL", help="Compare with this sampler, paired; by default the first that samples."),
-    ] = None,
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.as_json + self.as_csv + self.as_html > 1:
+            raise ConfigError("--json, --csv and --html exclude each other", hint="give one of them")
+        if self.baseline is not None and (self.as_json or self.as_csv):
+            raise ConfigError(
+                "--json and --csv have no differences from a --baseline", hint="Markdown and --html have them"
+            )
+
+    def print(self, found: Report, panels: Callable[[], dict[str, Figure]]) -> None:
+        """The report on stdout; `panels` draws the pictures of a page."""
+        from midguide.studies.report import html, layout, rows
+
+        if self.as_json:
+            output.print_json(rows.as_dicts(found))
+        elif self.as_csv:
+            print(rows.as_csv(found), end="")
+        elif self.as_html:
+            print(html.as_html(found, panels()), end="")
+        else:
+            print(layout.as_markdown(found), end="")
+
+
+@group.command("report")
+@options.grouped
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
+    *,
+    form: Form,
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="Write the figure of --html: PNG, SVG or PDF.")
     ] = None,
@@ -164,33 +262,17 @@ def report(
     settings: Set = None,
 ) -> None:
     """The results of a study as Markdown, or in another form: means, intervals, failures, costs."""
-    if as_json + as_csv + as_html > 1:
-        raise DataError("--json, --csv and --html exclude each other", hint="give one of them")
-    if baseline is not None and (as_json or as_csv):
-        raise ConfigError(
-            "--json and --csv have no differences from a --baseline", hint="Markdown and --html have them"
-        )
     output.check_counts(images=images)
     if figure is not None and figure.suffix not in FORMATS:
         raise ConfigError(f"--figure {figure} is no {', '.join(FORMATS)}", hint="end the file's name in .png")
     study, store = opened(out, settings)
-    from midguide.studies.report import layout
-    from midguide.studies.report import rows as reports
+    from midguide.studies.report import rows
     from midguide.studies.report.pictures import panels
 
-    found = reports.make_report(study, store, baseline)
+    found = rows.make_report(study, store, form.baseline)
     if figure is not None:
         _save(_overview(found), figure)
-    if as_json:
-        output.print_json(reports.as_dicts(found))
-    elif as_csv:
-        print(reports.as_csv(found), end="")
-    elif as_html:
-        from midguide.studies.report.html import as_html as page
-
-        print(page(found, panels(study, store, images)), end="")
-    else:
-        print(layout.as_markdown(found), end="")
+    form.print(found, lambda: panels(study, store, images))
     if pictures is not None:
         for label, picture in panels(study, store, images).items():
             _save(picture, pictures / f"{output.file_name(label)}.png")

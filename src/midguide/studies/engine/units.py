@@ -15,7 +15,7 @@ from midguide.errors import CheckpointError, MidguideError, NumericalError
 from midguide.inference.loop import sample
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
-from midguide.metrics.base import METRICS, Answer, Target
+from midguide.metrics.base import METRICS, Answer, Metric, Target
 from midguide.problem import Problem
 from midguide.storage.code import Code, code_of
 from midguide.storage.record import describe, fingerprint
@@ -92,7 +92,7 @@ class Unit:
     @property
     def metrics_code(self) -> Code:
         """The code that its draws are measured by."""
-        return _metrics_code(self.metrics)
+        return _metrics_code(tuple(METRICS.make(name) for name in self.metrics))
 
     @property
     def preset(self) -> str | None:
@@ -112,8 +112,8 @@ def _draws_code(unit: Unit) -> Code:
 
 
 @cache
-def _metrics_code(metrics: tuple[str, ...]) -> Code:
-    return code_of(*(METRICS.make(name) for name in metrics))
+def _metrics_code(metrics: tuple[Metric, ...]) -> Code:
+    return code_of(*metrics)
 
 
 Rows = list[dict[str, Any]]
