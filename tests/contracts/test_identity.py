@@ -242,7 +242,13 @@ def test_every_setting_of_a_problem_is_part_of_it(name):
     untried = {f.name for f in dataclasses.fields(entry.settings) if f.init} - {
         key.partition(".")[0] for key in changes
     }
-    assert untried <= {"operator_settings", "noise", "rate", "noise_settings", "prior_settings"}  # which belong together: below
+    assert untried <= {
+        "operator_settings",
+        "noise",
+        "rate",
+        "noise_settings",
+        "prior_settings",
+    }  # which belong together: below
 
 
 def test_what_belongs_together_in_an_image_problem_is_part_of_it():

@@ -61,8 +61,8 @@ def check_draws(denoiser: NetworkDenoiser, *, n: int = DRAWS, steps: int = STEPS
         `levels` are those of the declared reading on its own draws, none where they are not finite.
 
     Raises:
-        ConfigError: `n` or `steps` is too small, or the network fails.
-        ShapeError: its output does not have the declared shape.
+        ConfigError: If `n` or `steps` is too small, or the network fails.
+        ShapeError: If its output does not have the declared shape.
 
     Example:
         >>> from midguide.priors.gaussian import Gaussian

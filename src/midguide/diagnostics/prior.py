@@ -109,9 +109,9 @@ def check_prior(
         other: the same prior with the other weights of its file, averaged (EMA) or last, where it holds both.
 
     Raises:
-        ShapeError: the data do not have the shape of the prior, or the network not the declared output, as one that
+        ShapeError: If the data do not have the shape of the prior, or the network not the declared output, as one that
             also predicts a variance which is not split off.
-        DataError: all values are equal.
+        DataError: If all values are equal.
 
     Example:
         >>> from midguide.priors.gaussian import Gaussian
@@ -154,7 +154,7 @@ def network_and_data(prior: Denoiser, signals: Tensor) -> tuple[NetworkDenoiser,
     """What `check_prior` takes: the network of a prior and, for a prior of latents, the latents of the signals.
 
     Raises:
-        UnsupportedProblem: the prior is no network.
+        UnsupportedProblem: If the prior is no network.
     """
     network = network_of(prior)
     if prior.autoencoder is None:
@@ -167,7 +167,7 @@ def network_of(prior: Denoiser) -> NetworkDenoiser:
     """The network of a prior, of latents or not.
 
     Raises:
-        UnsupportedProblem: it is none.
+        UnsupportedProblem: If it is none.
     """
     network = prior.denoiser if isinstance(prior, LatentPrior) else prior
     if not isinstance(network, NetworkDenoiser):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -16,6 +15,7 @@ from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeE
 from midguide.metrics.weights import read_weights, weights_folder
 from midguide.nn.feature_net import load_feature_net
 from midguide.nn.inception import FEATURES, load_inception
+from midguide.storage.cards import read_card
 
 CLASSIFIER = "faces-64-classifier"
 INCEPTION = "inception-2015-12-05"
@@ -84,7 +84,7 @@ def classifier_features(name: str = CLASSIFIER) -> Features:
     shipped = Path(str(resources.files("midguide"))) / "metrics" / "shipped" / f"{name}.safetensors"
     path = shipped if shipped.is_file() else Path(name)
     network, sha256 = load_feature_net(path)
-    if path == shipped and json.loads(path.with_suffix(".json").read_text("utf-8"))["sha256"] != sha256:
+    if path == shipped and read_card(path.with_suffix(".json")).sha256 != sha256:
         raise CheckpointError(f"{path} is not the file of its card: its sha256 differs", hint="install midguide again")
     channels, height, width = network.config.event_shape
     shape = (channels, height, width)

@@ -81,7 +81,7 @@ def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tenso
     """What `save_autoencoder` wrote: how to use it, and its weights in float32.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: If the file is missing, damaged or of another kind.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -105,7 +105,7 @@ def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int | None 
         rows: most rows that are encoded or decoded at once; see `NetworkAutoencoder`.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: If the file is missing, damaged or of another kind.
     """
     return build_autoencoder(*read_autoencoder(path), where=path, device=device, rows=rows)
 
@@ -121,7 +121,7 @@ def build_autoencoder(
     """An autoencoder from its parts; `where` names the file in messages.
 
     Raises:
-        CheckpointError: the weights are not those of the network.
+        CheckpointError: If the weights are not those of the network.
     """
     with torch.device("meta"):  # draws no initial weights
         network: Any = spec.network.build()

@@ -35,7 +35,7 @@ class LatentPrior(Wrapped):
         autoencoder: turns its samples into signals.
 
     Raises:
-        ShapeError: the latents of one are not those of the other.
+        ShapeError: If the latents of one are not those of the other.
 
     References: Rombach, Blattmann, Lorenz, Esser, Ommer 2022, "High-Resolution Image Synthesis with Latent Diffusion
     Models", CVPR, https://arxiv.org/abs/2112.10752.
@@ -61,8 +61,8 @@ class LatentPrior(Wrapped):
         """This prior, with the weights of both parts moved to `device`.
 
         Raises:
-            ConfigError: there is no such device.
-            UnsupportedProblem: a part cannot leave the CPU; an autoencoder that cannot leaves the other part there.
+            ConfigError: If there is no such device.
+            UnsupportedProblem: If a part cannot leave the CPU; an autoencoder that cannot leaves the other part there.
         """
         for part in (self.autoencoder, self.denoiser):
             if part is not None:
@@ -99,8 +99,8 @@ class NetworkAutoencoder:
         name: what to call it in records.
 
     Raises:
-        ConfigError: `scale` or `rows` is not positive, or `scale` or `shift` is not one number or one for each channel.
-        ShapeError: when called, if what goes in or comes out does not have the declared shape.
+        ConfigError: If `scale` or `rows` is not positive, or `scale` or `shift` is no number and not one a channel.
+        ShapeError: If, at a call, what goes in or comes out does not have the declared shape.
 
     Example:
         >>> twice = NetworkAutoencoder(lambda x: x / 2, lambda z: 2 * z, (3, 4, 4), (3, 4, 4), scale=4.0)
@@ -147,8 +147,8 @@ class NetworkAutoencoder:
         """This autoencoder, with its weights moved to `device`, and into the memory layout of that place.
 
         Raises:
-            ConfigError: there is no such device.
-            UnsupportedProblem: its networks are not known.
+            ConfigError: If there is no such device.
+            UnsupportedProblem: If its networks are not known.
         """
         if self.network is not None:
             move(self.network, device)
@@ -174,7 +174,7 @@ class NetworkAutoencoder:
         The networks are not copied: `dtype` and `checkpointing` hold for this autoencoder as well.
 
         Raises:
-            ConfigError: `scale` or `rows` is not positive.
+            ConfigError: If `scale` or `rows` is not positive.
         """
         other = copy.copy(self)
         other.scale = self.scale if scale is None else _positive(_per_channel(scale, self.latent_shape))
@@ -258,7 +258,7 @@ def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...])
     """One value, or one for each channel, so that it broadcasts over a latent; float64.
 
     Raises:
-        ConfigError: it is no number, not finite, or there are too few or too many.
+        ConfigError: If it is no number, not finite, or there are too few or too many.
     """
     try:
         found = torch.tensor(values, dtype=torch.float64)

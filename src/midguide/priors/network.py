@@ -56,8 +56,8 @@ class NetworkDenoiser(Denoiser):
             `checkpointing` with them.
 
     Raises:
-        ConfigError: unknown prediction, no such device, or `chunk` is not positive; at a call, if the network fails.
-        ShapeError: at the first call, if the output does not have the declared shape.
+        ConfigError: If the prediction or device is unknown, or `chunk` is not positive; at a call, if the network fails.
+        ShapeError: If, at the first call, the output does not have the declared shape.
 
     Example:
         >>> from midguide.diffusion.schedules import DiscreteVP
@@ -113,7 +113,7 @@ class NetworkDenoiser(Denoiser):
         From then on x is copied there and the answer back, as if `device` had been given at first.
 
         Raises:
-            ConfigError: there is no such device.
+            ConfigError: If there is no such device.
         """
         check_device(device)
         if isinstance(self.network, nn.Module):
@@ -129,7 +129,7 @@ class NetworkDenoiser(Denoiser):
         Eq. 15). The samplers of this package use the exact bridge instead.
 
         Raises:
-            ConfigError: the network was not declared to have a learned variance.
+            ConfigError: If the network was not declared to have a learned variance.
         """
         if not self.learned_variance:
             raise ConfigError(f"the prior {self.name} has no learned variance", hint="declare learned_variance=True")

@@ -48,8 +48,8 @@ def fetch(card: Card) -> Path:
     """The checkpoint of a card, downloaded and unpacked if it is not in the cache; verified in both cases.
 
     Raises:
-        DataError: no connection, or the download broke off; what has arrived is kept for the next attempt.
-        CheckpointError: the file is not the one of the card, or no longer the one that was downloaded first.
+        DataError: If there is no connection, or the download broke off; what has arrived is kept for the next attempt.
+        CheckpointError: If the file is not the one of the card, or no longer the one that was downloaded first.
     """
     path = _fetched(card)
     return path if card.member is None else unpacked(path, card.member)
@@ -59,8 +59,8 @@ def unpacked(archive: Path, member: str) -> Path:
     """A member of a zip archive as a file beside it, unpacked if it is not there; verified in both cases.
 
     Raises:
-        DataError: the file cannot be written.
-        CheckpointError: the archive is damaged or has no such member.
+        DataError: If the file cannot be written.
+        CheckpointError: If the archive is damaged or has no such member.
     """
     path = archive.with_suffix(Path(member).suffix)
     try:
@@ -105,8 +105,8 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
             files the server must say how large they are.
 
     Raises:
-        DataError: no connection, no such file, no space, or the download broke off.
-        CheckpointError: the sum is another, an archive is damaged, or nothing says where the file ends.
+        DataError: If there is no connection, file or space, or the download broke off.
+        CheckpointError: If the sum is another, an archive is damaged, or nothing says where the file ends.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from midguide.priors.latent import NetworkAutoencoder
 from midguide.priors.loading import load_prior
 from midguide.problem import Problem
 from midguide.samplers.unconditional import Unconditional
+from midguide.storage.cards import read_card
 from midguide.storage.files import replacing
 from midguide.training.autoencoder import train_autoencoder
 from midguide.training.base import Data, OnStep
@@ -130,7 +130,7 @@ def write_curves(prior: Path, card: Path) -> Path:
     """The curves of a training, beside the prior's file."""
     picture = prior.with_name(f"{prior.stem}-curves.png")
     with replacing(picture) as temporary:
-        training_curves(json.loads(card.read_text("utf-8"))).savefig(temporary, dpi=100, format="png")
+        training_curves(read_card(card)).savefig(temporary, dpi=100, format="png")
     return picture
 
 

@@ -152,8 +152,8 @@ def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAuto
         latent_shape: shape of one latent, (C, H, W).
 
     Raises:
-        ConfigError: an autoencoder of another kind.
-        CheckpointError: a file is missing, damaged, or wants to run code.
+        ConfigError: If the autoencoder is of another kind.
+        CheckpointError: If a file is missing, damaged, or wants to run code.
     """
     config = _json(folder / "config.json")
     kind = str(config.get("_class_name", "of no class"))
@@ -182,7 +182,7 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     """The forward process and the prediction that a diffusers scheduler's configuration states.
 
     Raises:
-        ConfigError: a process or a prediction that this package does not know, or betas that are none.
+        ConfigError: If the process or the prediction is unknown here, or the betas are none.
     """
     kind = str(config.get("_class_name", ""))
     named = str(config.get("prediction_type", "epsilon"))  # files older than the setting predict eps
@@ -216,8 +216,8 @@ def fetch_repository(name: str, *, revision: str | None = None, weights: Sequenc
         weights: names of the files of weights that are wanted.
 
     Raises:
-        ConfigError: huggingface_hub is not installed.
-        DataError: no such repository, or no connection.
+        ConfigError: If huggingface_hub is not installed.
+        DataError: If there is no such repository, or no connection.
     """
     hub = _library("huggingface_hub")
     own = os.environ.get("MIDGUIDE_CACHE")
@@ -291,7 +291,7 @@ def unet_weights(folder: Path) -> Path:
     """The file of the network's weights in the folder of a pipeline.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: If there is none.
     """
     return _weights(_place(folder, "unet"))
 
@@ -374,7 +374,7 @@ def _json(path: Path) -> dict[str, Any]:
     """The object in a file of JSON.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds something else.
+        CheckpointError: If the file is missing, damaged, or holds something else.
     """
     hint = "is it a folder of diffusers?"
     try:

@@ -73,7 +73,7 @@ class Weights:
         """The weights to use, by default the average, and what a record says of them.
 
         Raises:
-            ConfigError: the average is asked for and there is none.
+            ConfigError: If the average is asked for and there is none.
         """
         if self.averaged is None:
             if averaged:
@@ -89,7 +89,7 @@ def read_weights(path: Path) -> Weights:
         Float32 or integer tensors by name, without the prefix that data-parallel training adds.
 
     Raises:
-        CheckpointError: the file is damaged, holds no weights, or wants to run code.
+        CheckpointError: If the file is damaged, holds no weights, or wants to run code.
     """
     loaded = _load(path)
     averaged, last = _inside(loaded, _AVERAGED), _inside(loaded, _LAST)
@@ -140,7 +140,7 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path, *,
     """Give a network, built on the meta device, its weights; they are not copied.
 
     Raises:
-        CheckpointError: names and shapes are not those of the network; names the first of each kind.
+        CheckpointError: If names or shapes are not those of the network; says the first of each kind.
     """
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     faults = {
@@ -160,7 +160,7 @@ def refuse_misfit(faults: Mapping[str, list[str]], where: str | Path, *, hint: s
     """Refuse weights with faults: names of weights by what is wrong with them.
 
     Raises:
-        CheckpointError: there is a fault; names the first of each kind.
+        CheckpointError: If there is a fault; says the first of each kind.
     """
     if any(faults.values()):
         words = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
@@ -189,7 +189,7 @@ def check_start(path: Path) -> None:
     """Refuse text in place of weights: web pages and pointers of git-lfs are saved as checkpoints.
 
     Raises:
-        CheckpointError: quotes it.
+        CheckpointError: If it is none; quotes it.
     """
     with path.open("rb") as file:
         start = file.read(60)
