@@ -9,6 +9,7 @@ slow in the functions that need it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ Command = Callable[..., Any] | typer.Typer
 
 
 def _check_command(thing: object) -> None:
-    if not callable(thing):
-        raise ConfigError("it is no command", hint="a function with parameters as typer takes them, or a typer.Typer")
+    parameters = list(inspect.signature(thing).parameters) if inspect.isfunction(thing) else []
+    if not isinstance(thing, typer.Typer) and parameters[:1] != ["context"]:
+        raise ConfigError("it is no command", hint="a typer.Typer, or a function (context: typer.Context, ...)")
 
 
 COMMANDS: Catalogue[Command] = Catalogue(

@@ -18,6 +18,7 @@ OTHERS = ("domains", "presets", "priors")
 
 @COMMANDS.register("list")
 def list_names(
+    context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="WHAT", help=f"{', '.join(sorted((*PLACES, *OTHERS)))}.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout instead of text.")] = False,
 ) -> None:

@@ -6,6 +6,7 @@ def reconstructions(label: str, cases: Sequence[Case]) -> dict[str, Figure]: ...
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -49,8 +50,8 @@ Picture = Callable[[str, Sequence[Case]], "dict[str, Figure]"]
 
 
 def _check_picture(thing: object) -> None:
-    if not callable(thing):
-        raise ConfigError("it is no picture", hint="a function of a label and a list of cases that returns figures")
+    if not inspect.isfunction(thing) or list(inspect.signature(thing).parameters) != ["label", "cases"]:
+        raise ConfigError("it is no picture", hint="a function (label, cases) that returns figures by heading")
 
 
 PICTURES: Catalogue[Picture] = Catalogue(
