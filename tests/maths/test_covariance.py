@@ -113,7 +113,7 @@ def test_draws_have_the_covariance():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_curvature_that_is_not_positive_stops_its_row_and_is_said(dtype):
+def test_directions_of_negative_curvature_are_left_out_and_said(dtype):
     matrices = positive().to(dtype)
     matrices[1] = -matrices[1]
     matrices[2] = torch.diag(torch.tensor([2.0, 1.0, 1.0, 0.5, 0.5, -3.0]))
@@ -121,13 +121,26 @@ def test_curvature_that_is_not_positive_stops_its_row_and_is_said(dtype):
     found = covariance.solve(Dense(torch.eye(D, dtype=dtype)), 0.01, r)
     assert found.indefinite.tolist() == [False, True, True, False]
     assert bool(torch.isfinite(found.value).all() and torch.isfinite(found.gain).all())
-    assert not bool(found.value[1].any())  # the first direction is already bad: no step is taken
+    assert not bool(found.value[1].any())  # all directions are negative: no step is taken
+    want = torch.cat([r[2, :5] / (matrices[2].diagonal()[:5] + 0.01), r.new_zeros(1)])  # the others are solved
+    assert torch.allclose(found.value[2], want, atol=1e-4)
     alone = Pullback(Counted(matrices[[0, 3]]), 1.0, (D,), D).solve(Dense(torch.eye(D, dtype=dtype)), 0.01, r[[0, 3]])
     assert torch.allclose(found.value[[0, 3]], alone.value, rtol=1e-4)
     root = covariance.root(r)
     assert root.indefinite.tolist() == [False, True, True, False]
     assert bool(torch.isfinite(root.value).all())
     assert not bool(root.value[1].any())
+
+
+def test_rounding_is_not_taken_for_negative_curvature():
+    factor = draw(ROWS, D, 2)
+    covariance = Pullback(Counted((100 * factor @ factor.mT).float()), 1.0, (D,), directions=D)
+    r = draw(ROWS, D, seed=8).float()
+    found = covariance.solve(Dense(torch.eye(D)), 1e-7, r)  # noise that float32 does not see beside 100
+    assert not bool(found.indefinite.any())
+    along = torch.linalg.qr(factor).Q  # the gain is the projection on the range of C
+    want = (along @ (along.mT @ r.double()[..., None]))[..., 0]
+    assert torch.allclose(found.gain.double(), want, atol=1e-3)
 
 
 def test_a_jacobian_that_is_not_symmetric_counts_by_its_symmetric_part():

@@ -5,8 +5,8 @@ denoiser is a `Pullback`, whose products are vector-Jacobian products (Meng et a
 
 Square roots and solves are those of a Krylov space (Lanczos 1950), with full re-orthogonalization. For symmetric
 positive definite matrices the solve is that of conjugate gradients. Jacobians of trained networks are neither
-symmetric nor positive. So the projection is made symmetric, and the solve stops where the curvature is not positive,
-which its result says.
+symmetric nor positive. So the projection is made symmetric, and directions in which it is not positive are left out,
+which the result says.
 
 References: Meng, Song, Li, Ermon 2021, "Estimating High Order Gradients of the Data Distribution by Denoising",
 NeurIPS, https://arxiv.org/abs/2111.04726; Saad 2003, "Iterative Methods for Sparse Linear Systems", Sections 6.3-6.7.
@@ -59,7 +59,7 @@ class Solution(NamedTuple):
         value: s, shape of r.
         gain: `C A^T s`, shape (B, *event): what r moves the mean by. It costs no further product.
         residual: what is left of r, relative to its norm, shape (B,).
-        indefinite: whether the solve stopped early, at curvature that is not positive, shape (B,).
+        indefinite: whether directions were left out, since C is negative along them, shape (B,).
     """
 
     value: Tensor
@@ -120,7 +120,8 @@ class Covariance(ABC):
             return operator(moved[-1]) + noise * q
 
         space = krylov(apply, r, self.products(r))
-        weights, indefinite = _definite_solve(space)
+        floor = torch.as_tensor(noise).to(r).expand(r.shape).flatten(1).amin(1)
+        weights, indefinite = _definite_solve(space, floor.double())
         value, image = (_combined(weights, vectors) for vectors in (space.basis, space.images))
         left = (r - image).flatten(1).norm(dim=1) / space.size.clamp_min(torch.finfo(r.dtype).tiny)
         return Solution(value, _combined(weights, moved), left, indefinite)
@@ -292,27 +293,21 @@ def _combined(weights: Tensor, vectors: list[Tensor]) -> Tensor:
     return torch.stack([per_row(w.to(v), v) * v for w, v in zip(weights.unbind(1), vectors, strict=True)]).sum(0)
 
 
-def _definite_solve(space: Krylov) -> tuple[Tensor, Tensor]:
-    """Weights (B, k) of `M^-1 b` in the basis, from the largest leading block that is positive definite.
+def _definite_solve(space: Krylov, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (B, k) of `M^-1 b` in the basis, for M at least `floor`, shape (B,); which rows have less curvature.
 
-    Its pivots are the curvatures that conjugate gradients meet. Also which rows stopped at one that is not positive.
+    Directions of less curvature are left out: there C is not positive, and a step would go far and the wrong way.
+    Directions that rounding does not tell from zero are left out, too.
     """
-    matrix, exists = space.projected.clone(), _exists(space)
-    k = matrix.shape[-1]
-    rest, positive = matrix.clone(), torch.ones_like(exists)
-    for i in range(k):  # elimination without pivoting
-        pivot = rest[:, i, i]
-        scale = matrix.diagonal(dim1=1, dim2=2).abs().amax(1)
-        positive[:, i] = (positive[:, i - 1] if i else True) & (pivot > 1e-14 * scale)
-        safe = torch.where(positive[:, i], pivot, 1.0)
-        factor = rest[:, :, i] / safe[:, None] * positive[:, i, None]
-        rest = rest - factor[:, :, None] * rest[:, None, i, :]
-    kept = positive & exists
-    both = kept[:, :, None] & kept[:, None, :]
-    matrix = torch.where(both, matrix, torch.eye(k, dtype=matrix.dtype, device=matrix.device))
-    right = torch.zeros_like(matrix[:, :, :1])
-    right[:, 0, 0] = space.size.double() * kept[:, 0]
-    return torch.linalg.solve(matrix, right)[..., 0], (exists & ~positive).any(1)
+    exists = torch.stack([q.flatten(1).any(1) for q in space.basis], 1)
+    scale = space.projected.diagonal(dim1=1, dim2=2).abs().amax(1)
+    values, vectors = torch.linalg.eigh(space.projected + torch.diag_embed(~exists * (scale + floor + 1)[:, None]))
+    rounding = 100 * torch.finfo(space.size.dtype).eps * torch.maximum(scale, floor)
+    least = (floor - rounding)[:, None]
+    kept = values > torch.maximum(least, rounding[:, None])
+    inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
+    weights = torch.einsum("bik,bk,bk->bi", vectors, inverse, vectors[:, 0]) * space.size.double()[:, None]
+    return weights, (values < least).any(1)
 
 
 def _square_root(space: Krylov, drop: int = 0) -> tuple[Tensor, Tensor]:
@@ -326,8 +321,3 @@ def _square_root(space: Krylov, drop: int = 0) -> tuple[Tensor, Tensor]:
     weights[:, :k] = torch.einsum("bik,bk,bk->bi", vectors, roots, vectors[:, 0]) * space.size.double()[:, None]
     rounding = 100 * torch.finfo(space.size.dtype).eps * values.abs().amax(1)
     return weights, values[:, 0] < -rounding
-
-
-def _exists(space: Krylov) -> Tensor:
-    """Which vectors of the basis are not zero, shape (B, k)."""
-    return torch.stack([q.flatten(1).any(1) for q in space.basis], 1)
