@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from midguide.catalogue.plugins import PluginWarning, load_object
 from midguide.cli import main
 from midguide.errors import CheckpointError, ConfigError
 from midguide.inference.samples import Samples
@@ -108,6 +109,22 @@ def test_a_registered_format_is_recognized_everywhere(toy: tuple[Path, Path], tm
         assert main(["list", "formats"]) == 0
     finally:
         del FORMATS._entries["toy"]
+
+
+def test_a_format_that_fails_is_one_line_and_the_others_work(toy: tuple[Path, Path]) -> None:
+    weights, formats = toy
+    formats.write_text(TOY.replace("source.suffix ==", "source.sufix ==").replace("float(", "flot("))
+    formats.write_text(formats.read_text().replace("    uses =", "    order = -1\n    uses ="))
+    FORMATS.register("broken")(load_object(formats, "Toy"))
+    try:
+        with pytest.warns(PluginWarning, match="the format `broken` fails: AttributeError: .*: left out"):
+            prior = load_prior(lambda x, label: x, prediction="x0", schedule="edm", event_shape=(2,))
+    finally:
+        del FORMATS._entries["broken"]
+    assert prior.event_shape == (2,)
+    with pytest.raises(CheckpointError, match="the format `.*formats.py:Toy` fails: NameError") as caught:
+        load_prior(weights, format=f"{formats}:Toy")
+    assert "\n" not in caught.value.message
 
 
 def test_every_format_says_what_it_is() -> None:

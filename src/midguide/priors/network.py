@@ -56,7 +56,7 @@ class NetworkDenoiser(Denoiser):
             `checkpointing` with them.
 
     Raises:
-        ConfigError: If the prediction or device is unknown, or `chunk` is not positive; at a call, if the network fails.
+        ConfigError: If the prediction or device is unknown, or `chunk` is below 1; at a call, if the network fails.
         ShapeError: If, at the first call, the output does not have the declared shape.
 
     Example:

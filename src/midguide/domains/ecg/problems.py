@@ -58,7 +58,7 @@ class EcgProblem:
         operator: a name in `midguide list operators`.
         operator_settings: the operator's own settings.
         operator_seed: seed of what the operator draws.
-        prior: what `load_prior` takes: a name, a file, a folder, `own.py:function`.
+        prior: what `load_prior` takes: a name, a file, a folder, `FILE.py:NAME`.
         prior_settings: what is said of the prior in place of what it states.
         data: a folder in the layout of PTB-XL; `simulator`, for SIMULATED patients, each fifth of one condition; or
             `prior`, draws of the prior itself, for which the prior is right by construction.

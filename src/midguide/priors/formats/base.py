@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from midguide.catalogue import plugins
 from midguide.catalogue.base import Catalogue
-from midguide.errors import CheckpointError, ConfigError, suggestion
+from midguide.errors import CheckpointError, ConfigError, MidguideError, suggestion
 from midguide.nn.base import Takes, check_fits
 from midguide.priors import cards
 from midguide.priors.base import Autoencoder, Denoiser
@@ -173,9 +173,11 @@ def read(source: Source, said: PriorSettings) -> Denoiser:
                 f"the setting `{name}` does not apply to `{source.given}`, of the format `{FORMATS.name_of(form)}`",
                 hint="leave it out" + (f"; it is for {', '.join(users)}" if users else ""),
             )
-    prior = form.read(source, said)
-    if own := plugins.source_digest(form):  # a stranger's format is part of what the prior is
-        prior.provenance = {**prior.provenance, "format_sha256": own}
+    if not (own := plugins.source_digest(form)):
+        return form.read(source, said)
+    with plugins.outside_code(f"the format `{FORMATS.name_of(form)}`"):
+        prior = form.read(source, said)
+    prior.provenance = {**prior.provenance, "format_sha256": own}  # a stranger's format is part of what the prior is
     return prior
 
 
@@ -264,7 +266,7 @@ def _recognized(source: Source, said: PriorSettings) -> Format:
     if named := said.format or (source.card.format if source.card else None):
         return _format(named)
     known = sorted((entry.thing() for entry in FORMATS.values()), key=lambda form: form.order)
-    if found := next((form for form in known if form.recognizes(source)), None):
+    if found := next((form for form in known if _recognizes(form, source)), None):
         return found
     if source.place is not None:
         raise CheckpointError(f"{source.place} is no prior that can be read", hint=f"known are {_known(known)}")
@@ -274,6 +276,18 @@ def _recognized(source: Source, said: PriorSettings) -> Format:
             hint="a Denoiser, such as load_prior returns, or a network",
         )
     raise unknown_prior(source.given)
+
+
+def _recognizes(form: Format, source: Source) -> bool:
+    """Whether a format recognizes a source; a stranger's that fails does not, and says so."""
+    if not plugins.source_digest(form):
+        return form.recognizes(source)
+    try:
+        with plugins.outside_code(f"the format `{FORMATS.name_of(form)}`"):
+            return form.recognizes(source)
+    except MidguideError as error:
+        plugins.warn(error)
+        return False
 
 
 def _known(formats: list[Format]) -> str:

@@ -50,7 +50,7 @@ class ImageProblem:
         operator_settings: the operator's own settings.
         operator_seed: seed of what the operator draws.
         operator_per_image: every image has an operator of its own, drawn from `operator_seed` and its index.
-        prior: what `load_prior` takes: a name, a file, a folder, `own.py:function`.
+        prior: what `load_prior` takes: a name, a file, a folder, `FILE.py:NAME`.
         prior_settings: what is said of the prior in place of what it states.
         data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`, the one
             portrait of scikit-image; or
