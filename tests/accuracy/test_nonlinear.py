@@ -179,5 +179,5 @@ def test_the_gradient_step_of_diffpir_diverges_where_the_proximal_step_does_not(
     """Two squares at noise 0.05: at the noisiest level the step is 1/(2 rho) = 5e9 times the gradient."""
     loud = problem(Products())
     quiet = Problem(loud.denoiser, GaussianLikelihood(Products(), loud.likelihood.y.float(), 0.05))
-    with pytest.raises(NumericalError, match="DiffPIR produced NaN or infinity"):
+    with pytest.raises(NumericalError, match="`diffpir` produced NaN or infinity"):
         sample(DiffPIR(steps=50, gradient_step=True), quiet, 4)
