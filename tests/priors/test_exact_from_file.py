@@ -78,6 +78,16 @@ def test_a_prior_of_a_file_has_a_digest_that_changes_with_the_file(own: Path) ->
     assert load_prior(f"{own}:gaussian").provenance["sha256"] != first["sha256"]
 
 
+def test_the_format_of_a_python_file_may_be_said(own: Path) -> None:
+    assert isinstance(load_prior(f"{own}:gaussian", format="python"), Gaussian)
+
+
+def test_a_setting_that_an_object_does_not_use_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="the setting `class_index` does not apply to `custom`") as caught:
+        load_prior(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU()), class_index=3)
+    assert "\n" not in caught.value.message
+
+
 def test_each_load_is_a_prior_of_its_own(own: Path) -> None:
     assert load_prior(f"{own}:gaussian") is not load_prior(f"{own}:gaussian")
 

@@ -169,8 +169,9 @@ def read(source: Source, said: PriorSettings) -> Denoiser:
     for name in said.stated():
         if name not in CONVENTIONS | form.uses:
             users = [f"`{other}`" for other, entry in FORMATS.items() if name in entry.thing.uses]
+            what = source.given if isinstance(source.given, str) else source.name
             raise ConfigError(
-                f"the setting `{name}` does not apply to `{source.given}`, of the format `{FORMATS.name_of(form)}`",
+                f"the setting `{name}` does not apply to `{what}`, of the format `{FORMATS.name_of(form)}`",
                 hint="leave it out" + (f"; it is for {', '.join(users)}" if users else ""),
             )
     if not (own := plugins.source_digest(form)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ class PythonFile(Format):
         place, made = Path(path).expanduser(), _made(path, name)
         facts = {"format": "python", "sha256": _digest(place, made)}
         with about(f"{place.name}:{name}"):
-            return read(Source(given=made, label=f"{place.name}:{name}", provenance=facts), said)
+            found = Source(given=made, label=f"{place.name}:{name}", provenance=facts)
+            return read(found, replace(said, format=None))
 
 
 def _made(path: str, name: str) -> Any:
