@@ -27,7 +27,8 @@ from midguide.metrics.base import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
 from midguide.samplers.ddrm import DDRM
 
-KEYS = "problem prior sampler preset metric mean ci95 n failures network_forwards network_vjps seconds expected effective_sample_size".split()
+KEYS = "problem prior sampler preset metric mean ci95 n failures network_forwards network_vjps seconds".split()
+KEYS += ["expected", "effective_sample_size"]
 STUDY = """
 [study]
 name = "tiny"

@@ -74,7 +74,7 @@ class Run:
 
 def noise_labels(setup: Setup) -> dict[str, Any]:
     """The noise of a run and its settings; `sigma` is the standard deviation of Gaussian noise."""
-    return {"noise": setup.noise, **{_SHORT.get(key, key): value for key, value in as_plain(setup.model).items()}}
+    return {"noise": setup.noise, **{str(_SHORT.get(key, key)): value for key, value in as_plain(setup.model).items()}}
 
 
 _SHORT = {"sigma_y": "sigma"}
