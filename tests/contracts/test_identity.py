@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import midguide
 from midguide.diffusion.schedules import EDM, SCHEDULES, DiscreteVP, make_schedule
-from midguide.errors import CheckpointError
+from midguide.errors import CheckpointError, ConfigError
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import CountedDenoiser, sample
 from midguide.likelihoods.base import LIKELIHOODS, Likelihood
@@ -73,6 +73,31 @@ def test_a_record_of_a_sampler_makes_the_same_sampler(spec):
     written = json.loads(json.dumps(SAMPLERS.record(sampler)))
     assert SAMPLERS.from_record(written) == sampler
     assert written["name"] == spec.partition(":")[0]
+
+
+MINE = """
+from dataclasses import dataclass
+from midguide.samplers.unconditional import Unconditional
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Unconditional):
+    "The prior."
+    strength: float = 0.5
+"""
+
+
+def test_a_record_of_a_sampler_in_a_file_makes_it_until_the_file_changes(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    sampler = make_sampler(f"{path}:Mine", {"strength": 0.25})
+    written = json.loads(json.dumps(SAMPLERS.record(sampler)))
+    assert SAMPLERS.from_record(written) == sampler
+    assert written["settings"]["strength"] == 0.25
+    before = describe(sampler)
+    path.write_text(MINE + "\nOTHER = 1\n")
+    with pytest.raises(ConfigError, match="has changed since it was recorded"):
+        SAMPLERS.from_record(written)
+    assert describe(make_sampler(f"{path}:Mine", {"strength": 0.25})) != before
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -215,6 +240,11 @@ def test_metrics_are_known_by_a_name_with_their_protocol_and_by_their_weights(ca
     assert len(set(told.values())) == len(told) >= 2
 
 
+def top(key: str) -> str:
+    """The setting that a dotted key begins with."""
+    return key.partition(".")[0]
+
+
 class Cell:
     """A problem of a study, with what its units are addressed by."""
 
@@ -239,16 +269,9 @@ def test_every_setting_of_a_problem_is_part_of_it(name):
     every = changed_settings(entry, lambda plain: Cell(entry.make(plain)), GIVEN[name], words=words)
     changes = {key: make for key, make in every.items() if not key.startswith("prior_settings.")}
     check_identity(lambda: Cell(entry.make(GIVEN[name])), changes)
-    untried = {f.name for f in dataclasses.fields(entry.settings) if f.init} - {
-        key.partition(".")[0] for key in changes
-    }
-    assert untried <= {
-        "operator_settings",
-        "noise",
-        "rate",
-        "noise_settings",
-        "prior_settings",
-    }  # which belong together: below
+    untried = {f.name for f in dataclasses.fields(entry.settings) if f.init} - {*map(top, changes)}
+    # which belong together: below
+    assert untried <= {"operator_settings", "noise", "rate", "noise_settings", "prior_settings"}
 
 
 def test_what_belongs_together_in_an_image_problem_is_part_of_it():

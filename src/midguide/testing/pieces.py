@@ -29,6 +29,7 @@ from midguide.samplers.base import Sampler, check_needs
 from midguide.storage.record import describe
 from midguide.studies.kinds.base import ProblemKind, exact_prior
 from midguide.testing.contract import ContractError, require
+from midguide.testing.identity import changed_settings, check_identity
 from midguide.testing.operators import check_operator
 from midguide.testing.samplers import check_sampler
 from midguide.testing.schedules import check_schedule
@@ -157,11 +158,15 @@ def _no_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Tr
 def _sampler_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
     few = {"steps": STEPS} if "steps" in entry.defaults() else {}
     sampler: Sampler = entry.make({**few, **settings})
+    changes = changed_settings(entry, entry.make, {**few, **settings})
 
     def run(problem: Problem) -> str:
         check_needs(sampler, problem)
         check_sampler(sampler, problem)
-        return "finite, deterministic, the same for any batch, resumes to the bit, calls as announced"
+        check_identity(lambda: entry.make({**few, **settings}), changes)
+        return (
+            "finite, deterministic, the same for any batch, resumes to the bit, calls as announced, known by its record"
+        )
 
     for on, make in PROBLEMS.items():
         yield Trial(on, lambda make=make: run(make()))
@@ -175,6 +180,7 @@ def _operator_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Itera
         except MidguideError as error:
             raise UnsupportedProblem(error.message) from error
         check_operator(operator, shape)
+        check_identity(lambda: entry.make(settings, shape, seed=0))
         return CONTRACT_OF[kind(type(operator))]
 
     if isinstance(entry.thing, type) and not dataclasses.is_dataclass(operator_class(entry)):
@@ -186,6 +192,7 @@ def _operator_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Itera
 def _schedule_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Iterator[Trial]:
     def run() -> str:
         check_schedule(entry.make(settings))
+        check_identity(lambda: entry.make(settings), changed_settings(entry, entry.make, settings))
         return "signal-to-noise ratio monotone, times round-trip, the bridge reproduces the marginals"
 
     yield Trial("its own times", run)
