@@ -113,6 +113,7 @@ def load_file(path: str | Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _digest_of(name)  # kept, before the file changes
     return module
 
 
