@@ -132,7 +132,7 @@ def digest(tensor: Tensor) -> str:
     """SHA-256 of the values of a tensor, wherever it lies and however it is laid out."""
     total = hashlib.sha256()
     for piece in tensor.detach().resolve_conj().resolve_neg().reshape(-1).split(PIECE):
-        total.update(piece.cpu().contiguous().view(torch.uint8).numpy())
+        total.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

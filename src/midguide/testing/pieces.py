@@ -260,8 +260,9 @@ def latents() -> Problem:
     coder = NetworkAutoencoder(
         lambda x: unshuffle(x)[:, ::2], lambda z: shuffle((z / 2).sin().repeat_interleave(2, 1)), (1, 8, 8), (2, 4, 4)
     )
-    prior = LatentPrior(Gaussian(torch.zeros(2, 4, 4), 1.0), coder)
-    return Problem.simulate(prior, BlockMean(2), coder.decode(prior.denoiser.sample(2)), sigma_y=0.05)
+    codes = Gaussian(torch.zeros(2, 4, 4), 1.0)
+    truth = coder.decode(codes.sample(2))
+    return Problem.simulate(LatentPrior(codes, coder), BlockMean(2), truth, sigma_y=0.05)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
