@@ -266,3 +266,55 @@ def test_own_engine_runs_a_study(own, cli):
     refused = cli("study", "run", "study.toml", "--out", "mine", "--runner", "engine.py:slow", "--workers", 2)
     assert "has no setting `workers`" in refused.err
     assert "did you mean `local`" in cli("study", "run", "study.toml", "--runner", "locl").err
+
+
+NOISE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from midguide.likelihoods.gaussian import GaussianLikelihood, observe
+
+
+@dataclass(frozen=True, kw_only=True)
+class MyNoise:
+    """Gaussian noise whose level is a share of the value range."""
+
+    likelihood: ClassVar = GaussianLikelihood
+    in_range: ClassVar = True
+    share: float = 0.1
+
+    def given(self, operator, y, value_range):
+        return GaussianLikelihood(operator, y, self.share * (value_range[1] - value_range[0]))
+
+    def observe(self, operator, x, value_range, *, seed):
+        return observe(operator, x, self.share * (value_range[1] - value_range[0]), seed=seed)
+'''
+
+
+def test_own_noise_is_that_of_commands_and_studies(own, cli, prior, image):
+    (own / "noise.py").write_text(NOISE)
+    words = (
+        "reconstruct",
+        image,
+        "--operator",
+        "identity",
+        "--prior",
+        prior,
+        "--sampler",
+        "dps",
+        "--steps",
+        3,
+        "--json",
+    )
+    mine = cli(*words, "--noise", "noise.py:MyNoise", "--noise-set", "share=0.2", "--out", "mine").json
+    usual = cli(*words, "--sigma", 0.4, "--out", "usual").json
+    assert (mine["chi2"], mine["share"], usual["sigma"]) == (usual["chi2"], 0.2, 0.4)
+    refused = cli(*words, "--noise", "noise.py:MyNoise", "--rate", 3)
+    assert "MyNoise has no setting `rate`" in refused.err
+    table = f'[[problems]]\nkind = "images"\noperator = "identity"\nprior = "{prior}"\nseeds = [0]\n'
+    noises = ('noise = "noise.py:MyNoise"\nnoise_settings = { share = 0.2 }\nlabel = "mine"\n', "sigma_y = 0.4\n")
+    head = '[study]\nname = "noise"\nsamples = 2\nmetrics = ["chi_square"]\n[[samplers]]\nspec = "unconditional"\n'
+    (own / "noise.toml").write_text(head + "settings = { steps = 2 }\n" + "".join(table + noise for noise in noises))
+    assert cli("study", "run", "noise.toml", "--out", "noise").code == 0
+    one, other = cli("study", "report", "noise", "--json").json
+    assert one["mean"] == other["mean"]

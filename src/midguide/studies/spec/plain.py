@@ -69,8 +69,9 @@ def _rows(plain: dict[str, Any], table: str, pattern: str, key: str) -> list[dic
 
 def _has_settings(spec: object) -> bool:
     """Whether a row has settings to change; a row of problems has no `spec`, and the code of a file is not run."""
-    named = isinstance(spec, str) and not plugins.PLACE.match(spec)
-    source = own_source(spec) if named else None
+    if not isinstance(spec, str) or plugins.PLACE.match(spec):
+        return True
+    source = own_source(spec)
     return source is None or bool(source.defaults() or source.required())
 
 
