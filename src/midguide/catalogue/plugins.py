@@ -123,12 +123,6 @@ def module_of(path: str | Path) -> str:
     return f"{PREFIX}{Path(path).stem}_{digest[:12]}"
 
 
-def loaded_files() -> list[Path]:
-    """The Python files that this process has run, for another process that is to unpickle what they define."""
-    modules = [module for name, module in sys.modules.items() if name.startswith(PREFIX)]
-    return [Path(str(module.__file__)) for module in modules]
-
-
 def with_places(value: Any, change: Callable[[str, str], str]) -> Any:
     """Plain values with a change of every text that starts with `FILE.py:NAME`.
 
