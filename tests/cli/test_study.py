@@ -20,8 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from midguide.cli import main
-from midguide.cli.commands import study as study_commands
+from midguide.cli import main, watch
 from midguide.cli.commands.study import WEIGHTS
 from midguide.metrics.base import METRICS, Metric
 from midguide.metrics.weights import VARIABLE, read_weights
@@ -131,7 +130,7 @@ def test_limit_and_second_run_do_what_is_missing_only(cli, study):
 def test_log_has_a_line_of_progress_at_most_every_so_often(cli, study, monkeypatch):
     result = cli("study", "run", study, "--out", "seldom")
     assert "left" not in result.err
-    monkeypatch.setattr(study_commands, "SECONDS", 0.0)
+    monkeypatch.setattr(watch, "SECONDS", 0.0)
     result = cli("study", "run", study, "--out", "often")
     lines = [line for line in result.err.splitlines() if line.endswith("left")]
     assert [line.split(",")[0] for line in lines] == [f"{i} of 6 units" for i in range(1, 7)]

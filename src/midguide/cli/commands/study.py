@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +14,7 @@ import typer
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
 from midguide.cli.failures import Interrupted
+from midguide.cli.watch import name_of, watched
 from midguide.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from midguide.studies.report.rows import Report
     from midguide.studies.runners.base import Runner
     from midguide.studies.spec.study import Study
-
-SECONDS = 30.0
-"""Between two lines of progress in a log."""
 
 FORMATS = (".png", ".svg", ".pdf")
 WEIGHTS = "MIDGUIDE_WEIGHTS"  # metrics.weights.VARIABLE, which would import torch
@@ -158,7 +154,7 @@ def run(
     output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
-        with _watched(len(units)) as on_unit:
+        with watched(len(units)) as on_unit:
             failed = run_units(
                 study, store, units, runner=runner, device=engine.device, old_code=which.accept_old, on_unit=on_unit
             )
@@ -376,53 +372,5 @@ def _readable(units: list[Unit], store: Store, accept_old: bool) -> list[Unit]:
             readable.append(unit)
         else:
             what = "damaged draws" if stored(unit, store.samples) is None else "draws of other code"
-            output.note(f"not measured: {_name(unit)}: {what} in {store.samples / unit.draws_address}")
+            output.note(f"not measured: {name_of(unit)}: {what} in {store.samples / unit.draws_address}")
     return readable
-
-
-@contextmanager
-def _watched(total: int) -> Iterator[Any]:
-    """A callback for finished units: a line for each failure, and a progress bar, or a line now and then in a log."""
-    if not sys.stderr.isatty():
-        yield _teller(total)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("units"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task("units", total=total, left="")
-
-        def on_unit(unit: Any, failures: list[str], left: float) -> None:
-            bar.update(task, advance=1, left=_left(left))
-            _complain(unit, failures)
-
-        yield on_unit
-
-
-def _teller(total: int) -> Any:
-    """The callback for a stderr that is no terminal: at most one line in `SECONDS`."""
-    done, last = 0, time.monotonic()
-
-    def on_unit(unit: Any, failures: list[str], left: float) -> None:
-        nonlocal done, last
-        done += 1
-        _complain(unit, failures)
-        if (now := time.monotonic()) - last >= SECONDS:
-            last = now
-            output.note(f"{done} of {total} units, {_left(left)}")
-
-    return on_unit
-
-
-def _left(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
-
-
-def _complain(unit: Any, failures: list[str]) -> None:
-    for reason in failures:
-        output.note(f"failed: {_name(unit)}: {reason}")
-
-
-def _name(unit: Unit) -> str:
-    return f"{unit.sampler_label} on {unit.problem_label}, problem {unit.problem_seed}"
