@@ -1,8 +1,8 @@
 """The results of a study on disk: one Parquet file per unit, complete or absent, named by the unit's address.
 
-OUT/study.json                  which study this is, its file as plain values, the expected numbers
+OUT/study.json                  which study this is, its file as plain values, the expected numbers, the Python files run
 OUT/study.earlier               the same of an earlier run of this name that had another file, if any
-OUT/units/ADDRESS.parquet       one row per metric
+OUT/units/ADDRESS.parquet       one row per metric, with the code that made it
 OUT/samples/ADDRESS/            the draws, where the study keeps them
 OUT/.../ADDRESS.damaged         what stood there and could not be read, once it has been made anew
 """
