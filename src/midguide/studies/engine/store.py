@@ -1,6 +1,6 @@
 """The results of a study on disk: one Parquet file per unit, complete or absent, named by the unit's address.
 
-OUT/study.json                  which study this is, its file as plain values, the expected numbers, the Python files run
+OUT/study.json                  which study this is, its file as plain values, expected numbers, the Python files run
 OUT/study.earlier               the same of an earlier run of this name that had another file, if any
 OUT/units/ADDRESS.parquet       one row per metric, with the code that made it
 OUT/samples/ADDRESS/            the draws, where the study keeps them
