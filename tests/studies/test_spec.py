@@ -116,11 +116,11 @@ def test_file_with_a_mistake_is_refused_by_name_and_with_a_hint(tiny, added, wor
     [
         ('kind = "images"\noperator = "blurr"\nseeds = [0]', ("operator `blurr`",)),
         ('kind = "images"\noperator = "super-resolution:x5"\nseeds = [0]', ("`x5`", "x16, x4")),
-        ('kind = "images"\noperator = "identity"\nprior = "fases-64"\nseeds = [0]', ("prior: ", "'fases-64'")),
+        ('kind = "images"\noperator = "identity"\nprior = "fases-64"\nseeds = [0]', ("prior: ", "fases-64")),
         ('kind = "images"\noperator = "identity"\ndata = "nowhere"\nseeds = [0]', ("data: ", "nowhere")),
         ('kind = "images"\noperator = "identity"\ndata = "astronaut"\nseeds = [0, 7]', ("image 7", "seeds")),
         ('kind = "ecg"\noperator = "ecg-missing-block"\ndata = "nowhere"\nseeds = [0]', ("data: ", "nowhere")),
-        ('kind = "ecg"\noperator = "ecg-missing-block"\nprior = "faces-64"\nseeds = [0]', ("no prior of electro",)),
+        ('kind = "ecg"\noperator = "ecg-missing-block"\nprior = "faces-64"\nseeds = [0]', ("not a prior of electro",)),
         ('kind = "mixture"\ndimension = 2\nsigma_y = 0.0\nseeds = [0]', ("sigma_y", "0.0")),
         ('kind = "mixture"\ndimension = 2\nseeds = [0]\nmetrics = ["mean_eror"]', ("mean_eror", "mean_error")),
     ],
