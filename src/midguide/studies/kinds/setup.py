@@ -36,6 +36,7 @@ class Setup:
         ConfigError: If the noise model is unknown, or one of its settings unknown, missing or impossible.
 
     Example:
+        >>> import torch
         >>> from midguide.priors.gaussian import Gaussian
         >>> prior = Gaussian(torch.zeros(3, 8, 8), 1.0)
         >>> setup = Setup(operator="super-resolution", operator_settings={"factor": 2}, noise_settings={"sigma_y": 0.1})
