@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midguide.catalogue.base import Catalogue, Entry
-from midguide.diffusion.schedules import Time
+from midguide.diffusion.schedules import CLEAN, Level, Time
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.base import Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
@@ -178,6 +178,38 @@ def start_from_noise(sampler: Sampler, problem: Problem, rng: Rng) -> NoisyState
 def finish_denoised(sampler: Sampler, problem: Problem, state: Any, t: Time, rng: Rng) -> Finished:
     """`finish` of a sampler that returns `D(x_t, t)` at the cleanest time visited."""
     return Finished(problem.denoiser(state.x_t, t))
+
+
+def replaced(problem: Problem, x: Tensor, level: Level, rng: Rng) -> Tensor:
+    """x with what the operator measures of it taken from the observation, noised to `level`; shape of x.
+
+    `x + A^+ (alpha y + sigma A z - A x)`: for a mask, the measured entries are `alpha y + sigma z`.
+    """
+    operator, y = linear(problem)
+    return x + operator.pinv(level.alpha * y - operator(x - level.sigma * rng.normal(x)))
+
+
+def finish_replaced(sampler: Sampler, problem: Problem, state: Any, t: Time, rng: Rng) -> Finished:
+    """`finish` of a sampler that returns `D(x_t, t)` with what is measured of it replaced by the observation itself."""
+    return Finished(replaced(problem, problem.denoiser(state.x_t, t), CLEAN, rng))
+
+
+def draw_conditioned(operator: LinearOperator, y: Tensor, noise: float, mean: Tensor, std: float, rng: Rng) -> Tensor:
+    """A draw of `N(x; mean, std^2 I) N(y; A x, noise^2 I)`, exact, shape of `mean`.
+
+    It is the maximum of the density with mean and y moved by draws of their own noise: one proximal step.
+
+    References: Papandreou and Yuille 2010; Orieux, Feron and Giovannelli 2012.
+    """
+    moved = torch.add(mean, rng.normal(mean), alpha=std)
+    return operator.prox(moved, torch.add(y, rng.normal(y), alpha=noise), (noise / std) ** 2)
+
+
+def check_positive(**values: float) -> None:
+    """Refuse settings that are not positive."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{name} must be positive, got {value}")
 
 
 def check_share(name: str, value: float) -> None:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import Time, check_steps
-from midguide.errors import ConfigError
+from midguide.diffusion.walks import Travel, walked_again
 from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.linalg import weighted_sum
 from midguide.maths.rng import Rng
@@ -40,43 +40,6 @@ from midguide.samplers.base import (
     schedule_times,
     start_from_noise,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Travel:
-    """Time travel: the steps are cut into stretches, from the cleanest up, and each stretch is walked several times.
-
-    At the end of a stretch the forward process takes the state back to where the stretch began.
-
-    Args:
-        length: steps of a stretch (l of the paper); 0 for no travel.
-        repeats: how often each stretch is walked (r of the paper); 1 for no travel.
-    """
-
-    length: int = 0
-    repeats: int = 1
-
-    def __post_init__(self) -> None:
-        if self.length < 0 or self.repeats < 1:
-            raise ConfigError(
-                f"travel needs length >= 0 and repeats >= 1, got {self.length} and {self.repeats}",
-                hint="length 10, repeats 3 walks every ten steps three times; repeats 1 is no travel",
-            )
-
-    @property
-    def active(self) -> bool:
-        """Whether any step is walked more than once."""
-        return self.length > 0 and self.repeats > 1
-
-    def again(self, times: list[Time], s: Time) -> list[list[Time]]:
-        """The stretches to walk once `s` is reached, each as its times from the noisiest down to `s`."""
-        end = times.index(s)
-        ends_here = end >= self.length and (len(times) - 1 - end) % self.length == 0
-        return [times[end - self.length : end + 1]] * (self.repeats - 1) if ends_here else []
-
-    def steps(self, steps: int) -> int:
-        """Steps that it adds to `steps` noise levels."""
-        return (self.repeats - 1) * self.length * ((steps - 1) // self.length) if self.active else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +61,7 @@ class _NullSpace(ABC):
     def __post_init__(self) -> None:
         check_steps(self.steps)
         check_share("eta", self.eta)
-        if self.travel.active and self.travel.length >= self.steps:
-            raise ConfigError(
-                f"a time travel of {self.travel.length} steps does not fit into {self.steps} noise levels",
-                hint="take a smaller travel length, or more steps",
-            )
+        self.travel.check(self.steps)
 
     times = schedule_times
     init = start_from_noise
@@ -113,15 +72,10 @@ class _NullSpace(ABC):
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         """A move from `t` to `s`, and the stretches of the time travel that end at `s`."""
-        schedule = problem.schedule
         x_s = self.move(problem, state.x_t, t, s, rng)
-        if not self.travel.active:
-            return Step(NoisyState(x_s), {})
-        for stretch in self.travel.again(self.times(problem), s):
-            back = kernels.transition(schedule.level(s), schedule.level(stretch[0]))
-            x_s = back.scale * x_s + math.sqrt(back.variance) * rng.normal(x_s)
-            for above, below in pairwise(stretch):
-                x_s = self.move(problem, x_s, above, below, rng)
+        if self.travel.active:
+            stretches = self.travel.again(self.times(problem), s)
+            x_s = walked_again(stretches, x_s, partial(self.move, problem), problem.schedule, rng)
         return Step(NoisyState(x_s), {})
 
     @abstractmethod

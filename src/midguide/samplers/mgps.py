@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +34,9 @@ from midguide.diffusion.rules import StepRule
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
 from midguide.maths import autodiff
-from midguide.maths.optim import Adam, Optimizer, UpdateRule
+from midguide.maths.optim import Adam, Optimizer
 from midguide.maths.rng import Rng
+from midguide.maths.variational import Isotropic, draw_fitted
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Calls, Needs, Step, finish_denoised, initial_noise, schedule_times
 
@@ -122,11 +123,12 @@ class MGPS:
 
         # fit and draw the midpoint
         start = kernels.bridge(level_1 if warm else CLEAN, level_l, level_t)
-        x_l, x0_hat = self._draw_fitted(
+        x_l, x0_hat = draw_fitted(
             self._midpoint_score(problem, l),
-            Gaussian(start.mean(x0_hat, x_t), start.std),
-            Gaussian(prior.mean(x0, x_t), prior.std),
+            Isotropic(start.mean(x0_hat, x_t), start.std),
+            Isotropic(prior.mean(x0, x_t), prior.std),
             count,
+            self.optimizer,
             rng,
         )
         if self.recompute:
@@ -164,8 +166,9 @@ class MGPS:
             return problem.likelihood.score(x_1) + problem.denoiser.score(x_1, schedule.cleanest), x_1
 
         # log q(x_l | x_1), as a function of x_1, is that of a Gaussian with this mean and standard deviation
-        transition = Gaussian(x_l / forward.scale, math.sqrt(forward.variance) / forward.scale)
-        x_1, _ = self._draw_fitted(score, Gaussian(start.mean(x0_hat, x_l), start.std), transition, count, rng)
+        transition = Isotropic(x_l / forward.scale, math.sqrt(forward.variance) / forward.scale)
+        first = Isotropic(start.mean(x0_hat, x_l), start.std)
+        x_1, _ = draw_fitted(score, first, transition, count, self.optimizer, rng)
         return x_1
 
     def _midpoint_score(self, problem: Problem, l: Time) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -178,38 +181,3 @@ class MGPS:
             return pullback(problem.likelihood.score(x0_hat)), x0_hat
 
         return score
-
-    def _draw_fitted(
-        self,
-        score: Callable[[Tensor], tuple[Tensor, Tensor]],
-        start: Gaussian,
-        prior: Gaussian,
-        count: int,
-        rng: Rng,
-    ) -> tuple[Tensor, Tensor]:
-        """Fit `N(mu, diag(exp(2 rho)))` from `start` to a likelihood times `prior`; a draw, and the last prediction.
-
-        `score` gives the gradient of the log-likelihood, and a prediction.
-        """
-        mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
-        std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
-        minus_one = mu.new_full((), -1)
-        rule = cast(UpdateRule, self.optimizer)
-        mu_state, rho_state = rule.init(mu), rule.init(rho)
-        prediction = mu
-        for _ in range(count):
-            noise = rng.normal(mu).mul_(std)
-            uphill, prediction = score(mu + noise)
-            by_rho = torch.addcmul(minus_one, std, std, value=precision).addcmul_(noise, uphill, value=-1)
-            by_mu = (mu - prior.mean).mul_(precision).sub_(uphill)
-            rule.update_(mu_state, mu, by_mu)
-            rule.update_(rho_state, rho, by_rho)
-            torch.exp(rho, out=std)
-        return torch.addcmul(mu, std, rng.normal(mu)), prediction
-
-
-class Gaussian(NamedTuple):
-    """An isotropic Gaussian: mean of shape (B, *event), standard deviation."""
-
-    mean: Tensor
-    std: float
