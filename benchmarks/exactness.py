@@ -13,7 +13,7 @@ from dataclasses import astuple, fields, replace
 
 import numpy as np
 import torch
-from midguide.studies.report.report import student
+from midguide.studies.report.rows import student
 
 from midguide import Samples, sample
 from midguide.diffusion.rules import StepRule

@@ -147,7 +147,7 @@ def test_an_operator_that_a_sampler_cannot_use_is_refused_with_those_that_can():
     problem = Problem.simulate(prior, Square(), prior.sample(1), sigma_y=0.1)
     with pytest.raises(UnsupportedProblem, match="needs an operator with an SVD, Square is nonlinear") as caught:
         sample(Spectral(steps=4), problem)
-    assert "dps, mgps" in caught.value.hint
+    assert {"dps", "mgps"} <= set(caught.value.hint.split(": ")[1].split(", "))
 
 
 def test_nan_stops_with_step_sampler_and_hint():

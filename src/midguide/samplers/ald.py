@@ -7,7 +7,7 @@ Langevin dynamics (Song and Ermon 2019, Algorithm 1).
 Differences from the paper:
 - `gamma_t` is `gamma` times the noise-to-signal ratio; how the paper tunes it by level is not known here, and the
   authors' code rescales the likelihood's gradient to the norm of the score instead;
-- the score is that of the schedule of the prior, in the variable `x_t / alpha_t`, where the noise is `sigma_t / alpha_t`;
+- the score is that of the schedule of the prior, in the variable `x_t / alpha_t`, with noise `sigma_t / alpha_t`;
 - real operators; a complex measurement is one of twice as many real values;
 - the result is denoised at the cleanest level.
 """
@@ -50,8 +50,8 @@ class ALDState(NamedTuple):
 class ALD:
     """Langevin steps at each noise level, with the score of the prior and that of the likelihood of the noisy state.
 
-    `u <- u + e ((D - u) / rho^2 + A^T (y - A u) / (sigma_y^2 + gamma^2 rho^2)) + sqrt(2 e) z`, with `u = x_t / alpha_t`,
-    `rho = sigma_t / alpha_t`, D short for `D(x_t, t)` and `e = rate rho^2`.
+    `u <- u + e ((D - u) / rho^2 + A^T (y - A u) / (sigma_y^2 + gamma^2 rho^2)) + sqrt(2 e) z`, with
+    `u = x_t / alpha_t`, `rho = sigma_t / alpha_t`, D short for `D(x_t, t)` and `e = rate rho^2`.
 
     It tends to the posterior as `rate` and the cleanest level fall and moves grow. Moves of a length that mixes within
     one level are not small: where `rate ||A||^2 / gamma^2` nears 2 they diverge. With few moves a level the spread of

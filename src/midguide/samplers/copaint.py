@@ -8,7 +8,7 @@ Differences from the paper:
 - any operator, with the squared misfit `||y - A(D)||^2`, which for a mask is the paper's;
 - no backtracking: the authors' code halves the rate until the loss falls, which costs a number of network calls that
   is not known beforehand;
-- rate and strength of the prior term are the same at all levels; in the authors' code they grow by 1.2 % and 1 % a step;
+- rate and strength are the same at all levels; in the authors' code they grow by 1.2 % and 1 % a step;
 - the first state is drawn and optimized as the others are, with the draw as its prediction; the paper has the prior
   term `||x_T||^2 / 2` there.
 """

@@ -5,7 +5,7 @@ Noise Annealing", CVPR, https://arxiv.org/abs/2407.01521. Implemented: Algorithm
 
 Differences from the paper:
 - for linear operators with Gaussian noise the draw given the data is exact, which Langevin dynamics only tend to;
-- any schedule, `r_t = spread sigma_t / alpha_t`; the paper has a VE process from sigma = 100 to 0.1, and `r_t = sigma_t`;
+- any schedule, `r_t = spread sigma_t / alpha_t`; the paper has a VE process from 100 to 0.1, and `r_t = sigma_t`;
 - the ODE is solved by DDIM steps, evenly spaced in the schedule's own time; the paper's follow the spacing of EDM;
 - the Langevin step is the paper's absolute one, but never longer than `r_t^2 / 2`.
 """

@@ -43,8 +43,8 @@ class ILVR:
 
     `x_s' ~ q(x_s | x_0 = D(x_t, t), x_t)`, `x_s = x_s' + A^+ (alpha_s y + sigma_s A z - A x_s')`.
 
-    No posterior: y is taken for noiseless, and since each step replaces the measured part by noise that the rest has not
-    seen, the rest does not learn enough of it; more steps do not mend that, walking them again does (`repaint`).
+    No posterior: y is taken for noiseless, and since each step replaces the measured part by noise that the rest has
+    not seen, the rest does not learn enough of it. More steps do not mend that, walking them again does (`repaint`).
 
     Cost: `steps` forwards, no vjp; a pseudo-inverse of the operator each.
 

@@ -48,8 +48,8 @@ class LGD:
     `E = -log (1/n) sum_i p(y | D(x_t, t) + r_t z_i)`, up to the constant of the Gaussian density, and
     `x_s ~ q(x_s | x_0 = D(x_t, t), x_t) - 2 guidance sigma_y^2 / R grad_{x_t} E` with `R^2 = 2 sigma_y^2 E`.
 
-    No posterior: as for `dps`, the length of the step does not depend on the noise. Few draws see little of a likelihood
-    that is narrow beside `r_t`: the nearest of them decides.
+    No posterior: as for `dps`, the length of the step does not depend on the noise. Few draws see little of a
+    likelihood that is narrow beside `r_t`: the nearest of them decides.
 
     Cost: `steps` forwards, `steps - 1` vjps; `draws` applications of the operator and its derivative each.
 

@@ -63,7 +63,7 @@ class MGDM:
     No posterior: `p(y | D(x_l, l))` is not `p(y | x_l)`, the fitted Gaussian is not the law of the midpoint, and `x_0`,
     drawn from the prior, has only as much of y as the midpoint had.
 
-    Cost: for each move up to `walk_steps` forwards, and a forward and a vjp for each gradient step; one forward at first.
+    Cost: for each move up to `walk_steps` forwards, and a forward and a vjp for each gradient step; one forward more.
 
     Args:
         steps: noise levels visited.
@@ -92,7 +92,7 @@ class MGDM:
         for position, t in zip(range(self.steps, 0, -1), self.times(problem), strict=True):
             for move in range(self.moves):
                 l = self.midpoint_time(problem, position, move, t)
-                count = self.gradient_steps.at(position, self.steps)
+                count = self._count(position, l, t)
                 forwards, vjps = forwards + count + len(descent(problem.schedule, l, self.walk_steps)), vjps + count
         return Calls(forwards, vjps)
 
@@ -116,6 +116,10 @@ class MGDM:
         first = problem.schedule.cleanest
         return min(problem.schedule.snap(first + fraction * (t - first)), t)
 
+    def _count(self, position: int, l: Time, t: Time) -> int:
+        """Gradient steps of the fit of a midpoint; none where nothing is left to fit, at `t` itself."""
+        return 0 if l == t else self.gradient_steps.at(position, self.steps)
+
     def _moved(self, problem: Problem, state: MGDMState, t: Time, rng: Rng) -> tuple[Tensor, Tensor]:
         """`x_t` and `x_0` after the Gibbs moves of one level, each of shape (B, *event)."""
         schedule, x_t, x0 = problem.schedule, state.x_t, state.x0
@@ -125,11 +129,10 @@ class MGDM:
             bridge, forward = kernels.bridge(CLEAN, level_l, level_t), kernels.transition(level_l, level_t)
 
             # the midpoint given x_0, x_t and the data
-            around, count = (
-                Isotropic(bridge.mean(x0, x_t), bridge.std),
-                self.gradient_steps.at(state.position, self.steps),
-            )
-            x_l, _ = draw_fitted(_score(problem, l), around, around, count, self.optimizer, rng)
+            x_l = x_t
+            if count := self._count(state.position, l, t):
+                around = Isotropic(bridge.mean(x0, x_t), bridge.std)
+                x_l, _ = draw_fitted(_score(problem, l), around, around, count, self.optimizer, rng)
 
             # x_0 given the midpoint, x_t given the midpoint
             x0 = walk(problem.denoiser, schedule, x_l, descent(schedule, l, self.walk_steps), 1.0, rng)

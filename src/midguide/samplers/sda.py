@@ -44,11 +44,11 @@ class SDA:
 
     `D' = D + (sigma_t^2 / alpha_t) grad_{x_t} log N(y; A(D), sigma_y^2 + gamma (sigma_t / alpha_t)^2)`, D short for
     `D(x_t, t)`; then DDIM with D' for the prediction, and corrections
-    `x - sigma (d eps' + sqrt(2 d) z)`, `d = step / mean(eps'^2)`, with `eps'` the noise that D' leaves in x.
+    `x - sigma (d eps' + sqrt(2 d) z)`, `d = step_size / mean(eps'^2)`, with `eps'` the noise that D' leaves in x.
 
-    With corrections the law at each level tends to `p_t(x) N(y; A D(x, t), ...)` as `step` falls and their number grows,
-    hence at the cleanest to the posterior. Without corrections it is no posterior: `gamma` is a guess of the prior's
-    covariance.
+    With corrections the law at each level tends to `p_t(x) N(y; A D(x, t), ...)` as `step_size` falls and their number
+    grows, hence at the cleanest to the posterior. Without corrections it is no posterior: `gamma` is a guess of the
+    prior's covariance.
 
     Cost: `1 + corrections` forwards and vjps a step, and one more of each.
 

@@ -4,7 +4,7 @@ Paper: Kawar, Vaksman, Elad 2021, "SNIPS: Solving Noisy Inverse Problems Stochas
 https://arxiv.org/abs/2105.14951. Implemented: Algorithm 1, with the score of Theorem 1 and its step sizes.
 
 Differences from the paper:
-- the score is that of the schedule of the prior, in the variable `x_t / alpha_t`, where the noise is `sigma_t / alpha_t`;
+- the score is that of the schedule of the prior, in the variable `x_t / alpha_t`, with noise `sigma_t / alpha_t`;
 - a coefficient whose noise level is that of its measurement gets no step, where the paper assumes that there is none;
 - the result is denoised at the cleanest level.
 """

@@ -1,0 +1,98 @@
+"""The rest of the related work against posteriors that are known exactly: the tables of docs/results/related-work.md.
+
+    python benchmarks/related.py > docs/results/related-work.md
+    python benchmarks/related.py daps "pnp-dm, 50 x 20"      some of the rows
+
+Problems, samples, seeds and intervals are those of benchmarks/exactness.py and experiments/gmm-quick.toml.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+
+import numpy as np
+import torch
+from exactness import draw, interval, table
+
+from midguide.errors import NumericalError
+from midguide.exact.accuracy import GaussianAccuracy, gaussian_accuracy
+from midguide.exact.problems import mixture_problem, random_gaussian_problem
+from midguide.metrics.distribution import sliced_wasserstein
+from midguide.samplers.base import make_sampler
+
+PROBLEMS, DRAWS = 10, 2000
+
+ROWS: dict[str, tuple[str, dict[str, object]]] = {
+    "repaint, 250 x 10": ("repaint", {}),
+    "repaint, 250, travel 10 x 10": ("repaint:paper", {}),
+    "ilvr, 250": ("ilvr", {}),
+    "score-sde, 500 + 1": ("score-sde", {}),
+    "pnp-dm, 50 x 20": ("pnp-dm", {}),
+    "pnp-dm, 50 x 20, 10 moves": ("pnp-dm", {"moves": 10, "last_moves": 10}),
+    "daps, 100 x 3": ("daps", {"steps": 100, "ode_steps": 3}),
+    "daps, 200 x 5": ("daps:1k", {}),
+    "lgd, 1000": ("lgd", {}),
+    "lgd, 1000, spread 0 (DPS)": ("lgd", {"draws": 1, "spread": 0.0}),
+    "sda, 256 + 1": ("sda", {}),
+    "ald, 500 x 3": ("ald", {}),
+    "snips, 500 x 5": ("snips", {}),
+    "copaint, 250": ("copaint", {}),
+    "mgdm, 100 x 20": ("mgdm", {}),
+    "ding, 50": ("ding", {}),
+    "ding, 300": ("ding", {"steps": 300}),
+}
+
+
+def gaussians(names: Sequence[str]) -> None:
+    print("## Gaussian priors in 2 to 16 dimensions\n")
+    print("The problems, draws and seeds of the first table of [exactness](exactness.md).\n")
+    rows = []
+    for name in names:
+        spec, settings = ROWS[name]
+        results, cost = [], None
+        for seed in range(PROBLEMS):
+            dimension = (2, 4, 8, 16)[seed % 4]
+            problem = random_gaussian_problem(dimension, max(1, dimension // 2), seed, 0.3, dtype=torch.float64)
+            drawn = draw(make_sampler(spec, settings), problem, DRAWS)
+            prior, cost = problem.denoiser, drawn.cost
+            results.append(gaussian_accuracy(drawn.draws[0], prior.posterior(problem.likelihood), prior))
+        columns = np.array([astuple(result) for result in results]).T
+        calls = (f"{cost.network_forwards:.0f}", f"{cost.network_vjps:.0f}")
+        rows.append([name, *(interval(column) for column in columns), *calls])
+        print("Gaussian", *rows[-1], sep=" | ", file=sys.stderr, flush=True)
+    heads = [field.name.replace("_", " ") for field in fields(GaussianAccuracy)]
+    table(["sampler", *heads, "forwards", "vjps"], rows)
+
+
+def mixtures(names: Sequence[str]) -> None:
+    print("## The 25-component mixture, dx = 20, dy = 1\n")
+    print("Sliced Wasserstein of order 1, 100 slices, from the exact posterior: the problems of `gmm-quick`.\n")
+    rows = []
+    for name in names:
+        spec, settings = ROWS[name]
+        errors, cost = [], None
+        for seed in range(PROBLEMS):
+            problem = mixture_problem(20, seed)
+            exact = problem.denoiser.posterior(problem.likelihood).sample(DRAWS, seed=1)
+            try:
+                drawn = draw(make_sampler(spec, settings), problem, DRAWS)
+            except NumericalError as error:
+                print(f"{name}, seed {seed}: {error}", file=sys.stderr)
+                errors.append(float("nan"))
+                continue
+            cost = drawn.cost
+            errors.append(sliced_wasserstein(drawn.draws[0], exact))
+        calls = ("-", "-") if cost is None else (f"{cost.network_forwards:.0f}", f"{cost.network_vjps:.0f}")
+        rows.append([name, interval(errors), *calls])
+        print("mixture", *rows[-1], [round(e, 2) for e in errors], sep=" | ", file=sys.stderr, flush=True)
+    table(["sampler", "sliced Wasserstein", "forwards", "vjps"], rows)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    wanted = [name for name in ROWS if not sys.argv[1:] or any(name.startswith(word) for word in sys.argv[1:])]
+    print("# The rest of the related work\n")
+    gaussians(wanted)
+    mixtures(wanted)
