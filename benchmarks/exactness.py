@@ -13,7 +13,6 @@ from dataclasses import astuple, fields, replace
 
 import numpy as np
 import torch
-from midguide.studies.report.rows import student
 
 from midguide import Samples, sample
 from midguide.diffusion.rules import StepRule
@@ -26,6 +25,7 @@ from midguide.metrics.distribution import sliced_wasserstein
 from midguide.samplers.base import make_sampler
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.unconditional import Unconditional
+from midguide.studies.report.rows import student
 
 FEW = StepRule(default=2, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20))
 PLAIN = MGPS(steps=300, midpoint=0.75, warm_start=None, gradient_steps=FEW, optimizer=Adam(rate=0.1))

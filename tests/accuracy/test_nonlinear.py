@@ -23,13 +23,18 @@ from midguide.operators import Operator
 from midguide.operators.base import PseudoInvertibleOperator
 from midguide.priors.gaussian import Gaussian
 from midguide.problem import Problem
+from midguide.samplers.copaint import CoPaint
+from midguide.samplers.daps import DAPS
 from midguide.samplers.ddnm import DDNM, DDNMPlus
 from midguide.samplers.ddrm import DDRM
 from midguide.samplers.diffpir import DiffPIR
 from midguide.samplers.dps import DPS
+from midguide.samplers.lgd import LGD
+from midguide.samplers.mgdm import MGDM
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.pgdm import PGDM
 from midguide.samplers.red_diff import RedDiff
+from midguide.samplers.sda import SDA
 from midguide.samplers.unconditional import Unconditional
 from midguide.testing import check_sampler
 
@@ -118,6 +123,75 @@ def test_mgps_descends_the_potential_at_the_midpoint_and_the_divergence_from_the
     np.testing.assert_allclose(x_s, mean + std * z4, rtol=1e-10)
 
 
+def guidance(x0, t, variance):
+    """Gradient of log N(y; h(D(x, t)), variance) at the x whose denoised state is x0."""
+    return P.jacobian(t).T @ jacobian(x0).T @ (Y - h(x0)) / variance
+
+
+def test_lgd_averages_the_likelihood_over_draws_around_the_denoised_state():
+    x_s, (z1, z2, z, _) = noisy(LGD(steps=10, draws=2, guidance=0.3, spread=0.5), Products(), T, S)
+    x0, r_t = P.denoise(X_T, T), 0.5 * np.sqrt(1 - P.alpha_squared[T])
+    points = [x0 + r_t * z1, x0 + r_t * z2]
+    likelihoods = np.array([np.exp(-np.sum((Y - h(x)) ** 2) / (2 * SIGMA_Y**2)) for x in points])
+    energy, weights = -np.log(likelihoods.mean()), likelihoods / likelihoods.sum()
+    gradient = -sum(w * guidance(x, T, SIGMA_Y**2) for w, x in zip(weights, points, strict=True))
+    mean, std = P.ddpm(x0, X_T, T, S)
+    expected = mean + std * z - 2 * 0.3 * SIGMA_Y**2 / np.sqrt(2 * SIGMA_Y**2 * energy) * gradient
+    np.testing.assert_allclose(x_s, expected, rtol=1e-9)
+
+
+def test_sda_moves_and_corrects_with_the_score_of_prior_and_widened_likelihood():
+    x_s, (z, *_) = noisy(SDA(steps=10, corrections=1, step_size=0.2, gamma=0.3), Products(), T, S)
+    (a, sg), (b, sh) = ((np.sqrt(P.alpha_squared[t]), np.sqrt(1 - P.alpha_squared[t])) for t in (T, S))
+
+    def eps(x, t, alpha, sigma):
+        x0 = P.denoise(x, t)
+        return (x - alpha * x0) / sigma - sigma * guidance(x0, t, SIGMA_Y**2 + 0.3 * (sigma / alpha) ** 2)
+
+    x = b / a * X_T + (sh - b / a * sg) * eps(X_T, T, a, sg)
+    e = eps(x, S, b, sh)
+    d = 0.2 / np.mean(e**2)
+    np.testing.assert_allclose(x_s, x - sh * (d * e + np.sqrt(2 * d) * z), rtol=1e-9)
+
+
+def test_copaint_descends_misfit_and_distance_then_takes_a_ddim_step():
+    x_s, _ = noisy(CoPaint(steps=10, gradient_steps=2, rate=0.05, strength=0.3), Products(), T, S)
+    x = X_T
+    for _ in range(2):
+        x = x - 0.05 * (-2 * guidance(P.denoise(x, T), T, 1.0) + 2 * 0.3 * (x - X_T))
+    (a, sg), (b, sh) = ((np.sqrt(P.alpha_squared[t]), np.sqrt(1 - P.alpha_squared[t])) for t in (T, S))
+    x0 = P.denoise(x, T)
+    np.testing.assert_allclose(x_s, b * x0 + sh * (x - a * x0) / sg, rtol=1e-9)
+
+
+def test_daps_runs_langevin_steps_around_the_prediction_and_noises_anew():
+    x_s, (z1, z2, z3, _) = noisy(DAPS(steps=10, ode_steps=1, iterations=2, rate=0.01), Products(), T, S)
+    center = x = P.denoise(X_T, T)
+    variance = 1 / P.alpha_squared[T] - 1
+    e = 0.01 * (0.01 + 0.99 * T / 1000)
+    for z in (z1, z2):
+        x = x + e * (jacobian(x).T @ (Y - h(x)) / SIGMA_Y**2 + (center - x) / variance) + np.sqrt(2 * e) * z
+    a = P.alpha_squared[S]
+    np.testing.assert_allclose(x_s, np.sqrt(a) * x + np.sqrt(1 - a) * z3, rtol=1e-9)
+
+
+def test_mgdm_fits_the_midpoint_between_x_0_and_x_t_walks_and_noises_again():
+    rate = 0.02
+    sampler = MGDM(steps=10, walk_steps=1, gradient_steps=StepRule(default=1), optimizer=SGD(rate=rate))
+    start = sampler.init(problem(Products()), Rng([(0,)]))
+    clean = start.x0[0].numpy()
+    x_s, (z1, z2, z3, z4) = noisy(sampler, Products(), T, S)
+    l = int(1 + (np.sqrt(5) - 1) / 2 * (T - 1))
+    mean, std = P.ddpm(clean, X_T, T, l)
+    g = -guidance(P.denoise(mean + std * z1, l), l, SIGMA_Y**2)
+    mu, rho = mean - rate * g, np.log(std) - rate * (g * std * z1 + 1 - 1)
+    x_l = mu + np.exp(rho) * z2
+    ratio = P.alpha_squared[T] / P.alpha_squared[l]
+    x_t = np.sqrt(ratio) * x_l + np.sqrt(1 - ratio) * z3
+    center, width = P.ddpm(P.denoise(x_l, l), x_t, T, S)
+    np.testing.assert_allclose(x_s, center + width * z4, rtol=1e-9)
+
+
 @pytest.mark.parametrize("weighting", ["stable", "paper"])
 def test_pgdm_pulls_back_the_difference_of_pseudo_inverses_with_weight_alpha(weighting):
     x_s, (z, *_) = noisy(PGDM(steps=10, weighting=weighting), Cubes(), T, S)
@@ -167,6 +241,11 @@ def test_what_the_formula_does_not_cover_is_refused(sampler):
         PGDM(steps=12),
         DiffPIR(steps=12, gradient_step=True, strength=1e6),  # so strong that it does not diverge
         Unconditional(steps=12),
+        LGD(steps=12),
+        SDA(steps=12),
+        CoPaint(steps=12),
+        DAPS(steps=12),
+        MGDM(steps=12),
     ],
     ids=lambda sampler: type(sampler).__name__,
 )

@@ -61,7 +61,9 @@ def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:
         assert draws.shape == (1, 2, *problem.signal_shape)
         assert bool(torch.isfinite(draws).all())
     else:
-        with pytest.raises(UnsupportedProblem, match=f"needs {missing}.*\nhint: samplers that accept it: .*dps, .*mgps"):
+        with pytest.raises(
+            UnsupportedProblem, match=f"needs {missing}.*\nhint: samplers that accept it: .*dps, .*mgps"
+        ):
             sample(sampler, problem, 2)
 
 

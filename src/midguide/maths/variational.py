@@ -41,7 +41,7 @@ def draw_fitted(
         optimizer: update rule of mu and rho, started afresh.
         rng: random streams of the rows.
     """
-    mu, rho = start.mean, torch.full_like(start.mean, math.log(start.std))
+    mu, rho = start.mean.clone(), torch.full_like(start.mean, math.log(start.std))
     std, precision = torch.full_like(mu, start.std), 1 / prior.std**2
     minus_one = mu.new_full((), -1)
     rule = cast(UpdateRule, optimizer)

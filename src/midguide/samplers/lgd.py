@@ -84,14 +84,15 @@ class LGD:
         x_t, likelihood = state.x_t, gaussian(problem)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         spread = self.spread * level_t.sigma / math.hypot(level_t.alpha, level_t.sigma)
-        noises = [spread * rng.normal(x_t) for _ in range(self.draws)]
+        # without spread all draws are one
+        noises = [spread * rng.normal(x_t) for _ in range(self.draws)] if spread > 0.0 else [torch.zeros_like(x_t)]
 
         # R^2, which is the squared misfit of a single draw
         def squared_misfit(x: Tensor) -> tuple[Tensor, Tensor]:
             x0_hat = problem.denoiser(x, t)
             residuals = [likelihood.residual(x0_hat + noise) for noise in noises]
             energies = torch.stack([0.5 * inner(r, r) for r in residuals])
-            energy = math.log(self.draws) - torch.logsumexp(-energies, dim=0)
+            energy = math.log(len(noises)) - torch.logsumexp(-energies, dim=0)
             return 2 * likelihood.sigma_y**2 * energy, x0_hat
 
         squared, gradient, x0_hat = autodiff.value_and_grad(squared_misfit, x_t)
