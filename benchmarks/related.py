@@ -26,18 +26,15 @@ PROBLEMS, DRAWS = 10, 2000
 
 ROWS: dict[str, tuple[str, dict[str, object]]] = {
     "repaint, 250 x 10": ("repaint", {}),
-    "repaint, 250, travel 10 x 10": ("repaint:paper", {}),
     "ilvr, 250": ("ilvr", {}),
     "score-sde, 500 + 1": ("score-sde", {}),
     "pnp-dm, 50 x 20": ("pnp-dm", {}),
-    "pnp-dm, 50 x 20, 10 moves": ("pnp-dm", {"moves": 10, "last_moves": 10}),
     "daps, 100 x 3": ("daps", {"steps": 100, "ode_steps": 3}),
     "daps, 200 x 5": ("daps:1k", {}),
     "lgd, 1000": ("lgd", {}),
     "lgd, 1000, spread 0 (DPS)": ("lgd", {"draws": 1, "spread": 0.0}),
     "sda, 256 + 0": ("sda", {"corrections": 0}),
     "sda, 256 + 1": ("sda", {}),
-    "sda, 256 + 4": ("sda", {"corrections": 4}),
     "sda:paper, 256 + 1": ("sda:paper", {}),
     "ald, 500 x 3": ("ald", {}),
     "snips, 500 x 5": ("snips", {}),
