@@ -90,8 +90,7 @@ def score_sde(p, steps, correctors, snr, n, rng):
         x = replace(p, ancestral(p, x, t, s, rng), a, sg, rng)
         for _ in range(correctors):
             g, z = (a * p.denoise(x, s) - x) / sg**2, rng.standard_normal(x.shape)
-            sizes = np.linalg.norm(z, axis=1, keepdims=True) / np.linalg.norm(g, axis=1, keepdims=True)
-            e = 2 * p.alpha_squared[t] / p.alpha_squared[s] * (snr * sizes) ** 2
+            e = 2 * p.alpha_squared[t] / p.alpha_squared[s] * snr**2 * sg**2
             x = replace(p, x + e * g + np.sqrt(2 * e) * z, a, sg, rng)
     return replace(p, p.denoise(x, times[-1]), 1.0, 0.0, rng)
 

@@ -14,7 +14,7 @@ from scipy import stats
 from test_gaussian import FALSE_ALARM, dense, draw, p_value_of_law, prior_and_posterior, rows, toy
 
 from midguide.diffusion.rules import StepRule
-from midguide.diffusion.walks import Travel
+from midguide.diffusion.walks import Travel, descent
 from midguide.errors import ConfigError
 from midguide.exact.laws import Law, posterior_law, unconditional_law
 from midguide.inference.loop import sample
@@ -227,3 +227,26 @@ def test_impossible_settings_are_refused():
     ):
         with pytest.raises(ConfigError):
             make()
+
+
+def test_daps_spreads_what_is_not_measured_too_widely():
+    """On N(0, 1), unmeasured: a draw around the end of the ODE, which has the prior's law already, adds its variance.
+
+    With gains c of the ODE it is `V <- alpha_s^2 (c^2 V + (sigma_t / alpha_t)^2) + sigma_s^2`, near 2 for many steps. 20,000 draws: n times the second moment over the variance is chi-square, two-sided at 1e-4.
+    """
+    n, steps, prior = 20_000, 100, Gaussian(torch.zeros(1), 1.0)
+    problem = Problem.unobserved(prior)
+    levels = [prior.schedule.level(t) for t in prior.schedule.times(steps)]
+    variance = 1.0
+    for t, level in zip(prior.schedule.times(steps), levels, strict=True):
+        walk = [prior.schedule.level(r) for r in descent(prior.schedule, t, 4)]
+        gain = walk[-1].alpha * np.prod(
+            [s.alpha * r.alpha + s.sigma * r.sigma for r, s in zip(walk, walk[1:], strict=False)]
+        )
+        clean = gain**2 * variance + level.ratio**2
+        following = levels[levels.index(level) + 1] if level is not levels[-1] else None
+        variance = clean if following is None else following.alpha**2 * clean + following.sigma**2
+    x = draw(DAPS(steps=steps, ode_steps=4), problem, n).double()
+    tail = stats.chi2(n).sf(float(x.square().sum()) / variance)
+    assert 0.5e-4 < tail < 1 - 0.5e-4
+    assert variance > 1.7

@@ -7,21 +7,22 @@ conditioned as for inpainting in Appendix I.
 Differences from the paper:
 - any linear operator: what is replaced is the part `A^+ A x`, which for a mask is the measured entries;
 - the predictor is the ancestral step of the exact bridge;
-- the step of the corrector comes from the norms of each sample, where the authors' code takes means over the batch;
+- the step of the corrector is `2 a (snr sigma_s)^2`, with the norms of noise and score that are expected; the authors'
+  code takes their means over the batch, which makes samples depend on each other. Those of each sample alone give steps
+  without bound in few dimensions, where a score may be near zero;
 - the corrector runs after the predictor, at the level reached, and the replaced part is noised to that level; the
   authors' code corrects first, and noises to the level it comes from.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.likelihoods import GaussianLikelihood
-from midguide.maths.linalg import per_row
+from midguide.maths.linalg import weighted_sum
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
@@ -44,7 +45,7 @@ from midguide.samplers.base import (
 class ScoreSDE:
     """Ancestral steps and Langevin steps, after each of which the measured part is that of the noised observation.
 
-    Corrector: `x + e score(x, s) + sqrt(2 e) z` with `e = 2 a (snr ||z|| / ||score||)^2`, `a = (alpha_t / alpha_s)^2`.
+    Corrector: `x + e score(x, s) + sqrt(2 e) z` with `e = 2 a (snr sigma_s)^2`, `a = (alpha_t / alpha_s)^2`.
 
     No posterior: y is taken for noiseless, as by `ilvr`. Correctors take the unmeasured part nearer to its law given
     the measured one; what stays is the bias of their steps, which `snr` sets.
@@ -84,14 +85,9 @@ class ScoreSDE:
         x_s = replaced(problem, x_s, level_s, rng)
 
         # corrector
-        scale = (level_t.alpha / level_s.alpha) ** 2
+        length = 2 * (level_t.alpha / level_s.alpha * self.snr * level_s.sigma) ** 2
         for _ in range(self.correctors):
             score, z = problem.denoiser.score(x_s, s), rng.normal(x_s)
-            length = per_row(2 * scale * (self.snr * _norm(z) / _norm(score)) ** 2, x_s)
-            x_s = replaced(problem, x_s + length * score + (2 * length).sqrt() * z, level_s, rng)
+            x_s = weighted_sum((1.0, x_s), (length, score), (math.sqrt(2 * length), z))
+            x_s = replaced(problem, x_s, level_s, rng)
         return Step(NoisyState(x_s), {})
-
-
-def _norm(x: Tensor) -> Tensor:
-    """Norm of each row, shape (B,)."""
-    return x.flatten(1).norm(dim=1)
