@@ -41,7 +41,7 @@ ROWS: dict[str, tuple[str, dict[str, object]]] = {
     "snips, 500 x 5": ("snips", {}),
     "copaint, 250": ("copaint", {}),
     "mgdm, 100 x 20": ("mgdm", {}),
-    "mgdm, 100 x 20, rate 0.1": ("mgdm", {"optimizer": {"rule": "adam", "rate": 0.1}}),
+    "mgdm:mixture, 100 x 20": ("mgdm:mixture", {}),
     "ding, 50": ("ding", {}),
     "ding, 300": ("ding", {"steps": 300}),
 }

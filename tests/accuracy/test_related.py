@@ -232,7 +232,8 @@ def test_impossible_settings_are_refused():
 def test_daps_spreads_what_is_not_measured_too_widely():
     """On N(0, 1), unmeasured: a draw around the end of the ODE, which has the prior's law already, adds its variance.
 
-    With gains c of the ODE it is `V <- alpha_s^2 (c^2 V + (sigma_t / alpha_t)^2) + sigma_s^2`, near 2 for many steps. 20,000 draws: n times the second moment over the variance is chi-square, two-sided at 1e-4.
+    With gains c of the ODE it is `V <- alpha_s^2 (c^2 V + (sigma_t / alpha_t)^2) + sigma_s^2`, near 2 for many steps.
+    20,000 draws: n times the second moment over the variance is chi-square, two-sided at 1e-4.
     """
     n, steps, prior = 20_000, 100, Gaussian(torch.zeros(1), 1.0)
     problem = Problem.unobserved(prior)

@@ -9,6 +9,7 @@ import torch
 
 from midguide.diffusion.rules import StepRule
 from midguide.diffusion.schedules import EDM, DiscreteVP, RectifiedFlow
+from midguide.diffusion.walks import Travel
 from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeError, UnsupportedProblem
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import sample
@@ -18,9 +19,15 @@ from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Needs
+from midguide.samplers.copaint import CoPaint
 from midguide.samplers.dps import DPS
+from midguide.samplers.ilvr import ILVR
+from midguide.samplers.lgd import LGD
+from midguide.samplers.mgdm import MGDM
 from midguide.samplers.mgps import MGPS
+from midguide.samplers.pnp_dm import PnPDM
 from midguide.samplers.psld import PSLD
+from midguide.samplers.repaint import RePaint
 from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
 from midguide.testing import ContractError, check_sampler
@@ -62,6 +69,12 @@ VARIANTS = {
     "mgps-low-midpoint": MGPS(steps=12, midpoint=0.01, gradient_steps=RULE),
     "mgps-late": MGPS(steps=12, late_midpoint=1.0, gradient_steps=RULE),
     "ddim": Unconditional(steps=12, eta=0.0),
+    "repaint-travel": RePaint(steps=12, travel=Travel(length=3, repeats=2)),
+    "copaint-travel": CoPaint(steps=12, eta=0.5, travel=Travel(length=5, repeats=2)),
+    "pnp-dm-moves": PnPDM(steps=6, walk_steps=3, moves=2, last_moves=3),
+    "mgdm-moves": MGDM(steps=8, moves=2, walk_steps=3, gradient_steps=RULE),
+    "ilvr-range": ILVR(steps=12, until=0.5),
+    "lgd-dps": LGD(steps=12, spread=0.0),
 }
 REGISTERED = {name: entry.make({"steps": 12}) for name, entry in SAMPLERS.items()}
 CASES = {name: sampler for name, sampler in REGISTERED.items() if not sampler.needs.autoencoder} | VARIANTS
