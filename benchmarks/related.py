@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, fields
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from exactness import draw, interval, table
 from midguide.errors import NumericalError
 from midguide.exact.accuracy import GaussianAccuracy, gaussian_accuracy
 from midguide.exact.problems import mixture_problem, random_gaussian_problem
+from midguide.inference.cost import Cost
 from midguide.metrics.distribution import sliced_wasserstein
+from midguide.priors.gaussian import Gaussian
+from midguide.priors.mixture import GaussianMixture
 from midguide.samplers.base import make_sampler
 
 PROBLEMS, DRAWS = 10, 2000
@@ -67,7 +71,7 @@ def gaussians(names: Sequence[str]) -> list[Row]:
                 drawn = draw(make_sampler(*ROWS[name]), problem, DRAWS)
             except NumericalError:
                 continue
-            prior, cost = problem.denoiser, drawn.cost
+            prior, cost = cast(Gaussian, problem.denoiser), drawn.cost
             results.append(gaussian_accuracy(drawn.draws[0], prior.posterior(problem.likelihood), prior))
         columns = np.array([astuple(result) for result in results]).T
         said = [interval(column) for column in columns] if len(results) == PROBLEMS else ["diverges"] * 5
@@ -83,7 +87,8 @@ def mixtures(names: Sequence[str]) -> list[Row]:
         errors, cost = [], None
         for seed in range(PROBLEMS):
             problem = mixture_problem(20, seed)
-            exact = problem.denoiser.posterior(problem.likelihood).sample(DRAWS, seed=1)
+            prior = cast(GaussianMixture, problem.denoiser)
+            exact = prior.posterior(problem.likelihood).sample(DRAWS, seed=1)
             try:
                 drawn = draw(make_sampler(*ROWS[name]), problem, DRAWS)
             except NumericalError:
@@ -96,8 +101,8 @@ def mixtures(names: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _calls(cost: object) -> Row:
-    return ["-", "-"] if cost is None else [f"{cost.network_forwards:.0f}", f"{cost.network_vjps:.0f}"]  # pyright: ignore
+def _calls(cost: Cost | None) -> Row:
+    return ["-", "-"] if cost is None else [f"{cost.network_forwards:.0f}", f"{cost.network_vjps:.0f}"]
 
 
 def page(gaussian: list[Row], mixture: list[Row]) -> None:

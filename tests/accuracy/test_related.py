@@ -18,7 +18,8 @@ from midguide.diffusion.walks import Travel, descent
 from midguide.errors import ConfigError
 from midguide.exact.laws import Law, posterior_law, unconditional_law
 from midguide.inference.loop import sample
-from midguide.likelihoods import GaussianLikelihood, observe_counts
+from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.likelihoods.poisson import observe_counts
 from midguide.maths.optim import Adam
 from midguide.operators import Identity, Mask
 from midguide.priors.gaussian import Gaussian

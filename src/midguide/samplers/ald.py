@@ -21,7 +21,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from midguide.diffusion.schedules import Time, check_steps
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.linalg import weighted_sum
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from midguide.diffusion.schedules import Time, check_steps
 from midguide.diffusion.walks import descent, walk
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.linalg import weighted_sum
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem

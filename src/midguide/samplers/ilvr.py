@@ -16,7 +16,7 @@ from typing import Any
 
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem

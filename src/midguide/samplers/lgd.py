@@ -21,7 +21,7 @@ from torch import Tensor
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths import autodiff
 from midguide.maths.linalg import inner, per_row
 from midguide.maths.rng import Rng

@@ -23,7 +23,7 @@ from torch import Tensor
 from midguide.diffusion.schedules import Time, check_steps
 from midguide.diffusion.walks import descent, walk
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
 from midguide.problem import Problem

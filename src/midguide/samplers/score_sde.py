@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.linalg import weighted_sum
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator

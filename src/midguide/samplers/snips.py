@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from midguide.diffusion.schedules import Time, check_steps
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.rng import Rng
 from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
