@@ -154,7 +154,7 @@ def sda(p, steps, corrections, step_size, gamma, n, rng):
         x = b / a * x + (sh - b / a * sg) * guided_eps(x, t)
         for _ in range(corrections):
             eps = guided_eps(x, s)
-            d = step_size / (eps**2).mean(1, keepdims=True)
+            d = step_size / np.maximum((eps**2).mean(1, keepdims=True), 1)
             x = x - sh * (d * eps + np.sqrt(2 * d) * rng.standard_normal(x.shape))
     a, sg = alpha_sigma(p, times[-1])
     return (x - sg * guided_eps(x, times[-1])) / a

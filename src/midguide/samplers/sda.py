@@ -6,6 +6,8 @@ the likelihood score of Section 3.2 (Algorithm 2) and the predictor-corrector sa
 Differences from the paper:
 - one prior of the whole signal; the composition of scores of short segments of a trajectory is left to the denoiser;
 - the operator may be any, the noise is Gaussian with one standard deviation;
+- a correction is no longer than `step_size`; the paper's, without the maximum in `d`, has no bound in few dimensions,
+  where the mean of squares may be near zero;
 - corrections run after each predictor step but the last, which returns the guided prediction of `x_0`;
 - `gamma` and `step_size` are 1 and 0.1 by default, which also operators bear whose norm is not 1; the paper's 0.01 and
   0.5 (`sda:paper`) diverge where `||A||^2 / gamma` times a step is large, as on the mixture of 25 components.
@@ -46,7 +48,8 @@ class SDA:
 
     `D' = D + (sigma_t^2 / alpha_t) grad_{x_t} log N(y; A(D), sigma_y^2 + gamma (sigma_t / alpha_t)^2)`, D short for
     `D(x_t, t)`; then DDIM with D' for the prediction, and corrections
-    `x - sigma (d eps' + sqrt(2 d) z)`, `d = step_size / mean(eps'^2)`, with `eps'` the noise that D' leaves in x.
+    `x - sigma (d eps' + sqrt(2 d) z)`, `d = step_size / max(mean(eps'^2), 1)`, with `eps'` the noise that D'
+    leaves in x.
 
     With corrections the law at each level tends to `p_t(x) N(y; A D(x, t), ...)` as `step_size` falls and their number
     grows, hence at the cleanest to the posterior. Without corrections it is no posterior: `gamma` is a guess of the
@@ -87,7 +90,7 @@ class SDA:
         x_s = move.mean(self._guided(problem, x_t, t), x_t)
         for _ in range(self.corrections):
             eps = kernels.eps_from_x0(x_s, self._guided(problem, x_s, s), level_s)
-            length = per_row(self.step_size * eps[0].numel() / inner(eps, eps), x_s)
+            length = per_row(self.step_size / (inner(eps, eps) / eps[0].numel()).clamp_min(1), x_s)
             x_s = x_s - level_s.sigma * (length * eps + (2 * length).sqrt() * rng.normal(x_s))
         return Step(NoisyState(x_s), {})
 
