@@ -34,6 +34,7 @@ ROWS: dict[str, tuple[str, dict[str, object]]] = {
     "ilvr, 250": ("ilvr", {}),
     "score-sde, 500 + 1": ("score-sde", {}),
     "pnp-dm, 50 x 20": ("pnp-dm", {}),
+    "pnp-dm, 50 x 20, 10 moves": ("pnp-dm", {"moves": 10, "last_moves": 10}),
     "daps, 100 x 3": ("daps", {"steps": 100, "ode_steps": 3}),
     "daps, 200 x 5": ("daps:1k", {}),
     "lgd, 1000": ("lgd", {}),

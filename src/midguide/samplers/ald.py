@@ -57,6 +57,9 @@ class ALD:
     one level are not small: where `rate ||A||^2 / gamma^2` nears 2 they diverge. With few moves a level the spread of
     what is not measured well is that of the levels before.
 
+    By default the total variance on random Gaussians is 1.59 times the posterior's, the relative W2 0.208 ± 0.047
+    (docs/results/related-work.md).
+
     Cost: `moves` forwards for each level, and one; no vjp.
 
     Args:

@@ -48,6 +48,9 @@ class DInG:
     No posterior: the likelihood takes `(x_s - sigma_s eps) / alpha_s` for `x_0`, without the spread of `x_0` given
     `x_s`, as `dps` does, and moves the measured directions only.
 
+    The error falls with steps. Relative W2 on random Gaussians: 0.082 ± 0.024 at 50, 0.063 ± 0.021 at 300; sliced
+    Wasserstein on the mixture: 4.8 ± 1.4 and 2.7 ± 1.2 (docs/results/related-work.md).
+
     Cost: `2 steps - 1` forwards, no vjp; a proximal step of the operator each.
 
     Args:

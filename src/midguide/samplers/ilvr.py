@@ -46,6 +46,8 @@ class ILVR:
     No posterior: y is taken for noiseless, and since each step replaces the measured part by noise that the rest has
     not seen, the rest does not learn enough of it. More steps do not mend that, walking them again does (`repaint`).
 
+    Relative W2 on random Gaussians: 0.204 ± 0.048 (docs/results/related-work.md).
+
     Cost: `steps` forwards, no vjp; a pseudo-inverse of the operator each.
 
     Args:

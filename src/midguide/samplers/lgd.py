@@ -51,6 +51,8 @@ class LGD:
     No posterior: as for `dps`, the length of the step does not depend on the noise. Few draws see little of a
     likelihood that is narrow beside `r_t`: the nearest of them decides.
 
+    Relative W2 on random Gaussians: 0.194 ± 0.040, that of `dps` 0.232 ± 0.065 (docs/results/related-work.md).
+
     Cost: `steps` forwards, `steps - 1` vjps; `draws` applications of the operator and its derivative each.
 
     Args:

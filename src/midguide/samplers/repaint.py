@@ -47,6 +47,9 @@ class RePaint:
     It takes y for noiseless: the result has `A x = y`, whatever the noise. What is not measured tends to its law given
     that, as repeats and steps grow (Gaussian prior; a test shows the errors).
 
+    Relative W2 on random Gaussians with noise of 0.3: 0.168 ± 0.061, total variance 0.85 of the posterior's
+    (docs/results/related-work.md).
+
     Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
 
     Args:

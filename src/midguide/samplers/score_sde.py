@@ -50,6 +50,8 @@ class ScoreSDE:
     No posterior: y is taken for noiseless, as by `ilvr`. Correctors take the unmeasured part nearer to its law given
     the measured one; what stays is the bias of their steps, which `snr` sets.
 
+    Relative W2 on random Gaussians: 0.182 ± 0.054 (docs/results/related-work.md).
+
     Cost: `1 + correctors` forwards a step, and one; no vjp; a pseudo-inverse of the operator each.
 
     Args:

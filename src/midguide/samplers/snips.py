@@ -46,6 +46,8 @@ class SNIPS:
     It tends to the posterior as `rate` and the cleanest level fall and moves grow: at levels below every c the score is
     that of the exact law of u given y. Few moves of a small rate do not reach it.
 
+    By default the relative W2 on random Gaussians is 0.091 ± 0.024 (docs/results/related-work.md).
+
     Cost: `moves` forwards for each level, and one; no vjp.
 
     Args:
