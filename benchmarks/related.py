@@ -122,6 +122,15 @@ def page(gaussian: list[Row], mixture: list[Row]) -> None:
     print("Problems, draws and columns: the first table of [exactness](exactness.md). A relative W2 of 0 is exact.\n")
     heads = [field.name.replace("_", " ") for field in fields(GaussianAccuracy)]
     table(["sampler", *heads, "forwards", "vjps"], gaussian)
+    print("## Limits\n")
+    print("- The rate of `mgdm:mixture` is the better of two that were tried on these mixtures.")
+    print(
+        "- The default `gamma` and `step_size` of `sda` were chosen after the paper's had diverged on these mixtures."
+    )
+    print(
+        '- `mgdm` and `ding` are written from memory of their papers: see "Differences from the paper" in their files.'
+    )
+    print("- `repaint`, `ilvr` and `score-sde` take y for noiseless; the noise of these Gaussians is 0.3.")
 
 
 if __name__ == "__main__":
