@@ -14,6 +14,8 @@ from torch import Tensor
 
 from midguide.maths.rng import Rng
 
+from midguide.maths.rng import Rng
+
 
 def log_mean_exp(log_weight: Tensor) -> Tensor:
     """Log of the mean weight over the last axis: for a filter the estimate of its evidence. `-inf` where all are."""
@@ -69,6 +71,31 @@ def equal_picks(log_weight: Tensor, rng: Rng, n: int | None = None) -> Tensor:
     """
     found = systematic(normalized(log_weight), rng.uniform(log_weight[:, 0].double()), n)
     return found.gather(1, rng.uniform(found.double()).argsort(1))
+
+
+def resampled(log_weight: Tensor, rng: Rng, below: float) -> tuple[Tensor, Tensor]:
+    """Log-weights and members of each group, after systematic resampling of the groups whose weights are too uneven.
+
+    The mean weight of a group is its evidence so far, which resampling keeps.
+
+    Args:
+        log_weight: of each row, shape (rows,).
+        rng: its layout says which rows form a group; each group has a stream of its own.
+        below: resample where the effective sample size is below this share of the group.
+
+    Returns:
+        log_weight: shape (rows,).
+        members: which rows of its group each row becomes, shape (groups, size).
+    """
+    layout, grouped = rng.layout, rng.layout.split(log_weight)
+    weights = normalized(grouped)
+    stay = torch.arange(layout.size, device=weights.device).expand_as(weights)
+    if layout.size == 1:
+        return log_weight, stay
+    needed = (effective_size(weights) < below * layout.size)[:, None]
+    picks = systematic(weights, rng.groups.uniform(weights.new_empty(layout.groups)))
+    grouped = torch.where(needed, log_mean_exp(grouped)[:, None], grouped)
+    return grouped.flatten(), torch.where(needed, picks, stay)
 
 
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from midguide.errors import ConfigError
 from midguide.likelihoods import GaussianLikelihood
 from midguide.maths import autodiff
 from midguide.maths.rng import Rng
-from midguide.maths.weights import effective_size, log_mean_exp, normalized, systematic
+from midguide.maths.weights import effective_size, log_mean_exp, normalized, resampled
 from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Calls, Finished, Needs, Step, check_share, initial_noise, schedule_times
@@ -46,8 +46,7 @@ class Particles(NamedTuple):
         aimed: x0 moved towards y, shape of x_t.
         variance: of the prior, per entry (tau^2), float64, shape (B,).
         log_twist: log of the twist at x_t, float64, shape (B,).
-        log_weight: since the last resampling, float64, shape (B,).
-        log_evidence: of each group up to the last resampling, float64, shape (groups,).
+        log_weight: its mean in a group is the evidence so far, float64, shape (B,).
     """
 
     x_t: Tensor
@@ -56,7 +55,6 @@ class Particles(NamedTuple):
     variance: Tensor
     log_twist: Tensor
     log_weight: Tensor
-    log_evidence: Tensor
 
 
 @SAMPLERS.register("tds")
@@ -114,10 +112,12 @@ class TDS:
         x_t = initial_noise(problem, t, rng)
         variance = self._variance(problem, x_t, t, rng)
         x0, aimed, log_twist = self._aim(problem, x_t, t, variance)
-        return Particles(x_t, x0, aimed, variance, log_twist, log_twist, log_twist.new_zeros(rng.layout.groups))
+        return Particles(x_t, x0, aimed, variance, log_twist, log_twist)
 
     def step(self, problem: Problem, state: Particles, t: Time, s: Time, rng: Rng) -> Step:
-        state, size = self._resampled(state, rng)
+        log_weight, members = resampled(state.log_weight, rng, self.resample_below)
+        size = effective_size(normalized(rng.layout.split(log_weight)))
+        state = Particles(*(rng.layout.pick(x, members) for x in state[:-1]), log_weight)
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         bridge = kernels.bridge(CLEAN, level_s, level_t)
         z = rng.normal(state.x_t)
@@ -133,8 +133,7 @@ class TDS:
     def finish(self, problem: Problem, state: Particles, t: Time, rng: Rng) -> Finished:
         likelihood = problem.likelihood.log_prob(state.x0).double()
         log_weight = state.log_weight + likelihood - state.log_twist
-        evidence = state.log_evidence + log_mean_exp(rng.layout.split(log_weight))
-        return Finished(state.x0, log_weight, evidence)
+        return Finished(state.x0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
 
     def _variance(self, problem: Problem, x_t: Tensor, t: Time, rng: Rng) -> Tensor:
         """The prior's variance per entry, shape (B,): that of `p(x_0 | x_t)` at the noisiest time, the same in a group.
@@ -168,22 +167,6 @@ class TDS:
 
         log_twist, score, x0 = autodiff.value_and_grad(twist, x)
         return x0, x0 + level.sigma**2 / level.alpha * score, log_twist
-
-    def _resampled(self, state: Particles, rng: Rng) -> tuple[Particles, Tensor]:
-        """Particles of equal weight in the groups whose weights are too uneven, and the effective sample sizes."""
-        layout = rng.layout
-        by_group = layout.split(state.log_weight)
-        size = effective_size(normalized(by_group))
-        if layout.size == 1:
-            return state, size
-        uniform = rng.groups.uniform(torch.empty(layout.groups, dtype=torch.float64)).to(size.device)
-        poor = size < self.resample_below * layout.size
-        stay = torch.arange(layout.size, device=size.device).expand(layout.groups, -1)
-        members = torch.where(poor[:, None], systematic(normalized(by_group), uniform), stay)
-        picked = Particles(*(layout.pick(x, members) for x in state[:-1]), state.log_evidence)
-        evidence = torch.where(poor, state.log_evidence + log_mean_exp(by_group), state.log_evidence)
-        log_weight = torch.where(layout.spread(poor), 0.0, picked.log_weight)
-        return picked._replace(log_weight=log_weight, log_evidence=evidence), size
 
 
 def _twist_variance(variance: Tensor, level: Level) -> Tensor:

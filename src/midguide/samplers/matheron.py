@@ -1,0 +1,213 @@
+"""Second-order transitions: draws of x_0 from a Gaussian with both moments of the prior, conditioned on y.
+
+No paper: this package's own. The rule that conditions a draw is that of Matheron (Journel and Huijbregts 1978, "Mining
+Geostatistics"); the moments are those of Tweedie's second formula (Meng, Song, Li, Ermon 2021,
+https://arxiv.org/abs/2111.04726); moment matching with the mean alone is `mmps`. The weights make it a sequential Monte
+Carlo method with this transition as proposal, as in Wu et al. 2023 (`tds`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from midguide.diffusion import kernels
+from midguide.diffusion.kernels import Bridge
+from midguide.diffusion.schedules import CLEAN, Time, check_steps
+from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.likelihoods import GaussianLikelihood
+from midguide.maths.covariance import Covariance, Moments
+from midguide.maths.rng import Rng
+from midguide.maths.weights import log_mean_exp, resampled
+from midguide.operators.base import LinearOperator
+from midguide.operators.matrix import Identity
+from midguide.problem import Problem
+from midguide.samplers.base import (
+    SAMPLERS,
+    Calls,
+    Finished,
+    Needs,
+    Step,
+    check_share,
+    gaussian,
+    initial_noise,
+    linear,
+    linearized,
+    products,
+    schedule_times,
+)
+
+MOST_MEASURED = 64
+"""Most measured values of weighted draws: weights need the determinant of a matrix of that size."""
+
+
+class Weighted(NamedTuple):
+    """State, with weights.
+
+    Args:
+        x_t: shape (B, *event).
+        log_weight: its mean in a group is the evidence so far, float64, shape (B,).
+        log_counted: log density of y that the last transition has counted, float64, shape (B,).
+    """
+
+    x_t: Tensor
+    log_weight: Tensor
+    log_counted: Tensor
+
+
+@SAMPLERS.register("matheron")
+@dataclass(frozen=True, kw_only=True)
+class Matheron:
+    """Draws `x_0 ~ N(D, C)` given y, and moves along the exact bridge to it.
+
+    `x_0 = x' + C A^T (A C A^T + sigma_y^2 I)^-1 (y - A x' - e)`, with `x' ~ N(D, C)`, `e ~ N(0, sigma_y^2 I)` and
+    `C = sigma_t^2 / alpha_t dD/dx` the covariance of `p(x_0 | x_t)`; then `x_s ~ q(x_s | x_0, x_t)`.
+
+    Exact for Gaussian priors at every number of steps. Elsewhere it tends to the posterior with weights only: as steps
+    and samples grow, the Gaussian of both moments being exact for small steps up to third order.
+
+    Cost: `steps` forwards, and at each step `directions` vjps for the draw and at most as many for the conditioning.
+
+    Args:
+        steps: noise levels visited.
+        directions: of the Krylov spaces of the covariance's square root and of the solve, where it is a network's.
+        weighted: weigh draws by what the Gaussian leaves out; for up to 64 measured values and linear operators.
+        particles: samples of one group, which are resampled together; 1 for independent draws.
+        resample_below: resample a group when its effective sample size falls below this share of its particles.
+    """
+
+    steps: int = 25
+    directions: int = 3
+    weighted: bool = False
+    particles: int = 1
+    resample_below: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_share("resample_below", self.resample_below)
+        if min(self.directions, self.particles) < 1:
+            raise ConfigError(f"directions and particles must be at least 1, got {self.directions}, {self.particles}")
+        if self.particles > 1 and not self.weighted:
+            raise ConfigError("particles are resampled by their weights", hint="set weighted = true, or particles = 1")
+
+    @property
+    def needs(self) -> Needs:
+        operator = {"operator": LinearOperator} if self.weighted else {}
+        return Needs(likelihood=GaussianLikelihood, gradients=True, group=self.particles, **operator)
+
+    times = schedule_times
+
+    def calls(self, problem: Problem) -> Calls:
+        if problem.denoiser.exact_moments:
+            return Calls(self.steps, 0)
+        size, measured = math.prod(problem.event_shape), math.prod(problem.likelihood.y.shape[1:])
+        space = min(self.directions, size)
+        drawn = space + products(problem, self.directions)
+        weighed, predicted = (measured, (1 + measured) * space) if self.weighted else (0, 0)
+        return Calls(self.steps, self.steps * (drawn + weighed) + (self.steps - 1) * predicted)
+
+    def init(self, problem: Problem, rng: Rng) -> Weighted:
+        measured = math.prod(problem.likelihood.y.shape[1:])
+        if self.weighted and measured > MOST_MEASURED:
+            raise UnsupportedProblem(
+                f"`matheron` weighs draws of up to {MOST_MEASURED} measured values, here are {measured}",
+                hint="set weighted = false",
+            )
+        x_t = initial_noise(problem, self.times(problem)[0], rng)
+        zeros = torch.zeros(len(x_t), dtype=torch.float64, device=x_t.device)
+        return Weighted(x_t, zeros, zeros)
+
+    def step(self, problem: Problem, state: Weighted, t: Time, s: Time, rng: Rng) -> Step:
+        moments = problem.denoiser.moments(state.x_t, t, directions=self.directions)
+        x0, info = _conditioned(problem, moments, rng)
+        bridge = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
+        x_s = bridge.draw(x0, state.x_t, rng.normal(state.x_t))
+        if not self.weighted:
+            return Step(state._replace(x_t=x_s), info)
+        across = _across(problem, moments.covariance, x0)
+        log_weight = state.log_weight + _log_density(problem, moments.mean, across) - state.log_counted
+        log_counted = _log_predicted(problem, moments, across, bridge, x_s, state.x_t)
+        log_weight, members = resampled(log_weight, rng, self.resample_below)
+        x_s, log_counted = (rng.layout.pick(x, members) for x in (x_s, log_counted))
+        return Step(Weighted(x_s, log_weight, log_counted), info)
+
+    def finish(self, problem: Problem, state: Weighted, t: Time, rng: Rng) -> Finished:
+        moments = problem.denoiser.moments(state.x_t, t, directions=self.directions)
+        x0, _ = _conditioned(problem, moments, rng)
+        if not self.weighted:
+            return Finished(x0)
+        across = _across(problem, moments.covariance, x0)
+        log_weight = state.log_weight + _log_density(problem, moments.mean, across) - state.log_counted
+        return Finished(x0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
+
+
+def _conditioned(problem: Problem, moments: Moments, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
+    """A draw from `N(D, C)` given y, by Matheron's rule, and what its Krylov spaces left, shape of the mean."""
+    likelihood, covariance = gaussian(problem), moments.covariance
+    root = covariance.draw(rng, moments.mean)
+    drawn = moments.mean + root.value
+    seen, operator = linearized(problem, moments.mean)
+    noise = likelihood.sigma_y * rng.normal(likelihood.y)
+    noise = torch.where(likelihood.operator.measured(likelihood.y), noise, 0.0)
+    solution = covariance.solve(operator, likelihood.sigma_y**2, likelihood.y - seen - operator(root.value) - noise)
+    indefinite = (root.indefinite | solution.indefinite).double()
+    return drawn + solution.gain, {"changed": root.change, "left": solution.residual, "indefinite": indefinite}
+
+
+class Across(NamedTuple):
+    """What y shares with x_0: `C A^T` by columns, shape (B, m, *event), and `A C A^T`, float64, shape (B, m, m)."""
+
+    columns: Tensor
+    within: Tensor
+
+
+def _across(problem: Problem, covariance: Covariance, like: Tensor) -> Across:
+    operator, y = linear(problem)
+    units = torch.eye(math.prod(y.shape[1:]), dtype=like.dtype, device=like.device).unflatten(1, y.shape[1:])
+    columns = torch.stack([covariance(operator.adjoint(unit.expand_as(y))) for unit in units], 1)
+    return Across(columns, _measured(problem, columns))
+
+
+def _measured(problem: Problem, columns: Tensor) -> Tensor:
+    """The operator applied to each column, symmetric part, float64, shape (B, m, m)."""
+    operator, _ = linear(problem)
+    rows = torch.stack([operator(column).flatten(1) for column in columns.unbind(1)], 2).double()
+    return (rows + rows.mT) / 2
+
+
+def _log_density(problem: Problem, mean: Tensor, across: Across) -> Tensor:
+    """`log N(y; A mean, A C A^T + sigma_y^2 I)` of what was measured, shape (B,)."""
+    return _log_normal(problem, mean, across.within)
+
+
+def _log_predicted(
+    problem: Problem, moments: Moments, across: Across, bridge: Bridge, x_s: Tensor, x_t: Tensor
+) -> Tensor:
+    """`log p(y | x_s, x_t)` where `x_0 ~ N(D, C)` and x_s is the bridge's, shape (B,).
+
+    Given x_s the mean of x_0 moves by `C (C + w I)^-1 (x_s - m(D)) / c` and its covariance loses
+    `C (C + w I)^-1 C`, with c the bridge's weight of x_0 and `w = std^2 / c^2`.
+    """
+    covariance, everything = moments.covariance, Identity()
+    w = (bridge.std / bridge.weight_s) ** 2
+    moved = covariance.solve(everything, w, (x_s - bridge.mean(moments.mean, x_t)) / bridge.weight_s).gain
+    lost = torch.stack([covariance.solve(everything, w, c).gain for c in across.columns.unbind(1)], 1)
+    return _log_normal(problem, moments.mean + moved, across.within - _measured(problem, lost))
+
+
+def _log_normal(problem: Problem, mean: Tensor, spread: Tensor) -> Tensor:
+    """`log N(y; A mean, spread + sigma_y^2 I)` of the measured values; eigenvalues below zero count as zero."""
+    operator, y = linear(problem)
+    likelihood = gaussian(problem)
+    floor = likelihood.sigma_y**2
+    values, vectors = torch.linalg.eigh(spread)
+    values = values.clamp_min(0) + floor
+    error = (y - operator(mean)).flatten(1).double()
+    quadratic = (torch.einsum("bmi,bm->bi", vectors, error).square() / values).sum(1)
+    hidden = error.shape[1] - likelihood.measured_values().double()
+    constants = likelihood.measured_values() * math.log(2 * math.pi) - hidden * math.log(floor)
+    return -0.5 * (quadratic + values.log().sum(1) + constants)
