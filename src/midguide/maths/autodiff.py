@@ -6,7 +6,7 @@ Every function here maps rows to rows, so one backward pass of the sum over rows
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch._functorch.config
@@ -56,6 +56,41 @@ def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tens
     with torch.no_grad(), forward_ad.dual_level():
         value, derivative = forward_ad.unpack_dual(f(forward_ad.make_dual(x.detach(), tangent)))
     return value.detach(), torch.zeros_like(value) if derivative is None else derivative.detach()
+
+
+class Derivative(NamedTuple):
+    """The derivative of a function at a point, as a linear map with its adjoint, row by row.
+
+    Args:
+        apply: `v -> df/dx v`.
+        adjoint: `w -> (df/dx)^T w`.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.apply(x)
+
+
+def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Derivative]:
+    """`f(x)` and the derivative of f at x; both maps may be called any number of times.
+
+    The adjoint is differentiated in its argument, in which it is linear, to give the derivative itself.
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        out = f(x)
+        dual = torch.zeros_like(out).requires_grad_(True)
+        (pulled,) = torch.autograd.grad(out, x, dual, create_graph=True)
+
+    def apply(v: Tensor) -> Tensor:
+        return torch.autograd.grad(pulled, dual, v, retain_graph=True)[0]
+
+    def adjoint(w: Tensor) -> Tensor:
+        return torch.autograd.grad(out, x, w, retain_graph=True)[0]
+
+    return out.detach(), Derivative(apply, adjoint)
 
 
 def with_pullback(f: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]], x: Tensor) -> Tensor:

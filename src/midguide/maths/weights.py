@@ -14,8 +14,6 @@ from torch import Tensor
 
 from midguide.maths.rng import Rng
 
-from midguide.maths.rng import Rng
-
 
 def log_mean_exp(log_weight: Tensor) -> Tensor:
     """Log of the mean weight over the last axis: for a filter the estimate of its evidence. `-inf` where all are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from midguide.diffusion.schedules import CLEAN, Level, Time
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.base import Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.maths import autodiff
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator, kind
 from midguide.priors.base import Autoencoder
@@ -224,6 +226,19 @@ def linear(problem: Problem) -> tuple[LinearOperator, Tensor]:
     if not isinstance(operator, LinearOperator):
         raise UnsupportedProblem(f"{type(operator).__name__} is not linear")
     return operator, problem.likelihood.y
+
+
+def linearized(problem: Problem, x: Tensor) -> tuple[Tensor, LinearOperator | autodiff.Derivative]:
+    """`A(x)`, and A itself where it is linear, else its derivative at x with the adjoint."""
+    operator = problem.likelihood.operator
+    if isinstance(operator, LinearOperator):
+        return operator(x), operator
+    return autodiff.linearize(operator, x)
+
+
+def products(problem: Problem, directions: int) -> int:
+    """Vjps of the network that a solve with the covariance of its answer takes; none where moments are exact."""
+    return 0 if problem.denoiser.exact_moments else min(directions, math.prod(problem.likelihood.y.shape[1:]))
 
 
 def gaussian(problem: Problem) -> GaussianLikelihood:

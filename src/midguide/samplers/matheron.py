@@ -19,7 +19,7 @@ from midguide.diffusion import kernels
 from midguide.diffusion.kernels import Bridge
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError, UnsupportedProblem
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.covariance import Covariance, Moments
 from midguide.maths.rng import Rng
 from midguide.maths.weights import log_mean_exp, resampled

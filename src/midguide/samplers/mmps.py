@@ -21,7 +21,7 @@ from torch import Tensor
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.rng import Rng
 from midguide.problem import Problem
 from midguide.samplers.base import (

@@ -5,17 +5,17 @@ Diffusion Models", NeurIPS, https://arxiv.org/abs/2306.17775. Implemented: Algor
 noise, with islands of particles.
 
 Differences from the paper:
-- the proposal need not differentiate the network: it moves the denoised state towards y with the twist's own covariance,
-  which weights make up for. The paper's proposal, along the derivative of the twist, is `derivative = true`;
-- the twist's variance is `r_t^2 = tau^2 sigma_t^2 / (tau^2 alpha_t^2 + sigma_t^2)`, that of `p(x_0 | x_t)` for a prior of
-  variance tau^2, in place of `sigma_t^2` alone. Where tau is not given it is measured at the noisiest time;
+- the proposal need not differentiate the network: it moves the denoised state towards y with the covariance of the
+  twist, and weights make up for the difference. The paper's proposal, along the derivative of the twist, is
+  `derivative = true`;
+- the twist's variance is `r_t^2 = tau^2 sigma_t^2 / (tau^2 alpha_t^2 + sigma_t^2)`, that of `p(x_0 | x_t)` for a prior
+  of variance tau^2, in place of `sigma_t^2` alone. Where tau is not given it is measured at the noisiest time;
 - the last twist is the likelihood of `D(x_t, t)` at the cleanest time, which is what is returned;
 - resampling is systematic, at the effective sample size that `resample_below` says; the last weights are returned.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Level, Time, check_steps
 from midguide.errors import ConfigError
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths import autodiff
 from midguide.maths.rng import Rng
 from midguide.maths.weights import effective_size, log_mean_exp, normalized, resampled
@@ -152,8 +152,8 @@ class TDS:
     def _aim(self, problem: Problem, x: Tensor, t: Time, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`D(x, t)`, the same moved towards y, and the log of the twist.
 
-        Moved to `D + r_t^2 A^T (sigma_y^2 I + r_t^2 A A^T)^-1 (y - A D)`, or as published by `sigma_t^2 / alpha_t` times
-        the score of the twist.
+        Moved to `D + r_t^2 A^T (sigma_y^2 I + r_t^2 A A^T)^-1 (y - A D)`, or as published by `sigma_t^2 / alpha_t`
+        times the score of the twist.
         """
         level = problem.schedule.level(t)
         variance = _twist_variance(variance, level)
@@ -175,7 +175,7 @@ def _twist_variance(variance: Tensor, level: Level) -> Tensor:
 
 
 def _log_twist(problem: Problem, x0: Tensor, variance: Tensor) -> Tensor:
-    """`log N(y; A x0, sigma_y^2 I + r^2 A A^T)` up to a constant of the problem, in the operator's basis, shape (B,)."""
+    """`log N(y; A x0, sigma_y^2 I + r^2 A A^T)` up to a constant, in the operator's basis, shape (B,)."""
     basis = problem.spectral
     spread = basis.noise.double().square() + variance[:, None]
     error = (basis.y - basis.vt(x0)).double()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
-from midguide.likelihoods import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.covariance import LowRank
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator
