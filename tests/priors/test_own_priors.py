@@ -17,7 +17,7 @@ from midguide.operators.matrix import Matrix
 from midguide.priors.loading import load_prior
 from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
-from midguide.samplers.base import SAMPLERS
+from midguide.samplers.base import make_sampler
 from midguide.samplers.mgps import MGPS
 from midguide.samplers.unconditional import Unconditional
 
@@ -116,12 +116,23 @@ def native_draws(prior, sampler):
     return sample(sampler, Problem.simulate(prior, operator, truth, sigma_y=0.1), 4).draws
 
 
-IN_UNITS_OF_X = {"dps", "mgps"}  # their steps along gradients have sizes in the units of x_t, alpha times those of x_0
-INVARIANT = {
-    name: entry.make({"steps": 20})
-    for name, entry in SAMPLERS.items()
-    if name not in IN_UNITS_OF_X and not entry.make().needs.autoencoder
-} | {
+# Methods whose formulas depend on noise-to-signal ratios only, whatever the schedule. Others step along gradients in
+# the units of x_t, or walk levels of their own between two times.
+FREE_OF_UNITS = (
+    "ddnm",
+    "ddnm-plus",
+    "ddrm",
+    "diffpir",
+    "ding",
+    "ilvr",
+    "matheron",
+    "mmps",
+    "pgdm",
+    "red-diff",
+    "repaint",
+)
+FREE_OF_UNITS += ("sda", "tds", "tmpd", "unconditional")
+INVARIANT = {name: make_sampler(name, {"steps": 20}) for name in FREE_OF_UNITS} | {
     "ddim": Unconditional(steps=20, eta=0.0),
     "mgps that does not descend": MGPS(steps=20, midpoint=1.0, warm_start=None, optimizer=Adam(rate=1e-14)),
 }

@@ -247,7 +247,7 @@ def test_settings_build_the_sampler() -> None:
 @pytest.mark.parametrize(
     ("spec", "overrides", "message"),
     [
-        ("mpgs", {}, "unknown sampler `mpgs`\nhint: did you mean `mgps`"),
+        ("mgpss", {}, "unknown sampler `mgpss`\nhint: did you mean `mgps`"),
         ("", {}, "unknown sampler ``"),
         ("mgps:", {}, "no preset ``\nhint: one of ecg"),
         ("mgps:fhq", {}, "no preset `fhq`\nhint: did you mean `ffhq`.* known are ecg"),

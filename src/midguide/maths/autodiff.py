@@ -6,7 +6,8 @@ Every function here maps rows to rows, so one backward pass of the sum over rows
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch._functorch.config
@@ -58,19 +59,24 @@ def jvp(f: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> tuple[Tens
     return value.detach(), torch.zeros_like(value) if derivative is None else derivative.detach()
 
 
-class Derivative(NamedTuple):
+@dataclass(frozen=True)
+class Derivative:
     """The derivative of a function at a point, as a linear map with its adjoint, row by row.
 
     Args:
         apply: `v -> df/dx v`.
-        adjoint: `w -> (df/dx)^T w`.
+        pull: `w -> (df/dx)^T w`.
     """
 
     apply: Callable[[Tensor], Tensor]
-    adjoint: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.apply(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The adjoint applied to y."""
+        return self.pull(y)
 
 
 def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Derivative]:
@@ -87,10 +93,10 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Derivat
     def apply(v: Tensor) -> Tensor:
         return torch.autograd.grad(pulled, dual, v, retain_graph=True)[0]
 
-    def adjoint(w: Tensor) -> Tensor:
+    def pull(w: Tensor) -> Tensor:
         return torch.autograd.grad(out, x, w, retain_graph=True)[0]
 
-    return out.detach(), Derivative(apply, adjoint)
+    return out.detach(), Derivative(apply, pull)
 
 
 def with_pullback(f: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]], x: Tensor) -> Tensor:

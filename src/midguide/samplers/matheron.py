@@ -20,11 +20,11 @@ from midguide.diffusion.kernels import Bridge
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.maths.autodiff import Derivative
 from midguide.maths.covariance import Covariance, Moments
 from midguide.maths.rng import Rng
 from midguide.maths.weights import log_mean_exp, resampled
-from midguide.operators.base import LinearOperator
-from midguide.operators.matrix import Identity
+from midguide.operators.base import LinearOperator, Operator
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
@@ -75,29 +75,31 @@ class Matheron:
     Args:
         steps: noise levels visited.
         directions: of the Krylov spaces of the covariance's square root and of the solve, where it is a network's.
-        weighted: weigh draws by what the Gaussian leaves out; for up to 64 measured values and linear operators.
-        particles: samples of one group, which are resampled together; 1 for independent draws.
+        particles: weigh draws by what the Gaussian leaves out, and resample so many together; 1 for independent
+            weighted draws, off for draws without weights. For linear operators and up to 64 measured values.
         resample_below: resample a group when its effective sample size falls below this share of its particles.
     """
 
     steps: int = 25
     directions: int = 3
-    weighted: bool = False
-    particles: int = 1
+    particles: int | None = None
     resample_below: float = 0.5
 
     def __post_init__(self) -> None:
         check_steps(self.steps)
         check_share("resample_below", self.resample_below)
-        if min(self.directions, self.particles) < 1:
+        if self.directions < 1 or (self.particles is not None and self.particles < 1):
             raise ConfigError(f"directions and particles must be at least 1, got {self.directions}, {self.particles}")
-        if self.particles > 1 and not self.weighted:
-            raise ConfigError("particles are resampled by their weights", hint="set weighted = true, or particles = 1")
+
+    @property
+    def weighted(self) -> bool:
+        """Whether draws have weights."""
+        return self.particles is not None
 
     @property
     def needs(self) -> Needs:
-        operator = {"operator": LinearOperator} if self.weighted else {}
-        return Needs(likelihood=GaussianLikelihood, gradients=True, group=self.particles, **operator)
+        operator = LinearOperator if self.weighted else Operator
+        return Needs(operator=operator, likelihood=GaussianLikelihood, gradients=True, group=self.particles or 1)
 
     times = schedule_times
 
@@ -115,7 +117,7 @@ class Matheron:
         if self.weighted and measured > MOST_MEASURED:
             raise UnsupportedProblem(
                 f"`matheron` weighs draws of up to {MOST_MEASURED} measured values, here are {measured}",
-                hint="set weighted = false",
+                hint="set particles = off",
             )
         x_t = initial_noise(problem, self.times(problem)[0], rng)
         zeros = torch.zeros(len(x_t), dtype=torch.float64, device=x_t.device)
@@ -192,7 +194,7 @@ def _log_predicted(
     Given x_s the mean of x_0 moves by `C (C + w I)^-1 (x_s - m(D)) / c` and its covariance loses
     `C (C + w I)^-1 C`, with c the bridge's weight of x_0 and `w = std^2 / c^2`.
     """
-    covariance, everything = moments.covariance, Identity()
+    covariance, everything = moments.covariance, Derivative(lambda x: x, lambda y: y)
     w = (bridge.std / bridge.weight_s) ** 2
     moved = covariance.solve(everything, w, (x_s - bridge.mean(moments.mean, x_t)) / bridge.weight_s).gain
     lost = torch.stack([covariance.solve(everything, w, c).gain for c in across.columns.unbind(1)], 1)

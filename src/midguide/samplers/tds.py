@@ -16,6 +16,7 @@ Differences from the paper:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +32,17 @@ from midguide.maths.rng import Rng
 from midguide.maths.weights import effective_size, log_mean_exp, normalized, resampled
 from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
-from midguide.samplers.base import SAMPLERS, Calls, Finished, Needs, Step, check_share, initial_noise, schedule_times
+from midguide.samplers.base import (
+    SAMPLERS,
+    Calls,
+    Finished,
+    Needs,
+    Step,
+    check_share,
+    gaussian,
+    initial_noise,
+    schedule_times,
+)
 
 PROBE = 1e-2
 """Length, in standard deviations of the noise, of the step along which the spread of the prior is measured."""
@@ -80,7 +91,7 @@ class TDS:
     """
 
     steps: int = 100
-    particles: int = 16
+    particles: int = 1
     spread: float | None = None
     resample_below: float = 0.5
     derivative: bool = False
@@ -117,7 +128,8 @@ class TDS:
     def step(self, problem: Problem, state: Particles, t: Time, s: Time, rng: Rng) -> Step:
         log_weight, members = resampled(state.log_weight, rng, self.resample_below)
         size = effective_size(normalized(rng.layout.split(log_weight)))
-        state = Particles(*(rng.layout.pick(x, members) for x in state[:-1]), log_weight)
+        picked = (rng.layout.pick(x, members) for x in state[:-1])
+        state = Particles._make((*picked, log_weight))
         level_t, level_s = problem.schedule.level(t), problem.schedule.level(s)
         bridge = kernels.bridge(CLEAN, level_s, level_t)
         z = rng.normal(state.x_t)
@@ -131,8 +143,10 @@ class TDS:
         return Step(moved_on, {"effective_sample_size": size})
 
     def finish(self, problem: Problem, state: Particles, t: Time, rng: Rng) -> Finished:
-        likelihood = problem.likelihood.log_prob(state.x0).double()
-        log_weight = state.log_weight + likelihood - state.log_twist
+        likelihood = gaussian(problem)
+        constants = 0.5 * math.log(2 * math.pi * likelihood.sigma_y**2) * likelihood.measured_values().double()
+        log_likelihood = likelihood.log_prob(state.x0).double() - constants
+        log_weight = state.log_weight + log_likelihood - state.log_twist
         return Finished(state.x0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
 
     def _variance(self, problem: Problem, x_t: Tensor, t: Time, rng: Rng) -> Tensor:
