@@ -352,6 +352,7 @@ def draws(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in (folder / "samples").glob("[!.]*/samples.safetensors")}
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_leave_the_rows_and_draws_of_an_uninterrupted_study(cli, study, tmp_path):
     """300 units of some 10 ms, of which writing is a third; runs are forked from a process that has torch in memory.
 
