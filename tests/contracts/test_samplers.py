@@ -14,9 +14,8 @@ from midguide.errors import CheckpointError, ConfigError, NumericalError, ShapeE
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import sample
 from midguide.maths.linalg import inner
-from midguide.operators import BlockMean, Identity, Matrix, Operator, SVDOperator, random_mask
+from midguide.operators import Identity, Matrix, Operator, SVDOperator
 from midguide.priors.gaussian import Gaussian
-from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Needs
 from midguide.samplers.copaint import CoPaint
@@ -31,36 +30,9 @@ from midguide.samplers.repaint import RePaint
 from midguide.samplers.resample import ReSample
 from midguide.samplers.unconditional import Unconditional
 from midguide.testing import ContractError, check_sampler
+from midguide.testing.pieces import images, latents, masked_images, vectors
 
 RULE = StepRule(default=2, cleanest=(2, 1), noisiest=(2, 3))
-
-
-def vectors() -> Problem:
-    prior = random_gaussian(6, 0)
-    operator = Matrix.create(torch.linspace(-1, 1, 18).reshape(3, 6), (6,))
-    return Problem.simulate(prior, operator, prior.sample(2), sigma_y=0.1)
-
-
-def images() -> Problem:
-    prior = Gaussian(torch.zeros(3, 8, 8), 0.25)
-    return Problem.simulate(prior, BlockMean(2), prior.sample(2), sigma_y=0.05)
-
-
-def masked_images() -> Problem:
-    """One mask per observation, as many hidden entries in each."""
-    prior = Gaussian(torch.zeros(1, 6, 6), 0.25)
-    masked = random_mask((1, 6, 6), 0.5, seed=0, count=2)
-    return Problem.simulate(prior, masked, prior.sample(2), sigma_y=0.05)
-
-
-def latents() -> Problem:
-    """Images of latents through a decoder that is not linear."""
-    shuffle, unshuffle = torch.nn.PixelShuffle(2), torch.nn.PixelUnshuffle(2)
-    coder = NetworkAutoencoder(
-        lambda x: unshuffle(x)[:, ::2], lambda z: shuffle((z / 2).sin().repeat_interleave(2, 1)), (1, 8, 8), (2, 4, 4)
-    )
-    prior = LatentPrior(Gaussian(torch.zeros(2, 4, 4), 1.0), coder)
-    return Problem.simulate(prior, BlockMean(2), coder.decode(prior.denoiser.sample(2)), sigma_y=0.05)
 
 
 VARIANTS = {

@@ -324,7 +324,7 @@ def _announcer() -> Callable[[str], None]:
 
 def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
     if others := store.others(study.units):
-        earlier = "; study.earlier is the file of before" if (store.folder / "study.earlier").exists() else ""
+        earlier = "; study.earlier is the previous study file" if (store.folder / "study.earlier").exists() else ""
         note = f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report"
         output.note(note + earlier)
     _tell_of_changes(study, store)
