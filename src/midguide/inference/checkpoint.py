@@ -30,7 +30,7 @@ class Counted(Protocol):
 
 
 class Held(NamedTuple):
-    """State and random streams at the start of a step; no streams between two chunks."""
+    """State, signs and random streams at the start of a step; no streams between two chunks."""
 
     tensors: Mapping[str, Tensor] = {}
     numbers: Mapping[str, int | float] = {}
@@ -38,13 +38,15 @@ class Held(NamedTuple):
     step: int = 0
     forwards: int = 0
     vjps: int = 0
+    signs: Mapping[str, Tensor] = {}
 
 
 @dataclass
 class Progress:
-    """Where a run is: what its finished chunks gave, and what the step in hand started from."""
+    """Where a run is: what its finished chunks gave and their signs, and what the step in hand started from."""
 
     finished: list[Finished] = field(default_factory=list)
+    signs: list[dict[str, Tensor]] = field(default_factory=list)
     step: int = 0
     seconds: float = 0.0
     held: Held = field(default_factory=Held)
@@ -54,12 +56,12 @@ class Progress:
         """The chunk in hand."""
         return len(self.finished)
 
-    def hold(self, state: Any, rng: Rng, step: int, counted: Counted) -> None:
+    def hold(self, state: Any, signs: Mapping[str, Tensor], rng: Rng, step: int, counted: Counted) -> None:
         """Remember the state at the start of a step, so that an interrupt at any moment loses no more than the step."""
         fields = state._asdict()
         tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
         numbers = {name: value for name, value in fields.items() if name not in tensors}
-        self.held = Held(tensors, numbers, rng.state(), step, counted.forwards, counted.vjps)
+        self.held = Held(tensors, numbers, rng.state(), step, counted.forwards, counted.vjps, signs)
 
     def restore(self, fresh: Any, rng: Rng, counted: Counted) -> Any:
         """The state to go on from: `fresh`, or what was held for this chunk, without the calls that `fresh` took."""
@@ -71,9 +73,10 @@ class Progress:
         tensors = {name: value.to(getattr(fresh, name).device).clone() for name, value in self.held.tensors.items()}
         return type(fresh)(**tensors, **self.held.numbers)
 
-    def finish_chunk(self, finished: Finished, counted: Counted) -> None:
+    def finish_chunk(self, finished: Finished, signs: dict[str, Tensor], counted: Counted) -> None:
         """Keep what the chunk in hand gave and go on to the next."""
         self.finished.append(finished)
+        self.signs.append(signs)
         self.held = Held(forwards=counted.forwards, vjps=counted.vjps)
         self.step = 0
 
@@ -97,11 +100,13 @@ class Checkpoint:
         """Seconds since this process took up the run."""
         return time.monotonic() - self.started
 
-    def hold(self, progress: Progress, state: Any, rng: Rng, step: int, counted: Counted) -> None:
+    def hold(
+        self, progress: Progress, state: Any, signs: Mapping[str, Tensor], rng: Rng, step: int, counted: Counted
+    ) -> None:
         """Remember where the run is, and write it where it is time."""
         if self.path is None:
             return
-        progress.hold(state, rng, step, counted)
+        progress.hold(state, signs, rng, step, counted)
         if time.monotonic() - self.written > self.every:
             self.save(progress)
             self.written = time.monotonic()
@@ -110,10 +115,12 @@ class Checkpoint:
         """Write what the finished chunks gave and what is held."""
         if self.path is None:
             return
-        tensors, numbers, streams, step, forwards, vjps = progress.held
+        tensors, numbers, streams, step, forwards, vjps, signs = progress.held
         stored = {f"state.{name}": value for name, value in tensors.items()}
-        for i, finished in enumerate(progress.finished):
+        stored |= {f"sign.{name}": value for name, value in signs.items()}
+        for i, (finished, signs) in enumerate(zip(progress.finished, progress.signs, strict=True)):
             stored |= {f"{name}.{i}": value for name, value in finished._asdict().items() if value is not None}
+            stored |= {f"signs.{i}.{name}": value for name, value in signs.items()}
         stored |= {} if streams is None else {"streams": streams}
         place = {"chunk": progress.chunk, "step": step, "forwards": forwards, "vjps": vjps, "numbers": dict(numbers)}
         place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
@@ -151,10 +158,23 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} was written by {code.words()}", hint="go on with that, or remove the file to start again"
             )
-        tensors = {name.removeprefix("state."): value for name, value in stored.items() if name.startswith("state.")}
+        signs = [_under(f"signs.{i}.", stored, device) for i in range(len(finished))]
         counted.forwards, counted.vjps = place["forwards"], place["vjps"]
-        held = Held(tensors, place["numbers"], stored.get("streams"), place["step"], counted.forwards, counted.vjps)
-        return Progress(finished, place["step"], place["seconds"], held)
+        held = Held(
+            _under("state.", stored),
+            place["numbers"],
+            stored.get("streams"),
+            place["step"],
+            counted.forwards,
+            counted.vjps,
+            _under("sign.", stored, device),
+        )
+        return Progress(finished, signs, place["step"], place["seconds"], held)
+
+
+def _under(prefix: str, stored: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with a prefix, by what follows it."""
+    return {name.removeprefix(prefix): value.to(device) for name, value in stored.items() if name.startswith(prefix)}
 
 
 def _finished(stored: Mapping[str, Tensor], chunk: int, device: torch.device) -> Finished:

@@ -20,12 +20,13 @@ from midguide.inference.cost import Cost, check_memory, peak_memory
 from midguide.inference.observers import Event, Observer
 from midguide.inference.rows import Rows
 from midguide.inference.samples import Samples, remarks
+from midguide.inference.signs import described, risen
 from midguide.maths.covariance import Moments
 from midguide.maths.rng import Rng
 from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
-from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs
+from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs, signs_of
 from midguide.storage.code import code_of
 from midguide.storage.record import describe, fingerprint
 
@@ -69,7 +70,8 @@ def sample(
     Returns:
         Samples with draws of shape (observation, sample, *signal), and their weights where the method has some. For a
         prior of latents these are in `tensors`, by the name `latents`, shape (observation, sample, *event). Where the
-        weights of an observation collapsed to fewer than two draws, the record says so under `remarks`.
+        weights of an observation collapsed to fewer than two draws, or a sign of convergence is high, the record says
+        so under `remarks`.
 
     Raises:
         UnsupportedProblem: If the sampler cannot handle the operator.
@@ -110,6 +112,10 @@ def sample(
     finished = run.finish(problem)
 
     draws, latents = _signals(problem, [block.draws for block in finished], n)
+    signs = {
+        name: torch.cat([block[name] for block in run.progress.signs]).reshape(problem.observations, n)
+        for name in run.progress.signs[0]
+    }
     log_weight = _together([block.log_weight for block in finished], problem.observations)
     log_evidence = _together([block.log_evidence for block in finished], problem.observations)
     if log_weight is not None:
@@ -118,8 +124,10 @@ def sample(
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     tensors = {"y": problem.likelihood.y, **latents, **known}
-    record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem), **remarks(log_weight)}
-    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group)
+    record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem)}
+    record |= described(signs_of(sampler))
+    record |= remarks(log_weight, signs, record)
+    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs)
 
 
 @dataclass
@@ -141,8 +149,8 @@ class _Run:
             try:
                 while self.progress.chunk < len(chunks):
                     part = chunks[self.progress.chunk]
-                    finished = self._chunk(self.rows.problem(problem, part), self.rows.rng(part), part)
-                    self.progress.finish_chunk(finished, self.counted)
+                    finished, signs = self._chunk(self.rows.problem(problem, part), self.rows.rng(part), part)
+                    self.progress.finish_chunk(finished, signs, self.counted)
             except KeyboardInterrupt:
                 self.file.save(self.progress)
                 raise
@@ -150,17 +158,19 @@ class _Run:
         return self.progress.finished
 
     @torch.no_grad()
-    def _chunk(self, problem: Problem, rng: Rng, part: range) -> Finished:
+    def _chunk(self, problem: Problem, rng: Rng, part: range) -> tuple[Finished, dict[str, Tensor]]:
+        """What a chunk gives, and its signs of convergence."""
         sampler, progress, moves = self.sampler, self.progress, list(pairwise(self.times))
-        state = progress.restore(sampler.init(problem, rng), rng, self.counted)
+        state, signs = progress.restore(sampler.init(problem, rng), rng, self.counted), dict(progress.held.signs)
         for step, (t, s) in enumerate(moves[progress.step :], start=progress.step + 1):
-            self.file.hold(progress, state, rng, step - 1, self.counted)
+            self.file.hold(progress, state, signs, rng, step - 1, self.counted)
             state, info = sampler.step(problem, state, t, s, rng)
             check_state(state, sampler, rng.layout, step, s)
+            signs = risen(signs, info, signs_of(sampler), rng.layout)
             for observer in self.observers:
                 observer.step(Event(part, progress.chunk * len(moves) + step, s, info))
         finished = sampler.finish(problem, state, self.times[-1], rng)
-        return checked(finished, sampler, rng.layout, problem.event_shape, len(moves))
+        return checked(finished, sampler, rng.layout, problem.event_shape, len(moves)), signs
 
 
 def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from midguide.errors import CheckpointError, ConfigError
 from midguide.inference.cost import Cost
+from midguide.inference.signs import suspects
 from midguide.maths.rng import Rng
 from midguide.maths.weights import (
     effective_size,
@@ -29,6 +30,8 @@ from midguide.storage.files import replacing_folder, sha256_of, unshared
 
 WEIGHTS = ("log_weight", "log_evidence")
 """Names of the fields that are stored beside the draws, where they are known."""
+SIGN = "sign."
+"""With this before their names signs of convergence are stored beside the draws."""
 BEFORE = "effective_sample_size"
 """In the tensors of resampled draws: of each observation that of the draws before."""
 
@@ -50,6 +53,8 @@ class Samples:
         log_evidence: estimates of `log p(y)`, float64, shape (observation, group), up to the constant that the
             likelihood's `log_prob` leaves out; None where the method has none.
         group: consecutive samples that were drawn together, such as the particles of a filter; 1 for independent ones.
+        signs: signs of convergence by name, each the largest value over the steps of every draw, float64, shape
+            (observation, sample); what they mean is in the record under `signs`.
     """
 
     draws: Tensor
@@ -59,6 +64,7 @@ class Samples:
     log_weight: Tensor | None = None
     log_evidence: Tensor | None = None
     group: int = 1
+    signs: dict[str, Tensor] = field(default_factory=dict)
 
     def weights(self) -> Tensor | None:
         """Weights that sum to one for each observation, float64, shape (observation, sample); None for equal ones."""
@@ -125,7 +131,8 @@ class Samples:
             record["resampled"], tensors[BEFORE] = {"n": picks.shape[1], "seed": seed}, self.effective_sample_size()
         if "latents" in tensors:
             tensors["latents"] = tensors["latents"][rows, picks]
-        return replace(self, draws=self.draws[rows, picks], record=record, tensors=tensors, log_weight=None, group=1)
+        draws, signs = self.draws[rows, picks], {name: value[rows, picks] for name, value in self.signs.items()}
+        return replace(self, draws=draws, record=record, tensors=tensors, log_weight=None, group=1, signs=signs)
 
     def picks(self, n: int | None = None, seed: int = 0) -> Tensor:
         """Which draws `resampled` takes, in its order, shape (observation, n)."""
@@ -156,6 +163,7 @@ class Samples:
                 None if self.log_weight is None else self.log_weight[i : i + 1].cpu(),
                 None if self.log_evidence is None else self.log_evidence[i : i + 1].cpu(),
                 self.group,
+                {name: value[i : i + 1].cpu() for name, value in self.signs.items()},
             )
             for i in range(count)
         ]
@@ -163,7 +171,7 @@ class Samples:
     def _record_of(self, observation: int) -> dict[str, Any]:
         """The record of one observation, with what must be said of it alone."""
         kept = {name: value for name, value in self.record.items() if name != "remarks"}
-        return {**kept, "observation": observation, **remarks(self.log_weight, observation)}
+        return {**kept, "observation": observation, **remarks(self.log_weight, self.signs, self.record, observation)}
 
     def _weighted(self, log_weight: Tensor, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """A statistic of draws and weights of each observation, in the type of the draws."""
@@ -179,7 +187,8 @@ class Samples:
     def write(self, folder: Path) -> None:
         """Write the two files of `save` into an existing folder, without its promise."""
         weights = {name: value for name in WEIGHTS if (value := getattr(self, name)) is not None}
-        save_file(unshared({"draws": self.draws, **weights, **self.tensors}), folder / "samples.safetensors")
+        signs = {f"{SIGN}{name}": value for name, value in self.signs.items()}
+        save_file(unshared({"draws": self.draws, **weights, **signs, **self.tensors}), folder / "samples.safetensors")
         plain = {"cost": asdict(self.cost), "record": self.record, "tensors": sha256_of(folder / "samples.safetensors")}
         plain |= {"group": self.group} if self.group > 1 else {}
         text = json.dumps({**plain, "sha256": _checksum(plain)}, indent=2)
@@ -200,28 +209,34 @@ class Samples:
             if (stored["sha256"], stored["tensors"]) != sums:
                 raise ValueError("a checksum differs")
             draws, weights = tensors.pop("draws"), {name: tensors.pop(name, None) for name in WEIGHTS}
+            signs = {name.removeprefix(SIGN): tensors.pop(name) for name in sorted(tensors) if name.startswith(SIGN)}
             cost, group = Cost(**stored["cost"]), stored.get("group", 1)
-            return cls(draws, cost, stored["record"], tensors, **weights, group=group)
+            return cls(draws, cost, stored["record"], tensors, **weights, group=group, signs=signs)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no readable samples: {error}", hint="give the folder that save() wrote"
             ) from error
 
 
-def remarks(log_weight: Tensor | None, observation: int | None = None) -> dict[str, list[str]]:
-    """What a record must say of weights, shape (observation, sample): which collapsed to fewer than two draws.
+def remarks(
+    log_weight: Tensor | None, signs: Mapping[str, Tensor], record: Mapping[str, Any], observation: int | None = None
+) -> dict[str, list[str]]:
+    """What a record must say: which weights collapsed to fewer than two draws, and which signs are high.
 
     Args:
-        log_weight: of all observations; None where there are no weights.
+        log_weight: of all observations, shape (observation, sample); None where there are no weights.
+        signs: of convergence, by name, shape (observation, sample).
+        record: the rest of the record, with what the signs mean.
         observation: look at this one only.
     """
-    if log_weight is None or log_weight.shape[1] < 2:
-        return {}
-    found = [
-        f"the weights of observation {i} collapsed: {log_weight.shape[1]} draws count as {size:.1f}"
-        for i, size in enumerate(effective_size(normalized(log_weight)).tolist())
-        if size < 2 and observation in (None, i)
-    ]
+    found = []
+    if log_weight is not None and log_weight.shape[1] > 1:
+        found = [
+            f"the weights of observation {i} collapsed: {log_weight.shape[1]} draws count as {size:.1f}"
+            for i, size in enumerate(effective_size(normalized(log_weight)).tolist())
+            if size < 2 and observation in (None, i)
+        ]
+    found += suspects(signs, record, observation)
     return {"remarks": found} if found else {}
 
 

@@ -71,6 +71,23 @@ class Finished(NamedTuple):
     log_evidence: Tensor | None = None
 
 
+class Sign(NamedTuple):
+    """A sign of convergence: what an entry of `Step.info` tells of a draw where it is large.
+
+    A class declares its signs as `signs: ClassVar[dict[str, Sign]]`, by the names of the entries. The loop keeps the
+    largest value over the steps for each draw.
+
+    Args:
+        high: above this a draw is suspect.
+        meaning: what a larger value means, to be followed by "in 3 of 50 draws": "the fit has not converged".
+        advice: what to change, an imperative.
+    """
+
+    high: float
+    meaning: str
+    advice: str
+
+
 class Calls(NamedTuple):
     """Network calls that one sample costs."""
 
@@ -116,6 +133,11 @@ class Sampler(Protocol):
     def finish(self, problem: Problem, state: Any, t: Time, rng: Rng) -> Finished:
         """The samples from the state at the last time `t`, with weights where the method has them."""
         ...
+
+
+def signs_of(sampler: Sampler) -> dict[str, Sign]:
+    """The signs of convergence that the class of a sampler declares, by the names of entries of `Step.info`."""
+    return getattr(type(sampler), "signs", {})  # a sampler from outside need not know of them
 
 
 PARAMETERS = {"times": 1, "calls": 1, "init": 2, "step": 5, "finish": 4}

@@ -20,7 +20,7 @@ from midguide.inference.samples import Samples
 from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
-from midguide.samplers.base import Sampler
+from midguide.samplers.base import Sampler, signs_of
 from midguide.testing.contract import ContractError, require
 
 
@@ -49,6 +49,8 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
         whole = sample(sampler, watched, n, seed=1)
     except NumericalError as error:
         raise ContractError(f"{type(sampler).__name__}: {error.message}") from error
+    missing = [name for name in signs_of(sampler) if name not in whole.signs]
+    require(not missing, sampler, f"declares signs that no step gives: {missing}")
     require(torch.equal(torch.get_rng_state(), random_state), sampler, "draws from the global random numbers")
     require(torch.equal(problem.likelihood.y, y), sampler, "changes the observations")
     outside = [t for t in spy.times if problem.schedule.snap(t) != t]
@@ -134,8 +136,8 @@ def _parts(samples: Samples) -> dict[str, Tensor]:
 
 
 def _same(a: Samples, b: Samples) -> bool:
-    """Whether draws and weights are equal to the bit."""
-    mine, other = _parts(a), _parts(b)
+    """Whether draws, weights and signs are equal to the bit."""
+    mine, other = {**_parts(a), **a.signs}, {**_parts(b), **b.signs}
     return mine.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in mine.items())
 
 
