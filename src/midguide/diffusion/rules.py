@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from midguide.errors import ConfigError
 
@@ -49,3 +50,9 @@ class StepRule:
         if self.every and position % self.every[0] == 0:
             return self.every[1]
         return self.default
+
+    def halved(self) -> Self:
+        """The same rule with half of each value, rounded up."""
+        pairs = {name: getattr(self, name) for name in ("cleanest", "noisiest", "every")}
+        halves = {name: (rule[0], (rule[1] + 1) // 2) for name, rule in pairs.items() if rule}
+        return replace(self, default=(self.default + 1) // 2, **halves)

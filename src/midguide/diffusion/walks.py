@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Self
 
 from torch import Tensor
 
@@ -60,6 +61,10 @@ class Travel:
     def steps(self, steps: int) -> int:
         """Steps that it adds to `steps` noise levels."""
         return (self.repeats - 1) * self.length * ((steps - 1) // self.length) if self.active else 0
+
+    def halved(self) -> Self:
+        """Half the repeats, rounded up."""
+        return replace(self, repeats=(self.repeats + 1) // 2)
 
 
 Move = Callable[[Tensor, Time, Time, Rng], Tensor]
