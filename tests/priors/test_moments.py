@@ -91,6 +91,33 @@ def test_closed_form_is_the_derivative_of_the_denoiser_and_root_and_solve_are_th
         assert torch.allclose(found.gain, torch.einsum("bij,mj,bm->bi", dense, a, want), atol=1e-9)
 
 
+@pytest.mark.parametrize(("make", "kind"), PRIORS)
+@pytest.mark.parametrize("noise", [1e-6, 0.3, 1e6])
+def test_what_noise_leaves_of_a_covariance_is_that_of_its_matrix(make: Make, kind: str, noise: float) -> None:
+    """Also where noise is far above or below the covariance, in which differences would lose all digits."""
+    d, t = 5, 400
+    prior, x = make(kind, d), 1.5 * draw(ROWS, d, seed=3)
+    exact, v = prior.moments(x, t).covariance, draw(ROWS, 2, d, seed=4)
+    dense = matrices(prior.moments(x, t), x)
+    want = torch.linalg.solve(dense + noise * torch.eye(d, dtype=x.dtype), dense @ v.mT).mT
+    products = Denoiser.moments(prior, x, t, directions=d).covariance
+    assert torch.allclose(exact.shrunk(v, noise), want, rtol=1e-8, atol=1e-10 * float(want.abs().max()))
+    # in a Krylov space to the rounding of what noise adds to a projection
+    assert torch.allclose(products.shrunk(v, noise), want, rtol=1e-4, atol=1e-7 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["shared isotropic", "full"])
+def test_more_measured_values_than_a_matrix_is_made_for_are_solved_as_well(kind: str) -> None:
+    """Conjugate gradients stop at a residual of 100 times the rounding."""
+    d = 80
+    prior, x = mixture(kind, d), draw(ROWS, d, seed=3)
+    moments, r = prior.moments(x, 400), draw(ROWS, d, seed=5)
+    found = moments.covariance.solve(Identity(), 0.3, r)
+    system = matrices(moments, x) + 0.3 * torch.eye(d, dtype=x.dtype)
+    assert torch.allclose(found.value, torch.linalg.solve(system, r[..., None])[..., 0], atol=1e-11)
+    assert float(found.residual.max()) < 1e-13
+
+
 def test_moments_of_a_mixture_are_those_of_its_posterior() -> None:
     """`p(x_0 | x_t)` is the posterior of an identity measurement, which `posterior` computes otherwise."""
     prior, x, t = mixture("full", 3), draw(2, 3, seed=6), 500

@@ -1,10 +1,11 @@
 """Covariances as objects, one for each row of a batch: products, square roots and solves, without a matrix.
 
-They are those of `p(x_0 | x_t)`. Priors in closed form have theirs as a `LowRank` one; that of any other differentiable
-denoiser is a `Pullback`, whose products are vector-Jacobian products (Meng et al. 2021, Theorem 1).
+They are those of `p(x_0 | x_t)`. Priors in closed form have theirs as a `LowRank` one, with roots and solves in closed
+form; that of any other differentiable denoiser is a `Pullback`, whose products are vector-Jacobian products (Meng et
+al. 2021, Theorem 1).
 
-Square roots and solves are those of a Krylov space (Lanczos 1950), with full re-orthogonalization. For symmetric
-positive definite matrices the solve is that of conjugate gradients. Jacobians of trained networks are neither
+Square roots and solves of a `Pullback` are those of a Krylov space (Lanczos 1950), with full re-orthogonalization. For
+symmetric positive definite matrices the solve is that of conjugate gradients. Jacobians of trained networks are neither
 symmetric nor positive. So the projection is made symmetric, and directions in which it is not positive are left out,
 which the result says.
 
@@ -23,11 +24,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from midguide.maths.linalg import inner, per_row
+from midguide.maths.autodiff import Derivative
+from midguide.maths.linalg import conjugate_gradients, inner, per_row
 from midguide.maths.rng import Rng
 
-DIRECTIONS = 64
-"""Most directions of a Krylov space where products are cheap."""
+DENSE = 64
+"""Most measured values whose covariance is formed as a matrix where products are cheap."""
+
+ITERATIONS = 200
+"""Most conjugate gradients where there are more."""
 
 
 class Linear(Protocol):
@@ -68,6 +73,33 @@ class Solution(NamedTuple):
     indefinite: Tensor
 
 
+class Across(NamedTuple):
+    """What measurements share with x_0.
+
+    Args:
+        columns: `C A^T` by columns, shape (B, m, *event).
+        within: `A C A^T`, its symmetric part, float64, shape (B, m, m).
+    """
+
+    columns: Tensor
+    within: Tensor
+
+    def solve(self, noise: float | Tensor, r: Tensor) -> Solution:
+        """`Covariance.solve` without a further product; eigenvalues below zero count as zero."""
+        variances = torch.as_tensor(noise).to(r).expand(r.shape).flatten(1).double()
+        flat, floor = r.flatten(1).double(), variances.amin(1, keepdim=True)
+        values, vectors = torch.linalg.eigh(self.within + torch.diag_embed(variances))
+        rounding = 100 * torch.finfo(r.dtype).eps * values.abs().amax(1, keepdim=True)
+        kept = torch.maximum(values, floor)
+        value = torch.einsum("bik,bk,bjk,bj->bi", vectors, 1 / kept, vectors, flat)
+        value = torch.where(self.within.any(2), value, flat / variances)  # what is hidden: free of rounding
+        image = (self.within @ value[..., None])[..., 0] + variances * value
+        gain = torch.einsum("bm,bme->be", value.to(r), self.columns.flatten(2))
+        indefinite = (values < floor - rounding).any(1)
+        gain = gain.reshape(self.columns[:, 0].shape)
+        return Solution(value.to(r).reshape(r.shape), gain, _left(flat, image).to(r), indefinite)
+
+
 class Moments(NamedTuple):
     """Mean, shape (B, *event), and covariance of `p(x_0 | x_t)` for each row."""
 
@@ -92,39 +124,29 @@ class Covariance(ABC):
     def root(self, noise: Tensor) -> Root:
         """`L z` with `L L^T = C`, for noise z of shape (B, *root_shape); L need not be square."""
 
-    @property
-    @abstractmethod
-    def directions(self) -> int:
-        """Most directions of a Krylov space, each of them one product."""
-
     def draw(self, rng: Rng, like: Tensor) -> Root:
         """A draw from `N(0, C)` for each row, in the dtype and on the device of `like`."""
         return self.root(rng.normal(like.new_empty(len(like), *self.root_shape)))
 
-    def products(self, r: Tensor) -> int:
-        """How many products `solve` takes for right-hand sides shaped like r: no more than r has entries."""
-        return min(self.directions, math.prod(r.shape[1:]))
-
+    @abstractmethod
     def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
-        """Solve `(A C A^T + noise) s = r` for each row, in `products(r)` products.
+        """Solve `(A C A^T + noise) s = r` for each row.
 
         Args:
             operator: A, maps (B, *event) to the shape of r.
             noise: variances of the measurements, positive; a number, or a tensor that broadcasts to r.
             r: right-hand sides, shape (B, *measurement).
         """
-        moved: list[Tensor] = []
 
-        def apply(q: Tensor) -> Tensor:
-            moved.append(self(operator.adjoint(q)))
-            return operator(moved[-1]) + noise * q
+    @abstractmethod
+    def shrunk(self, v: Tensor, noise: float) -> Tensor:
+        """`C (C + noise I)^-1 v`, with several vectors for each row, shape (B, k, *event) -> (B, k, *event)."""
 
-        space = krylov(apply, r, self.products(r))
-        floor = torch.as_tensor(noise).to(r).expand(r.shape).flatten(1).amin(1)
-        weights, indefinite = _definite_solve(space, floor.double())
-        value, image = (_combined(weights, vectors) for vectors in (space.basis, space.images))
-        left = (r - image).flatten(1).norm(dim=1) / space.size.clamp_min(torch.finfo(r.dtype).tiny)
-        return Solution(value, _combined(weights, moved), left, indefinite)
+    def across(self, operator: Linear, like: Tensor) -> Across:
+        """What measurements shaped like `like`, (B, *measurement), share with x_0: a product for each value."""
+        units = torch.eye(math.prod(like.shape[1:])).to(like).unflatten(1, like.shape[1:])
+        columns = torch.stack([self(operator.adjoint(unit.expand_as(like))) for unit in units], 1)
+        return Across(columns, measured(operator, columns))
 
     @abstractmethod
     def diagonal(self, like: Tensor) -> Tensor:
@@ -133,6 +155,12 @@ class Covariance(ABC):
     def trace(self, like: Tensor) -> Tensor:
         """The sum of `diagonal`, shape (B,)."""
         return self.diagonal(like).flatten(1).sum(1)
+
+
+def measured(operator: Linear, columns: Tensor) -> Tensor:
+    """`A` of the m columns of `C A^T`: its symmetric part, float64, shape (B, m, *event) -> (B, m, m)."""
+    rows = torch.stack([operator(column).flatten(1) for column in columns.unbind(1)], 2).double()
+    return (rows + rows.mT) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +183,7 @@ class Pullback(Covariance):
     pullback: Callable[[Tensor], Tensor]
     scale: float
     event_shape: tuple[int, ...]
-    directions: int = 3  # pyright: ignore[reportIncompatibleMethodOverride]
+    directions: int = 3
 
     def __call__(self, v: Tensor) -> Tensor:
         return self.scale * self.pullback(v)
@@ -172,6 +200,29 @@ class Pullback(Covariance):
         size = weights.norm(dim=1).clamp_min(torch.finfo(weights.dtype).tiny)
         change = ((weights - before).norm(dim=1) / size).to(noise.dtype)
         return Root(_combined(weights, space.basis), change, indefinite)
+
+    def products(self, r: Tensor) -> int:
+        """How many products `solve` takes for right-hand sides shaped like r: no more than r has entries."""
+        return min(self.directions, math.prod(r.shape[1:]))
+
+    def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
+        """That of a Krylov space, in `products(r)` products."""
+        moved: list[Tensor] = []
+
+        def apply(q: Tensor) -> Tensor:
+            moved.append(self(operator.adjoint(q)))
+            return operator(moved[-1]) + noise * q
+
+        space = krylov(apply, r, self.products(r))
+        floor = torch.as_tensor(noise).to(r).expand(r.shape).flatten(1).amin(1)
+        weights, indefinite = _definite_solve(space, floor.double())
+        value, image = (_combined(weights, vectors) for vectors in (space.basis, space.images))
+        return Solution(value, _combined(weights, moved), _left(r, image), indefinite)
+
+    def shrunk(self, v: Tensor, noise: float) -> Tensor:
+        """That of a Krylov space for each vector, in at most `directions` products."""
+        itself = Derivative(lambda x: x, lambda y: y)
+        return torch.stack([self.solve(itself, noise, u).gain for u in v.unbind(1)], 1)
 
     def diagonal(self, like: Tensor) -> Tensor:
         """The variance of each entry, from one product for each: for events of few entries."""
@@ -199,10 +250,6 @@ class LowRank(Covariance):
     event_shape: tuple[int, ...]
 
     @property
-    def directions(self) -> int:
-        return DIRECTIONS
-
-    @property
     def root_shape(self) -> tuple[int, ...]:
         """One number for each entry of each block, and one for each factor."""
         return (self.variances.shape[1] * self.variances.shape[2] + self.factors.shape[1],)
@@ -221,6 +268,35 @@ class LowRank(Covariance):
         exact = noise.new_zeros(len(noise))
         return Root(value.reshape(len(noise), *self.event_shape), exact, exact.bool())
 
+    def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
+        """From the matrix of up to 64 measured values; else conjugate gradients until they converge."""
+        if math.prod(r.shape[1:]) > DENSE:
+            return self._iterated(operator, noise, r)
+        return self.across(operator, r).solve(noise, r)
+
+    def shrunk(self, v: Tensor, noise: float) -> Tensor:
+        """`V s^{-1/2} (d + w E^T (I + E E^T)^-1 E) s^{-1/2} V^T v`, with `s = d + w` and `E = F V s^{-1/2}`.
+
+        It is the identity of Woodbury (1950) in a form without differences. Blocks in bases of their own have none; the
+        matrix is formed.
+        """
+        flat = v.flatten(2)
+        if self.bases is not None and self.bases.ndim == 3:
+            dense = self._matrix()
+            shifted = dense + noise * torch.eye(dense.shape[-1]).to(dense)
+            return torch.cholesky_solve(dense @ flat.mT, torch.linalg.cholesky(shifted)).mT.reshape(v.shape)
+        d = self.variances.sum(1, keepdim=True)
+        scale = (d + noise).rsqrt()
+        factors, u = (scale * (x if self.bases is None else x @ self.bases) for x in (self.factors, flat))
+        moved = d * u
+        if factors.shape[1]:
+            inside = (factors @ factors.mT).double()
+            inside.diagonal(dim1=1, dim2=2).add_(1)
+            along = torch.cholesky_solve((factors @ u.mT).double(), torch.linalg.cholesky(inside))
+            moved = moved + noise * (along.to(u).mT @ factors)
+        moved = scale * moved
+        return (moved if self.bases is None else moved @ self.bases.mT).reshape(v.shape)
+
     def diagonal(self, like: Tensor) -> Tensor:
         d = self.variances
         if self.bases is not None:
@@ -229,6 +305,24 @@ class LowRank(Covariance):
         else:
             spread = d.sum(1)
         return (spread + self.factors.square().sum(1)).expand(len(like), -1).reshape(like.shape)
+
+    def _iterated(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
+        """That of conjugate gradients, to the rounding of r."""
+
+        def apply(q: Tensor) -> Tensor:
+            return operator(self(operator.adjoint(q))) + noise * q
+
+        tolerance = 100 * torch.finfo(r.dtype).eps
+        value = conjugate_gradients(apply, r, tolerance=tolerance, max_iterations=ITERATIONS, what=None)
+        gain = self(operator.adjoint(value))
+        left = _left(r, operator(gain) + noise * value)
+        return Solution(value, gain, left, torch.zeros_like(left, dtype=torch.bool))
+
+    def _matrix(self) -> Tensor:
+        """C, shape (B, n, n)."""
+        assert self.bases is not None
+        pairs = zip(self.variances.unbind(1), self.bases, strict=True)
+        return sum(((d[:, None] * basis) @ basis.mT for d, basis in pairs), self.factors.mT @ self.factors)
 
     def _backward(self, flat: Tensor) -> Tensor:
         """`V_k^T v` for each block, shape (B, K or 1, n)."""
@@ -242,6 +336,12 @@ class LowRank(Covariance):
             return torch.einsum("bke,kde->bd", coefficients, self.bases)
         total = coefficients.sum(1)
         return total if self.bases is None else total @ self.bases.mT
+
+
+def _left(r: Tensor, image: Tensor) -> Tensor:
+    """What is left of r, relative to its norm, shape (B,)."""
+    size = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)
+    return (r - image).flatten(1).norm(dim=1).to(r.dtype) / size
 
 
 class Krylov(NamedTuple):

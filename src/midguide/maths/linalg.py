@@ -37,7 +37,7 @@ def conjugate_gradients(
     start: Tensor | None = None,
     tolerance: float = 1e-6,
     max_iterations: int = 500,
-    what: str = "the solution",
+    what: str | None = "the solution",
 ) -> Tensor:
     """Solve `M x = b` for each row, with M symmetric positive semi-definite; rows stop on their own.
 
@@ -51,7 +51,7 @@ def conjugate_gradients(
         start: first guess, zero by default.
         tolerance: relative residual at which a row stops.
         max_iterations: most steps of any row.
-        what: is solved for, in words for the warning.
+        what: is solved for, in words for the warning; None where the caller reports the residual.
 
     Warns:
         ConvergenceWarning: a row has not reached the tolerance after the last step.
@@ -76,7 +76,7 @@ def conjugate_gradients(
         growth = torch.where(running, fresh / torch.where(running, energy, 1.0), 0.0)
         direction = torch.where(per_row(running, x), residual + per_row(growth, x) * direction, direction)
         energy = torch.where(running, fresh, torch.zeros_like(energy))
-    if bool((energy > target).any()):
+    if what is not None and bool((energy > target).any()):
         message = f"{what} is approximate: conjugate gradients have not converged in {max_iterations:,} steps"
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
     return x

@@ -20,8 +20,7 @@ from midguide.diffusion.kernels import Bridge
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.gaussian import GaussianLikelihood
-from midguide.maths.autodiff import Derivative
-from midguide.maths.covariance import Covariance, Moments
+from midguide.maths.covariance import Across, Moments, measured
 from midguide.maths.rng import Rng
 from midguide.maths.weights import log_mean_exp, resampled
 from midguide.operators.base import LinearOperator, Operator
@@ -106,17 +105,17 @@ class Matheron:
     def calls(self, problem: Problem) -> Calls:
         if problem.denoiser.exact_moments:
             return Calls(self.steps, 0)
-        size, measured = math.prod(problem.event_shape), math.prod(problem.likelihood.y.shape[1:])
-        space = min(self.directions, size)
-        drawn = space + products(problem, self.directions)
-        weighed, predicted = (measured, (1 + measured) * space) if self.weighted else (0, 0)
-        return Calls(self.steps, self.steps * (drawn + weighed) + (self.steps - 1) * predicted)
+        values = math.prod(problem.likelihood.y.shape[1:])
+        space = min(self.directions, math.prod(problem.event_shape))
+        if not self.weighted:
+            return Calls(self.steps, self.steps * (space + products(problem, self.directions)))
+        return Calls(self.steps, self.steps * (space + values) + (self.steps - 1) * (1 + values) * space)
 
     def init(self, problem: Problem, rng: Rng) -> Weighted:
-        measured = math.prod(problem.likelihood.y.shape[1:])
-        if self.weighted and measured > MOST_MEASURED:
+        values = math.prod(problem.likelihood.y.shape[1:])
+        if self.weighted and values > MOST_MEASURED:
             raise UnsupportedProblem(
-                f"`matheron` weighs draws of up to {MOST_MEASURED} measured values, here are {measured}",
+                f"`matheron` weighs draws of up to {MOST_MEASURED} measured values, here are {values}",
                 hint="set particles = off",
             )
         x_t = initial_noise(problem, self.times(problem)[0], rng)
@@ -125,80 +124,61 @@ class Matheron:
 
     def step(self, problem: Problem, state: Weighted, t: Time, s: Time, rng: Rng) -> Step:
         moments = problem.denoiser.moments(state.x_t, t, directions=self.directions)
-        x0, info = _conditioned(problem, moments, rng)
+        across = self._across(problem, moments)
+        x0, info = _conditioned(problem, moments, across, rng)
         bridge = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
         x_s = bridge.draw(x0, state.x_t, rng.normal(state.x_t))
-        if not self.weighted:
+        if across is None:
             return Step(state._replace(x_t=x_s), info)
-        across = _across(problem, moments.covariance, x0)
-        log_weight = state.log_weight + _log_density(problem, moments.mean, across) - state.log_counted
-        log_counted = _log_predicted(problem, moments, across, bridge, x_s, state.x_t)
+        log_weight = state.log_weight + _log_normal(problem, moments.mean, across.within) - state.log_counted
+        log_counted = _log_predicted(problem, moments, bridge, x_s, state.x_t)
         log_weight, members = resampled(log_weight, rng, self.resample_below)
         x_s, log_counted = (rng.layout.pick(x, members) for x in (x_s, log_counted))
         return Step(Weighted(x_s, log_weight, log_counted), info)
 
     def finish(self, problem: Problem, state: Weighted, t: Time, rng: Rng) -> Finished:
         moments = problem.denoiser.moments(state.x_t, t, directions=self.directions)
-        x0, _ = _conditioned(problem, moments, rng)
-        if not self.weighted:
+        across = self._across(problem, moments)
+        x0, _ = _conditioned(problem, moments, across, rng)
+        if across is None:
             return Finished(x0)
-        across = _across(problem, moments.covariance, x0)
-        log_weight = state.log_weight + _log_density(problem, moments.mean, across) - state.log_counted
+        log_weight = state.log_weight + _log_normal(problem, moments.mean, across.within) - state.log_counted
         return Finished(x0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
 
+    def _across(self, problem: Problem, moments: Moments) -> Across | None:
+        """What y shares with x_0, for weights."""
+        return moments.covariance.across(*linear(problem)) if self.weighted else None
 
-def _conditioned(problem: Problem, moments: Moments, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
+
+def _conditioned(
+    problem: Problem, moments: Moments, across: Across | None, rng: Rng
+) -> tuple[Tensor, dict[str, Tensor]]:
     """A draw from `N(D, C)` given y, by Matheron's rule, and what its Krylov spaces left, shape of the mean."""
     likelihood, covariance = gaussian(problem), moments.covariance
     root = covariance.draw(rng, moments.mean)
-    drawn = moments.mean + root.value
     seen, operator = linearized(problem, moments.mean)
     noise = likelihood.sigma_y * rng.normal(likelihood.y)
     noise = torch.where(likelihood.operator.measured(likelihood.y), noise, 0.0)
-    solution = covariance.solve(operator, likelihood.sigma_y**2, likelihood.y - seen - operator(root.value) - noise)
+    error, variance = likelihood.y - seen - operator(root.value) - noise, likelihood.sigma_y**2
+    solution = covariance.solve(operator, variance, error) if across is None else across.solve(variance, error)
     indefinite = (root.indefinite | solution.indefinite).double()
-    return drawn + solution.gain, {"changed": root.change, "left": solution.residual, "indefinite": indefinite}
+    drawn = moments.mean + root.value + solution.gain
+    return drawn, {"changed": root.change, "left": solution.residual, "indefinite": indefinite}
 
 
-class Across(NamedTuple):
-    """What y shares with x_0: `C A^T` by columns, shape (B, m, *event), and `A C A^T`, float64, shape (B, m, m)."""
-
-    columns: Tensor
-    within: Tensor
-
-
-def _across(problem: Problem, covariance: Covariance, like: Tensor) -> Across:
-    operator, y = linear(problem)
-    units = torch.eye(math.prod(y.shape[1:]), dtype=like.dtype, device=like.device).unflatten(1, y.shape[1:])
-    columns = torch.stack([covariance(operator.adjoint(unit.expand_as(y))) for unit in units], 1)
-    return Across(columns, _measured(problem, columns))
-
-
-def _measured(problem: Problem, columns: Tensor) -> Tensor:
-    """The operator applied to each column, symmetric part, float64, shape (B, m, m)."""
-    operator, _ = linear(problem)
-    rows = torch.stack([operator(column).flatten(1) for column in columns.unbind(1)], 2).double()
-    return (rows + rows.mT) / 2
-
-
-def _log_density(problem: Problem, mean: Tensor, across: Across) -> Tensor:
-    """`log N(y; A mean, A C A^T + sigma_y^2 I)` of what was measured, shape (B,)."""
-    return _log_normal(problem, mean, across.within)
-
-
-def _log_predicted(
-    problem: Problem, moments: Moments, across: Across, bridge: Bridge, x_s: Tensor, x_t: Tensor
-) -> Tensor:
+def _log_predicted(problem: Problem, moments: Moments, bridge: Bridge, x_s: Tensor, x_t: Tensor) -> Tensor:
     """`log p(y | x_s, x_t)` where `x_0 ~ N(D, C)` and x_s is the bridge's, shape (B,).
 
-    Given x_s the mean of x_0 moves by `C (C + w I)^-1 (x_s - m(D)) / c` and its covariance loses
-    `C (C + w I)^-1 C`, with c the bridge's weight of x_0 and `w = std^2 / c^2`.
+    Given x_s the mean of x_0 moves by `C (C + w I)^-1 (x_s - m(D)) / c`, and w `C (C + w I)^-1` is left of its
+    covariance, with c the bridge's weight of x_0 and `w = std^2 / c^2`.
     """
-    covariance, everything = moments.covariance, Derivative(lambda x: x, lambda y: y)
+    operator, y = linear(problem)
     w = (bridge.std / bridge.weight_s) ** 2
-    moved = covariance.solve(everything, w, (x_s - bridge.mean(moments.mean, x_t)) / bridge.weight_s).gain
-    lost = torch.stack([covariance.solve(everything, w, c).gain for c in across.columns.unbind(1)], 1)
-    return _log_normal(problem, moments.mean + moved, across.within - _measured(problem, lost))
+    moved = (x_s - bridge.mean(moments.mean, x_t)) / bridge.weight_s
+    units = torch.eye(math.prod(y.shape[1:])).to(y).unflatten(1, y.shape[1:])
+    vectors = torch.stack([moved, *(operator.adjoint(unit.expand_as(y)) for unit in units)], 1)
+    shrunk = moments.covariance.shrunk(vectors, w)
+    return _log_normal(problem, moments.mean + shrunk[:, 0], w * measured(operator, shrunk[:, 1:]))
 
 
 def _log_normal(problem: Problem, mean: Tensor, spread: Tensor) -> Tensor:
