@@ -1,6 +1,7 @@
 """Likelihoods: values, batches, hidden entries, bad input."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,14 +19,17 @@ def test_gaussian_log_prob_is_that_of_independent_normals_up_to_a_constant():
     constant = 2 * math.log(0.5 * math.sqrt(2 * math.pi))
     want = stats.norm.logpdf(y.numpy(), x.numpy(), 0.5).sum()
     assert float(likelihood.log_prob(x)) - constant == pytest.approx(want)
+    assert float(likelihood.log_density(x)) == pytest.approx(want)
 
 
 def test_poisson_log_prob_is_that_of_counts_up_to_a_constant():
     y, x = torch.tensor([[3.0, 0.0, 7.0]], dtype=torch.float64), torch.tensor([[0.1, -1.0, 0.8]], dtype=torch.float64)
     likelihood = PoissonLikelihood(Identity(), y, rate=10.0)
     rates = (10 * (x + 1) / 2).clamp_min(1e-3)
-    want = stats.poisson.logpmf(y.numpy(), rates.numpy()).sum() + sum(math.lgamma(k + 1) for k in (3, 0, 7))
+    full = stats.poisson.logpmf(y.numpy(), rates.numpy()).sum()
+    want = full + sum(math.lgamma(k + 1) for k in (3, 0, 7))
     assert float(likelihood.log_prob(x)) == pytest.approx(want)
+    assert float(likelihood.log_density(x)) == pytest.approx(full)
 
 
 def test_values_are_per_row_and_rows_may_repeat():
@@ -41,6 +45,9 @@ def test_hidden_entries_do_not_count_whatever_stands_in_them():
     for likelihood in (GaussianLikelihood(mask, y, 0.1), PoissonLikelihood(mask, y, rate=2.0)):
         assert int(likelihood.measured_values()[0]) == 8
         assert bool(torch.isfinite(likelihood.log_prob(torch.zeros(1, 1, 4, 4))).all())
+        cut = replace(likelihood, operator=Identity(), y=likelihood.y[..., :2])
+        seen = likelihood.log_density(torch.zeros(1, 1, 4, 4)), cut.log_density(torch.zeros(1, 1, 4, 2))
+        assert torch.allclose(*seen)
         far = torch.zeros(1, 1, 4, 4)
         far[..., 2:] = 100.0
         assert torch.equal(likelihood.chi_square(far), likelihood.chi_square(torch.zeros(1, 1, 4, 4)))

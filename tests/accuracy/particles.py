@@ -72,7 +72,7 @@ class TwistedFilter:
 
     def finish(self, problem: Problem, state: FilterState, t: Time, rng: Rng) -> Finished:
         x_0 = problem.denoiser(state.x_t, t)
-        log_weight = state.log_weight + problem.likelihood.log_prob(x_0) - state.log_twist
+        log_weight = state.log_weight + problem.likelihood.log_density(x_0) - state.log_twist
         return Finished(x_0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
 
 

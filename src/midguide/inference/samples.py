@@ -50,8 +50,8 @@ class Samples:
             `latents` of the draws where the prior is one of latents.
         log_weight: log of the weight of each draw, float64, shape (observation, sample), up to a constant of each
             observation; None where all draws count alike.
-        log_evidence: estimates of `log p(y)`, float64, shape (observation, group), up to the constant that the
-            likelihood's `log_prob` leaves out; None where the method has none.
+        log_evidence: estimates of `log p(y)`, float64, shape (observation, group): of the density of the measured
+            values, in nats, with all constants, so that methods and models compare; None where the method has none.
         group: consecutive samples that were drawn together, such as the particles of a filter; 1 for independent ones.
         signs: signs of convergence by name, each the largest value over the steps of every draw, float64, shape
             (observation, sample); what they mean is in the record under `signs`.

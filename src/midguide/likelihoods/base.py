@@ -82,7 +82,15 @@ class Likelihood(ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """`log p(y_b | x_b)` up to a constant, shape (N, *event) -> (N,)."""
+        """`log p(y_b | x_b)` up to `log_constant`, shape (N, *event) -> (N,)."""
+
+    @abstractmethod
+    def log_constant(self) -> Tensor:
+        """What `log_prob` leaves out, which depends on y and the noise alone: float64, shape (N,)."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """`log p(y_b | x_b)` in full, of the measured values, in nats: float64, shape (N, *event) -> (N,)."""
+        return self.log_prob(x).double() + self.log_constant()
 
     @abstractmethod
     def score(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,9 @@ class GaussianLikelihood(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return -0.5 * self.residual(x).square().flatten(1).sum(1)
+
+    def log_constant(self) -> Tensor:
+        return -0.5 * math.log(2 * math.pi * self.sigma_y**2) * self.measured_values().double()
 
     def score(self, x: Tensor) -> Tensor:
         """`A^T (y - A x) / sigma_y^2` where A is linear."""

@@ -53,6 +53,10 @@ class PoissonLikelihood(Likelihood):
         expected = self.intensity(x)
         return (torch.special.xlogy(self.y, expected) - expected).flatten(1).sum(1)
 
+    def log_constant(self) -> Tensor:
+        """`-log y!`, summed."""
+        return -torch.lgamma(self.y.double() + 1).flatten(1).sum(1)
+
     def score(self, x: Tensor) -> Tensor:
         return differentiated(self.log_prob, x)
 

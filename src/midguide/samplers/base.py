@@ -61,9 +61,9 @@ class Finished(NamedTuple):
         draws: shape (B, *event).
         log_weight: log of the weight of each draw, shape (B,); None where all count alike. Weights compare all draws
             of one observation, also those of different groups; a factor that they share does not matter.
-        log_evidence: estimate of `log p(y)` by each group, shape (groups,), up to the constant that the likelihood's
-            `log_prob` leaves out; None where the method has none. Where it is given, the weights of a group are scaled
-            such that their mean is its evidence: only their ratios within the group matter.
+        log_evidence: estimate of `log p(y)` by each group, shape (groups,): the density of the measured values, in
+            nats, with all constants (`Likelihood.log_density`); None where the method has none. Where it is given, the
+            weights of a group are scaled such that their mean is its evidence: only their ratios within it matter.
     """
 
     draws: Tensor

@@ -16,7 +16,6 @@ Differences from the paper:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +38,6 @@ from midguide.samplers.base import (
     Needs,
     Step,
     check_share,
-    gaussian,
     initial_noise,
     schedule_times,
 )
@@ -143,10 +141,7 @@ class TDS:
         return Step(moved_on, {"effective_sample_size": size})
 
     def finish(self, problem: Problem, state: Particles, t: Time, rng: Rng) -> Finished:
-        likelihood = gaussian(problem)
-        constants = 0.5 * math.log(2 * math.pi * likelihood.sigma_y**2) * likelihood.measured_values().double()
-        log_likelihood = likelihood.log_prob(state.x0).double() - constants
-        log_weight = state.log_weight + log_likelihood - state.log_twist
+        log_weight = state.log_weight + problem.likelihood.log_density(state.x0) - state.log_twist
         return Finished(state.x0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
 
     def _variance(self, problem: Problem, x_t: Tensor, t: Time, rng: Rng) -> Tensor:
