@@ -142,3 +142,10 @@ def test_metrics_of_an_answer_use_its_weights_for_the_mean_and_resample_for_the_
     assert answer.equal.equal is answer.equal
     assert answer.equal.log_weight is None
     assert Answer(prior.sample(3)).equal.draws.shape == (3, 2)
+
+
+def test_one_draw_that_has_all_weight_has_a_mean_and_no_spread():
+    answer = Answer(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), log_weight=torch.tensor([0.0, -2000.0]).double())
+    mean, covariance = answer.moments
+    assert mean.tolist() == [1.0, 2.0]
+    assert covariance.tolist() == [[0.0, 0.0], [0.0, 0.0]]

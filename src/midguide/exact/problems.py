@@ -40,21 +40,27 @@ def mixture25(dimension: int, seed: int, *, dtype: torch.dtype = torch.float32) 
     return GaussianMixture(weights, means, 1.0)
 
 
-def mixture_problem(dimension: int, seed: int, sigma_y: float = 0.05, *, dtype: torch.dtype = torch.float32) -> Problem:
+def mixture_problem(
+    dimension: int, seed: int, sigma_y: float = 0.05, *, measurements: int = 1, dtype: torch.dtype = torch.float32
+) -> Problem:
     """One number measured of `mixture25`: `y = A x + sigma_y z`, A of shape (1, d) with standard normal entries.
 
     Args:
         dimension: entries d of one event.
         seed: seed of the prior, of A, of the truth (a draw from the prior) and of the noise.
         sigma_y: standard deviation of the noise.
+        measurements: rows of A, and entries of y; one by default, at most d.
         dtype: type of the observation, hence of the samples that a sampler draws.
+
+    Raises:
+        ConfigError: If `measurements` is not in 1..d.
 
     Example:
         >>> problem = mixture_problem(20, seed=0)
         >>> problem.denoiser.posterior(problem.likelihood).sample(3).shape
         torch.Size([3, 20])
     """
-    return _problem(mixture25(dimension, seed, dtype=dtype), dimension, 1, seed, sigma_y, dtype)
+    return _problem(mixture25(dimension, seed, dtype=dtype), dimension, measurements, seed, sigma_y, dtype)
 
 
 def random_gaussian(
@@ -101,15 +107,13 @@ def random_gaussian_problem(
         schedule: the forward process; that of every prior in closed form by default.
 
     Raises:
-        ConfigError: `measurements` is not in 1..d.
+        ConfigError: If `measurements` is not in 1..d.
 
     Example:
         >>> random_gaussian_problem(10, 5, seed=0, sigma_y=0.1).likelihood.y.shape
         torch.Size([1, 5])
     """
-    _check_positive(dimension=dimension, measurements=measurements)
-    if measurements > dimension:
-        raise ConfigError(f"measurements must be at most the dimension {dimension}, got {measurements}")
+    _check_positive(dimension=dimension)
     prior = random_gaussian(dimension, seed, dtype=dtype, schedule=schedule)
     return _problem(prior, dimension, measurements, seed, sigma_y, dtype)
 
@@ -117,6 +121,9 @@ def random_gaussian_problem(
 def _problem(
     prior: Gaussian | GaussianMixture, dimension: int, measurements: int, seed: int, sigma_y: float, dtype: torch.dtype
 ) -> Problem:
+    _check_positive(measurements=measurements)
+    if measurements > dimension:
+        raise ConfigError(f"measurements must be at most the dimension {dimension}, got {measurements}")
     # A is rounded to the type of the problem, so that the exact posterior in float64 is that of the very same A.
     operator = Matrix.create(_normal(seed, "operator", measurements, dimension).to(dtype), (dimension,)).to(dtype)
     # Not the seed itself: the truth would share its stream with the samples that users draw with the same seed.

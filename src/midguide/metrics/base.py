@@ -15,7 +15,7 @@ from midguide.catalogue import plugins
 from midguide.catalogue.base import Catalogue
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.maths.rng import Rng
-from midguide.maths.weights import equal_picks, normalized, weighted_mean
+from midguide.maths.weights import equal_picks, normalized, pairs_share, weighted_mean
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
@@ -52,6 +52,8 @@ class Answer:
         if self.law is not None:
             return self.law
         x = self.draws.double().flatten(1)
+        if self.weights is not None and pairs_share(self.weights) == 0.0:  # of one draw
+            return self.average(x), x.new_zeros(x.shape[1], x.shape[1])
         covariance = torch.cov(x.T, aweights=self.weights).reshape(x.shape[1], x.shape[1])
         return self.average(x), covariance
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from midguide.diffusion.schedules import make_schedule
 from midguide.exact.problems import mixture_problem, random_gaussian_problem
 from midguide.problem import Problem
+from midguide.storage.record import describe_fields
 from midguide.studies.kinds.base import KINDS
 
 
 @KINDS.register("mixture")
 @dataclass(frozen=True, kw_only=True)
 class MixtureProblem:
-    """One number is measured of a mixture of 25 Gaussians; see `mixture_problem`.
+    """One number, or several, are measured of a mixture of 25 Gaussians; see `mixture_problem`.
 
     Args:
         dimension: entries of one event.
         sigma_y: standard deviation of the noise.
+        measurements: entries of y, at most `dimension`.
     """
 
     stacks: ClassVar[bool] = False
@@ -28,6 +30,12 @@ class MixtureProblem:
 
     dimension: int
     sigma_y: float = 0.05
+    measurements: int = 1
+
+    def record(self) -> dict[str, Any]:
+        """Type and fields; a single measured value is not mentioned, so that addresses of earlier results hold."""
+        fields = describe_fields(self)
+        return {key: value for key, value in fields.items() if (key, value) != ("measurements", 1)}
 
     @property
     def prior(self) -> str:
@@ -42,7 +50,7 @@ class MixtureProblem:
         return ""
 
     def build(self, seed: int) -> Problem:
-        return mixture_problem(self.dimension, seed, self.sigma_y)
+        return mixture_problem(self.dimension, seed, self.sigma_y, measurements=self.measurements)
 
     def probe(self, seed: int) -> Problem:
         return self.build(seed)

@@ -78,7 +78,9 @@ def parse_grid(plain: Mapping[str, Any]) -> Grid:
             raise ConfigError(f"unknown table [{key}]", hint=suggestion(key, TABLES))
     head = build(Head, table_of(plain, "study"), "[study]")
     problems = [parse_problem(table, i) for i, table in enumerate(tables_of(plain, "problems"))]
-    samplers = [row for i, table in enumerate(tables_of(plain, "samplers")) for row in parse_samplers(table, i)]
+    samplers = [
+        row for i, table in enumerate(tables_of(plain, "samplers")) for row in parse_samplers(table, i, head.budgets)
+    ]
     changes = tables_of(plain, "overrides") if "overrides" in plain else []
     overrides = [parse_override_table(table, i) for i, table in enumerate(changes)]
     return Grid(head=head, problems=tuple(problems), samplers=tuple(samplers), overrides=tuple(overrides))

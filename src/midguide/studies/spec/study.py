@@ -17,6 +17,7 @@
     settings = { steps = 100 }
     problems = ["dx*"]                              # labels of the problems that it runs on, all by default
     where_possible = true                           # leaves out what it cannot handle, which is refused by default
+    budgets = [10, 100]                             # one at each budget of network calls; in [study] for all
     sweep = { midpoint = [0.5, 1.0] }               # one sampler for each combination
 
     [[overrides]]                                   # for the cells that these labels name; "*" and "?" match any text
@@ -45,6 +46,7 @@ from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, abou
 from midguide.inference.cost import check_memory
 from midguide.metrics.base import METRICS
 from midguide.problem import Problem
+from midguide.samplers.budget import OverBudget
 from midguide.studies.engine.units import Unit
 from midguide.studies.kinds.files import forget_files
 from midguide.studies.sources.sampled import Sampled
@@ -155,10 +157,8 @@ def _probe(problem: ProblemRow) -> Problem:
 
 def _cell(grid: Grid, problem: ProblemRow, probe: Problem, sampler: SamplerRow) -> list[Unit] | LeftOut:
     """The units of one cell, after a check that sampler and metrics can handle the problem."""
-    wanted = sampler.accepts(problem.label)
-    refusal = "" if wanted and not sampler.table.where_possible else _refusal(problem, probe, sampler)
-    if not wanted or refusal:
-        return LeftOut(problem.label, sampler.label, refusal)
+    if not sampler.accepts(problem.label):
+        return LeftOut(problem.label, sampler.label, _refusal(problem, probe, sampler))
     settings, n, preset = dict[str, object](), grid.head.samples, ""
     for override in grid.overrides:
         if override.matches(problem.label, sampler.label):
@@ -166,8 +166,13 @@ def _cell(grid: Grid, problem: ProblemRow, probe: Problem, sampler: SamplerRow) 
             n = n if override.samples is None else override.samples
             preset = override.preset or preset
     with about(f"sampler {sampler.label!r} on problem {problem.label!r}"):
-        source = sampler.make(problem.kind, settings, preset)
-        source.check(probe)
+        try:
+            source = sampler.make(problem.kind, probe, settings, preset)
+            source.check(probe)
+        except UnsupportedProblem as error:
+            if not (sampler.table.where_possible or isinstance(error, OverBudget)):
+                raise
+            return LeftOut(problem.label, sampler.label, error.message)
         if isinstance(source, Sampled):
             source.check_count(n)
         check_memory(probe, n)
@@ -195,7 +200,7 @@ def _cell(grid: Grid, problem: ProblemRow, probe: Problem, sampler: SamplerRow) 
 def _refusal(problem: ProblemRow, probe: Problem, sampler: SamplerRow) -> str:
     """Why a sampler cannot handle a problem; empty where it could."""
     try:
-        sampler.make(problem.kind).check(probe)
+        sampler.make(problem.kind, probe).check(probe)
     except UnsupportedProblem as error:
         return error.message
     return ""

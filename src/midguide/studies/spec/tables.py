@@ -13,7 +13,9 @@ from midguide.catalogue.base import Catalogue, split
 from midguide.catalogue.settings import build
 from midguide.errors import ConfigError, about, unknown
 from midguide.metrics.base import METRICS, SET_METRICS
-from midguide.samplers.base import make_sampler
+from midguide.problem import Problem
+from midguide.samplers.base import check_needs, make_sampler
+from midguide.samplers.budget import within_budget
 from midguide.studies.kinds.base import KINDS, ProblemKind
 from midguide.studies.sources.base import SOURCES, Source, own_source, taken_of_a_sampler
 from midguide.studies.spec.plain import label_of
@@ -38,6 +40,8 @@ class Head:
         set_metrics: likewise, of all draws of a cell together; needs `keep_samples`.
         expected: the experiment in `expected/*.csv` whose numbers stand beside ours; `name` by default.
         minimizers: also report at which value of a swept setting each metric is least, problem by problem.
+        budgets: network calls of a sample, forwards and vjps together: each sampler whose steps the file leaves open
+            is one at each budget, with the settings of `within_budget`. One that cannot go that low is left out there.
     """
 
     name: str
@@ -50,8 +54,10 @@ class Head:
     set_metrics: tuple[str, ...] = ()
     expected: str = ""
     minimizers: bool = False
+    budgets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_budgets(self.budgets)
         if self.samples < 1:
             raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if not self.metrics or not self.seeds:
@@ -100,6 +106,7 @@ class SamplerTable:
         sweep: values of further settings; each combination is a sampler of its own.
         problems: patterns for the labels of the problems that it runs on; the report names the others as left out.
         where_possible: problems that it cannot handle are left out, too, instead of refused.
+        budgets: its own, in place of those of the study; an empty list for its settings as they are.
     """
 
     spec: str
@@ -109,8 +116,14 @@ class SamplerTable:
     sweep: Mapping[str, tuple[int | float, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ("*",)
     where_possible: bool = False
+    budgets: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_budgets(self.budgets or ())
+        if self.budgets and own_source(self.spec):
+            raise ConfigError(f"`{self.spec}` is no sampler, so that it has no budgets", hint="remove budgets")
+        if self.budgets and self.has_steps:
+            raise ConfigError("budgets set the steps, which are set or swept, too", hint="it is one or the other")
         known = taken_of_a_sampler()
         if self.source not in known:
             raise unknown("source", self.source, known)
@@ -124,15 +137,21 @@ class SamplerTable:
             if key in self.settings:
                 raise ConfigError(f"`{key}` is set and swept", hint="it is one or the other")
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the table says how many steps it takes; budgets of the study are not for it then."""
+        return "steps" in {*self.settings, *self.sweep}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerRow:
-    """One sampler of the grid: a table, with one combination of its sweep."""
+    """One sampler of the grid: a table, with one combination of its sweep, at one of its budgets."""
 
     table: SamplerTable
     label: str
     settings: dict[str, object]
     swept: tuple[tuple[str, float], ...] = ()
+    budget: int | None = None
 
     def spec(self, preset: str = "") -> str:
         """The sampler or preset, with another preset of the same sampler where one is given."""
@@ -142,15 +161,25 @@ class SamplerRow:
         """Whether the file wants this sampler on the problem of this label."""
         return any(fnmatchcase(problem, pattern) for pattern in self.table.problems)
 
-    def make(self, kind: ProblemKind, settings: Mapping[str, object] = NO_SETTINGS, preset: str = "") -> Source:
-        """The source for problems of a kind, with another preset and with further settings on top."""
+    def make(
+        self, kind: ProblemKind, probe: Problem, settings: Mapping[str, object] = NO_SETTINGS, preset: str = ""
+    ) -> Source:
+        """The source for problems of a kind, of which `probe` is one, with another preset and further settings.
+
+        Raises:
+            UnsupportedProblem: If the sampler cannot handle the problem; `OverBudget` if not at this budget.
+        """
         for key, _ in self.swept:
             if key in settings:
                 raise ConfigError(f"the setting {key!r} is swept: it has a value of its own in each row")
         spec, merged = self.spec(preset), {**self.settings, **settings}
         if own_source(spec):
             return SOURCES.make(spec, merged, kind)
-        return SOURCES[self.table.source].make({}, make_sampler(spec, merged))
+        sampler = make_sampler(spec, merged)
+        if self.budget is not None:
+            check_needs(sampler, probe)
+            sampler = within_budget(sampler, probe, self.budget)
+        return SOURCES[self.table.source].make({}, sampler)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,15 +236,33 @@ def _seeds(given: Any) -> tuple[int, ...]:
     return tuple(given)
 
 
-def parse_samplers(table: Mapping[str, Any], index: int) -> list[SamplerRow]:
-    """The rows of the table `[[samplers]]` at this index: one for each combination of its sweep."""
+def parse_samplers(table: Mapping[str, Any], index: int, budgets: tuple[int, ...] = ()) -> list[SamplerRow]:
+    """The rows of the table `[[samplers]]` at this index: one for each combination of its sweep and each budget.
+
+    Args:
+        table: as plain values.
+        index: counts from 0.
+        budgets: of samplers that have none of their own.
+    """
     parsed = build(SamplerTable, table, f"[[samplers]] number {index + 1}")
+    if parsed.budgets is not None or own_source(parsed.spec) or parsed.has_steps:
+        budgets = parsed.budgets or ()
     rows = []
-    for values in product(*parsed.sweep.values()):
-        swept = tuple(zip(parsed.sweep, values, strict=True))
+    for budget, values in product(budgets or (None,), product(*parsed.sweep.values())):
+        settings = tuple(zip(parsed.sweep, values, strict=True))
+        swept = settings if budget is None else (("budget", float(budget)), *settings)
         label = ", ".join([label_of(table), *(f"{key} {value:g}" for key, value in swept)])
-        rows.append(SamplerRow(table=parsed, label=label, settings={**parsed.settings, **dict(swept)}, swept=swept))
+        merged = {**parsed.settings, **dict(settings)}
+        rows.append(SamplerRow(table=parsed, label=label, settings=merged, swept=swept, budget=budget))
     return rows
+
+
+def check_budgets(budgets: tuple[int, ...]) -> None:
+    """Refuse budgets that are not positive, or occur twice."""
+    if any(budget < 1 for budget in budgets) or len(set(budgets)) < len(budgets):
+        raise ConfigError(
+            f"budgets must be positive and differ, got {list(budgets)}", hint="network calls, such as [10, 100, 1000]"
+        )
 
 
 def parse_override_table(table: Mapping[str, Any], index: int) -> Override:
