@@ -21,6 +21,7 @@ PLACES = {
     "formats": "midguide.priors.formats.base:FORMATS",
     "metrics": "midguide.metrics.base:METRICS",
     "set-metrics": "midguide.metrics.base:SET_METRICS",
+    "checks": "midguide.inference.verdict.base:CHECKS",
     "laws": "midguide.exact.laws:LAWS",
     "kinds": "midguide.studies.kinds.base:KINDS",
     "sources": "midguide.studies.sources.base:SOURCES",

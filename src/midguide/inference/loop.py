@@ -98,7 +98,7 @@ def sample(
     identity = _identity(sampler, problem, n, seed, stream_size)
     code = code_of(sampler, problem, __name__)
     counted = CountedDenoiser(problem.denoiser)
-    problem = replace(problem, denoiser=counted)
+    asked, problem = problem, replace(problem, denoiser=counted)
     file = Checkpoint(checkpoint, fingerprint(identity), code, checkpoint_seconds)
     run = _Run(
         sampler,
@@ -127,7 +127,7 @@ def sample(
     record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem)}
     record |= described(signs_of(sampler))
     record |= remarks(log_weight, signs, record)
-    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs)
+    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs, asked)
 
 
 @dataclass

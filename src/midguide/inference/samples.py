@@ -17,6 +17,8 @@ from torch import Tensor
 from midguide.errors import CheckpointError, ConfigError
 from midguide.inference.cost import Cost
 from midguide.inference.signs import suspects
+from midguide.inference.verdict.base import FALSE_ALARMS, Verdict, judge
+from midguide.inference.verdict.evidence import Evidence
 from midguide.maths.rng import Rng
 from midguide.maths.weights import (
     effective_size,
@@ -26,7 +28,9 @@ from midguide.maths.weights import (
     weighted_quantile,
     weighted_variance,
 )
+from midguide.problem import Problem
 from midguide.storage.files import replacing_folder, sha256_of, unshared
+from midguide.storage.record import describe
 
 WEIGHTS = ("log_weight", "log_evidence")
 """Names of the fields that are stored beside the draws, where they are known."""
@@ -55,6 +59,7 @@ class Samples:
         group: consecutive samples that were drawn together, such as the particles of a filter; 1 for independent ones.
         signs: signs of convergence by name, each the largest value over the steps of every draw, float64, shape
             (observation, sample); what they mean is in the record under `signs`.
+        problem: what was asked, as long as it is at hand: it is not stored with the draws. `check` needs it.
     """
 
     draws: Tensor
@@ -65,6 +70,53 @@ class Samples:
     log_evidence: Tensor | None = None
     group: int = 1
     signs: dict[str, Tensor] = field(default_factory=dict)
+    problem: Problem | None = field(default=None, repr=False)
+
+    def check(self, problem: Problem | None = None, *, false_alarms: float = FALSE_ALARMS) -> Verdict:
+        """Compare the draws with what draws of the right posterior would show; no network calls.
+
+        Nothing found does not mean that they are right: the verdict says what its checks cannot see. Each check has a
+        band in which right results lie, and leaves itself out where its assumptions fail. See `midguide list checks`.
+
+        Args:
+            problem: what was asked; needed for draws that were loaded from a file.
+            false_alarms: share of right results of which something is found, at most: of data that the model made.
+
+        Raises:
+            ConfigError: If the draws are answers to another problem.
+
+        Example:
+            >>> from midguide import Problem
+            >>> from midguide.operators import Identity
+            >>> from midguide.priors import Gaussian
+            >>> prior = Gaussian(torch.zeros(64), 1.0)
+            >>> problem = Problem.simulate(prior, Identity(), prior.sample(1), sigma_y=0.3)
+            >>> draws = prior.posterior(problem.likelihood).sample(50)[None]
+            >>> Samples(draws, Cost(0, 0, 0, 0), {}).check(problem).findings
+            ()
+        """
+        if problem is not None:
+            self._refuse_another(problem)
+        return judge(Evidence.of(self, problem or self.problem), false_alarms)
+
+    def _refuse_another(self, problem: Problem) -> None:
+        """Refuse a problem that the draws cannot be answers to."""
+        wanted = (problem.observations, *problem.signal_shape)
+        if (len(self.draws), *self.draws.shape[2:]) != wanted:
+            raise ConfigError(
+                f"the draws are of {len(self.draws)} observations of signals {tuple(self.draws.shape[2:])}, "
+                f"the problem has {problem.observations} of {problem.signal_shape}",
+                hint="give the problem that they were drawn for",
+            )
+        y, stored = problem.likelihood.y, self.tensors.get("y")
+        known = "observation" not in self.record and "likelihood" in self.record
+        if (stored is not None and not torch.equal(stored.to(y), y)) or (
+            known and self.record["likelihood"] != describe(problem.likelihood)
+        ):
+            raise ConfigError(
+                "the draws answer another problem: y, operator or noise differ",
+                hint="give the problem that they were drawn for",
+            )
 
     def weights(self) -> Tensor | None:
         """Weights that sum to one for each observation, float64, shape (observation, sample); None for equal ones."""
@@ -153,6 +205,12 @@ class Samples:
         """
         count = len(self.draws)
         cost = replace(self.cost, seconds=self.cost.seconds / count)
+        asked = [self.problem] * count
+        if self.problem is not None and count > 1:
+            asked = [
+                self.problem.select(row)
+                for row in torch.arange(count, device=self.problem.likelihood.y.device)[:, None]
+            ]
         return [
             Samples(
                 self.draws[i : i + 1].cpu(),
@@ -164,6 +222,7 @@ class Samples:
                 None if self.log_evidence is None else self.log_evidence[i : i + 1].cpu(),
                 self.group,
                 {name: value[i : i + 1].cpu() for name, value in self.signs.items()},
+                asked[i],
             )
             for i in range(count)
         ]
@@ -208,10 +267,11 @@ class Samples:
             sums = _checksum(stored), sha256_of(folder / "samples.safetensors")
             if (stored["sha256"], stored["tensors"]) != sums:
                 raise ValueError("a checksum differs")
-            draws, weights = tensors.pop("draws"), {name: tensors.pop(name, None) for name in WEIGHTS}
+            draws = tensors.pop("draws")
+            log_weight, log_evidence = (tensors.pop(name, None) for name in WEIGHTS)
             signs = {name.removeprefix(SIGN): tensors.pop(name) for name in sorted(tensors) if name.startswith(SIGN)}
             cost, group = Cost(**stored["cost"]), stored.get("group", 1)
-            return cls(draws, cost, stored["record"], tensors, **weights, group=group, signs=signs)
+            return cls(draws, cost, stored["record"], tensors, log_weight, log_evidence, group, signs)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no readable samples: {error}", hint="give the folder that save() wrote"

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from midguide.catalogue.base import Catalogue, Entry
-from midguide.errors import ConfigError, ShapeError
+from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.maths import autodiff
+from midguide.maths.rng import Rng
 from midguide.operators.base import Operator
 from midguide.storage.record import describe
 
@@ -103,6 +104,25 @@ class Likelihood(ABC):
     @abstractmethod
     def difference(self, x: Tensor) -> Tensor:
         """`y - A(x)`, shape of y, for methods that ask for its norm; see the subclasses for its weights."""
+
+    def doubt(self, x: Tensor) -> str:
+        """Why the residual of a truth near x is not standard normal, in words; empty where it is.
+
+        What judges residuals leaves out what is in doubt.
+        """
+        return "the noise model does not say whether its residuals are standard normal"
+
+    def kurtosis(self, x: Tensor) -> float:
+        """Excess kurtosis of the residual of a truth near x, averaged over measured values: 0 where it is normal."""
+        return 0.0
+
+    def simulated(self, x: Tensor, rng: Rng) -> Tensor:
+        """What would be measured of other signals, with noise from `rng`: shape (N, *signal) -> (N, *measurement).
+
+        Raises:
+            UnsupportedProblem: If the noise model cannot tell.
+        """
+        raise UnsupportedProblem(f"{type(self).__name__} does not simulate", hint="give it a method `simulated`")
 
     def chi_square(self, x: Tensor) -> Tensor:
         """Mean squared standardised residual per measured value, shape (N,): about 1 where x explains y."""

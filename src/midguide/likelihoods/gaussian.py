@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
@@ -47,6 +48,13 @@ class GaussianLikelihood(Likelihood):
 
     def difference(self, x: Tensor) -> Tensor:
         return self.y - self.operator(x)
+
+    def doubt(self, x: Tensor) -> str:
+        return ""
+
+    def simulated(self, x: Tensor, rng: Rng) -> Tensor:
+        clean = self.operator(x)
+        return torch.where(self.operator.measured(clean), clean + self.sigma_y * rng.normal(clean), 0.0)
 
 
 def check_sigma(sigma_y: float) -> None:

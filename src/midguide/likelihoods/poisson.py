@@ -64,6 +64,23 @@ class PoissonLikelihood(Likelihood):
         expected = self.intensity(x)
         return (self.y - expected) / expected.clamp_min(self.floor).sqrt()
 
+    def doubt(self, x: Tensor) -> str:
+        low = self._expected(x) < 1.0
+        if not bool(low.any()):
+            return ""
+        return f"{float(low.double().mean()):.0%} of the expected counts are below 1, where residuals are not normal"
+
+    def kurtosis(self, x: Tensor) -> float:
+        return float(self._expected(x).reciprocal().mean())
+
+    def simulated(self, x: Tensor, rng: Rng) -> Tensor:
+        return rng.poisson(self.intensity(x))
+
+    def _expected(self, x: Tensor) -> Tensor:
+        """The expected counts of the measured values, flat."""
+        expected = self.intensity(x)
+        return expected[self.operator.measured(expected).expand(expected.shape)]
+
     def difference(self, x: Tensor) -> Tensor:
         """`(y - lambda) / sqrt(2 y)`: the Gaussian surrogate of DPS (Chung et al. 2023, Eq. 20)."""
         return (self.y - self.intensity(x)) / (2 * self.y).clamp_min(1.0).sqrt()
