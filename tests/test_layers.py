@@ -29,6 +29,7 @@ LAYERS = [
     {"samplers"},
     {"inference"},
     {"exact", "data"},
+    {"known"},
     {"metrics", "diagnostics", "plots"},
     {"studies", "training"},
     {"testing"},

@@ -7,7 +7,7 @@ import torch
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.maths.rng import Rng
-from midguide.metrics.distribution import sliced_wasserstein
+from midguide.metrics.distribution import energy_distance, mmse_gap, sliced_wasserstein
 
 
 def clouds(n=200, d=5):
@@ -43,3 +43,29 @@ def test_unequal_clouds_and_orders_are_refused():
         sliced_wasserstein(a, b[:10])
     with pytest.raises(ConfigError, match="order"):
         sliced_wasserstein(a, b, order=3)
+
+
+def test_energy_distance_is_that_of_numpy_and_zero_for_one_cloud():
+    a, b = clouds()
+    x, y = a.numpy(), b.numpy()
+    far = [np.linalg.norm(u[:, None] - v, axis=2).mean() for u, v in ((x, y), (x, x), (y, y))]
+    assert energy_distance(a, b) == pytest.approx(2 * far[0] - far[1] - far[2], rel=1e-9)
+    assert abs(energy_distance(a, a)) < 1e-12
+
+
+def test_energy_distance_of_weighted_draws_is_that_of_repeated_ones():
+    a, b = clouds(6)
+    repeated = a[torch.tensor([0, 0, 0, 1, 2, 2])]
+    weights = torch.tensor([3.0, 1, 2], dtype=torch.float64) / 6
+    assert energy_distance(a[:3], b, weights) == pytest.approx(energy_distance(repeated, b), rel=1e-9)
+
+
+def test_mmse_gap_is_the_excess_of_the_expected_squared_error():
+    """Truths from N(m, C), 200,000 of them: the ratio of squared errors is known to about 0.3 %, 0.015 dB."""
+    generator = torch.Generator().manual_seed(1)
+    factor = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    mean, estimate = torch.tensor([1.0, 0, -1], dtype=torch.float64), torch.tensor([1.5, 1, -1], dtype=torch.float64)
+    truths = mean + torch.randn(200_000, 3, generator=generator, dtype=torch.float64) @ factor.mT
+    errors = [(truths - guess).square().sum(1).mean() for guess in (estimate, mean)]
+    want = 10 * float((errors[0] / errors[1]).log10())
+    assert mmse_gap(estimate, mean, factor @ factor.mT) == pytest.approx(want, abs=0.05)

@@ -23,6 +23,7 @@ PLACES = {
     "set-metrics": "midguide.metrics.base:SET_METRICS",
     "checks": "midguide.inference.verdict.base:CHECKS",
     "laws": "midguide.exact.laws:LAWS",
+    "known": "midguide.known.base:KNOWN",
     "kinds": "midguide.studies.kinds.base:KINDS",
     "sources": "midguide.studies.sources.base:SOURCES",
     "runners": "midguide.studies.runners.base:RUNNERS",

@@ -271,7 +271,7 @@ class LowRank(Covariance):
     def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
         """From the matrix of up to 64 measured values; else conjugate gradients until they converge."""
         if math.prod(r.shape[1:]) > DENSE:
-            return self._iterated(operator, noise, r)
+            return iterated(self, operator, noise, r)
         return self.across(operator, r).solve(noise, r)
 
     def shrunk(self, v: Tensor, noise: float) -> Tensor:
@@ -306,18 +306,6 @@ class LowRank(Covariance):
             spread = d.sum(1)
         return (spread + self.factors.square().sum(1)).expand(len(like), -1).reshape(like.shape)
 
-    def _iterated(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
-        """That of conjugate gradients, to the rounding of r."""
-
-        def apply(q: Tensor) -> Tensor:
-            return operator(self(operator.adjoint(q))) + noise * q
-
-        tolerance = 100 * torch.finfo(r.dtype).eps
-        value = conjugate_gradients(apply, r, tolerance=tolerance, max_iterations=ITERATIONS, what=None)
-        gain = self(operator.adjoint(value))
-        left = _left(r, operator(gain) + noise * value)
-        return Solution(value, gain, left, torch.zeros_like(left, dtype=torch.bool))
-
     def _matrix(self) -> Tensor:
         """C, shape (B, n, n)."""
         assert self.bases is not None
@@ -336,6 +324,19 @@ class LowRank(Covariance):
             return torch.einsum("bke,kde->bd", coefficients, self.bases)
         total = coefficients.sum(1)
         return total if self.bases is None else total @ self.bases.mT
+
+
+def iterated(covariance: Covariance, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
+    """`Covariance.solve` by conjugate gradients, to the rounding of r; for products that are cheap."""
+
+    def apply(q: Tensor) -> Tensor:
+        return operator(covariance(operator.adjoint(q))) + noise * q
+
+    tolerance = 100 * torch.finfo(r.dtype).eps
+    value = conjugate_gradients(apply, r, tolerance=tolerance, max_iterations=ITERATIONS, what=None)
+    gain = covariance(operator.adjoint(value))
+    left = _left(r, operator(gain) + noise * value)
+    return Solution(value, gain, left, torch.zeros_like(left, dtype=torch.bool))
 
 
 def _left(r: Tensor, image: Tensor) -> Tensor:

@@ -14,11 +14,10 @@ from torch import Tensor
 from midguide.catalogue import plugins
 from midguide.catalogue.base import Catalogue
 from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.exact.posteriors import Posterior, posterior_of
 from midguide.maths.rng import Rng
 from midguide.maths.weights import equal_picks, normalized, pairs_share, weighted_mean
 from midguide.priors.base import Denoiser
-from midguide.priors.gaussian import Gaussian
-from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
 
 T = TypeVar("T")
@@ -81,17 +80,14 @@ class Target:
     """
 
     problem: Problem
-    posterior: Gaussian | GaussianMixture | None = None
+    posterior: Posterior | None = None
     draws: Tensor | None = None
 
     @cached_property
     def moments(self) -> Moments:
         """Of the exact posterior."""
-        if isinstance(self.posterior, GaussianMixture):
-            mean, covariance = self.posterior.mean_and_covariance()
-            return mean.flatten(), covariance
-        posterior = known(self.posterior, "an exact posterior")
-        return posterior.mean.double().flatten(), posterior.covariance_matrix().double()
+        mean, covariance = known(self.posterior, "an exact posterior").mean_and_covariance()
+        return mean.double().flatten(), covariance.double()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +131,8 @@ class Metric:
             self._check_image(problem)
         if self.truth and problem.truth is None:
             raise UnsupportedProblem("it needs the truth, which is unknown here")
-        if self.exact and not isinstance(problem.denoiser, Gaussian | GaussianMixture):
-            raise UnsupportedProblem(f"it needs an exact posterior, {type(problem.denoiser).__name__} has none")
+        if self.exact:
+            _check_posterior(problem)
         if not isinstance(problem.denoiser, self.prior):
             raise UnsupportedProblem(f"it needs a {self.prior.__name__}, this is a {type(problem.denoiser).__name__}")
 
@@ -179,6 +175,14 @@ class Metric:
             )
         if denoiser.signal_range is None:
             raise UnsupportedProblem(f"it needs the value range of the images, {type(denoiser).__name__} has none")
+
+
+def _check_posterior(problem: Problem) -> None:
+    """Refuse a problem without a known posterior."""
+    try:
+        posterior_of(problem)
+    except UnsupportedProblem as error:
+        raise UnsupportedProblem(f"it needs an exact posterior: {error.message}", hint=error.hint) from error
 
 
 class SetMetric(Protocol):

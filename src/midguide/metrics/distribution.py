@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -108,6 +109,52 @@ def mean_error(mean: Tensor, target_mean: Tensor, target_covariance: Tensor) -> 
 def covariance_error(covariance: Tensor, target_covariance: Tensor) -> float:
     """Frobenius distance of two covariances, shape (d, d), over the norm of the target's."""
     return float((covariance - target_covariance).norm() / target_covariance.norm())
+
+
+def energy_distance(a: Tensor, b: Tensor, weights: Tensor | None = None) -> float:
+    """Energy distance of two clouds, `2 E|A - B| - E|A - A'| - E|B - B'|`, zero where they are the same.
+
+    Distances are Euclidean, over the whole signal. Clouds of exact draws are not at zero: compare with their row.
+
+    Args:
+        a: shape (n, *event).
+        b: shape (m, *event).
+        weights: of the first cloud, which sum to one, shape (n,); None for equal ones.
+
+    References: Szekely and Rizzo 2013.
+    """
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    w = a.new_full((len(a),), 1 / len(a)) if weights is None else weights.to(a)
+    between = 2 * (w @ torch.cdist(a, b).mean(1))
+    return float(between - w @ torch.cdist(a, a) @ w - torch.cdist(b, b).mean())
+
+
+def mmse_gap(mean: Tensor, target_mean: Tensor, target_covariance: Tensor) -> float:
+    """How much the mean squared error of an estimate exceeds the least possible one, in dB.
+
+    `10 log10(1 + |estimate - m|^2 / tr(C))`, with mean m and covariance C of the posterior: the expected squared error
+    of an estimate is `tr(C) + |estimate - m|^2`, whatever the truth was. The mean of n exact draws has
+    `10 log10(1 + 1 / n)`.
+
+    Args:
+        mean: the estimate, shape (d,).
+        target_mean: m, shape (d,).
+        target_covariance: C, shape (d, d).
+    """
+    return 10 * math.log10(1 + float((mean - target_mean).square().sum() / target_covariance.trace()))
+
+
+@metric("energy_distance")
+def _energy_distance(answer: Answer, target: Target) -> float:
+    """Energy distance of draws from exact draws, over the whole signal."""
+    exact = known(target.draws, "exact draws").to(answer.draws.device)
+    return energy_distance(answer.draws, exact, answer.weights)
+
+
+@metric("mmse_gap[unit=dB]")
+def _mmse_gap(answer: Answer, target: Target) -> float:
+    """Expected squared error of the mean of the draws above the least possible one, in dB."""
+    return mmse_gap(answer.moments[0], *target.moments)
 
 
 @metric("gaussian_w2")

@@ -136,6 +136,10 @@ class Gaussian(Denoiser):
         factor = self._factor()
         return factor @ factor.mT
 
+    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean, shape of one event, and covariance over the flattened event, shape (d, d); float64."""
+        return self.mean, self.covariance_matrix()
+
     def posterior(self, likelihood: Likelihood) -> Gaussian:
         """The law of x given one linear observation with Gaussian noise: exact, in float64, on the same schedule.
 

@@ -26,6 +26,7 @@ from midguide.likelihoods.base import Likelihood
 from midguide.maths import autodiff
 from midguide.maths.covariance import LowRank, Moments
 from midguide.maths.rng import Rng
+from midguide.maths.spread import Spread
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import (
     check_variances,
@@ -37,6 +38,9 @@ from midguide.priors.gaussian import (
     square_root,
 )
 from midguide.storage.record import describe
+
+LARGE = 2**16
+"""Values of all means from which on no tensor of the size rows x means is made, as for mixtures of pictures."""
 
 
 class _Parts(NamedTuple):
@@ -178,6 +182,11 @@ class GaussianMixture(Denoiser):
         flat, at = x.reshape(len(x), self.dimension), self._at(level, x.dtype, x.device)
         exact = self._rotate(flat.double())
         weights = _softmax(at.logits.at(exact).mT, x.dtype).mT
+        if self.kind == "shared isotropic" and self.components * self.dimension > LARGE:
+            _, rest = posterior_weights(self._values[0], level)
+            mean = torch.addmm(at.gain * flat, weights, at.shift)
+            spread = Spread(float(rest * self._values), weights, at.shift, self.event_shape)
+            return Moments(mean.reshape(x.shape), spread)
         rotated = exact.to(x.dtype) if exact.ndim == 3 else exact.to(x.dtype)[:, None]
         means = at.gain * rotated + at.shift
         if at.vectors is not None:
@@ -214,9 +223,9 @@ class GaussianMixture(Denoiser):
         chosen = torch.searchsorted(edges, uniform, right=True).clamp_max(self.components - 1)
         noise = rng.normal(torch.empty(n, self.dimension, dtype=torch.float64))
         draws = torch.empty_like(noise)
-        for k, factor in enumerate(self._factors(self.components)):
+        for k in chosen.unique().tolist():
             rows = chosen == k
-            draws[rows] = self._means[k] + noise[rows] @ factor.mT
+            draws[rows] = self._means[k] + self._correlated(noise[rows], k)
         return draws.reshape(n, *self.event_shape).to(self._dtype)
 
     def most_probable(self, x: Tensor) -> Tensor:
@@ -235,7 +244,8 @@ class GaussianMixture(Denoiser):
         mean = self.weights @ self._means
         spread = self._means - mean
         covariance = (self.weights[:, None] * spread).mT @ spread
-        for weight, factor in zip(self.weights, self._factors(self.components), strict=True):
+        factors = self._factors(len(self._values))
+        for weight, factor in zip(self.weights if len(factors) > 1 else [1.0], factors, strict=True):
             covariance = covariance + weight * factor @ factor.mT
         return mean.reshape(self.event_shape), covariance
 
@@ -290,6 +300,13 @@ class GaussianMixture(Denoiser):
         if vectors is None:
             return exact
         return exact @ vectors if vectors.ndim == 2 else torch.einsum("bd,kde->bke", exact, vectors)
+
+    def _correlated(self, noise: Tensor, k: int) -> Tensor:
+        """White noise, shape (n, d), with the covariance of component k."""
+        roots = self._values[k if len(self._values) > 1 else 0].sqrt()
+        if self._vectors is None:
+            return noise * roots
+        return noise @ ((self._vectors if self._vectors.ndim == 2 else self._vectors[k]) * roots).mT
 
     def _factors(self, count: int) -> list[Tensor]:
         """Square roots (d, d) of the covariances: `count` is 1 where all share one, else K."""

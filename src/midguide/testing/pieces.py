@@ -16,6 +16,7 @@ from midguide.catalogue import plugins
 from midguide.catalogue.base import NO_CHANGES, Catalogue, Entry
 from midguide.catalogue.directory import catalogues
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, suggestion
+from midguide.exact.posteriors import posterior_of
 from midguide.exact.problems import random_gaussian
 from midguide.metrics.base import Answer, Metric, Target
 from midguide.operators.base import KINDS, kind, operator_class
@@ -27,7 +28,7 @@ from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler, check_needs
 from midguide.storage.record import describe
-from midguide.studies.kinds.base import ProblemKind, exact_prior
+from midguide.studies.kinds.base import ProblemKind
 from midguide.testing.contract import ContractError, require
 from midguide.testing.identity import changed_settings, check_identity
 from midguide.testing.operators import check_operator
@@ -203,7 +204,7 @@ def _metric_trials(entry: Entry[Metric], settings: Mapping[str, object]) -> Iter
 
     def run(problem: Problem) -> str:
         problem = problem.select(torch.tensor([0]))
-        posterior = exact_prior(problem).posterior(problem.likelihood)
+        posterior = posterior_of(problem)
         metric.check(problem, DRAWS)
         draws = posterior.sample(DRAWS, seed=1)
         kept, target = draws.clone(), Target(problem, posterior, posterior.sample(DRAWS, seed=2))

@@ -12,6 +12,7 @@ from typing import Any
 from midguide.catalogue import plugins
 from midguide.catalogue.base import short, split
 from midguide.errors import CheckpointError, MidguideError, NumericalError
+from midguide.exact.posteriors import posterior_of
 from midguide.inference.loop import sample
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
@@ -20,7 +21,7 @@ from midguide.problem import Problem
 from midguide.storage.code import Code, code_of
 from midguide.storage.record import describe, fingerprint
 from midguide.studies.engine.draws import drawn_by, keep_draws, load_draws, named
-from midguide.studies.kinds.base import ProblemKind, exact_prior
+from midguide.studies.kinds.base import ProblemKind
 from midguide.studies.sources.base import Source, law_of
 
 FAILURES = (MidguideError, ArithmeticError, MemoryError, RuntimeError)  # torch's own errors are RuntimeErrors
@@ -223,7 +224,7 @@ def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
 def _target(unit: Unit, problem: Problem) -> Target:
     if not any(METRICS.make(name).exact for name in unit.metrics):
         return Target(problem)
-    posterior = exact_prior(problem).posterior(problem.likelihood)
+    posterior = posterior_of(problem)
     return Target(problem, posterior, posterior.sample(unit.n, seed=stream_seed(unit.problem_seed, "reference")))
 
 

@@ -6,9 +6,7 @@ import dataclasses
 from typing import ClassVar, Protocol
 
 from midguide.catalogue.base import Catalogue
-from midguide.errors import ConfigError, UnsupportedProblem
-from midguide.priors.gaussian import Gaussian
-from midguide.priors.mixture import GaussianMixture
+from midguide.errors import ConfigError
 from midguide.problem import Problem
 
 
@@ -60,15 +58,3 @@ KINDS: Catalogue[ProblemKind] = Catalogue(
     "kind of problems", "midguide.studies.kinds", group="midguide.kinds", check=_check_kind
 )
 """Kinds of problems by name: frozen dataclasses of their settings. One that is a path is annotated with `PathOr`."""
-
-
-def exact_prior(problem: Problem) -> Gaussian | GaussianMixture:
-    """The prior of a problem whose posterior is known exactly.
-
-    Raises:
-        UnsupportedProblem: If it is a network.
-    """
-    prior = problem.denoiser
-    if not isinstance(prior, Gaussian | GaussianMixture):
-        raise UnsupportedProblem(f"{type(prior).__name__} has no exact posterior")
-    return prior

@@ -1,4 +1,4 @@
-"""Draws of the exact posterior and of the prior, where these are known in closed form."""
+"""Draws of the exact posterior and of the prior, where these are known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from midguide.exact.posteriors import known_prior, posterior_of
 from midguide.inference.cost import Cost
 from midguide.inference.samples import Samples
 from midguide.maths.rng import stream_seed
 from midguide.problem import Problem
-from midguide.studies.kinds.base import exact_prior
 from midguide.studies.sources.base import SOURCES
 
 
@@ -23,11 +23,11 @@ class ExactPosterior:
     """Draws of the posterior itself: the floor of every metric."""
 
     def check(self, problem: Problem) -> None:
-        exact_prior(problem)
+        posterior_of(problem)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         (seed,) = seeds  # problems with an exact posterior come alone
-        posterior = exact_prior(problem).posterior(problem.likelihood)
+        posterior = posterior_of(problem)
         return _without_network(lambda: posterior.sample(n, seed=stream_seed(seed, "exact")))
 
 
@@ -37,11 +37,11 @@ class PriorDraws:
     """Draws of the prior, which ignore the observation."""
 
     def check(self, problem: Problem) -> None:
-        exact_prior(problem)
+        known_prior(problem)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         (seed,) = seeds  # problems with an exact posterior come alone
-        prior = exact_prior(problem)
+        prior = known_prior(problem)
         return _without_network(lambda: prior.sample(n, seed=stream_seed(seed, "from the prior")))
 
 

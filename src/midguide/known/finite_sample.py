@@ -1,0 +1,165 @@
+"""Real images with a known posterior: the prior is the law of N images, each smoothed by Gaussian noise.
+
+The prior `(1/N) sum_k N(image_k, h^2 I)` is a mixture of N Gaussians. So its denoiser is a softmax over the images, and
+its posterior under a linear measurement is known exactly: which images explain y, and with which weight. How many do is
+the effective number of components `1 / sum_k w_k^2`.
+
+Operator and noise of the named problems are such that several images explain y: see `effective_components`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from midguide.catalogue.settings import PathOr
+from midguide.data.glyphs import glyphs
+from midguide.data.images import load_image_set
+from midguide.errors import ConfigError, DataError, ShapeError, about
+from midguide.known.base import KNOWN, simulated
+from midguide.maths.rng import Rng, stream_seed
+from midguide.operators.factory import make_operator
+from midguide.priors.mixture import GaussianMixture
+from midguide.problem import Problem
+
+FEWEST = 10
+"""Images that make a prior at least: of fewer, draws would be copies."""
+
+PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")
+"""Pictures that come with scikit-image, of which patches are cut."""
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def finite_sample_prior(images: Tensor, bandwidth: float) -> GaussianMixture:
+    """The law of N images with noise of standard deviation `bandwidth` on each: `(1/N) sum_k N(image_k, h^2 I)`.
+
+    Args:
+        images: shape (N, *event), at least ten.
+        bandwidth: h, in the unit of the images; positive.
+
+    Raises:
+        ShapeError: If there are too few images, or they hold NaN or infinity.
+        ConfigError: If `bandwidth` is not positive.
+
+    Example:
+        >>> prior = finite_sample_prior(glyphs(torch.arange(100)), 0.1)
+        >>> prior.components, prior.event_shape
+        (100, (1, 32, 32))
+    """
+    if len(images) < FEWEST:
+        raise ShapeError(
+            f"{len(images)} images make no prior, it takes at least {FEWEST}", hint="hundreds to thousands are usual"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise ShapeError("the images hold NaN or infinity", hint="check how they were read")
+    if not 0.0 < bandwidth < float("inf"):
+        raise ConfigError(f"bandwidth must be positive, got {bandwidth}", hint="for example 0.1 for images in [-1, 1]")
+    return GaussianMixture(torch.ones(len(images)), images, bandwidth**2)
+
+
+def effective_components(posterior: GaussianMixture) -> float:
+    """How many components of a mixture count: `1 / sum_k w_k^2`."""
+    return float(1 / posterior.weights.square().sum())
+
+
+@KNOWN.register("finite-sample", family="images")
+def finite_sample(
+    seed: int,
+    *,
+    data: Annotated[str, PathOr("glyphs", "patches")],
+    operator: str,
+    operator_settings: dict[str, object] | None = None,
+    sigma_y: float = 0.3,
+    bandwidth: float = 0.1,
+    count: int = 1000,
+    size: int = 16,
+) -> Problem:
+    """Real images, smoothed, seen through an operator; from `glyphs`, `patches`, a folder or a zip file.
+
+    Args:
+        seed: of the truth, of the noise, and of what the operator draws.
+        data: `glyphs`, `patches` of photographs, or a folder or zip file of images of one size, which become gray.
+        operator: a linear one of `midguide list operators`.
+        operator_settings: its settings.
+        sigma_y: standard deviation of the noise.
+        bandwidth: standard deviation of the noise that smooths the images.
+        count: images of the prior, at most: the first ones of a folder.
+        size: side of a patch in pixels; for `patches` only.
+    """
+    prior = _prior(data, count, bandwidth, size)
+    made = make_operator(
+        operator, prior.event_shape, seed=stream_seed(seed, "operator"), **dict[str, Any](operator_settings or {})
+    )
+    return simulated(prior, made, "gaussian", seed, sigma_y=sigma_y)
+
+
+@KNOWN.register("glyphs-blocks", family="images", title="letters and digits, means of 8x8 blocks")
+def glyphs_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Problem:
+    """Letters and digits of 32x32 pixels, of which the means of 8x8 blocks are measured."""
+    settings: dict[str, object] = {"factor": 8}
+    return finite_sample(
+        seed, data="glyphs", operator="super-resolution", operator_settings=settings, sigma_y=sigma_y, count=count
+    )
+
+
+@KNOWN.register("glyphs-pixels", family="images", title="letters and digits, 2 % of the pixels")
+def glyphs_pixels(seed: int, *, count: int = 1000, sigma_y: float = 0.3, keep: float = 0.02) -> Problem:
+    """Letters and digits of 32x32 pixels, of which a few random pixels are measured."""
+    settings: dict[str, object] = {"keep": keep}
+    return finite_sample(
+        seed, data="glyphs", operator="random-inpainting", operator_settings=settings, sigma_y=sigma_y, count=count
+    )
+
+
+@KNOWN.register("patches-blocks", family="images", title="patches of photographs, means of 4x4 blocks")
+def patches_blocks(seed: int, *, count: int = 2000, sigma_y: float = 0.3) -> Problem:
+    """Patches of photographs, 16x16 pixels, of which the means of 4x4 blocks are measured."""
+    settings: dict[str, object] = {"factor": 4}
+    return finite_sample(
+        seed, data="patches", operator="super-resolution", operator_settings=settings, sigma_y=sigma_y, count=count
+    )
+
+
+def patches(count: int, size: int, seed: int = 0) -> Tensor:
+    """Gray patches of the photographs of scikit-image, halved in size, in [-1, 1], shape (count, 1, size, size)."""
+    photos = [_photo(name) for name in PHOTOS]
+    draws = Rng([(seed, "patches", i) for i in range(count)]).uniform(torch.empty(count, 3, dtype=torch.float64))
+    cut = []
+    for which, down, right in draws.tolist():
+        photo = photos[int(which * len(photos))]
+        top, left = (int(share * (side - size + 1)) for share, side in zip((down, right), photo.shape, strict=True))
+        cut.append(photo[top : top + size, left : left + size])
+    return torch.stack(cut)[:, None]
+
+
+@lru_cache(maxsize=16)
+def _photo(name: str) -> Tensor:
+    """A photograph, gray, at half its size, in [-1, 1], shape (H, W)."""
+    from skimage import data, transform
+
+    picture = np.asarray(getattr(data, name)(), dtype=np.float64) / 255
+    gray = picture @ np.array(_LUMA) if picture.ndim == 3 else picture
+    small = transform.downscale_local_mean(gray[: gray.shape[0] // 2 * 2, : gray.shape[1] // 2 * 2], (2, 2))
+    return torch.from_numpy(small).float() * 2 - 1
+
+
+@lru_cache(maxsize=4)
+def _prior(data: str, count: int, bandwidth: float, size: int) -> GaussianMixture:
+    """The prior of a source of images; the same object for all problems that ask for it."""
+    if count < FEWEST:
+        raise ConfigError(f"count must be at least {FEWEST}, got {count}", hint="hundreds to thousands are usual")
+    if data == "glyphs":
+        return finite_sample_prior(glyphs(torch.arange(count)), bandwidth)
+    if data == "patches":
+        return finite_sample_prior(patches(count, size), bandwidth)
+    if not Path(data).exists():
+        raise DataError(f"there is no {data}", hint="data is `glyphs`, `patches`, a folder or a zip file of images")
+    with about("data"):
+        images = load_image_set(Path(data))[:count].float() / 127.5 - 1
+        return finite_sample_prior(torch.einsum("nchw,c->nhw", images, images.new_tensor(_LUMA))[:, None], bandwidth)

@@ -1,0 +1,94 @@
+"""Signals of Levy processes: random walks whose increments are Laplace, Student's t, or mostly zero.
+
+The prior's denoiser is exact (messages on a lattice), the posterior is drawn by a Gibbs sampler that checks itself. So
+what a sampler gets wrong is its own error, not that of a network.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from midguide.exact.increments import BernoulliLaplace, Gauss, Increments, Laplace, StudentT
+from midguide.exact.levy import LevyProcess
+from midguide.known.base import KNOWN, simulated
+from midguide.maths.rng import Rng, stream_seed
+from midguide.operators.base import Operator
+from midguide.operators.mask import Mask
+from midguide.operators.matrix import Identity, Matrix
+from midguide.problem import Problem
+
+LAWS: dict[str, Increments] = {
+    "gauss": Gauss(),
+    "laplace": Laplace(),
+    "student-t": StudentT(),
+    "bernoulli-laplace": BernoulliLaplace(),
+}
+"""Increments by name; all have the standard deviation 0.25."""
+
+
+@KNOWN.register("levy", family="Levy process")
+def levy(
+    seed: int,
+    *,
+    law: Literal["gauss", "laplace", "student-t", "bernoulli-laplace"],
+    measured: Literal["all", "blurred", "some", "fourier"],
+    length: int = 64,
+    sigma_y: float = 0.2,
+) -> Problem:
+    """A random walk, seen as a whole, blurred, at every fourth place, or by some Fourier coefficients.
+
+    Args:
+        seed: of the truth, of the noise, and of which coefficients are measured.
+        law: of the increments.
+        measured: `all` is denoising; `blurred` a Gaussian kernel of deviation 2; `some` every fourth entry; `fourier`
+            the lowest frequencies and random others, a third of all.
+        length: entries of the signal.
+        sigma_y: standard deviation of the noise.
+    """
+    prior = LevyProcess(LAWS[law], length)
+    return simulated(prior, _instrument(measured, length, seed), "gaussian", seed, sigma_y=sigma_y)
+
+
+@KNOWN.register("levy-laplace", family="Levy process", title="Laplace walk, 32 entries, blurred")
+def levy_laplace(seed: int, *, length: int = 32, sigma_y: float = 0.2) -> Problem:
+    """A random walk with Laplace increments, blurred."""
+    return levy(seed, law="laplace", measured="blurred", length=length, sigma_y=sigma_y)
+
+
+@KNOWN.register("levy-student", family="Levy process", title="Student's t walk, 32 entries, every fourth")
+def levy_student(seed: int, *, length: int = 32, sigma_y: float = 0.2) -> Problem:
+    """A random walk with increments of Student's t, heavy-tailed, seen at every fourth place."""
+    return levy(seed, law="student-t", measured="some", length=length, sigma_y=sigma_y)
+
+
+@KNOWN.register("levy-jumps", family="Levy process", title="piecewise constant, 32 entries, Fourier")
+def levy_jumps(seed: int, *, length: int = 32, sigma_y: float = 0.2) -> Problem:
+    """A signal that is constant piece by piece, of which some Fourier coefficients are measured."""
+    return levy(seed, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)
+
+
+def _instrument(measured: str, length: int, seed: int) -> Operator:
+    places = torch.arange(length, dtype=torch.float64)
+    if measured == "all":
+        return Identity()
+    if measured == "some":
+        return Mask(torch.arange(length) % 4 == 3)
+    if measured == "blurred":
+        kernel = torch.exp(-0.5 * ((places[:, None] - places) / 2).square())
+        return Matrix.create(kernel / kernel.sum(1, keepdim=True), (length,)).to(torch.float32)
+    return Matrix.orthonormal(_frequencies(length, seed), (length,)).to(torch.float32)
+
+
+def _frequencies(length: int, seed: int) -> Tensor:
+    """Rows of the real Fourier basis: the constant, two lowest pairs, and random others, a third of all."""
+    places = torch.arange(length, dtype=torch.float64)
+    pairs = max(3, length // 6)
+    order = Rng([(stream_seed(seed, "frequencies"), i) for i in range(length // 2 - 3)])
+    others = order.uniform(torch.empty(length // 2 - 3)).argsort()[: pairs - 2] + 3
+    chosen = torch.cat([torch.tensor([1, 2]), others.sort().values]).double()
+    angles = 2 * math.pi / length * chosen[:, None] * places
+    return torch.cat([torch.ones(1, length, dtype=torch.float64), angles.cos(), angles.sin()])
