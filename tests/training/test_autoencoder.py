@@ -19,7 +19,7 @@ from midguide.problem import Problem
 from midguide.samplers.dps import DPS
 from midguide.testing import check_denoiser
 from midguide.training.autoencoder import kl_to_standard_normal, train_autoencoder
-from midguide.training.base import load_recipe
+from midguide.training.base import Run, load_recipe
 from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig
 from midguide.training.denoiser import train
 from midguide.training.report import Origin, export_autoencoder, export_prior, reconstruction
@@ -45,7 +45,7 @@ def ramps(count=64, seed=0):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("autoencoder")
-    network = train_autoencoder(recipe(), ramps(), folder)
+    network = train_autoencoder(recipe(), ramps(), Run(folder))
     return folder, *export_autoencoder(recipe(), network, ramps(), ramps(16, seed=1), folder, origin=ORIGIN)
 
 
@@ -55,7 +55,7 @@ def test_training_lowers_the_error_of_held_out_reconstructions_and_the_card_says
     stored = json.loads(card.read_text())
     held_out = ramps(16, seed=1).events()
     assert stored["reconstruction"] == reconstruction(load_autoencoder(path), held_out)
-    start = train_autoencoder(recipe(steps=1), ramps(), tmp_path)
+    start = train_autoencoder(recipe(steps=1), ramps(), Run(tmp_path))
     first, _ = export_autoencoder(recipe(), start, ramps(), ramps(16, seed=1), tmp_path, origin=ORIGIN)
     before = reconstruction(load_autoencoder(first), held_out)
     assert stored["reconstruction"]["psnr"] > before["psnr"] + 10
@@ -75,7 +75,7 @@ def test_a_smaller_decoder_std_keeps_more_of_the_image(tmp_path):
     errors = []
     for std in (0.03, 100.0):
         config = recipe(decoder_std=std, steps=80)
-        network = train_autoencoder(config, ramps(), tmp_path / str(std))
+        network = train_autoencoder(config, ramps(), Run(tmp_path / str(std)))
         x = ramps(16, seed=1).events()
         with torch.no_grad():
             errors.append(float((network.decode(network.encode(x)) - x).square().mean()))
@@ -85,13 +85,13 @@ def test_a_smaller_decoder_std_keeps_more_of_the_image(tmp_path):
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     config = recipe(steps=30, checkpoint_every=10)
 
-    def stop(step, loss):
+    def stop(step, total, loss):
         if step == 17:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_autoencoder(config, ramps(), tmp_path / "a", on_step=stop)
-    resumed, straight = (train_autoencoder(config, ramps(), tmp_path / name) for name in "ab")
+        train_autoencoder(config, ramps(), Run(tmp_path / "a", on_step=stop))
+    resumed, straight = (train_autoencoder(config, ramps(), Run(tmp_path / name)) for name in "ab")
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
 
@@ -119,7 +119,7 @@ def prior(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prior")
     body = UNetConfig(in_channels=2, out_channels=2, channels=32, multipliers=(1,), blocks=1, attention=())
     config = TrainingConfig(name="latent", network=body, steps=20, batch=8, warmup=2, bfloat16=False)
-    network = train(config, Latents.encode(ramps(), load_autoencoder(trained[1])), folder)
+    network = train(config, Latents.encode(ramps(), load_autoencoder(trained[1])), Run(folder))
     return export_prior(config, network, ramps(16, seed=1), folder, origin=ORIGIN, autoencoder=trained[1])
 
 

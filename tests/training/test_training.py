@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from midguide.diffusion.schedules import DiscreteVP
-from midguide.errors import CheckpointError, ConfigError, DataError, ShapeError
+from midguide.errors import CheckpointError, ConfigError, DataError, NumericalError, ShapeError
 from midguide.nn.base import BODIES, check_fits
 from midguide.nn.s4d import DYNAMICS
 from midguide.nn.sashimi import Sashimi, SashimiConfig
@@ -16,12 +16,12 @@ from midguide.priors.loading import load_prior, prior_spec
 from midguide.priors.settings import PriorSettings
 from midguide.signals.base import Axis, Signal
 from midguide.testing import check_denoiser
-from midguide.training.base import RECIPES, load_recipe
+from midguide.training.base import RECIPES, Run, load_recipe
 from midguide.training.config import CardConfig, TrainingConfig
 from midguide.training.denoiser import TARGETS, Denoising, LevelSampler, train
-from midguide.training.loop import _groups
+from midguide.training.loop import _groups, fit
 from midguide.training.report import Origin, denoising_curve, export_prior
-from midguide.training.sources import Images, Signals
+from midguide.training.sources import Images, Signals, scaled
 
 ORIGIN = Origin(command="none", log=[])
 NETWORK = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=2)
@@ -29,7 +29,7 @@ NETWORK = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patc
 
 def recipe(**changes):
     settings = {"steps": 60, "batch": 16, "warmup": 5, "learning_rate": 2e-3, "checkpoint_every": 20, "bfloat16": False}
-    return TrainingConfig(network=NETWORK, **{**settings, **changes})
+    return TrainingConfig(**{"network": NETWORK, **settings, **changes})
 
 
 def ramps(count=64):
@@ -45,7 +45,7 @@ def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
     images, curves = ramps(), []
     for steps in (1, 60):
         config = recipe(steps=steps)
-        network = train(config, Images(images), tmp_path / str(steps))
+        network = train(config, Images(images), Run(tmp_path / str(steps)))
         path, card = export_prior(config, network, Images(ramps(16)), tmp_path / str(steps), origin=ORIGIN)
         stored = json.loads(card.read_text())
         assert stored["parameters"] == sum(p.numel() for p in network.parameters())
@@ -57,19 +57,22 @@ def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     config, images = recipe(steps=40), ramps()
 
-    def stop(step, loss):
+    def stop(step, total, loss):
         if step == 27:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, Images(images), tmp_path / "a", on_step=stop)
-    resumed, straight = train(config, Images(images), tmp_path / "a"), train(config, Images(images), tmp_path / "b")
+        train(config, Images(images), Run(tmp_path / "a", on_step=stop))
+    resumed, straight = (
+        train(config, Images(images), Run(tmp_path / "a")),
+        train(config, Images(images), Run(tmp_path / "b")),
+    )
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
-    train(recipe(steps=20), Images(ramps()), tmp_path)
+    train(recipe(steps=20), Images(ramps()), Run(tmp_path))
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
     def full(*arguments):
@@ -77,22 +80,102 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path, monkeypatch
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(DataError, match="No space left"):
-        train(recipe(steps=40), Images(ramps()), tmp_path)
+        train(recipe(steps=40), Images(ramps()), Run(tmp_path))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "log.jsonl"]
 
 
 def test_training_leaves_the_global_random_state_alone(tmp_path):
     before = torch.get_rng_state()
-    train(recipe(steps=2), Images(ramps()), tmp_path)
+    train(recipe(steps=2), Images(ramps()), Run(tmp_path))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    train(recipe(steps=2), Images(ramps()), tmp_path)
-    wider = TrainingConfig(network=UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=(), patch=2), steps=4)
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"network": UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=(), patch=2)}, "`network` = "),
+        ({"learning_rate": 1e-3}, "`learning_rate` = 0.002, this recipe has 0.001"),
+        ({"seed": 1}, "`seed` = 0"),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused_by_setting(tmp_path, changes, says):
+    train(recipe(steps=2), Images(ramps()), Run(tmp_path))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(CheckpointError, match=says):
+        train(recipe(steps=4, **changes), Images(ramps()), Run(tmp_path))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_other_data_or_another_start_is_refused_and_more_steps_are_not(tmp_path):
+    network = train(recipe(steps=2), Images(ramps()), Run(tmp_path))
+    with pytest.raises(CheckpointError, match="other data"):
+        train(recipe(steps=4), Images(ramps().flip(0)), Run(tmp_path))
+    with pytest.raises(CheckpointError, match="other weights to start from"):
+        train(recipe(steps=4), Images(ramps()), Run(tmp_path, weights=network.state_dict()))
+    train(recipe(steps=4), Images(ramps()), Run(tmp_path))
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
+
+
+def test_a_damaged_checkpoint_is_refused_and_stays(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match="does not fit this training"):
-        train(wider, Images(ramps()), tmp_path)
+        train(recipe(steps=2), Images(ramps()), Run(tmp_path))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"half a file"
+
+
+def test_a_training_starts_from_given_weights(tmp_path):
+    first = train(recipe(steps=2), Images(ramps()), Run(tmp_path / "a"))
+    again = train(
+        recipe(steps=1, learning_rate=1e-12, weight_decay=0.0),
+        Images(ramps()),
+        Run(tmp_path / "b", weights=first.state_dict()),
+    )
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=1e-9)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_the_last_good_checkpoint_stays(tmp_path):
+    class Poisoned(Images):
+        draws = 0
+
+        def draw(self, count, generator):
+            Poisoned.draws += 1
+            batch = super().draw(count, generator)
+            return batch if Poisoned.draws <= 7 else batch * float("nan")
+
+    with pytest.raises(NumericalError, match=r"not finite at step 8; .*checkpoint.pt is of step 6"):
+        train(recipe(steps=20, checkpoint_every=3), Poisoned(ramps()), Run(tmp_path))
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 6
+    assert all(bool(value.isfinite().all()) for value in saved["network"].values())
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path):
+    """One step of plain averages over parts: weights agree with those of a step on both parts at once."""
+
+    class Fixed:
+        """The same four images in the same order, whole or in halves."""
+
+        calls = 0
+
+        def draw(self, count, generator):
+            start = (Fixed.calls * count) % 4
+            Fixed.calls += 1
+            return scaled(ramps()[start : start + count])
+
+    class Exact(Denoising):
+        def loss(self, network, clean, generator):
+            return (network(clean, torch.full((len(clean),), 500.0)) - clean).square().mean()
+
+    def weights(**changes):
+        Fixed.calls = 0
+        config = recipe(steps=1, batch=4, warmup=1, **changes)
+        return fit(Exact(config), Fixed(), Run(tmp_path / str(changes))).state_dict()
+
+    whole, parts = weights(), weights(accumulate=2)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_noise_levels_follow_their_density():
@@ -123,6 +206,9 @@ def test_targets_are_consistent_with_the_noisy_image():
         ("[network]\nchannelz = 3", "unet has no setting `channelz`"),
         ("steps =", "cannot read"),
         ("steps = 0", "positive"),
+        ("cooldown = 1.5", "cooldown is 1.5"),
+        ("more_emas = [1.0]", "more_emas"),
+        ("batch = 5\naccumulate = 2", "no 2 equal parts"),
         ("prediction = 'noise'", "eps, v or x0"),
         ("[network]\nchannels = 33", "32 groups"),
         ("body = 'resnet'", "unknown body `resnet`\nhint: .*adm, sashimi, unet"),
@@ -172,7 +258,7 @@ def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_what_t
     curves = []
     for steps in (1, 120):
         config = TrainingConfig(steps=steps, batch=16, warmup=5, learning_rate=1e-2, bfloat16=False, **WAVES)
-        network = train(config, waves(), tmp_path / str(steps))
+        network = train(config, waves(), Run(tmp_path / str(steps)))
         path, card = export_prior(config, network, waves(), tmp_path / str(steps), origin=ORIGIN, signal=SIGNAL)
         rows = json.loads(card.read_text())["denoising_curve"]
         curves.append([row["relative_error"] for row in rows if 50 <= row["time"] <= 300])
@@ -185,7 +271,7 @@ def test_training_on_signals_lowers_the_held_out_error_and_the_file_knows_what_t
 def test_storing_a_prior_in_bfloat16_keeps_the_poles(tmp_path):
     """Rounded frequencies would put the responses out of phase; rounded weights change the output by about 2^-9."""
     config = TrainingConfig(steps=20, batch=16, warmup=5, learning_rate=5e-3, bfloat16=False, **WAVES)
-    network = train(config, waves(), tmp_path)
+    network = train(config, waves(), Run(tmp_path))
     path, _ = export_prior(config, network, waves(), tmp_path, origin=ORIGIN)
     stored = load_prior(path).network.state_dict()
     for name, value in network.state_dict().items():

@@ -104,10 +104,7 @@ def load_image_set(path: str | Path) -> Tensor:
             size.
     """
     arrays = []
-    for name, data in _files(Path(path)):
-        where = f"{name} in {path}"
-        with _decoding(where):
-            pixels = _upright_pixels(_open(io.BytesIO(data), where), where)
+    for where, pixels in _decoded(path):
         array = np.broadcast_to(np.rint(255 * pixels).astype(np.uint8), (*pixels.shape[:2], 3))
         if arrays and array.shape != arrays[0].shape:
             raise DataError(
@@ -116,8 +113,43 @@ def load_image_set(path: str | Path) -> Tensor:
             )
         arrays.append(array)
     if not arrays:
-        raise DataError(f"{path} holds no images", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}")
+        raise _no_images(path)
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def load_gray_images(path: str | Path) -> list[Tensor]:
+    """All images of a folder or zip file as gray values, in the order of their names; sizes may differ.
+
+    Args:
+        path: a folder (searched recursively) or a `.zip` of images. Colors become luma, as in `load_image`.
+
+    Returns:
+        Images in [0, 1], float32, each of shape (H, W).
+
+    Raises:
+        DataError: If the path does not exist, holds no images, or one cannot be read (see `load_image`).
+
+    Example:
+        >>> len(load_gray_images("nuclei-val.zip"))  # doctest: +SKIP
+        45
+    """
+    found = [pixels[..., 0] if pixels.shape[2] == 1 else pixels @ _LUMA for _, pixels in _decoded(path)]
+    if not found:
+        raise _no_images(path)
+    return [torch.from_numpy(np.ascontiguousarray(pixels, np.float32)) for pixels in found]
+
+
+def _decoded(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
+    """What to call each image of a folder or zip file, and its values in [0, 1], shape (H, W, 1 or 3)."""
+    for name, data in _files(Path(path)):
+        where = f"{name} in {path}"
+        with _decoding(where):
+            pixels = _upright_pixels(_open(io.BytesIO(data), where), where)
+        yield where, pixels
+
+
+def _no_images(path: str | Path) -> DataError:
+    return DataError(f"{path} holds no images", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}")
 
 
 def save_png(path: str | Path, image: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:

@@ -9,9 +9,7 @@ So the weight of the second term follows from the error s that a decoding is mea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from midguide.nn.autoencoder import AutoencoderNetwork
 from midguide.nn.layout import image_layout
 from midguide.priors.autoencoders import AutoencoderSpec
+from midguide.training.base import Run
 from midguide.training.config import AutoencoderTrainingConfig
 from midguide.training.loop import fit
 from midguide.training.sources import Images, Source
@@ -42,7 +41,7 @@ class Autoencoding:
         """`(||x - Dec(z)||^2 + 2 s^2 KL) / entries of x`, averaged over the batch."""
         coder = cast(AutoencoderNetwork, network)
         latent = self.config.network.latent_shape(tuple(clean.shape[1:]))
-        noise = torch.randn(len(clean), *latent, generator=generator).to(self.device)
+        noise = torch.randn(len(clean), *latent, generator=generator, device=generator.device).to(self.device)
         x = clean.to(self.device, memory_format=image_layout(self.device))
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16):
             mean, log_variance = coder.distribution(x)
@@ -57,17 +56,9 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
 
 
-def train_autoencoder(
-    config: AutoencoderTrainingConfig,
-    source: Source,
-    out: Path,
-    *,
-    device: str = "cpu",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> AutoencoderNetwork:
-    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one; see `training.loop.fit`."""
-    task = Autoencoding(config, device)
-    return cast(AutoencoderNetwork, fit(task, source, out, device=device, on_step=on_step))
+def train_autoencoder(config: AutoencoderTrainingConfig, source: Source, run: Run) -> AutoencoderNetwork:
+    """Train an autoencoder; see `training.loop.fit`."""
+    return cast(AutoencoderNetwork, fit(Autoencoding(config, run.device), source, run))
 
 
 def describe_autoencoder(

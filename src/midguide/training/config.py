@@ -51,13 +51,18 @@ class LoopConfig:
         card: what its card says of data and license.
         steps: optimizer steps.
         batch: events per step.
-        learning_rate: peak of a cosine that starts after `warmup` linear steps and ends at zero.
+        accumulate: parts that a batch is computed in, one after another, where memory is short.
+        learning_rate: peak, reached after `warmup` linear steps; then a cosine that ends at zero, but see `cooldown`.
         weight_decay: of AdamW; weights that set rates and frequencies have none.
         warmup: steps until the peak.
         clip_norm: largest norm of the gradient.
+        cooldown: the rate stays at its peak and falls linearly to zero in this last share of the training. So `steps`
+            can be raised later and the training goes on as if it had always been longer. By default a cosine.
         ema: decay of the averaged weights that are kept in the end.
+        more_emas: decays of further averages; the one with the lowest held-out loss is kept in the end.
         flip: mirror half of the images.
         bfloat16: compute in bfloat16 where it is safe (autocast).
+        compile: on a GPU, run the network through `torch.compile`.
         seed: of initial weights, data order and noise.
         checkpoint_every: steps between two checkpoints.
     """
@@ -66,19 +71,29 @@ class LoopConfig:
     card: CardConfig = field(default_factory=CardConfig)
     steps: int = 10_000
     batch: int = 64
+    accumulate: int = 1
     learning_rate: float = 6e-4
     weight_decay: float = 1e-2
     warmup: int = 300
     clip_norm: float = 1.0
+    cooldown: float | None = None
     ema: float = 0.999
+    more_emas: tuple[float, ...] = ()
     flip: bool = True
     bfloat16: bool = True
+    compile: bool = True
     seed: int = 0
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.checkpoint_every) < 1 or self.learning_rate <= 0:
             raise ConfigError("steps, batch, checkpoint_every and learning_rate must be positive")
+        if self.accumulate < 1 or self.batch % self.accumulate:
+            raise ConfigError(f"a batch of {self.batch} has no {self.accumulate} equal parts", hint="change accumulate")
+        if self.cooldown is not None and not 0.0 < self.cooldown <= 1.0:
+            raise ConfigError(f"cooldown is {self.cooldown}, expected a share of the training in (0, 1]")
+        if not all(0.0 <= decay < 1.0 for decay in (self.ema, *self.more_emas)):
+            raise ConfigError(f"ema={self.ema} and more_emas={self.more_emas} must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,9 @@ from midguide.diffusion.schedules import DiscreteVP
 from midguide.maths.linalg import per_row
 from midguide.nn.base import is_dynamics
 from midguide.nn.layout import image_layout
+from midguide.training.base import Run
 from midguide.training.config import DenoisingConfig
-from midguide.training.loop import fit
+from midguide.training.loop import Judge, Watch, fit
 from midguide.training.sources import Source
 
 
@@ -39,13 +39,22 @@ class LevelSampler:
         self.sigmas = torch.tensor([level.sigma for level in levels])
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Network indices `0..T-1`, alphas and sigmas, each of shape (count,).
+        """Network indices `0..T-1`, alphas and sigmas, each of shape (count,), where the generator is.
 
         The draws are stratified: one per interval of probability `1/count`.
         """
-        u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+        place = generator.device
+        self._move(place)
+        u = torch.rand(count, generator=generator, dtype=torch.float64, device=place)
+        u = (torch.arange(count, device=place) + u) / count
         index = torch.searchsorted(self.cumulative, u * self.cumulative[-1]).clamp(max=len(self.alphas) - 1)
         return index, self.alphas[index], self.sigmas[index]
+
+    def _move(self, place: torch.device) -> None:
+        if self.alphas.device != place:
+            self.cumulative, self.alphas, self.sigmas = (
+                table.to(place) for table in (self.cumulative, self.alphas, self.sigmas)
+            )
 
 
 TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -81,7 +90,7 @@ class Denoising:
 
     def noised(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy events, network indices and targets, on the device."""
-        z = torch.randn(clean.shape, generator=generator)
+        z = torch.randn(clean.shape, generator=generator, device=generator.device)
         index, *level = self.levels.draw(len(clean), generator)
         alpha, sigma = (per_row(value, clean) for value in level)
         target = TARGETS[self.config.prediction](clean, z, alpha, sigma).to(self.device)
@@ -98,10 +107,10 @@ class Denoising:
 def train(
     config: DenoisingConfig,
     source: Source,
-    out: Path,
+    run: Run,
     *,
-    device: str = "cpu",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    judge: Judge | None = None,
+    watch: Watch | None = None,
 ) -> nn.Module:
-    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one; see `training.loop.fit`."""
-    return fit(Denoising(config, device), source, out, device=device, on_step=on_step)
+    """Train a denoiser; see `training.loop.fit`."""
+    return fit(Denoising(config, run.device), source, run, judge=judge, watch=watch)

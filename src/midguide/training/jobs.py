@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,11 +24,12 @@ from midguide.samplers.unconditional import Unconditional
 from midguide.storage.cards import read_card
 from midguide.storage.files import replacing
 from midguide.training.autoencoder import train_autoencoder
-from midguide.training.base import Data, OnStep
-from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig
+from midguide.training.base import Data, Run
+from midguide.training.config import AutoencoderTrainingConfig, DenoisingConfig, TrainingConfig
 from midguide.training.denoiser import train
+from midguide.training.held_out import JUDGED, HeldOut
 from midguide.training.report import Origin, export_autoencoder, export_prior
-from midguide.training.sources import Images, Latents
+from midguide.training.sources import Images, Latents, Source, encoded
 
 GRID_SIZE, PICTURE_STEPS = 24, 200
 """Unconditional samples in a picture, and the steps that each takes."""
@@ -41,7 +41,7 @@ NO_BROKEN = "images are never left out"
 def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
     """The training of a prior, which `TrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
-    source, kept = _images(data.path, data.held_out, flip=recipe.flip)
+    source, kept = _images(data.place, data.held_out, flip=recipe.flip)
     image_shape = tuple(source.pixels.shape[1:])
     coder = None if data.autoencoder is None else load_autoencoder(data.autoencoder)
     if coder is None:
@@ -50,14 +50,14 @@ def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
         raise ShapeError(f"the images are {image_shape}, those of the autoencoder {coder.event_shape}")
     else:
         check_fits(recipe.network, coder.latent_shape, "latents")
-    return _ImagePrior(recipe, source, kept, data.autoencoder, coder, data.note)
+    return _ImagePrior(recipe, source, kept, data.autoencoder, coder)
 
 
 def image_autoencoder(recipe: AutoencoderTrainingConfig, data: Data) -> _Autoencoder:
     """The training of an autoencoder, which `AutoencoderTrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
     data.refuse("autoencoder", hint="it is for the recipe of a prior")
-    source, kept = _images(data.path, data.held_out, flip=recipe.flip)
+    source, kept = _images(data.place, data.held_out, flip=recipe.flip)
     check_fits(recipe.network, tuple(source.pixels.shape[1:]), "images")
     return _Autoencoder(recipe, source, kept)
 
@@ -71,21 +71,61 @@ class _ImagePrior:
     kept: Images
     file: Path | None
     coder: NetworkAutoencoder | None
-    note: Callable[[str], None]
     what: str = "images"
 
-    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
+    def train(self, run: Run) -> nn.Module:
         if self.coder is None:
-            return train(self.recipe, self.source, folder, device=device, on_step=on_step)
-        self.note(f"encoding {len(self.source)} images" + (" and their mirror images" if self.source.flip else ""))
-        return train(self.recipe, Latents.encode(self.source, self.coder), folder, device=device, on_step=on_step)
+            return train_judged(self.recipe, self.source, self.kept.events(), run)
+        run.note(f"encoding {len(self.source)} images" + (" and their mirror images" if self.source.flip else ""))
+        judged = encoded(self.kept.events()[:JUDGED].split(64), self.coder).float()
+        return train_judged(self.recipe, Latents.encode(self.source, self.coder), judged, run)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
-        paths = export_prior(self.recipe, network, self.kept, folder, origin=origin, autoencoder=self.file)
-        samples, (low, high) = unconditional(paths[0], GRID_SIZE)
-        picture = paths[0].with_suffix(".png")
-        save_png(picture, grid(samples.clamp(low, high), background=high), (low, high))
-        return (*paths, picture, write_curves(*paths))
+        return export_pictures(self.recipe, network, self.kept, folder, origin, autoencoder=self.file)
+
+
+@dataclass(frozen=True)
+class DrawnPrior:
+    """A prior of pictures that a generator draws, or that are cut out of larger ones.
+
+    Args:
+        recipe: how it is trained.
+        source: what to train on.
+        kept: what to judge by.
+        what: what the pictures are, in the plural.
+    """
+
+    recipe: DenoisingConfig
+    source: Source
+    kept: Source
+    what: str
+
+    def train(self, run: Run) -> nn.Module:
+        return train_judged(self.recipe, self.source, self.kept.events(), run)
+
+    def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
+        return export_pictures(self.recipe, network, self.kept, folder, origin)
+
+
+def train_judged(recipe: DenoisingConfig, source: Source, kept: Tensor, run: Run) -> nn.Module:
+    """Train a denoiser that held-out events, shape (N, *event), judge by noise level."""
+    return train(recipe, source, run, judge=HeldOut(recipe, kept[:JUDGED], run.device))
+
+
+def export_pictures(
+    recipe: DenoisingConfig,
+    network: nn.Module,
+    kept: Source,
+    folder: Path,
+    origin: Origin,
+    autoencoder: Path | None = None,
+) -> tuple[Path, ...]:
+    """Write a prior of pictures, its card, a grid of unchosen samples, and its curves."""
+    paths = export_prior(recipe, network, kept, folder, origin=origin, autoencoder=autoencoder)
+    samples, (low, high) = unconditional(paths[0], GRID_SIZE)
+    picture = paths[0].with_suffix(".png")
+    save_png(picture, grid(samples.clamp(low, high), background=high), (low, high))
+    return (*paths, picture, write_curves(*paths))
 
 
 @dataclass(frozen=True)
@@ -97,8 +137,8 @@ class _Autoencoder:
     kept: Images
     what: str = "images"
 
-    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
-        return train_autoencoder(self.recipe, self.source, folder, device=device, on_step=on_step)
+    def train(self, run: Run) -> nn.Module:
+        return train_autoencoder(self.recipe, self.source, run)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         coder = cast("AutoencoderNetwork", network)

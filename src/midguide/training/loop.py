@@ -1,35 +1,37 @@
-"""The loop that all trainings share: AdamW, averaged weights, warm-up and cosine, clipping, resumable checkpoints."""
+"""The loop that all trainings share: AdamW, averaged weights, warm-up and decay, clipping, resumable checkpoints."""
 
 from __future__ import annotations
 
-import io
+import copy
 import json
 import math
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from midguide.errors import CheckpointError, reason
-from midguide.maths.rng import global_seed
+from midguide.errors import NumericalError
+from midguide.maths.rng import global_seed, stream_seed
 from midguide.nn.layout import move
-from midguide.storage.files import append, replacing
+from midguide.storage.files import append
+from midguide.training import checkpoint
+from midguide.training.averages import Averages
+from midguide.training.base import Run
 from midguide.training.config import LoopConfig
+from midguide.training.feed import Draws, Feed
+from midguide.training.pace import SHARES, Pace
+from midguide.training.processes import Processes, processes
 
+READ_EVERY = 20
+"""Steps between two looks at the loss on a device that computes ahead: each look waits for it."""
+
+Judge = Callable[[nn.Module], Mapping[str, float]]
+"""Held-out losses of a network by name; the entry `mean` decides."""
+Watch = Callable[[nn.Module], None]
+"""Looks at the network that would be kept if the training ended now, after the log has its row."""
 Batch = TypeVar("Batch")
-Drawn = TypeVar("Drawn", covariant=True)
 Taken = TypeVar("Taken", contravariant=True)
-
-
-class Draws(Protocol[Drawn]):
-    """What to train on: gives batches of events, perhaps with labels."""
-
-    def draw(self, count: int, generator: torch.Generator) -> Drawn:
-        """A batch of `count` events; all randomness comes from `generator`."""
-        ...
 
 
 class Task(Protocol[Taken]):
@@ -54,100 +56,190 @@ class Task(Protocol[Taken]):
 
 
 def fit(
-    task: Task[Batch],
-    source: Draws[Batch],
-    out: Path,
-    *,
-    device: str = "cpu",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    task: Task[Batch], source: Draws[Batch], run: Run, *, judge: Judge | None = None, watch: Watch | None = None
 ) -> nn.Module:
-    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one.
+    """Train to the end, continuing from `checkpoint.pt` in the folder of the run where there is one.
 
     Args:
         task: network, loss and settings.
         source: what to train on.
-        out: folder for `checkpoint.pt` (everything needed to go on) and `log.jsonl` (loss, rate).
-        device: where to train.
-        on_step: called with the number of finished steps and the loss of the last.
+        run: where and how long. Its folder gets `checkpoint.pt`, everything needed to go on, and `log.jsonl`: loss,
+            speed, held-out losses.
+        judge: asked at every checkpoint for the held-out losses of each average; the network must be left as it was.
+        watch: called after every checkpoint.
 
     Returns:
-        The network with averaged weights, in evaluation mode.
+        The network with averaged weights, in evaluation mode: those of decay `ema`, or the best by `judge`.
 
     Raises:
-        CheckpointError: `out/checkpoint.pt` belongs to another network.
+        CheckpointError: If `checkpoint.pt` belongs to another network, recipe, or other data.
+        NumericalError: If the loss is not finite; the checkpoint is the last one before.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    run, config = _Run(task, device), task.config
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        run.load(checkpoint)
-    first, started, losses = run.step, time.monotonic(), []
-    while run.step < config.steps:
-        losses.append(run.advance(source))
-        on_step(run.step, losses[-1])
-        if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-            run.save(checkpoint)
-            rate = (run.step - first) / (time.monotonic() - started)
-            row = {"step": run.step, "loss": sum(losses) / len(losses), "steps_per_second": round(rate, 3)}
-            append(out / "log.jsonl", json.dumps(row) + "\n")
-            losses = []
-    run.network.load_state_dict(run.average)
-    return run.network.eval()
+    with processes(run.device) as together:
+        training = _Training(task, source, run, together)
+        training.resume()
+        with training.feed.batches(training.part) as batches:
+            while not training.pace.done(training.step):
+                training.advance(batches)
+                if training.due:
+                    training.save(judge, watch)
+        return training.finished(judge)
 
 
-class _Run:
-    """Network, averaged weights, optimizer and random stream at one step of a training."""
+class _Training:
+    """Network, averaged weights, optimizer and random streams at one step of a training."""
 
-    def __init__(self, task: Task[Any], device: str) -> None:
-        self.task, self.config, self.device, self.step = task, task.config, device, 0
-        with global_seed(self.config.seed):
-            self.network = task.build()
-        move(self.network, device)
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+    def __init__(self, task: Task[Any], source: Draws[Any], run: Run, together: Processes) -> None:
+        self.task, self.config, self.run, self.together = task, task.config, run, together
+        self.device, self.step = together.device, 0
+        run.folder.mkdir(parents=True, exist_ok=True)
+        self.path = run.folder / "checkpoint.pt"
+        self.identity = checkpoint.identity(self.config, source, run.weights)
+        self.part = together.part(self.config.batch) // self.config.accumulate
+        self.network = self._built()
+        on_gpu = torch.device(self.device).type == "cuda"
+        self.computed: Any = torch.compile(self.network) if on_gpu and self.config.compile else self.network
+        self.averages = Averages(self.network, (self.config.ema, *self.config.more_emas))
         self.optimizer = torch.optim.AdamW(
-            _groups(self.network, task), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            _groups(self.network, task),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=on_gpu or None,
         )
-        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self.feed = Feed(source, self.device, self._stream(0))
+        self.noise = self.feed.generator
+        if self.feed.ahead:
+            self.noise = torch.Generator(self.device).manual_seed(stream_seed(self._stream(0), "noise"))
+        self.pace = Pace(self.config, run.minutes)
+        self.read_every = READ_EVERY if on_gpu else 1
+        self.losses, self.norms = torch.zeros(2, device=self.device)
+        self.looked = self.saved = 0  # steps at the last look at the loss, at the last checkpoint
+        self.saved_at, self.total = 0.0, 0.0
 
-    def advance(self, source: Draws[Any]) -> float:
-        """One optimizer step; its loss."""
+    def _built(self) -> nn.Module:
+        with global_seed(self.config.seed):
+            network = self.task.build()
+        if self.run.weights is not None:
+            network.load_state_dict(dict(self.run.weights))
+        move(network, self.device)
+        return network
+
+    def _stream(self, step: int) -> int:
+        """Seed of the random stream of this process; of another one after a resume with another number of them."""
+        if step == 0 and self.together.first:
+            return self.config.seed
+        return stream_seed(self.config.seed, step, self.together.rank, self.together.count)
+
+    def advance(self, batches: Iterator[Any]) -> None:
+        """One optimizer step."""
+        config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * _rate(self.step, self.config)
-        loss = self.task.loss(self.network, source.draw(self.config.batch, self.generator), self.generator)
+            group["lr"] = config.learning_rate * self.pace.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        for _ in range(config.accumulate):
+            loss = self.task.loss(self.computed, next(batches), self.noise) / config.accumulate
+            loss.backward()
+            self.losses += loss.detach()
+        self.together.average_gradients(self.network)
+        self.norms += nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         self.optimizer.step()
         self.step += 1
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - decay)
-                else:  # how many batches a normalization has seen
-                    self.average[name].copy_(value)
-        return float(loss.detach())
+        self.averages.update(self.step)
+        if self.step % self.read_every == 0 or self.pace.done(self.step):
+            self._look()
 
-    def save(self, path: Path) -> None:
-        parts = {"network": self.network, "optimizer": self.optimizer}
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"average": self.average, "generator": self.generator.get_state(), "step": self.step}
-        buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError like any other
-        torch.save(state, buffer)
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+    def _look(self) -> None:
+        """Read loss and clock; stop where a loss or a gradient is not finite."""
+        steps = self.step - self.looked
+        loss = float(self.losses) / steps
+        if not math.isfinite(loss) or not math.isfinite(float(self.norms)):
+            kept = f"{self.path} is of step {self.saved}" if self.saved else "there is no checkpoint yet"
+            raise NumericalError(
+                f"the loss or its gradient is not finite at step {self.step}; {kept}",
+                hint="lower learning_rate, raise warmup, or set bfloat16 = false; the same command goes on from there",
+            )
+        self.total, self.looked = self.total + steps * loss, self.step
+        self.losses.zero_()
+        self.norms.zero_()
+        self.pace.tick(self.step, self.together.agreed(self.pace.now()))
+        self.run.on_step(self.step, self.pace.total, loss)
 
-    def load(self, path: Path) -> None:
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint: only right after a look."""
+        if self.looked != self.step:
+            return False
+        late = self.pace.limit is not None and self.pace.seconds - self.saved_at >= self.pace.limit / SHARES
+        enough = self.step // self.config.checkpoint_every > self.saved // self.config.checkpoint_every
+        return enough or late or self.pace.done(self.step)
+
+    def save(self, judge: Judge | None, watch: Watch | None) -> None:
+        """Write checkpoint and a row of the log, and let others look."""
+        streams = self.together.gathered((self.feed.state(), self.noise.get_state()))
+        mean, self.total = self.total / (self.step - self.saved), 0.0
+        self.saved, self.saved_at = self.step, self.pace.seconds
+        if not self.together.first:
+            return
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"averages": self.averages.weights, "streams": streams, "identity": self.identity}
+        checkpoint.write(self.path, state | {"step": self.step, "seconds": self.pace.seconds})
+        speed = {"steps_per_second": round(self.pace.steps_per_second, 3), "seconds": round(self.pace.seconds, 1)}
+        row: dict[str, Any] = {"step": self.step, "loss": mean, **speed}
+        if judge is not None:
+            row["held_out"] = {str(decay): dict(found) for decay, found in self._judged(judge).items()}
+        append(self.run.folder / "log.jsonl", json.dumps(row) + "\n")
+        if watch is not None:
+            watch(self._kept(row.get("held_out")))
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        if not self.path.exists():
+            return
+        saved = checkpoint.read(self.path, self.device)
         try:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
+            checkpoint.check_same(self.identity, saved.get("identity"), self.path)
             self.network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.generator.set_state(saved["generator"].cpu())
-            self.average, self.step = saved["average"], saved["step"]
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
-            raise CheckpointError(
-                f"{path} does not fit this training: {reason(error)}", hint="choose another --out"
-            ) from error
+            self.averages.load(saved["averages"])
+            self.step = self.looked = self.saved = saved["step"]
+            self.saved_at = saved["seconds"]
+            self._resume_streams(saved["streams"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise checkpoint.misfit(self.path, error) from error
+        self.pace.resume(self.step, self.saved_at)
+
+    def _resume_streams(self, streams: list[tuple[Tensor, Tensor]]) -> None:
+        if len(streams) == self.together.count:
+            data, noise = streams[self.together.rank]
+            self.feed.resume(data)
+            self.noise.set_state(noise.cpu())
+            return
+        self.feed.resume(torch.Generator(self.feed.generator.device).manual_seed(self._stream(self.step)).get_state())
+        if self.feed.ahead:
+            self.noise.manual_seed(stream_seed(self._stream(self.step), "noise"))
+
+    def _judged(self, judge: Judge) -> dict[float, Mapping[str, float]]:
+        """Held-out losses of each average, by its decay."""
+        probe = copy.deepcopy(self.network).eval()
+        found = {}
+        for decay, weights in self.averages.weights.items():
+            probe.load_state_dict(weights)
+            found[decay] = judge(probe)
+        return found
+
+    def _kept(self, held_out: Mapping[Any, Mapping[str, float]] | None) -> nn.Module:
+        """A network with the averaged weights that are best, in evaluation mode."""
+        best = self.config.ema
+        if held_out:
+            best = float(min(held_out, key=lambda decay: held_out[decay]["mean"]))
+        kept = copy.deepcopy(self.network).eval()
+        kept.load_state_dict(self.averages.weights[best])
+        return kept
+
+    def finished(self, judge: Judge | None) -> nn.Module:
+        """What is kept in the end."""
+        choose = judge is not None and self.config.more_emas and self.together.first
+        return self._kept(self._judged(judge) if choose and judge is not None else None)
 
 
 def _groups(network: nn.Module, task: Task[Any]) -> list[dict[str, Any]]:
@@ -155,11 +247,3 @@ def _groups(network: nn.Module, task: Task[Any]) -> list[dict[str, Any]]:
     rest = [value for name, value in network.named_parameters() if task.decays(name)]
     free = [value for name, value in network.named_parameters() if not task.decays(name)]
     return [{"params": rest}] + ([{"params": free, "weight_decay": 0.0}] if free else [])
-
-
-def _rate(step: int, config: LoopConfig) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine to zero."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * progress))

@@ -23,6 +23,7 @@ from midguide.storage.cards import Card
 from midguide.storage.files import sha256_of
 from midguide.storage.record import describe
 from midguide.training.autoencoder import describe_autoencoder
+from midguide.training.base import RECIPES
 from midguide.training.config import AutoencoderTrainingConfig, DenoisingConfig, LoopConfig
 from midguide.training.sources import Images, Source, encoded
 
@@ -160,6 +161,18 @@ def export_autoencoder(
     return path, write_card(path, config, spec.event_shape, origin, facts)
 
 
+def told(log: list[dict[str, Any]], *, most: int = 40) -> list[dict[str, Any]]:
+    """The rows of a log that a card has: at most so many, the last among them, with the best held-out mean.
+
+    Of the last row the held-out losses of all averages at all levels are kept.
+    """
+    rows = []
+    for row in log[: -1 : max(1, -(-len(log) // most))]:
+        best = {"held_out": min(found["mean"] for found in row["held_out"].values())} if "held_out" in row else {}
+        rows.append(row | best)
+    return [*rows, *log[-1:]]
+
+
 def write_card(
     path: Path, config: LoopConfig, event_shape: tuple[int, ...], origin: Origin, facts: dict[str, Any]
 ) -> Path:
@@ -173,8 +186,8 @@ def write_card(
         parameters=facts.pop("parameters"),
         sha256=sha256_of(path),
         command=origin.command,
-        training=asdict(config),
-        facts={"loss": origin.log, **facts},
+        training={"kind": RECIPES.name_of(config), **asdict(config)},
+        facts={"loss": told(origin.log), **facts},
     )
     cards.write_card(path.with_suffix(".json"), card)
     return path.with_suffix(".json")

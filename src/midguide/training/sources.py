@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from midguide.priors.base import Autoencoder
+from midguide.storage.record import describe
 
 
 class Source(Protocol):
@@ -48,11 +48,17 @@ class Images:
     value_range: tuple[float, float] | None = (-1.0, 1.0)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        batch = self.pixels[torch.randint(len(self.pixels), (count,), generator=generator)]
+        batch = self.pixels[picked(len(self.pixels), count, generator)]
         if self.flip:
-            flipped = torch.rand(count, generator=generator) < 0.5
-            batch = torch.where(flipped[:, None, None, None], batch.flip(3), batch)
+            batch = torch.where(tossed(count, generator)[:, None, None, None], batch.flip(3), batch)
         return scaled(batch)
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
+    def to(self, device: str) -> Self:
+        return replace(self, pixels=self.pixels.to(device))
 
     def events(self) -> Tensor:
         return scaled(self.pixels)
@@ -68,10 +74,12 @@ class Latents:
     Args:
         plain: of the images as they are, float16, shape (N, *latent).
         mirrored: of their mirror images, which are half of the draws; None for none.
+        origin: what they are the latents of; another machine rounds them differently.
     """
 
     plain: Tensor
     mirrored: Tensor | None = None
+    origin: Any = None
     value_range: tuple[float, float] | None = None
 
     @classmethod
@@ -81,15 +89,27 @@ class Latents:
         def latents(pixels: Tensor) -> Tensor:
             return encoded((scaled(part) for part in pixels.split(64)), autoencoder)
 
-        return cls(latents(images.pixels), latents(images.pixels.flip(3)) if images.flip else None)
+        mirrored = latents(images.pixels.flip(3)) if images.flip else None
+        return cls(latents(images.pixels), mirrored, origin=describe((images, autoencoder)))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(self.plain), (count,), generator=generator)
+        rows = picked(len(self.plain), count, generator)
         batch = self.plain[rows]
         if self.mirrored is not None:
-            flipped = torch.rand(count, generator=generator) < 0.5
-            batch = torch.where(flipped[:, None, None, None], self.mirrored[rows], batch)
+            batch = torch.where(tossed(count, generator)[:, None, None, None], self.mirrored[rows], batch)
         return batch.float()
+
+    def record(self) -> Any:
+        """What they are the latents of, where that is known."""
+        return self.origin or describe((self.plain, self.mirrored))
+
+    @property
+    def nbytes(self) -> int:
+        return self.plain.nbytes * (1 if self.mirrored is None else 2)
+
+    def to(self, device: str) -> Self:
+        mirrored = None if self.mirrored is None else self.mirrored.to(device)
+        return replace(self, plain=self.plain.to(device), mirrored=mirrored)
 
     def events(self) -> Tensor:
         return self.plain.float()
@@ -119,22 +139,31 @@ class Signals:
 
     def pick(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Numbers of recordings, shape (count,), and a window of each."""
-        rows = torch.randint(len(self.recordings), (count,), generator=generator)
-        starts = torch.randint(self._starts, (count,), generator=generator)
-        windows = [self._window(row, start) for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
-        return rows, torch.stack(windows)
+        rows = picked(len(self.recordings), count, generator)
+        return rows, self._windows(rows, picked(self._starts, count, generator))
 
     def events(self) -> Tensor:
         """The middle window of every recording."""
-        return torch.stack([self._window(row, (self._starts - 1) // 2) for row in range(len(self.recordings))])
+        rows = torch.arange(len(self.recordings), device=self.recordings.device)
+        return self._windows(rows, torch.full_like(rows, (self._starts - 1) // 2))
+
+    @property
+    def nbytes(self) -> int:
+        return self.recordings.nbytes
+
+    def to(self, device: str) -> Self:
+        return replace(self, recordings=self.recordings.to(device))
 
     @property
     def _starts(self) -> int:
         return max(self.recordings.shape[-1] - self.length, 0) + 1
 
-    def _window(self, row: int, start: int) -> Tensor:
-        window = self.recordings[row, :, start : start + self.length]
-        return F.pad(window, (0, self.length - window.shape[-1]))
+    def _windows(self, rows: Tensor, starts: Tensor) -> Tensor:
+        times = starts[:, None] + torch.arange(self.length, device=starts.device)
+        channels = torch.arange(self.recordings.shape[1], device=starts.device)
+        last = self.recordings.shape[-1] - 1
+        found = self.recordings[rows[:, None, None], channels[:, None], times.clamp(max=last)[:, None]]
+        return found if self.length <= last + 1 else torch.where((times <= last)[:, None], found, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +185,23 @@ class Labeled:
         """Windows, shape (count, channels, length), and labels, shape (count, classes)."""
         rows, windows = self.signals.pick(count, generator)
         return windows, self.labels[rows]
+
+    @property
+    def nbytes(self) -> int:
+        return self.signals.nbytes + self.labels.nbytes
+
+    def to(self, device: str) -> Self:
+        return replace(self, signals=self.signals.to(device), labels=self.labels.to(device))
+
+
+def picked(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Numbers below `size`, drawn with replacement, shape (count,)."""
+    return torch.randint(size, (count,), generator=generator, device=generator.device)
+
+
+def tossed(count: int, generator: torch.Generator) -> Tensor:
+    """Fair coins, shape (count,)."""
+    return torch.rand(count, generator=generator, device=generator.device) < 0.5
 
 
 def scaled(pixels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from midguide.domains.ecg.simulator import CONDITIONS, simulate
 from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
 from midguide.errors import ConfigError
 from midguide.priors.cards import recipe
-from midguide.training.base import load_recipe
+from midguide.training.base import Run, load_recipe
 from midguide.training.report import Origin
 
 SMALL = EcgClassifierTrainingConfig(
@@ -49,7 +49,7 @@ def patients():
 
 def test_small_classifier_learns_simulated_conditions_and_says_so(patients, tmp_path):
     trained, held_out = patients
-    network = train_classifier(SMALL, trained, tmp_path)
+    network = train_classifier(SMALL, trained, Run(tmp_path))
     path, card = export_classifier(SMALL, network, trained, held_out, tmp_path, origin=Origin(command="x", log=[]))
     told = json.loads(card.read_text())["held_out"]
     assert [row["class"] for row in told] == list(DIAGNOSES)
@@ -64,15 +64,15 @@ def test_small_classifier_learns_simulated_conditions_and_says_so(patients, tmp_
 
 
 def test_interrupted_training_gives_the_weights_of_one_that_was_not(patients, tmp_path):
-    def stop(step, loss):
+    def stop(step, total, loss):
         if step == 50:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(SMALL, patients[0], tmp_path / "twice", on_step=stop)
+        train_classifier(SMALL, patients[0], Run(tmp_path / "twice", on_step=stop))
     torch.rand(7)  # dropout must not depend on what the process drew before
-    again = train_classifier(SMALL, patients[0], tmp_path / "twice").state_dict()
-    once = train_classifier(SMALL, patients[0], tmp_path / "once").state_dict()
+    again = train_classifier(SMALL, patients[0], Run(tmp_path / "twice")).state_dict()
+    once = train_classifier(SMALL, patients[0], Run(tmp_path / "once")).state_dict()
     assert all(torch.equal(again[name], value) for name, value in once.items())
 
 

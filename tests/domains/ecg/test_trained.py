@@ -21,7 +21,7 @@ from midguide.priors.cards import recipe
 from midguide.priors.loading import load_prior
 from midguide.problem import Problem
 from midguide.studies.spec.study import load_study
-from midguide.training.base import load_recipe
+from midguide.training.base import Run, load_recipe
 from midguide.training.report import Origin
 from midguide.training.sources import Signals
 
@@ -45,7 +45,7 @@ def levels(count, seed=0):
 def trained(tmp_path_factory):
     """File and card of a network for recordings that are constant."""
     out = tmp_path_factory.mktemp("trained")
-    network = train_conditional(CONFIG, Signals(levels(256), 256), out)
+    network = train_conditional(CONFIG, Signals(levels(256), 256), Run(out))
     return export_conditional(CONFIG, network, Signals(levels(32, 1), 256), out, origin=Origin(command="x", log=[]))
 
 

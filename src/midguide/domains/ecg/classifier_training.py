@@ -6,7 +6,6 @@ PTB-XL"; there the 71 statements are asked for together and the learning rate fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -26,6 +25,7 @@ from midguide.domains.ecg.ptbxl import TARGETS
 from midguide.domains.ecg.recipes import EcgClassifierTrainingConfig
 from midguide.domains.ecg.xresnet1d import XResNet1d
 from midguide.maths.rng import global_seed
+from midguide.training.base import Run
 from midguide.training.loop import fit
 from midguide.training.report import Origin, write_card
 from midguide.training.sources import Labeled, Signals
@@ -47,7 +47,8 @@ class Classifying:
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Cross-entropy of each class, averaged."""
         windows, labels = (part.to(self.device) for part in batch)
-        dropout = int(torch.randint(2**62, (), generator=generator))  # which torch draws from the global stream
+        # Dropout is drawn from torch's global stream.
+        dropout = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         autocast = torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bfloat16)
         with autocast, global_seed(dropout):
             logits = network(windows)
@@ -74,18 +75,11 @@ class Recordings:
         return twelve_leads(self.nine)
 
 
-def train_classifier(
-    config: EcgClassifierTrainingConfig,
-    recordings: Recordings,
-    out: Path,
-    *,
-    device: str = "cpu",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> XResNet1d:
-    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one; see `training.loop.fit`."""
+def train_classifier(config: EcgClassifierTrainingConfig, recordings: Recordings, run: Run) -> XResNet1d:
+    """Train a classifier; see `training.loop.fit`."""
     twelve, (mean, std) = recordings.twelve(), _moments(recordings)
     source = Labeled(Signals((twelve - mean) / std, config.length), recordings.labels.float())
-    return cast(XResNet1d, fit(Classifying(config, device), source, out, device=device, on_step=on_step))
+    return cast(XResNet1d, fit(Classifying(config, run.device), source, run))
 
 
 def export_classifier(

@@ -30,8 +30,8 @@ def half_masks(condition: Condition, like: Tensor, generator: torch.Generator) -
     """What is known of each signal of shape (B, leads, time): a random half in time, of all leads or of each."""
     batch, leads, samples = like.shape
     rows = leads if condition == "half-of-each-lead" else 1
-    second = torch.rand(batch, rows, 1, generator=generator) < 0.5
-    times, half = torch.arange(samples), samples // 2
+    second = torch.rand(batch, rows, 1, generator=generator, device=generator.device) < 0.5
+    times, half = torch.arange(samples, device=generator.device), samples // 2
     return torch.where(second, times < samples - half, times >= half).expand(batch, leads, samples)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from midguide.domains.ecg.recipes import EcgTrainingConfig
 from midguide.errors import ConfigError
 from midguide.priors.formats.native import save_prior
 from midguide.priors.settings import UNBOUNDED, PriorSettings
+from midguide.training.base import Run
 from midguide.training.denoiser import Denoising
 from midguide.training.loop import fit
 from midguide.training.report import Origin, write_card
@@ -49,16 +49,9 @@ class HiddenParts:
         return (self.denoising.predicted(network, given, index) - target)[~observed].square().mean()
 
 
-def train_conditional(
-    config: EcgTrainingConfig,
-    source: Signals,
-    out: Path,
-    *,
-    device: str = "cpu",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> nn.Module:
-    """Train until `config.steps`, continuing from `out/checkpoint.pt` where there is one; see `training.loop.fit`."""
-    return fit(HiddenParts(config, device), source, out, device=device, on_step=on_step)
+def train_conditional(config: EcgTrainingConfig, source: Signals, run: Run) -> nn.Module:
+    """Train a network for hidden parts; see `training.loop.fit`."""
+    return fit(HiddenParts(config, run.device), source, run)
 
 
 def export_conditional(

@@ -19,9 +19,8 @@ from midguide.domains.ecg.recipes import EcgClassifierTrainingConfig, EcgTrainin
 from midguide.domains.ecg.xresnet1d import XResNet1d
 from midguide.nn.base import check_fits
 from midguide.storage.files import replacing
-from midguide.training.base import Data, OnStep
-from midguide.training.denoiser import train
-from midguide.training.jobs import PICTURE_STEPS, unconditional, write_curves
+from midguide.training.base import Data, Run
+from midguide.training.jobs import PICTURE_STEPS, train_judged, unconditional, write_curves
 from midguide.training.report import Origin, export_prior
 from midguide.training.sources import Signals
 
@@ -59,9 +58,10 @@ class _EcgPrior:
     kept: Signals
     what: str = "recordings"
 
-    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
-        train_it = train if self.recipe.condition is None else train_conditional
-        return train_it(self.recipe, self.source, folder, device=device, on_step=on_step)
+    def train(self, run: Run) -> nn.Module:
+        if self.recipe.condition is not None:
+            return train_conditional(self.recipe, self.source, run)
+        return train_judged(self.recipe, self.source, self.kept.events(), run)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         if self.recipe.condition is not None:
@@ -86,8 +86,8 @@ class _EcgClassifier:
     kept: Recordings
     what: str = "recordings"
 
-    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
-        return train_classifier(self.recipe, self.source, folder, device=device, on_step=on_step)
+    def train(self, run: Run) -> nn.Module:
+        return train_classifier(self.recipe, self.source, run)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         classifier = cast(XResNet1d, network)
@@ -98,7 +98,7 @@ def _splits(data: Data, form: EcgFormat) -> Iterator[Split]:
     """The recordings to train on, and those to judge by; says which are left out, or refuses them."""
     data.refuse("held_out", "autoencoder", hint="PTB-XL names its own records to validate, fold 9")
     for name in ("train", "val"):
-        split = load_split(data.path, name, form, refuse_broken=data.strict)
+        split = load_split(data.place, name, form, refuse_broken=data.strict)
         for record, reason in split.broken.items():
             data.note(f"left out record {record}: {reason}")
         yield split

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from midguide.errors import DataError
-from midguide.training.base import RECIPES, Data, OnStep
+from midguide.training.base import RECIPES, Data, Run
 from midguide.training.config import DenoisingConfig, Network
 from midguide.training.denoiser import train
 from midguide.training.report import Origin, export_prior
@@ -35,9 +35,9 @@ class TideTraining(DenoisingConfig):
         """The training on a text file."""
         data.refuse("held_out", "autoencoder", "strict", hint="levels lie in one text file")
         try:
-            rows = [[float(word) for word in line.split()] for line in data.path.read_text().splitlines()]
+            rows = [[float(word) for word in line.split()] for line in data.place.read_text().splitlines()]
         except (OSError, ValueError) as error:
-            raise DataError(f"{data.path} holds no levels: {error}", hint="one day of hourly levels a line") from error
+            raise DataError(f"{data.place} holds no levels: {error}", hint="one day of hourly levels a line") from error
         levels = torch.tensor(rows)[:, None] / self.unit_m
         return _Training(self, *(Signals(part, levels.shape[-1]) for part in (levels[:-4], levels[-4:])))
 
@@ -49,8 +49,8 @@ class _Training:
     kept: Signals
     what: str = "days"
 
-    def train(self, folder: Path, device: str, on_step: OnStep) -> nn.Module:
-        return train(self.recipe, self.source, folder, device=device, on_step=on_step)
+    def train(self, run: Run) -> nn.Module:
+        return train(self.recipe, self.source, run)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         signal = tide_signal(unit_m=self.recipe.unit_m)
