@@ -46,6 +46,21 @@ def test_table_shows_the_numbers(reconstruct):
     assert "panel.png" in result.err
 
 
+def test_verdict_is_in_the_table_in_json_and_in_the_file(reconstruct):
+    found = reconstruct("--json").json
+    assert {row["check"] for row in found["verdict"]} >= {"misfit", "structure"}
+    assert all(list(row) == ["check", "value", "low", "high", "advice"] for row in found["verdict"])
+    misfit = next(row for row in found["verdict"] if row["check"] == "misfit")
+    assert misfit["value"] == pytest.approx(found["chi2"], rel=1e-5)
+    assert found["verdict_left_out"].keys() >= {"measurement", "spread"}  # of a network, and of two draws
+    loose = reconstruct("--sampler", "unconditional", "--steps", 5)  # which asks for no agreement with the data
+    assert [line for line in loose.out.splitlines() if line.startswith("verdict") and "expected" in line]
+    assert [line for line in loose.err.splitlines() if line.startswith("verdict: ")]
+    every = reconstruct("--sampler", "unconditional", "--steps", 5, "--verbose").err
+    assert "left out: " in every
+    assert "not seen by any check: " in every
+
+
 def test_chi2_is_that_of_the_written_samples(reconstruct):
     chi2 = reconstruct("--json", "--sigma", 0.1).json["chi2"]
     samples = Samples.load("out")

@@ -191,6 +191,15 @@ def test_a_check_of_ones_own_is_one_function_with_a_name():
         CHECKS._entries.pop(name)
 
 
+def test_one_measured_value_is_enough():
+    operator = Mask(torch.arange(64).reshape(SHAPE) == 27)
+    for value, found in ((0.3, False), (5.0, True)):
+        y = torch.where(operator.mask, value, torch.zeros(SHAPE))[None]
+        verdict = right(y, operator).check()
+        assert {"misfit", "measurement", "spread"} <= {each.check for each in verdict.judged}
+        assert bool(verdict.findings) == found
+
+
 def test_impossible_shares_of_false_alarms_are_refused():
     samples = right(observe(WIDE, GAUSSIAN.sample(1), SIGMA).y, WIDE)
     for share in (0.0, 1.0, -1.0, math.nan):

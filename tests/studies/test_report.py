@@ -110,6 +110,15 @@ def test_markdown_shows_value_expected_source_and_what_is_missing(study, store):
     assert "a paper" in text
 
 
+def test_verdicts_of_results_are_counted_and_shown(study, report):
+    found = {v.sampler: v for v in report.verdicts}
+    assert set(found) == set(report.samplers)
+    assert all(v.judged == 3 and 0 <= v.found <= 3 and bool(v.most) == bool(v.found) for v in found.values())
+    assert "Verdicts: results in which checks found something" in layout.as_markdown(report)
+    assert "Verdicts" in as_html(report)
+    assert "Verdicts" not in layout.as_markdown(replace(report, verdicts=()))
+
+
 def test_html_holds_its_figure_and_refers_to_nothing_else(report):
     page = as_html(report)
     (image,) = re.findall(r"data:image/png;base64,([^\"]+)", page)

@@ -70,6 +70,7 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything that is
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")]
 Chunk = Annotated[int | None, typer.Option(metavar="N", help="Most samples in memory at once; does not change them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Every number of the verdict, on stderr.")]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -14,6 +14,7 @@ from midguide.cli.failures import Interrupted
 from midguide.inference.loop import sample
 from midguide.inference.observers import Event
 from midguide.inference.samples import Samples
+from midguide.inference.verdict.base import Verdict
 from midguide.metrics.base import Answer
 from midguide.metrics.image import WINDOW, psnr, ssim
 from midguide.plots.measurement import picture_of_measurement
@@ -124,7 +125,7 @@ class _Announcement:
         """Nothing to close."""
 
 
-def measure(run: Run, samples: Samples) -> dict[str, Any]:
+def measure(run: Run, samples: Samples, verdict: Verdict) -> dict[str, Any]:
     """The numbers of a reconstruction as JSON; those that need the truth are None where it is unknown."""
     draws, mean, truth = samples.draws[0], samples.mean(), run.problem.truth
     answer = Answer(draws, log_weight=None if samples.log_weight is None else samples.log_weight[0])
@@ -141,6 +142,7 @@ def measure(run: Run, samples: Samples) -> dict[str, Any]:
         "chi2": float(answer.average(chi_square)),
         "chi2_samples": chi_square.tolist(),
         "effective_sample_size": effective,
+        **of_verdict(verdict),
         "measured_values": int(run.problem.signal_likelihood.measured_values()[0]),
         "network_forwards": samples.cost.network_forwards,
         "network_vjps": samples.cost.network_vjps,
@@ -150,6 +152,11 @@ def measure(run: Run, samples: Samples) -> dict[str, Any]:
         "seed": run.seed,
         "n": run.n,
     }
+
+
+def of_verdict(verdict: Verdict) -> dict[str, Any]:
+    """What JSON says of a verdict."""
+    return {"verdict": verdict.as_json(), "verdict_left_out": verdict.left_out}
 
 
 def write(run: Run, samples: Samples, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -190,14 +197,23 @@ def picture(run: Run, samples: Samples, metrics: dict[str, Any]) -> Any:
     )
 
 
-def report(metrics: dict[str, Any], *, as_json: bool) -> None:
+def report(metrics: dict[str, Any], verdict: Verdict, *, as_json: bool, verbose: bool = False) -> None:
     """The numbers on stdout, as a table or as one JSON object, and on stderr where the picture is."""
     if as_json:
         output.print_json(metrics)
     else:
         known = [(text, form.format(metrics[key])) for key, (text, form) in TABLE.items() if metrics[key] is not None]
-        output.print_table(("", "value"), known, numbers=("value",))
+        output.print_table(("", "value"), [*known, ("verdict", verdict.short())], numbers=("value",))
+    tell(verdict, verbose=verbose)
     output.note(f"\npicture: {metrics['files']['panel']}")
+
+
+def tell(verdict: Verdict, *, verbose: bool) -> None:
+    """On stderr what to change where something was found, or all that was compared."""
+    if verbose:
+        output.note(f"verdict: {verdict}")
+    elif verdict.findings:
+        output.note(f"verdict: {verdict.line()}")
 
 
 def _level(labels: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ def demo(
     samples: Annotated[int, typer.Option(metavar="K", help="Samples to draw.")] = 4,
     out: options.Out = None,
     as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Hide the middle of a portrait and draw what it may look like.
 
@@ -55,9 +56,10 @@ def demo(
     )
     result = runs.draw(run)
     inside, outside = spread(run, result)
-    metrics = runs.measure(run, result) | {"std_inside": inside, "std_outside": outside, "steps": STEPS}
+    verdict = result.check()
+    metrics = runs.measure(run, result, verdict) | {"std_inside": inside, "std_outside": outside, "steps": STEPS}
     metrics = runs.write(run, result, metrics)
-    runs.report(metrics, as_json=as_json)
+    runs.report(metrics, verdict, as_json=as_json, verbose=verbose)
     output.note(
         f"Look at: chi-square {metrics['chi2']:.2f}, about 1 when the measured pixels are explained down to the\n"
         f"noise; standard deviation of the samples {inside:.3f} inside the box and {outside:.3f} outside: they differ\n"

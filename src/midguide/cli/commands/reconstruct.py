@@ -139,11 +139,13 @@ def reconstruct(
     picture: Picture,
     asked: options.PriorOptions,
     drawing: options.Drawing,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw posterior samples for one image.
 
     IMAGE is taken as the truth and its measurement is simulated, so that the answer can be scored; with --measured it
-    is the measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing.
+    is the measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing. A verdict says what
+    checks found in the answer, and what to change.
     """
     output.check_counts(samples=samples, steps=method.steps, chunk=drawing.chunk)
     folder = output.out_folder(drawing.out or output.default_folder(image.stem, measurement.operator, method.sampler))
@@ -167,8 +169,9 @@ def reconstruct(
         chunk=drawing.chunk,
     )
     result = runs.draw(run)
-    metrics = runs.write(run, result, runs.measure(run, result))
-    runs.report(metrics, as_json=drawing.as_json)
+    verdict = result.check()
+    metrics = runs.write(run, result, runs.measure(run, result, verdict))
+    runs.report(metrics, verdict, as_json=drawing.as_json, verbose=verbose)
 
 
 def _problem(denoiser: Denoiser, setup: Setup, image: Path, picture: Picture, seed: int, *, measured: bool) -> Problem:

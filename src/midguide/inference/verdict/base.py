@@ -100,8 +100,18 @@ class Verdict:
         """The numbers outside their bands."""
         return tuple(each for each in self.judged if each.found)
 
+    def short(self) -> str:
+        """The verdict in a few words, for a table."""
+        if not self.judged:
+            return "no check applies"
+        if not self.findings:
+            return f"nothing found by {len({each.check for each in self.judged})} checks"
+        first, *others = self.findings
+        more = f", and {len(others)} more" if others else ""
+        return f"{first.check} {first.value:.3g}, expected {band_in_words(first.low, first.high)}{more}"
+
     def line(self) -> str:
-        """The verdict in one line."""
+        """The verdict in one line, with what to change."""
         if not self.judged:
             return "no check applies: " + "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
         if not self.findings:

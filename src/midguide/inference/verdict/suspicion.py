@@ -81,9 +81,9 @@ class Predictive:
 
     def features(self, y: Tensor, sigma: float) -> Tensor:
         """Numbers of measurements, shape (n, m), that are nearly normal under the model, shape (n, k)."""
-        simple = [y.mean(1), y.std(1).clamp_min(1e-12).log()]
+        simple = [y.mean(1)]
         if y.shape[1] > 2:
-            simple.append(y.diff(dim=1).square().mean(1).clamp_min(1e-24).log())
+            simple += [y.std(1).clamp_min(1e-12).log(), y.diff(dim=1).square().mean(1).clamp_min(1e-24).log()]
         if y.shape[1] > AXES:
             return torch.stack(simple, 1)
         values, vectors = self.basis

@@ -40,10 +40,11 @@ SCHEMA = pa.schema(
         pa.field("configuration", pa.string(), nullable=False),
         pa.field("effective_sample_size", pa.float64()),
         pa.field("code", pa.string()),
+        pa.field("verdict", pa.string()),
     ]
 )
 NO_CODE: Mapping[str, str] = MappingProxyType({})
-LATER = {"effective_sample_size", "code"}
+LATER = {"effective_sample_size", "code", "verdict"}
 """Columns that files of earlier versions lack; they are read as null."""
 
 

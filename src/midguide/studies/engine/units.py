@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def run_batch(
 def failed(unit: Unit, error: BaseException) -> Rows:
     """The rows of a unit that has no draws."""
     base = {"address": unit.address, "configuration": unit.configuration, **dict.fromkeys(COST)}
-    base |= {"effective_sample_size": None, "code": made_by(unit)}
+    base |= {"effective_sample_size": None, "code": made_by(unit), "verdict": None}
     return [{**base, "metric": short(name), "value": None, "failure": _reason(error)} for name in unit.metrics]
 
 
@@ -217,8 +217,18 @@ def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
     costs = asdict(samples.cost)
     effective = None if log_weight is None else float(samples.effective_sample_size()[0])
     base = {"address": unit.address, **{name: costs[name] for name in COST}, "effective_sample_size": effective}
-    base["code"] = made_by(unit, drawn_by(samples))
+    base |= {"code": made_by(unit, drawn_by(samples)), "verdict": _verdict(problem, samples)}
     return [{**base, **_recorded(unit, name), **_measured(name, answer, target)} for name in unit.metrics]
+
+
+def _verdict(problem: Problem, samples: Samples) -> str | None:
+    """The first finding and its likeliest cause; empty where nothing was found, None where nothing could be judged."""
+    try:
+        verdict = replace(samples, problem=problem).check()
+    except FAILURES:
+        return None
+    first = next(iter(verdict.findings), None)
+    return None if not verdict.judged else "" if first is None else f"{first.check}: {first.advice.split('; or ')[0]}"
 
 
 def _target(unit: Unit, problem: Problem) -> Target:

@@ -45,6 +45,10 @@ def tables(report: Report) -> list[Table]:
         cells = [[d.problem, d.sampler, d.metric, plus_minus(d.mean, d.ci95), str(d.n)] for d in report.differences]
         made.append(Table(f"Difference from {report.baseline}, paired by problem", header, cells))
     made += _minimizers(report)
+    if report.verdicts:
+        header = ["problem", "sampler", "judged", "found", "most often"]
+        cells = [[v.problem, v.sampler, str(v.judged), str(v.found), v.most or "-"] for v in report.verdicts]
+        made.append(Table("Verdicts: results in which checks found something", header, cells))
     if report.left_out:
         reasons = [[cell.problem, cell.sampler, cell.reason or "by the study's file"] for cell in report.left_out]
         made.append(Table("Left out", ["problem", "sampler", "why"], reasons))

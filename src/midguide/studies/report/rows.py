@@ -55,6 +55,11 @@ _SINGLES = (
     "SELECT problem, metric, sampler, problem_seed, value FROM per_problem WHERE value IS NOT NULL ORDER BY place"
 )
 
+_VERDICTS = """
+SELECT DISTINCT c.place, c.problem, c.sampler, r.verdict FROM results r JOIN cells c USING (address)
+WHERE r.verdict IS NOT NULL ORDER BY c.place
+"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -111,6 +116,16 @@ class Minimizers(NamedTuple):
     counts: dict[float, int]
 
 
+class Verdicts(NamedTuple):
+    """Of how many units of a cell the checks found something, and what most often."""
+
+    problem: str
+    sampler: str
+    judged: int
+    found: int
+    most: str
+
+
 @dataclass(frozen=True)
 class Report:
     """A study's results as far as they are there.
@@ -127,6 +142,7 @@ class Report:
         left_out: cells that the study's file leaves out.
         notes: what could not be computed.
         old: how many results other code made, in words; empty where none.
+        verdicts: one per problem and sampler, where there are any.
     """
 
     title: str
@@ -140,6 +156,7 @@ class Report:
     left_out: list[LeftOut]
     notes: list[str]
     old: str = ""
+    verdicts: Sequence[Verdicts] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -196,6 +213,7 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         found = [_row(values, known) for values in database.execute(_ROWS).fetchall()]
         pairs = [_difference(values) for values in database.execute(_PAIRS, [baseline]).fetchall()]
         singles = database.execute(_SINGLES).fetchall() if study.head.minimizers else []
+        verdicts = _verdicts(database.execute(_VERDICTS).fetchall())
     swept = {unit.sampler_label: dict(unit.swept) for unit in study.units}
     sets, notes = measure_sets(study, store)
     first = {(row.problem, row.sampler): row for row in reversed(found)}
@@ -217,6 +235,7 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         left_out=list(study.left_out),
         notes=notes,
         old=progress.about_old(),
+        verdicts=verdicts,
     )
 
 
@@ -295,6 +314,18 @@ def _minimizers(singles: Iterable[Sequence[Any]], swept: dict[str, dict[str, flo
         every = sorted({setting for values in by_problem.values() for setting in values})
         found.append(Minimizers(*key, {setting: best[setting] for setting in every}))
     return found
+
+
+def _verdicts(units: Iterable[Sequence[Any]]) -> list[Verdicts]:
+    """The verdicts of cells, from place, problem, sampler and verdict of units."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for _, problem, sampler, verdict in units:
+        cells.setdefault((problem, sampler), []).append(verdict)
+    made = []
+    for cell, verdicts in cells.items():
+        found = Counter(verdict for verdict in verdicts if verdict)
+        made.append(Verdicts(*cell, len(verdicts), found.total(), max(found, key=found.__getitem__, default="")))
+    return made
 
 
 def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from midguide.cli.runs import Run
     from midguide.domains.ecg.leads import EcgFormat
     from midguide.domains.ecg.recordings import Recording
+    from midguide.inference.verdict.base import Verdict
 
 TRAIN = "train one: see domains/ecg/shipped/ecg-256.toml"
 PRIOR, SAMPLER, STEPS, SAMPLES, SIGMA_MV = "ecg-256", "mgps:ecg", 50, 10, 0.05
@@ -70,6 +71,7 @@ def reconstruct(
     seed: options.Seed = 0,
     out: options.Out = None,
     as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw the leads and times of a recording that are missing or hidden.
 
@@ -83,7 +85,7 @@ def reconstruct(
 
     recording = load_recording(record, rate_hz=rate, unit=unit)
     settings = {"sampler": sampler, "steps": steps, "n": samples, "sigma_mv": sigma, "seed": seed}
-    _run(recording, leads, hide, start, prior, settings, folder, as_json=as_json)
+    _run(recording, leads, hide, start, prior, settings, folder, as_json=as_json, verbose=verbose)
 
 
 @group.command("demo")
@@ -100,6 +102,7 @@ def demo(
     seed: options.Seed = 0,
     out: options.Out = None,
     as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Hide half of a SIMULATED recording and draw what it may have been."""
     folder = output.out_folder(out or Path("midguide-ecg-demo"))
@@ -108,7 +111,17 @@ def demo(
 
     recording = simulate(seed, "NORM", seconds=10.0, rate_hz=500.0)
     settings = {"sampler": SAMPLER, "steps": steps, "n": samples, "sigma_mv": SIGMA_MV, "seed": seed}
-    _run(recording, leads, hide or (None if leads else HALF), 0.0, prior, settings, folder, as_json=as_json)
+    _run(
+        recording,
+        leads,
+        hide or (None if leads else HALF),
+        0.0,
+        prior,
+        settings,
+        folder,
+        as_json=as_json,
+        verbose=verbose,
+    )
 
 
 def _run(
@@ -121,6 +134,7 @@ def _run(
     folder: Path,
     *,
     as_json: bool,
+    verbose: bool,
 ) -> None:
     """Draw, measure, write and report."""
     output.check_counts(steps=settings["steps"])
@@ -151,24 +165,27 @@ def _run(
     )
     for line in (*ecg_problem.remarks(given, leads, known, form, denoiser.event_shape[1]), WARNING):
         output.note(line)
-    drawn = runs.draw(run).resampled()  # the scores of electrocardiograms know no weights
+    result = runs.draw(run)
+    verdict = result.check()
+    drawn = result.resampled()  # the scores of electrocardiograms know no weights
     drawn_mv = form.unit_mv * drawn.draws[0, ..., : window.shape[1]].double()
     nine = ecg_problem.completed(drawn_mv, window, observed)
     chi2 = run.problem.expand(run.n).likelihood.chi_square(drawn.draws[0]).mean()
     metrics: dict[str, Any] = {**run.labels, **settings, "start": start, "leads": leads, "hide": hide}
     metrics |= ecg_problem.scores(nine, window, observed) | {"chi2": float(chi2), "seconds": drawn.cost.seconds}
-    metrics = _write(run, form, nine, window, observed, metrics)
-    _report(metrics, as_json=as_json)
+    metrics = _write(run, form, nine, window, observed, metrics | runs.of_verdict(verdict))
+    _report(metrics, verdict, as_json=as_json)
+    runs.tell(verdict, verbose=verbose)
+    output.note(f"\npicture: {metrics['files']['page']}")
 
 
-def _report(metrics: dict[str, Any], *, as_json: bool) -> None:
-    """The numbers on stdout, as a table or as one JSON object, and on stderr where the picture is."""
+def _report(metrics: dict[str, Any], verdict: Verdict, *, as_json: bool) -> None:
+    """The numbers on stdout, as a table or as one JSON object."""
     if as_json:
         output.print_json(metrics)
     else:
         known = [(text, form.format(metrics[key])) for key, (text, form) in TABLE.items() if metrics[key] is not None]
-        output.print_table(("", "value"), known, numbers=("value",))
-    output.note(f"\npicture: {metrics['files']['page']}")
+        output.print_table(("", "value"), [*known, ("verdict", verdict.short())], numbers=("value",))
 
 
 def _write(
