@@ -31,6 +31,7 @@ LAYERS = [
     {"exact", "data"},
     {"known"},
     {"metrics", "diagnostics", "plots"},
+    {"calibration"},
     {"studies", "training"},
     {"testing"},
     {"cli"},

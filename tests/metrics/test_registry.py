@@ -51,8 +51,9 @@ def test_exact_draws_are_near_the_ideal_and_wrong_ones_are_not(gaussian, name):
 def test_every_metric_is_tested():
     of_the_truth = {name for name in METRICS if name.startswith(("truth_", "crps", "energy_score"))}  # test_scores.py
     of_images = {name for name in METRICS if name.startswith(("psnr", "ssim", "lpips"))}  # test_pictures.py
+    ranks = {name for name in METRICS if name.startswith("rank[")}  # test_ranks.py
     of_domains = {name for name, entry in METRICS.items() if ".domains." in type(entry.thing).__module__}
-    assert set(METRICS) == {*EXACT, "mode_weight_tv", *of_the_truth, *of_images, *of_domains}
+    assert set(METRICS) == {*EXACT, "mode_weight_tv", *of_the_truth, *of_images, *ranks, *of_domains}
 
 
 def test_scores_of_exact_draws_are_better_on_average_than_those_of_wrong_ones():

@@ -22,6 +22,7 @@ PLACES = {
     "metrics": "midguide.metrics.base:METRICS",
     "set-metrics": "midguide.metrics.base:SET_METRICS",
     "checks": "midguide.inference.verdict.base:CHECKS",
+    "quantities": "midguide.metrics.ranks:QUANTITIES",
     "laws": "midguide.exact.laws:LAWS",
     "known": "midguide.known.base:KNOWN",
     "kinds": "midguide.studies.kinds.base:KINDS",

@@ -83,7 +83,7 @@ def known_prior(problem: Problem) -> Any:
     Raises:
         UnsupportedProblem: If it cannot, as a network.
     """
-    prior = _unwrapped(problem.denoiser)
+    prior = unwrapped(problem.denoiser)
     if not isinstance(prior, KnowsPosterior):
         raise UnsupportedProblem(f"{type(prior).__name__} has no exact posterior")
     return prior
@@ -100,7 +100,8 @@ def _posterior_of(problem: Problem) -> Posterior:
         raise
 
 
-def _unwrapped(prior: Denoiser) -> Denoiser:
+def unwrapped(prior: Denoiser) -> Denoiser:
+    """The prior itself, without what hides its closed forms from samplers."""
     while isinstance(prior, Opaque):
         prior = prior.inner
     return prior

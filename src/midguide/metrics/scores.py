@@ -195,6 +195,6 @@ def _coverage(level: float, answer: Answer, target: Target) -> float:
     return float(truth_coverage(answer.draws, truth, level, answer.weights).mean())
 
 
-for _level in (0.5, 0.9):
+for _level in (0.1, 0.3, 0.5, 0.7, 0.9):
     _made = Metric(compute=partial(_coverage, _level), exact=False, truth=True)
     enter_metric(f"truth_coverage[level={_level},by=rank]", _made)

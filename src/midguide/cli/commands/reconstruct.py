@@ -41,7 +41,7 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Instrument:
     """What is measured, and with which noise."""
 
     operator: Annotated[
@@ -63,6 +63,12 @@ class Measurement:
     noise_set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the noise; repeatable.")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Instrument):
+    """The same, of an image file."""
+
     measured: Annotated[bool, typer.Option("--measured", help="IMAGE is a measurement, the truth is unknown.")] = False
 
     def setup(self, seed: int) -> Setup:

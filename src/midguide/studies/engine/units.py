@@ -21,7 +21,7 @@ from midguide.problem import Problem
 from midguide.storage.code import Code, code_of
 from midguide.storage.record import describe, fingerprint
 from midguide.studies.engine.draws import drawn_by, keep_draws, load_draws, named
-from midguide.studies.kinds.base import ProblemKind
+from midguide.studies.kinds.base import ProblemKind, build_all
 from midguide.studies.sources.base import Source, law_of
 
 FAILURES = (MidguideError, ArithmeticError, MemoryError, RuntimeError)  # torch's own errors are RuntimeErrors
@@ -148,7 +148,7 @@ def run_batch(
         old_code: also take stored draws that other code made.
     """
     try:
-        problems = [unit.problem.build(unit.problem_seed) for unit in units]
+        problems = build_all(units[0].problem, [unit.problem_seed for unit in units])
         samples = _drawn(units, problems, kept, device, old_code)
     except FAILURES as error:
         if len(units) > 1:  # the failure of one must not be that of the others

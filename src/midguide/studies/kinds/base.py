@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
 from midguide.catalogue.base import Catalogue
 from midguide.errors import ConfigError
@@ -41,6 +42,20 @@ class ProblemKind(Protocol):
     def probe(self, seed: int) -> Problem:
         """A problem with the prior, operator and noise model of `build`, whose values do not matter: for checks."""
         ...
+
+
+@runtime_checkable
+class BuildsTogether(Protocol):
+    """A kind whose problems are cheaper to build together."""
+
+    def build_all(self, seeds: Sequence[int]) -> list[Problem]:
+        """The problem of each seed, up to rounding that of `build`."""
+        ...
+
+
+def build_all(kind: ProblemKind, seeds: Sequence[int]) -> list[Problem]:
+    """The problem of each seed."""
+    return kind.build_all(seeds) if isinstance(kind, BuildsTogether) else [kind.build(seed) for seed in seeds]
 
 
 def _check_kind(thing: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
 from types import MappingProxyType
@@ -37,13 +37,13 @@ def as_html(report: Report, pictures: Mapping[str, Figure] = NO_PICTURES) -> str
     if report.missing:
         parts.append(f"<p><b>Not complete: {report.missing} units are missing.</b></p>")
     if (overview := figure(report)) is not None:
-        parts.append(_inline(overview))
+        parts.append(inline(overview))
     for heading, header, cells in tables(report):
-        lines = [_line("th", header), *(_line("td", line) for line in cells)]
+        lines = [line("th", header), *(line("td", row) for row in cells)]
         parts.append(f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>")
     parts += [f"<p>{escape(text)}</p>" for text in notes(report)]
     for heading, made in pictures.items():
-        parts += [f"<h2>{escape(heading)}</h2>", _inline(made)]
+        parts += [f"<h2>{escape(heading)}</h2>", inline(made)]
     return "\n".join(parts) + "\n"
 
 
@@ -100,11 +100,13 @@ def _cell(report: Report, problem: str, metric: str) -> list[Callable[[Axes], ob
     return panels
 
 
-def _inline(made: Figure) -> str:
+def inline(made: Figure) -> str:
+    """A figure as an image inside a page."""
     image = io.BytesIO()
     made.savefig(image, format="png")
     return f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
 
 
-def _line(tag: str, cells: list[str]) -> str:
+def line(tag: str, cells: Sequence[str]) -> str:
+    """A line of a table, escaped."""
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

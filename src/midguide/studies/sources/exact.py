@@ -26,9 +26,11 @@ class ExactPosterior:
         posterior_of(problem)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
-        (seed,) = seeds  # problems with an exact posterior come alone
-        posterior = posterior_of(problem)
-        return _without_network(lambda: posterior.sample(n, seed=stream_seed(seed, "exact")))
+        def draws(observation: int, seed: int) -> Tensor:
+            posterior = posterior_of(problem.select(torch.tensor([observation])))
+            return posterior.sample(n, seed=stream_seed(seed, "exact"))
+
+        return _without_network(draws, seeds)
 
 
 @SOURCES.register("prior", reference=True)
@@ -40,13 +42,13 @@ class PriorDraws:
         known_prior(problem)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
-        (seed,) = seeds  # problems with an exact posterior come alone
         prior = known_prior(problem)
-        return _without_network(lambda: prior.sample(n, seed=stream_seed(seed, "from the prior")))
+        return _without_network(lambda _, seed: prior.sample(n, seed=stream_seed(seed, "from the prior")), seeds)
 
 
-def _without_network(draw: Callable[[], Tensor]) -> Samples:
+def _without_network(draw: Callable[[int, int], Tensor], seeds: Sequence[int]) -> Samples:
+    """What `draw` gives for each observation and its seed."""
     started = time.monotonic()
     with torch.no_grad():
-        draws = draw()
-    return Samples(draws[None], Cost(0.0, 0.0, time.monotonic() - started, 0.0), {})
+        draws = torch.stack([draw(observation, seed) for observation, seed in enumerate(seeds)])
+    return Samples(draws, Cost(0.0, 0.0, time.monotonic() - started, 0.0), {})

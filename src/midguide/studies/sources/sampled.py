@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from midguide.inference.loop import sample
 from midguide.inference.rows import check_group
 from midguide.inference.samples import Samples
+from midguide.maths.rng import Rng
+from midguide.maths.weights import equal_picks
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
@@ -43,7 +47,8 @@ class Sampled:
             return sample(self.sampler, problem, n, seed=seeds)
         rows = self.stream(problem, n)
         together = math.lcm(rows, self.sampler.needs.group)
-        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=max(2 * rows, together))
+        most = 2 * rows if problem.observations == 1 else 2 * STREAM_VALUES // math.prod(problem.event_shape)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=max(2 * rows, together, most))
 
     def stream(self, problem: Problem, n: int) -> int:
         """How many of `n` samples share a stream: the greatest divisor of n with at most `STREAM_VALUES` values.
@@ -54,7 +59,42 @@ class Sampled:
         return max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
 
 
+@dataclass(frozen=True)
+class OneOfEachGroup:
+    """One draw of each of n groups of a sampler, by its weights: independent draws of what a group approximates.
+
+    Draws of one group, such as the particles of a filter, may share ancestors. It costs a group for each draw.
+    """
+
+    sampler: Sampler
+
+    def check(self, problem: Problem) -> None:
+        Sampled(self.sampler).check(problem)
+
+    def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        size = self.sampler.needs.group
+        whole = Sampled(self.sampler).draw(problem, n * size, seeds)
+        if size == 1:
+            return whole
+        observations = len(whole.draws)
+        log_weight = torch.zeros(whole.draws.shape[:2]) if whole.log_weight is None else whole.log_weight
+        rng = Rng([(seed, "one of each group", k) for seed in seeds for k in range(n)])
+        picks = equal_picks(log_weight.reshape(observations * n, size), rng, 1)
+        at = picks.to(whole.draws.device).reshape(observations, n) + size * torch.arange(n, device=whole.draws.device)
+        draws = whole.draws[torch.arange(observations, device=at.device)[:, None], at]
+        cost = replace(
+            whole.cost, network_forwards=size * whole.cost.network_forwards, network_vjps=size * whole.cost.network_vjps
+        )
+        return Samples(draws, cost, whole.record)
+
+
 @SOURCES.register("samples", of_sampler=True)
 def samples_of(sampler: Sampler) -> Source:
     """The samples of a sampler."""
     return Sampled(sampler)
+
+
+@SOURCES.register("one-of-each-group", of_sampler=True)
+def one_of_each_group(sampler: Sampler) -> Source:
+    """One sample of each group of a sampler, by its weights: independent ones."""
+    return OneOfEachGroup(sampler)

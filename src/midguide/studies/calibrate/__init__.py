@@ -1,0 +1,5 @@
+"""Calibration as a study: its grid, what it found, the page, and settings that are tuned by it."""
+
+from midguide.catalogue.namespace import namespace
+
+__getattr__, __dir__ = namespace(__name__)
