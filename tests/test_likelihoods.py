@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -10,7 +11,7 @@ from scipy import stats
 from midguide.errors import ConfigError, ShapeError
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
 from midguide.maths import autodiff
-from midguide.operators import Identity, Mask, Matrix, Operator, half_mask, random_mask
+from midguide.operators import Fourier, Identity, Mask, Matrix, Operator, half_mask, random_mask
 
 
 def test_gaussian_log_prob_is_that_of_independent_normals_up_to_a_constant():
@@ -105,3 +106,37 @@ def test_the_score_is_the_gradient_of_the_log_likelihood(operator):
     for likelihood in (GaussianLikelihood(operator, y, 0.3), PoissonLikelihood(operator, y, rate=7.0)):
         _, want, _ = autodiff.value_and_grad(lambda u, p=likelihood: (p.log_prob(u), u), x)
         torch.testing.assert_close(likelihood.score(x), want)
+
+
+def test_complex_observations_are_pairs_and_have_a_real_chi_square():
+    """The noise level is that of the real and of the imaginary part."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(16, 16, generator=generator) < 0.5
+    operator, x = Fourier(mask, complex_signal=True), torch.randn(1, 2, 16, 16, generator=generator)
+    clean = torch.view_as_complex(operator(x))
+    noise = torch.complex(*(0.1 * torch.randn(2, 1, 16, 16, generator=generator)).unbind())
+    likelihood = GaussianLikelihood(operator, clean + noise, 0.1)
+    assert likelihood.y.shape == (1, 16, 16, 2)
+    # chi-square of twice the measured frequencies, over their number: five standard deviations
+    n = 2 * int(mask.sum())
+    assert int(likelihood.measured_values()) == n
+    assert abs(float(likelihood.chi_square(x)) - 1) < 5 * (2 / n) ** 0.5
+
+
+def test_observations_may_be_arrays_and_counts_integers():
+    array = np.arange(6.0).reshape(2, 3)
+    assert torch.equal(GaussianLikelihood(Identity(), array, 1.0).y, torch.from_numpy(array))  # pyright: ignore
+    counts = PoissonLikelihood(Identity(), torch.arange(6).reshape(2, 3), rate=3.0)
+    assert counts.y.dtype == torch.float32
+
+
+@pytest.mark.parametrize("y", ["image.png", None, [[1.0], [1.0, 2.0]], 3.0])
+def test_what_is_no_observation_is_refused(y):
+    with pytest.raises(ShapeError, match="observations"):
+        GaussianLikelihood(Identity(), y, 1.0)
+
+
+@pytest.mark.parametrize("sigma", [None, "0.1", True, torch.ones(2)])
+def test_a_noise_level_that_is_no_number_is_refused(sigma):
+    with pytest.raises(ConfigError, match="sigma_y must be a number"):
+        GaussianLikelihood(Identity(), torch.zeros(1, 2), sigma)

@@ -51,6 +51,8 @@ WORDS: dict[str, dict[str, object]] = {
     "compressed-sensing": {"kind": "gaussian"},
     "ecg-missing-block": {"hidden": "first"},
     "ecg-missing-leads": {"observed": "II"},
+    "fourier": {"pattern": "gaussian"},
+    "fourier-coils": {"pattern": "gaussian"},
     "half-mask": {"side": "left"},
     "images": {"operator": "identity", "prior": "faces-64-latent", "data": "prior"},
     "jpeg": {"tables": "unclamped", "subsampling": "4:4:4", "rounding": "exact", "upsampling": "triangle"},
@@ -118,11 +120,13 @@ def test_every_setting_of_a_schedule_is_part_of_it(name):
 
 
 def shape_of(name: str) -> tuple[int, ...]:
-    return (9, 64) if name.startswith("ecg-") else (3, 32, 32)
+    return (9, 64) if name.startswith("ecg-") else (2 if name.startswith("fourier") else 3, 32, 32)
 
 
 def settings_of(name: str, folder) -> dict[str, Any]:
-    if name != "mask-file":
+    if name == "fourier-coils":
+        return {"complex_signal": True}
+    if "path" not in OPERATORS[name].required():
         return {}
     from PIL import Image
 
@@ -132,7 +136,7 @@ def settings_of(name: str, folder) -> dict[str, Any]:
 
 def same_measurement(one: Operator, other: Operator) -> bool:
     """Whether two operators measure the same of one signal."""
-    shape = next(shape for shape in ((3, 32, 32), (9, 64)) if fits(one, shape))
+    shape = next(shape for shape in ((3, 32, 32), (2, 32, 32), (9, 64)) if fits(one, shape))
     x = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape)
     return torch.equal(*(op(x.expand(op.observations or 1, *shape)) for op in (one, other)))
 
@@ -152,8 +156,9 @@ def test_every_setting_of_an_operator_is_part_of_it(name, tmp_path):
         OPERATORS[name], lambda plain: make_operator(name, shape_of(name), **plain), given, words=words
     )
     left = set(OPERATORS[name].defaults()) - {key.partition(".")[0] for key in changes}
-    # those of the nonlinear blur are a file; `count` is for random blocks of an electrocardiogram
-    assert left <= {"weights", "count"}
+    # those of the nonlinear blur are a file; `count` is for random blocks of an electrocardiogram; two channels are
+    # complex for coils, and no kernel for each channel is in the file
+    assert left <= {"weights", "count", "complex_signal", "per_channel"}
     check_identity(lambda: make_operator(name, shape_of(name), **given), changes, same=same_measurement)
 
 

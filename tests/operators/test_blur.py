@@ -9,7 +9,15 @@ import torch
 from scipy import ndimage
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.operators import BlockMean, CircularBlur, Decomposed, ReflectBlur, gaussian_kernel, make_operator
+from midguide.operators import (
+    BlockMean,
+    CircularBlur,
+    Decomposed,
+    ReflectBlur,
+    ZeroBlur,
+    gaussian_kernel,
+    make_operator,
+)
 from midguide.storage.record import describe, digest
 
 # Fourier transforms of up to 1e3 entries of size 1 in float64.
@@ -203,12 +211,34 @@ def test_a_motion_kernel_larger_than_the_image_is_refused(name: str) -> None:
 
 
 def test_bad_kernels_and_widths_are_refused() -> None:
-    for kernel in (torch.ones(3), torch.ones(2, 3, 3), torch.ones(3, 3, dtype=torch.int64), torch.ones(0, 3)):
+    for kernel in (torch.ones(()), torch.ones(2, 2, 3, 3), torch.ones(3, 3, dtype=torch.int64), torch.ones(0, 3)):
         with pytest.raises(ShapeError, match="expected a real kernel"):
             CircularBlur(kernel)
     with pytest.raises(ShapeError, match="observations of its own"):
         ReflectBlur(torch.ones(2, 3, 3), per_observation=True)(torch.zeros(3, 1, 8, 8))
-    with pytest.raises(ShapeError, match="expected an image"):
-        CircularBlur(torch.ones(3, 3))(torch.zeros(3, 8))
+    for kernel, event in ((torch.ones(3, 3), (8,)), (torch.ones(2, 3, 3), (3, 8, 8))):
+        with pytest.raises(ShapeError, match="does not fit events"):
+            CircularBlur(kernel)(torch.zeros(3, *event))
+    with pytest.raises(ShapeError, match="does not fit events"):
+        ZeroBlur(torch.ones(2, 3, 3), per_channel=True)(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ConfigError, match="positive"):
         gaussian_kernel(0.0)
+
+
+@pytest.mark.parametrize(
+    ("blur", "mode"), [(CircularBlur, "wrap"), (ReflectBlur, "mirror"), (ZeroBlur, "constant")], ids=lambda value: ""
+)
+@pytest.mark.parametrize(("sizes", "shape"), [((12,), (4,)), ((9, 7), (3, 4)), ((5, 6, 7), (3, 2, 5))])
+def test_convolutions_in_one_to_three_dimensions_are_scipys(
+    blur: type, mode: str, sizes: tuple[int, ...], shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    x, kernel = rng.normal(size=(2, 3, *sizes)), rng.random(shape)
+    want = [[ndimage.convolve(channel, kernel, mode=mode) for channel in image] for image in x]
+    assert_close(blur(torch.from_numpy(kernel))(torch.from_numpy(x)).numpy(), np.stack(want))
+
+
+def test_each_channel_may_have_a_kernel_of_its_own(rng: np.random.Generator) -> None:
+    x, kernels = torch.from_numpy(rng.normal(size=(2, 3, 8, 9))), torch.from_numpy(rng.random((3, 3, 5)))
+    for blur in (CircularBlur, ReflectBlur, ZeroBlur):
+        y = blur(kernels, per_channel=True)(x)
+        assert_close(y[:, 1:2].numpy(), blur(kernels[1])(x[:, 1:2]).numpy())

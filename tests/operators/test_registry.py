@@ -13,7 +13,7 @@ from midguide.errors import ConfigError, DataError, ShapeError
 from midguide.operators import JPEG, BlockMean, Mask, make_operator
 from midguide.operators.base import OPERATORS, operator_class
 
-SIGNALS = {"nine leads": (9, 32)}
+SIGNALS = {"nine leads": (9, 32), "one channel, or with complex_signal two": (1, 32, 32)}
 """Signals that fit, by what an operator needs, where an image of 32x32 does not."""
 PRESETS = {f"{name}:{key}": preset for name in OPERATORS for key, preset in OPERATORS.presets(name).items()}
 
@@ -52,6 +52,12 @@ UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
     ("nonlinear-blur", (16, 16), {}, r"shape \(channels, H, W\), got \(16, 16\)"),
     ("phase-retrieval", (16,), {}, r"shape \(..., H, W\), got \(16,\)"),
     ("phase-retrieval", (1, 8, 8), {"oversampling": 1e6}, "oversampling must be from 0 to 64"),
+    ("convolution", (3, 8, 7), {}, "kernel of 8x8 is larger than the image of 8x7"),
+    ("convolution-circular", (8,), {}, r"does not fit events of shape \(8,\)"),
+    ("convolution-reflect", (3, 7, 8), {}, "kernel of 8x8 is larger than the image of 7x8"),
+    ("fourier-coils", (3, 8, 8), {}, r"real signals of space \(8, 8\) do not have the shape \(3, 8, 8\)"),
+    ("radon", (8,), {}, r"shape \(..., H, W\), got \(8,\)"),
+    ("subsample", (3, 8, 9), {}, r"blocks of 4x4 do not tile events of shape \(3, 8, 9\)"),
     ("super-resolution", (3, 8, 9), {}, r"blocks of 4x4 do not tile events of shape \(3, 8, 9\)"),
 ]
 
@@ -60,8 +66,8 @@ UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
 def test_a_signal_without_what_the_operator_needs_is_refused(
     name: str, shape: tuple[int, ...], settings: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    if name == "mask-file":
-        Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+    if "path" in OPERATORS[name].required():
+        Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
         settings = {"path": str(tmp_path / "mask.png")}
     with pytest.raises((ConfigError, DataError, ShapeError), match=said) as refusal:
         make_operator(name, shape, **settings)
@@ -195,9 +201,10 @@ def test_impossible_values_are_refused() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_settings_of_their_operator(name: str) -> None:
     operator, preset = name.split(":")[0], PRESETS[name]
-    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    want = make_operator(operator, (3, 64, 64), **preset.settings)
-    assert torch.equal(make_operator(name, (3, 64, 64))(x), want(x))
+    shape = (2 if preset.settings.get("complex_signal") else 3, 64, 64)
+    x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    want = make_operator(operator, shape, **preset.settings)
+    assert torch.equal(make_operator(name, shape)(x), want(x))
     assert preset.source
 
 

@@ -24,12 +24,17 @@ from midguide.storage.record import describe
 
 @dataclass(frozen=True, eq=False)
 class Likelihood(ABC):
-    """`p(y | x)` for the observations `y`, shape (N, *measurement), through `operator`."""
+    """`p(y | x)` for the observations `y`, shape (N, *measurement), through `operator`.
+
+    Arrays of NumPy become tensors, integers become float32, complex values become pairs (real, imaginary) along a last
+    axis, as operators measure them: a noise level is then that of the real and of the imaginary part.
+    """
 
     operator: Operator
     y: Tensor
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "y", _observations(self.y))
         owners = self.operator.observations
         if owners is not None and owners != len(self.y):
             raise ShapeError(
@@ -127,6 +132,22 @@ class Likelihood(ABC):
     def chi_square(self, x: Tensor) -> Tensor:
         """Mean squared standardised residual per measured value, shape (N,): about 1 where x explains y."""
         return self.residual(x).square().flatten(1).sum(1) / self.measured_values()
+
+
+def _observations(y: Any) -> Tensor:
+    """Observations as a real, floating tensor."""
+    try:
+        y = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(
+            f"observations are a tensor or an array of numbers, got {type(y).__name__}",
+            hint="one observation per row, shape (N, *measurement)",
+        ) from error
+    if y.ndim == 0:
+        raise ShapeError("observations have a first axis, one row for each; got a single number")
+    if y.is_complex():
+        return torch.view_as_real(y.resolve_conj())
+    return y if y.is_floating_point() else y.to(torch.float32)
 
 
 class Noise(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -58,7 +59,12 @@ class GaussianLikelihood(Likelihood):
 
 
 def check_sigma(sigma_y: float) -> None:
-    """Refuse a noise level that is not positive, or whose inverse variance float32 cannot hold."""
+    """Refuse a noise level that is not a positive number, or whose inverse variance float32 cannot hold."""
+    if isinstance(sigma_y, bool) or not isinstance(sigma_y, Real):
+        raise ConfigError(
+            f"sigma_y must be a number, got {type(sigma_y).__name__}",
+            hint="the noise's standard deviation in the prior's value range, such as 0.05",
+        )
     if not 1e-18 <= sigma_y <= 1e18:
         wanted = "from 1e-18 to 1e18" if 0.0 < sigma_y < float("inf") else "positive"
         raise ConfigError(

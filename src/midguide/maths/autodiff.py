@@ -121,6 +121,37 @@ class _WithPullback(torch.autograd.Function):
         return None, ctx.pullback(vector)
 
 
+def sparse_product(matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+    """`A x` for each row of x with a sparse matrix, and its derivatives of any order through the transpose.
+
+    Args:
+        matrix: A, sparse, shape (m, d).
+        transpose: `A^T`, sparse, shape (d, m).
+        x: shape (B, d).
+
+    Returns:
+        Shape (B, m).
+    """
+    return _SparseProduct.apply(matrix, transpose, x)
+
+
+class _SparseProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+        ctx.matrices = transpose, matrix
+        if x.is_meta:  # torch has no sparse products without storage
+            return x.new_empty(len(x), len(matrix))
+        return (matrix @ x.mT).mT.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, vector: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _SparseProduct.apply(*ctx.matrices, vector)
+
+    @staticmethod
+    def jvp(ctx: Any, _matrix: None, _transpose: None, tangent: Tensor) -> Tensor:
+        return _SparseProduct.apply(*reversed(ctx.matrices), tangent)
+
+
 def frozen(module: nn.Module) -> nn.Module:
     """The same module in evaluation mode, its parameters excluded from differentiation."""
     return module.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
-"""Blurs: convolutions `y[i] = sum_k kernel[k] x[i - k + centre]` with the centre at half the kernel's size.
+"""Blurs: convolutions `y[i] = sum_k kernel[k] x[i - k + center]` with the center at half the kernel's size.
 
-`CircularBlur` wraps around at the border and has a singular value decomposition; `ReflectBlur` mirrors the image
-without repeating its edge. Both act on the last two axes of events of shape (..., H, W), with any number of channels.
+`CircularBlur` wraps around at the border and has a singular value decomposition. `ReflectBlur` mirrors the image
+without repeating its edge. `ZeroBlur` takes it for zero outside. A kernel acts on as many of the last axes as it has.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from midguide.operators.base import (
     scaled,
 )
 from midguide.operators.motion_kernel import motion_kernel
-
-IMAGE = (-2, -1)
 
 
 def gaussian_kernel(std: float, truncate: float = 4.0) -> Tensor:
@@ -60,11 +58,12 @@ class CircularBlur(SVDOperator):
     inverse, is V; the singular values are |t|, and `U = F^-1 (t / |t|) F V`.
 
     Args:
-        kernel: shape (kh, kw), not larger than the image.
+        kernel: shape (kh, kw), not larger than the image; (k,) for signals, (kd, kh, kw) for volumes.
         per_observation: the kernel has a leading axis with one kernel for each observation.
+        per_channel: the kernel has an axis before its last ones with one kernel for each channel.
 
     Raises:
-        ShapeError: the kernel is larger than the image.
+        ShapeError: If the kernel is larger than the image.
 
     Example:
         >>> CircularBlur(torch.full((1, 3), 1 / 3))(torch.tensor([[[3.0, 0.0, 0.0, 0.0]]])).round()
@@ -73,16 +72,17 @@ class CircularBlur(SVDOperator):
 
     kernel: Tensor
     per_observation: bool = False
+    per_channel: bool = False
     per_observation_fields: ClassVar[tuple[str, ...]] = ("kernel",)
 
     def __post_init__(self) -> None:
-        _check_kernel(self.kernel, self.per_observation)
+        _check_kernel(self)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _filter(x, self._transfer(x))
+        return _filter(x, self._transfer(x), _dimensions(self))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return _filter(y, self._transfer(y).conj())
+        return _filter(y, self._transfer(y).conj(), _dimensions(self))
 
     def singular_values(self, x: Tensor) -> Tensor:
         values = self._transfer(x).abs()
@@ -90,22 +90,21 @@ class CircularBlur(SVDOperator):
         return values if self.per_observation else values[0]
 
     def vt(self, x: Tensor) -> Tensor:
-        return _hartley(x).flatten(1)
+        return _hartley(x, _dimensions(self)).flatten(1)
 
     def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
-        return _hartley(coefficients.unflatten(1, like.shape[1:]))
+        return _hartley(coefficients.unflatten(1, like.shape[1:]), _dimensions(self))
 
     def ut(self, y: Tensor) -> Tensor:
-        coefficients = self.vt(_filter(y, self._transfer(y).sgn().conj()))
+        coefficients = self.vt(_filter(y, self._transfer(y).sgn().conj(), _dimensions(self)))
         return torch.where(self.singular_values(y) > 0, coefficients, 0.0)
 
     def _transfer(self, x: Tensor) -> Tensor:
         """The transfer function, exactly zero where it is zero up to rounding."""
-        check_rows(self, x)
-        check_fits(tuple(self.kernel.shape[-2:]), image_size(tuple(x.shape[1:])))
-        transfer = _transfer(self.kernel, x)
+        _pads(self, x)
+        transfer = _transfer(self, x)
         size = transfer.abs()
-        cut = 10 * torch.finfo(size.dtype).eps * size.amax((-2, -1), keepdim=True)
+        cut = 10 * torch.finfo(size.dtype).eps * size.amax(_space(_dimensions(self)), keepdim=True)
         return torch.where(size > cut, transfer, 0.0)
 
 
@@ -114,11 +113,12 @@ class ReflectBlur(LinearOperator):
     """Convolution that mirrors the image at its borders (c b | a b c d | c b): pad, convolve, crop.
 
     Args:
-        kernel: shape (kh, kw), not larger than the image.
+        kernel: shape (kh, kw), not larger than the image; (k,) for signals, (kd, kh, kw) for volumes.
         per_observation: the kernel has a leading axis with one kernel for each observation.
+        per_channel: the kernel has an axis before its last ones with one kernel for each channel.
 
     Raises:
-        ShapeError: the kernel is larger than the image.
+        ShapeError: If the kernel is larger than the image.
 
     Example:
         >>> ReflectBlur(torch.full((1, 3), 1 / 3))(torch.tensor([[[0.0, 3.0, 0.0]]])).round()
@@ -127,33 +127,64 @@ class ReflectBlur(LinearOperator):
 
     kernel: Tensor
     per_observation: bool = False
+    per_channel: bool = False
     per_observation_fields: ClassVar[tuple[str, ...]] = ("kernel",)
 
     def __post_init__(self) -> None:
-        _check_kernel(self.kernel, self.per_observation)
+        _check_kernel(self)
 
     def __call__(self, x: Tensor) -> Tensor:
-        pads = self._pads(x)
-        for dim, pad in zip(IMAGE, pads, strict=True):
+        pads = _pads(self, x)
+        for dim, pad in pads.items():
             x = _reflect(x, pad, dim)
-        y = _filter(x, _transfer(self.kernel, x))
-        for dim, pad in zip(IMAGE, pads, strict=True):
-            y = y.narrow(dim, pad, y.shape[dim] - 2 * pad)
-        return y
+        return _cropped(_filter(x, _transfer(self, x), _dimensions(self)), pads)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        rows, columns = self._pads(y)
-        y = torch.nn.functional.pad(y, (columns, columns, rows, rows))
-        x = _filter(y, _transfer(self.kernel, y).conj())
-        for dim, pad in zip(IMAGE, (rows, columns), strict=True):
+        pads = _pads(self, y)
+        y = _padded(y, pads)
+        x = _filter(y, _transfer(self, y).conj(), _dimensions(self))
+        for dim, pad in pads.items():
             x = _fold(x, pad, dim)
         return x
 
-    def _pads(self, x: Tensor) -> tuple[int, int]:
-        check_rows(self, x)
-        height, width = self.kernel.shape[-2:]
-        check_fits((height, width), image_size(tuple(x.shape[1:])))
-        return height // 2, width // 2
+
+@dataclass(frozen=True, eq=False)
+class ZeroBlur(LinearOperator):
+    """Convolution of an image that is zero outside: pad, convolve, crop.
+
+    Args:
+        kernel: shape (kh, kw), not larger than the image; (k,) for signals, (kd, kh, kw) for volumes.
+        per_observation: the kernel has a leading axis with one kernel for each observation.
+        per_channel: the kernel has an axis before its last ones with one kernel for each channel.
+
+    Raises:
+        ShapeError: If the kernel is larger than the image.
+
+    Example:
+        >>> ZeroBlur(torch.full((3,), 1 / 3))(torch.tensor([[0.0, 3.0, 3.0]])).round()
+        tensor([[1., 2., 2.]])
+    """
+
+    kernel: Tensor
+    per_observation: bool = False
+    per_channel: bool = False
+    per_observation_fields: ClassVar[tuple[str, ...]] = ("kernel",)
+
+    def __post_init__(self) -> None:
+        _check_kernel(self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        pads = _pads(self, x)
+        x = _padded(x, pads)
+        return _cropped(_filter(x, _transfer(self, x), _dimensions(self)), pads)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        pads = _pads(self, y)
+        y = _padded(y, pads)
+        return _cropped(_filter(y, _transfer(self, y).conj(), _dimensions(self)), pads)
+
+
+Blur = CircularBlur | ReflectBlur | ZeroBlur
 
 
 def check_fits(kernel: tuple[int, ...], image: tuple[int, ...]) -> None:
@@ -204,34 +235,76 @@ def scaled_gaussian(event_shape: tuple[int, ...], std: float, truncate: float) -
     return gaussian_kernel(scaled(std, min(image_size(event_shape))), truncate)
 
 
-def _check_kernel(kernel: Tensor, per_observation: bool) -> None:
-    if kernel.ndim != 2 + per_observation or not kernel.is_floating_point() or kernel.numel() == 0:
+def _dimensions(blur: Blur) -> int:
+    """How many axes the kernel acts on."""
+    return blur.kernel.ndim - blur.per_observation - blur.per_channel
+
+
+def _space(dimensions: int) -> tuple[int, ...]:
+    """The last axes."""
+    return tuple(range(-dimensions, 0))
+
+
+def _check_kernel(blur: Blur) -> None:
+    kernel = blur.kernel
+    if not 1 <= _dimensions(blur) <= 3 or not kernel.is_floating_point() or kernel.numel() == 0:
+        leading = "".join("NC"[i] + ", " for i, given in enumerate((blur.per_observation, blur.per_channel)) if given)
         raise ShapeError(
-            f"expected a real kernel of shape {'(N, kh, kw)' if per_observation else '(kh, kw)'}, "
-            f"got {tuple(kernel.shape)} {kernel.dtype}",
-            hint="per_observation=True takes one kernel for each observation",
+            f"expected a real kernel of shape ({leading}kh, kw), got {tuple(kernel.shape)} {kernel.dtype}",
+            hint="(k,) for signals, (kd, kh, kw) for volumes; per_observation and per_channel each add a first axis",
         )
 
 
-def _transfer(kernel: Tensor, x: Tensor) -> Tensor:
-    """Fourier transform of the kernel on the grid of x, its centre at the origin, shape (1 or N, ..., H, W)."""
-    wrap = []
-    for size, length in zip(image_size(tuple(x.shape[1:])), kernel.shape[-2:], strict=True):
-        place = (torch.arange(length, device=x.device) - length // 2) % size
-        wrap.append(torch.nn.functional.one_hot(place, size).to(x.dtype))
-    transfer = torch.fft.fft2(wrap[0].mT @ kernel.to(x) @ wrap[1])
-    return transfer.reshape(-1, *[1] * (x.ndim - 3), *transfer.shape[-2:])
+def _pads(blur: Blur, x: Tensor) -> dict[int, int]:
+    """How far the kernel reaches over the border, by axis; refuses images that it does not fit."""
+    check_rows(blur, x)
+    axes = _space(_dimensions(blur))
+    channels = x.shape[1 : x.ndim - len(axes)]
+    own = blur.kernel.shape[blur.kernel.ndim - len(axes) - 1 : blur.kernel.ndim - len(axes)]
+    # a volume has channels, so that an image with channels is not taken for one
+    if x.ndim <= len(axes) or (len(axes) == 3 and not channels) or (blur.per_channel and channels != own):
+        raise ShapeError(
+            f"a kernel of shape {tuple(blur.kernel.shape)} does not fit events of shape {tuple(x.shape[1:])}",
+            hint="(k,) for signals, (kh, kw) for images, (kd, kh, kw) for volumes (channels, depth, height, width)",
+        )
+    check_fits(tuple(blur.kernel.shape[-len(axes) :]), tuple(x.shape[-len(axes) :]))
+    return {axis: blur.kernel.shape[axis] // 2 for axis in axes}
 
 
-def _filter(x: Tensor, transfer: Tensor) -> Tensor:
+def _padded(x: Tensor, pads: dict[int, int]) -> Tensor:
+    """x with zeros around."""
+    return torch.nn.functional.pad(x, [pad for dim in reversed(pads) for pad in (pads[dim], pads[dim])])
+
+
+def _cropped(x: Tensor, pads: dict[int, int]) -> Tensor:
+    """The inverse of `_padded`."""
+    for dim, pad in pads.items():
+        x = x.narrow(dim, pad, x.shape[dim] - 2 * pad)
+    return x
+
+
+def _transfer(blur: Blur, x: Tensor) -> Tensor:
+    """Fourier transform of the kernel on the grid of x, its center at the origin, shape (1 or N, ..., *sizes)."""
+    axes = _space(_dimensions(blur))
+    sizes, lengths = x.shape[-len(axes) :], blur.kernel.shape[-len(axes) :]
+    room = [end for size, length in reversed(list(zip(sizes, lengths, strict=True))) for end in (0, size - length)]
+    kernel = torch.nn.functional.pad(blur.kernel.to(x), room).roll([-(length // 2) for length in lengths], axes)
+    transfer = torch.fft.fftn(kernel, dim=axes)
+    count = len(transfer) if blur.per_observation else 1
+    channels = transfer.shape[-1 - len(axes) : -len(axes)] if blur.per_channel else ()
+    return transfer.reshape(count, *[1] * (x.ndim - 1 - len(axes) - len(channels)), *channels, *sizes)
+
+
+def _filter(x: Tensor, transfer: Tensor, dimensions: int) -> Tensor:
     """`F^-1 (transfer F x)`, real because the transfer function is that of a real kernel."""
+    axes = _space(dimensions)
     half = transfer[..., : x.shape[-1] // 2 + 1]
-    return torch.fft.irfft2(torch.fft.rfft2(x) * half, s=x.shape[-2:])
+    return torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) * half, s=x.shape[-dimensions:], dim=axes)
 
 
-def _hartley(x: Tensor) -> Tensor:
+def _hartley(x: Tensor, dimensions: int) -> Tensor:
     """Orthonormal Hartley transform of each channel: `sum_n x_n cas(2 pi (u n_y / H + v n_x / W)) / sqrt(H W)`."""
-    transform = torch.fft.fft2(x, norm="ortho")
+    transform = torch.fft.fftn(x, dim=_space(dimensions), norm="ortho")
     return transform.real - transform.imag
 
 

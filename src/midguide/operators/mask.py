@@ -145,7 +145,9 @@ def random_mask(event_shape: tuple[int, ...], keep: float, seed: int, count: int
     n = math.prod(event_shape)
     if round(keep * n) < 1:
         raise ConfigError(f"keep={keep} of {n} entries measures none", hint=f"take at least {1 / n:.2g}")
-    draws = torch.cat([rng.uniform(torch.empty(1, n)) for rng in observation_streams(seed, "mask", count)])
+    draws = torch.cat(
+        [rng.uniform(torch.empty(1, n, dtype=torch.float32)) for rng in observation_streams(seed, "mask", count)]
+    )
     order = draws.argsort(dim=1, stable=True)
     masks = torch.zeros(draws.shape, dtype=torch.bool)
     masks.scatter_(1, order[:, : round(keep * n)], True)
