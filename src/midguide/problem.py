@@ -93,7 +93,7 @@ class Problem:
 
     @classmethod
     def simulate(
-        cls, denoiser: Denoiser, operator: Operator, truth: Tensor, *, sigma_y: float, seed: int = 0
+        cls, denoiser: Denoiser, operator: Operator, truth: Tensor, *, sigma_y: float | Tensor, seed: int = 0
     ) -> Problem:
         """The problem of recovering `truth`, shape (N, *signal), from `A(truth) + sigma_y z`.
 

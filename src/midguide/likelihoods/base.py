@@ -34,7 +34,7 @@ class Likelihood(ABC):
     y: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "y", _observations(self.y))
+        object.__setattr__(self, "y", as_observations(self.y))
         owners = self.operator.observations
         if owners is not None and owners != len(self.y):
             raise ShapeError(
@@ -134,7 +134,7 @@ class Likelihood(ABC):
         return self.residual(x).square().flatten(1).sum(1) / self.measured_values()
 
 
-def _observations(y: Any) -> Tensor:
+def as_observations(y: Any) -> Tensor:
     """Observations as a real, floating tensor."""
     try:
         y = torch.as_tensor(y)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
-from midguide.likelihoods.base import LIKELIHOODS, Likelihood, differentiated
+from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_observations, differentiated
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
+from midguide.operators.weighting import weighted
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +34,53 @@ class GaussianLikelihood(Likelihood):
         check_sigma(self.sigma_y)
         super().__post_init__()
 
+    @staticmethod
+    def of(operator: Operator, y: Tensor, sigma_y: float | Tensor) -> GaussianLikelihood:
+        """The likelihood of observations whose values may have noise of different levels.
+
+        Values are divided by their own noise level and multiplied by the common one, the geometric mean of all. With
+        the weights `w = common / sigma`, `w y = w A(x) + common z`: the same posterior, with noise of one level, which
+        every sampler takes. The identity and masks keep their SVD.
+
+        Args:
+            operator: the instrument.
+            y: observations, shape (N, *measurement); complex values become pairs.
+            sigma_y: standard deviation of the noise: one number, or an array that broadcasts to y, also with a level
+                for each channel or observation. That of complex values is the one of the real and of the imaginary
+                part; the array broadcasts to the pairs. Levels of entries that are not measured do not matter.
+
+        Raises:
+            ConfigError: If a level is not positive.
+            ShapeError: If the levels do not fit y.
+
+        Example:
+            >>> from midguide.operators.matrix import Identity
+            >>> likelihood = GaussianLikelihood.of(Identity(), torch.ones(1, 2), torch.tensor([0.5, 2.0]))
+            >>> likelihood.chi_square(torch.zeros(1, 2))
+            tensor([2.1250])
+        """
+        if not isinstance(sigma_y, Tensor | np.ndarray):
+            return GaussianLikelihood(operator, y, sigma_y)
+        y = as_observations(y)
+        levels = torch.as_tensor(sigma_y).to(y.dtype)
+        wanted = operator.measured(y).expand(y.shape)
+        try:
+            every = levels.expand(y.shape)[wanted]
+        except RuntimeError:
+            every = levels.flatten()  # refused below, by what does the same for the operator
+        for limit in every.aminmax() if every.numel() else ():
+            check_sigma(float(limit))
+        common = float(every.double().log().mean().exp()) if every.numel() else 1.0
+        weight = common / torch.where(levels > 0.0, levels, 1.0)
+        made = weighted(operator, weight, y)
+        return GaussianLikelihood(made, torch.where(wanted, y, 0.0) * weight, common)
+
     def log_prob(self, x: Tensor) -> Tensor:
         return -0.5 * self.residual(x).square().flatten(1).sum(1)
 
     def log_constant(self) -> Tensor:
-        return -0.5 * math.log(2 * math.pi * self.sigma_y**2) * self.measured_values().double()
+        noise = -0.5 * math.log(2 * math.pi * self.sigma_y**2) * self.measured_values().double()
+        return noise + self.operator.log_volume(self.y)
 
     def score(self, x: Tensor) -> Tensor:
         """`A^T (y - A x) / sigma_y^2` where A is linear."""
@@ -63,7 +107,7 @@ def check_sigma(sigma_y: float) -> None:
     if isinstance(sigma_y, bool) or not isinstance(sigma_y, Real):
         raise ConfigError(
             f"sigma_y must be a number, got {type(sigma_y).__name__}",
-            hint="the noise's standard deviation in the prior's value range, such as 0.05",
+            hint="GaussianLikelihood.of(operator, y, sigma_y) takes an array of noise levels",
         )
     if not 1e-18 <= sigma_y <= 1e18:
         wanted = "from 1e-18 to 1e18" if 0.0 < sigma_y < float("inf") else "positive"
@@ -73,18 +117,22 @@ def check_sigma(sigma_y: float) -> None:
         )
 
 
-def observe(operator: Operator, x: Tensor, sigma_y: float, *, seed: int = 0) -> GaussianLikelihood:
+def observe(operator: Operator, x: Tensor, sigma_y: float | Tensor, *, seed: int = 0) -> GaussianLikelihood:
     """Simulate `y = A(x) + sigma_y z`, the noise of observation i from the stream (seed, "noise", i).
 
     Args:
         operator: the instrument.
         x: true signals, shape (N, *event).
-        sigma_y: noise level in the value range of x.
+        sigma_y: noise level in the value range of x; or an array of levels, see `GaussianLikelihood.of`.
         seed: seed of the noise.
     """
-    check_sigma(sigma_y)
+    if not isinstance(sigma_y, Tensor | np.ndarray):
+        check_sigma(sigma_y)
     clean = operator(x)
     noise = Rng([(seed, "noise", i) for i in range(len(x))]).normal(clean)
+    if isinstance(sigma_y, Tensor | np.ndarray):
+        noise = noise * torch.as_tensor(sigma_y).to(clean)
+        return GaussianLikelihood.of(operator, clean + torch.where(operator.measured(clean), noise, 0.0), sigma_y)
     return GaussianLikelihood(operator, clean + sigma_y * noise, sigma_y)
 
 

@@ -53,6 +53,10 @@ class Operator(ABC):
         """Which entries of `y` were measured: boolean, broadcastable to the shape of `y`."""
         return torch.ones((), dtype=torch.bool, device=y.device)
 
+    def log_volume(self, y: Tensor) -> Tensor:
+        """Log of the factor by which the operator's weights scale volumes of measured values, float64, shape (B,)."""
+        return y.new_zeros(len(y), dtype=torch.float64)
+
     @property
     def per_observation(self) -> bool:
         """Whether the tensors among `per_observation_fields` hold one entry for each observation."""

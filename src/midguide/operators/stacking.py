@@ -65,6 +65,13 @@ class Stacked(Operator):
             part.unflatten(1, shape) if shape else part[:, 0] for part, shape in zip(parts, self.shapes, strict=True)
         ]
 
+    def spread(self, levels: Sequence[float]) -> Tensor:
+        """The noise level of each measured value from one for each operator of the stack, shape (m,)."""
+        *first, last = levels
+        one, other = (math.prod(shape) for shape in self.shapes)
+        inner = self.first.spread(first) if isinstance(self.first, Stacked) else torch.full((one,), first[0])
+        return torch.cat([inner, torch.full((other,), last)])
+
 
 @dataclass(frozen=True, eq=False)
 class LinearStacked(Stacked, LinearOperator):

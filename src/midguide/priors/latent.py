@@ -253,6 +253,9 @@ class Decoded(Operator):
     def measured(self, y: Tensor) -> Tensor:
         return self.operator.measured(y)
 
+    def log_volume(self, y: Tensor) -> Tensor:
+        return self.operator.log_volume(y)
+
 
 def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...]) -> Tensor:
     """One value, or one for each channel, so that it broadcasts over a latent; float64.
