@@ -13,6 +13,7 @@ from midguide.diffusion.schedules import EDM
 from midguide.inference.loop import CountedDenoiser
 from midguide.likelihoods import GaussianLikelihood
 from midguide.maths.covariance import LowRank, Moments, Pullback
+from midguide.maths.rng import Rng
 from midguide.operators import Identity, Mask, Matrix
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
@@ -104,6 +105,32 @@ def test_what_noise_leaves_of_a_covariance_is_that_of_its_matrix(make: Make, kin
     assert torch.allclose(exact.shrunk(v, noise), want, rtol=1e-8, atol=1e-10 * float(want.abs().max()))
     # in a Krylov space to the rounding of what noise adds to a projection
     assert torch.allclose(products.shrunk(v, noise), want, rtol=1e-4, atol=1e-7 * float(want.abs().max()))
+
+
+def test_few_products_condense_a_covariance_whose_spread_beyond_few_directions_is_even() -> None:
+    """`c I` and rank 2, from three products: exact. From fewer it is a covariance, still."""
+    d, means = 6, torch.zeros(3, 6, dtype=torch.float64)
+    means[1, 0], means[2, 3] = 2.0, -1.5
+    prior, x = GaussianMixture(torch.arange(1.0, 4), means, 0.4), draw(ROWS, d, seed=3)
+    operator, like = Matrix.create(draw(1, d, seed=4), (d,)), torch.zeros(ROWS, 1, dtype=torch.float64)
+    dense = matrices(prior.moments(x, 400), x)
+    for directions in (1, 2, 8):
+        covariance = Denoiser.moments(prior, x, 400, directions=directions).covariance
+        condensed = covariance.condensed(operator, like, Rng([(0, 0)], size=ROWS))
+        found = matrices(Moments(x, condensed), x)
+        assert float(torch.linalg.eigvalsh(found).min()) > 0
+        assert directions == 1 or torch.allclose(found, dense, atol=1e-10)
+
+
+def test_a_network_has_a_condensed_covariance_without_negative_eigenvalues() -> None:
+    """Its Jacobian is neither symmetric nor positive; a product for each measured value and each direction."""
+    counted, x = CountedDenoiser(network()), draw(ROWS, 6, seed=3).float()
+    covariance = counted.moments(x, 400, directions=3).covariance
+    operator = Matrix.create(draw(2, 6, seed=4).float(), (6,))
+    condensed = covariance.condensed(operator, torch.zeros(ROWS, 2), Rng([(0, 0)], size=ROWS))
+    assert counted.vjps == 5 * ROWS
+    found = matrices(Moments(x, condensed), x)
+    assert float(torch.linalg.eigvalsh(found).min()) > -1e-5 * float(found.abs().max())
 
 
 @pytest.mark.parametrize("kind", ["shared isotropic", "full"])

@@ -124,6 +124,10 @@ class Covariance(ABC):
     def root(self, noise: Tensor) -> Root:
         """`L z` with `L L^T = C`, for noise z of shape (B, *root_shape); L need not be square."""
 
+    @abstractmethod
+    def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
+        """A covariance in closed form near C, most of all along what measurements shaped like `like` see."""
+
     def draw(self, rng: Rng, like: Tensor) -> Root:
         """A draw from `N(0, C)` for each row, in the dtype and on the device of `like`."""
         return self.root(rng.normal(like.new_empty(len(like), *self.root_shape)))
@@ -219,6 +223,28 @@ class Pullback(Covariance):
         value, image = (_combined(weights, vectors) for vectors in (space.basis, space.images))
         return Solution(value, _combined(weights, moved), _left(r, image), indefinite)
 
+    def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
+        """`c I` and the factors of Nystrom from `A^T` and `directions` vectors of noise, a product for each.
+
+        With Q an orthonormal basis of these vectors, `T = Q^T C Q` and c the least eigenvalue of T, it is
+        `c I + R (T - c I)^+ R^T`, `R = C Q - c Q`. It is C itself where C is `c I` and a matrix of lower rank than T,
+        and never has a negative eigenvalue.
+        """
+        units = torch.eye(math.prod(like.shape[1:])).to(like).unflatten(1, like.shape[1:])
+        seen = [operator.adjoint(unit.expand_as(like)) for unit in units]
+        probes = [rng.normal(seen[0]) for _ in range(self._directions)]
+        vectors = torch.stack([v.flatten(1) for v in [*seen, *probes]], 2)[:, :, : math.prod(self.event_shape)]
+        basis = torch.linalg.qr(vectors.double())[0].to(like)
+        images = torch.stack([self(q.reshape(seen[0].shape)).flatten(1) for q in basis.unbind(2)], 2)
+        projected = (basis.mT @ images).double()
+        values, turn = torch.linalg.eigh((projected + projected.mT) / 2)
+        least = values[:, :1].clamp_min(0)
+        above = values - least
+        real = above > 1e3 * torch.finfo(like.dtype).eps * values[:, -1:].abs()
+        scale = torch.where(real, above, 1.0).rsqrt() * real
+        factors = ((images - least[..., None].to(like) * basis).double() @ (turn * scale[:, None])).mT
+        return LowRank(least[:, None].expand(-1, 1, basis.shape[1]).to(like), None, factors.to(like), self.event_shape)
+
     def shrunk(self, v: Tensor, noise: float) -> Tensor:
         """That of a Krylov space for each vector, in at most `directions` products."""
         itself = Derivative(lambda x: x, lambda y: y)
@@ -267,6 +293,10 @@ class LowRank(Covariance):
         value = moved + torch.einsum("bmn,bm->bn", self.factors, second)
         exact = noise.new_zeros(len(noise))
         return Root(value.reshape(len(noise), *self.event_shape), exact, exact.bool())
+
+    def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
+        """Itself."""
+        return self
 
     def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
         """From the matrix of up to 64 measured values; else conjugate gradients until they converge."""

@@ -69,11 +69,13 @@ class Matheron:
     Exact for Gaussian priors at every number of steps. Elsewhere it tends to the posterior with weights only: as steps
     and samples grow, the Gaussian of both moments being exact for small steps up to third order.
 
-    Cost: `steps` forwards, and at each step `directions` vjps for the draw and at most as many for the conditioning.
+    Cost: `steps` forwards, and for a network at each step `directions` vjps for the draw and at most as many for the
+    conditioning; for weights `directions` and one for each measured value.
 
     Args:
         steps: noise levels visited.
-        directions: of the Krylov spaces of the covariance's square root and of the solve, where it is a network's.
+        directions: of the Krylov spaces of the covariance's square root and of the solve, where it is a network's; for
+            weights the vectors of noise from which the covariance is condensed, which must be one to agree with itself.
         particles: weigh draws by what the Gaussian leaves out, and resample so many together; 1 for independent
             weighted draws, off for draws without weights. For linear operators and up to 64 measured values.
         resample_below: resample a group when its effective sample size falls below this share of its particles.
@@ -107,9 +109,9 @@ class Matheron:
             return Calls(self.steps, 0)
         values = math.prod(problem.likelihood.y.shape[1:])
         space = min(self.directions, math.prod(problem.event_shape))
-        if not self.weighted:
-            return Calls(self.steps, self.steps * (space + products(problem, self.directions)))
-        return Calls(self.steps, self.steps * (space + values) + (self.steps - 1) * (1 + values) * space)
+        if self.weighted:
+            return Calls(self.steps, self.steps * min(values + space, math.prod(problem.event_shape)))
+        return Calls(self.steps, self.steps * (space + products(problem, self.directions)))
 
     def init(self, problem: Problem, rng: Rng) -> Weighted:
         values = math.prod(problem.likelihood.y.shape[1:])
@@ -123,8 +125,7 @@ class Matheron:
         return Weighted(x_t, zeros, zeros)
 
     def step(self, problem: Problem, state: Weighted, t: Time, s: Time, rng: Rng) -> Step:
-        moments = problem.denoiser.moments(state.x_t, t, directions=self.directions)
-        across = self._across(problem, moments)
+        moments, across = self._moments(problem, state.x_t, t, rng)
         x0, info = _conditioned(problem, moments, across, rng)
         bridge = kernels.bridge(CLEAN, problem.schedule.level(s), problem.schedule.level(t))
         x_s = bridge.draw(x0, state.x_t, rng.normal(state.x_t))
@@ -137,17 +138,20 @@ class Matheron:
         return Step(Weighted(x_s, log_weight, log_counted), info)
 
     def finish(self, problem: Problem, state: Weighted, t: Time, rng: Rng) -> Finished:
-        moments = problem.denoiser.moments(state.x_t, t, directions=self.directions)
-        across = self._across(problem, moments)
+        moments, across = self._moments(problem, state.x_t, t, rng)
         x0, _ = _conditioned(problem, moments, across, rng)
         if across is None:
             return Finished(x0)
         log_weight = state.log_weight + _log_normal(problem, moments.mean, across.within) - state.log_counted
         return Finished(x0, log_weight, log_mean_exp(rng.layout.split(log_weight)))
 
-    def _across(self, problem: Problem, moments: Moments) -> Across | None:
-        """What y shares with x_0, for weights."""
-        return moments.covariance.across(*linear(problem)) if self.weighted else None
+    def _moments(self, problem: Problem, x_t: Tensor, t: Time, rng: Rng) -> tuple[Moments, Across | None]:
+        """Moments, and for weights, which are those of one covariance, what y shares with x_0."""
+        moments = problem.denoiser.moments(x_t, t, directions=self.directions)
+        if not self.weighted:
+            return moments, None
+        covariance = moments.covariance.condensed(*linear(problem), rng)
+        return Moments(moments.mean, covariance), covariance.across(*linear(problem))
 
 
 def _conditioned(
