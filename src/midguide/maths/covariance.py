@@ -24,7 +24,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from midguide.maths.autodiff import Derivative
 from midguide.maths.linalg import conjugate_gradients, inner, per_row
 from midguide.maths.rng import Rng
 
@@ -198,12 +197,17 @@ class Pullback(Covariance):
 
     def root(self, noise: Tensor) -> Root:
         """`C^(1/2) z`, from Lanczos on z; negative eigenvalues count as zero."""
-        space = krylov(self, noise, min(self.directions, math.prod(self.event_shape)))
-        weights, indefinite = _square_root(space)
-        before, _ = _square_root(space, drop=1)
+        space = krylov(self, noise, self._directions)
+        weights, indefinite = _applied(space, torch.sqrt)
+        before, _ = _applied(space, torch.sqrt, drop=1)
         size = weights.norm(dim=1).clamp_min(torch.finfo(weights.dtype).tiny)
         change = ((weights - before).norm(dim=1) / size).to(noise.dtype)
         return Root(_combined(weights, space.basis), change, indefinite)
+
+    @property
+    def _directions(self) -> int:
+        """Of the Krylov space of C itself."""
+        return min(self.directions, math.prod(self.event_shape))
 
     def products(self, r: Tensor) -> int:
         """How many products `solve` takes for right-hand sides shaped like r: no more than r has entries."""
@@ -246,9 +250,9 @@ class Pullback(Covariance):
         return LowRank(least[:, None].expand(-1, 1, basis.shape[1]).to(like), None, factors.to(like), self.event_shape)
 
     def shrunk(self, v: Tensor, noise: float) -> Tensor:
-        """That of a Krylov space for each vector, in at most `directions` products."""
-        itself = Derivative(lambda x: x, lambda y: y)
-        return torch.stack([self.solve(itself, noise, u).gain for u in v.unbind(1)], 1)
+        """That of a Krylov space for each vector, in at most `directions` products; negative eigenvalues are zero."""
+        spaces = [krylov(self, u, self._directions) for u in v.unbind(1)]
+        return torch.stack([_combined(_applied(x, lambda e: e / (e + noise))[0], x.basis) for x in spaces], 1)
 
     def diagonal(self, like: Tensor) -> Tensor:
         """The variance of each entry, from one product for each: for events of few entries."""
@@ -441,14 +445,17 @@ def _definite_solve(space: Krylov, floor: Tensor) -> tuple[Tensor, Tensor]:
     return weights, (values < least).any(1)
 
 
-def _square_root(space: Krylov, drop: int = 0) -> tuple[Tensor, Tensor]:
-    """Weights (B, k) of `M^(1/2) b` in the basis, without its last `drop` vectors; which rows had eigenvalues cut."""
+def _applied(space: Krylov, function: Callable[[Tensor], Tensor], drop: int = 0) -> tuple[Tensor, Tensor]:
+    """Weights (B, k) of `f(M) b` in the basis, without its last `drop` vectors; which rows had eigenvalues cut.
+
+    Negative eigenvalues count as zero.
+    """
     k = space.projected.shape[-1] - drop
     weights = torch.zeros_like(space.projected[:, :, 0])
     if k == 0:
         return weights, torch.zeros_like(space.size, dtype=torch.bool)
     values, vectors = torch.linalg.eigh(space.projected[:, :k, :k])
-    roots = values.clamp_min(0).sqrt()
-    weights[:, :k] = torch.einsum("bik,bk,bk->bi", vectors, roots, vectors[:, 0]) * space.size.double()[:, None]
+    found = function(values.clamp_min(0))
+    weights[:, :k] = torch.einsum("bik,bk,bk->bi", vectors, found, vectors[:, 0]) * space.size.double()[:, None]
     rounding = 100 * torch.finfo(space.size.dtype).eps * values.abs().amax(1)
     return weights, values[:, 0] < -rounding
