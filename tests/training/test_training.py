@@ -19,6 +19,7 @@ from midguide.testing import check_denoiser
 from midguide.training.base import RECIPES, Run, load_recipe
 from midguide.training.config import CardConfig, TrainingConfig
 from midguide.training.denoiser import TARGETS, Denoising, LevelSampler, train
+from midguide.training.jobs import remarks
 from midguide.training.loop import _groups, fit
 from midguide.training.report import Origin, denoising_curve, export_prior
 from midguide.training.sources import Images, Signals, scaled
@@ -229,6 +230,29 @@ def test_the_shipped_recipe_is_readable():
 
     path = resources.files("midguide") / "priors" / "shipped" / "faces-64.toml"
     assert load_recipe(str(path)).card != CardConfig()
+
+
+def test_all_recipes_are_readable_and_sizes_grow():
+    from midguide.priors.cards import folders
+
+    names = {path.stem for folder in folders() for path in folder.glob("*.toml")}
+    assert {load_recipe(name).name for name in names} == names
+    for sizes in (("images-64-s", "images-64-m", "images-64-l"), ("ecg-256-s", "ecg-256", "ecg-256-l")):
+        with torch.device("meta"):
+            networks = [load_recipe(name).network.build() for name in sizes]
+        counts = [sum(value.numel() for value in network.parameters()) for network in networks]
+        assert counts == sorted(counts)
+
+
+def test_gray_and_badly_exposed_images_are_remarked():
+    pixels = torch.randint(256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert remarks(pixels) == []
+    pixels[2], pixels[3] = pixels[2, :1], pixels[3] // 5
+    gray, narrow = remarks(pixels)
+    assert gray == "1 of 5 images are gray, the others colored; the first is number 3"
+    assert narrow.startswith(
+        "1 of 5 images use less than a quarter of the range from black to white; the first is number 4"
+    )
 
 
 WAVES = {

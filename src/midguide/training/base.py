@@ -41,6 +41,7 @@ class Run:
         weights: to start from, by name; by default random ones.
         on_step: called after every step, on a GPU after every few.
         note: takes a line for the reader.
+        check: measure before the first step whether memory and time suffice.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Run:
     weights: Mapping[str, Tensor] | None = None
     on_step: OnStep = lambda step, total, loss: None
     note: Callable[[str], None] = lambda text: None
+    check: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

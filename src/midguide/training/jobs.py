@@ -28,6 +28,7 @@ from midguide.training.base import Data, Run
 from midguide.training.config import AutoencoderTrainingConfig, DenoisingConfig, TrainingConfig
 from midguide.training.denoiser import train
 from midguide.training.held_out import JUDGED, HeldOut
+from midguide.training.page import page_of
 from midguide.training.report import Origin, export_autoencoder, export_prior
 from midguide.training.sources import Images, Latents, Source, encoded
 
@@ -35,13 +36,15 @@ GRID_SIZE, PICTURE_STEPS = 24, 200
 """Unconditional samples in a picture, and the steps that each takes."""
 COMPARED = 12
 """Reconstructions in the picture of an autoencoder."""
+NARROW = 64
+"""Range of bytes that is remarked as a poor exposure."""
 NO_BROKEN = "images are never left out"
 
 
 def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
     """The training of a prior, which `TrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
-    source, kept = _images(data.place, data.held_out, flip=recipe.flip)
+    source, kept = _images(data, flip=recipe.flip)
     image_shape = tuple(source.pixels.shape[1:])
     coder = None if data.autoencoder is None else load_autoencoder(data.autoencoder)
     if coder is None:
@@ -57,7 +60,7 @@ def image_autoencoder(recipe: AutoencoderTrainingConfig, data: Data) -> _Autoenc
     """The training of an autoencoder, which `AutoencoderTrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
     data.refuse("autoencoder", hint="it is for the recipe of a prior")
-    source, kept = _images(data.place, data.held_out, flip=recipe.flip)
+    source, kept = _images(data, flip=recipe.flip)
     check_fits(recipe.network, tuple(source.pixels.shape[1:]), "images")
     return _Autoencoder(recipe, source, kept)
 
@@ -108,8 +111,9 @@ class DrawnPrior:
 
 
 def train_judged(recipe: DenoisingConfig, source: Source, kept: Tensor, run: Run) -> nn.Module:
-    """Train a denoiser that held-out events, shape (N, *event), judge by noise level."""
-    return train(recipe, source, run, judge=HeldOut(recipe, kept[:JUDGED], run.device))
+    """Train a denoiser that held-out events, shape (N, *event), judge by noise level, with its page."""
+    page = page_of(recipe, run.folder, kept, run.device)
+    return train(recipe, source, run, judge=HeldOut(recipe, kept[:JUDGED], run.device), watch=page)
 
 
 def export_pictures(
@@ -146,9 +150,34 @@ class _Autoencoder:
         return (*paths, _reconstructions(paths[0], self.kept))
 
 
-def _images(data: Path, held_out: Path | None, *, flip: bool) -> tuple[Images, Images]:
+def remarks(pixels: Tensor) -> list[str]:
+    """What is unusual about images, bytes of shape (N, C, H, W): gray ones among colored ones, dark or flat ones."""
+    count, flat = len(pixels), pixels.flatten(1)
+    gray = (pixels == pixels[:, :1]).flatten(1).all(1)
+    narrow = flat.amax(1).int() - flat.amin(1).int() < NARROW
+    told = []
+    if 0 < int(gray.sum()) < count:
+        told.append(
+            f"{int(gray.sum())} of {count} images are gray, the others colored; the first is number {_first(gray)}"
+        )
+    if bool(narrow.any()):
+        told.append(
+            f"{int(narrow.sum())} of {count} images use less than a quarter of the range from black to white; "
+            f'the first is number {_first(narrow)}; `kind = "crops"` evens exposures out'
+        )
+    return told
+
+
+def _first(chosen: Tensor) -> int:
+    """Number of the first image that is chosen, from 1 in the order of names."""
+    return int(chosen.nonzero()[0]) + 1
+
+
+def _images(data: Data, *, flip: bool) -> tuple[Images, Images]:
     """Images to train on and images to judge by."""
-    kept, pixels = None if held_out is None else load_image_set(held_out), load_image_set(data)
+    kept, pixels = None if data.held_out is None else load_image_set(data.held_out), load_image_set(data.place)
+    for remark in remarks(pixels):
+        data.note(remark)
     if kept is None:
         if len(pixels) < 2:
             raise DataError("one image is not enough to train on", hint="give at least two, better thousands")

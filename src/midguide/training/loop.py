@@ -15,7 +15,7 @@ from midguide.errors import NumericalError
 from midguide.maths.rng import global_seed, stream_seed
 from midguide.nn.layout import move
 from midguide.storage.files import append
-from midguide.training import checkpoint
+from midguide.training import checkpoint, needs
 from midguide.training.averages import Averages
 from midguide.training.base import Run
 from midguide.training.config import LoopConfig
@@ -77,6 +77,8 @@ def fit(
     """
     with processes(run.device) as together:
         training = _Training(task, source, run, together)
+        if run.check:
+            training.check(source)
         training.resume()
         with training.feed.batches(training.part) as batches:
             while not training.pace.done(training.step):
@@ -115,6 +117,15 @@ class _Training:
         self.losses, self.norms = torch.zeros(2, device=self.device)
         self.looked = self.saved = 0  # steps at the last look at the loss, at the last checkpoint
         self.saved_at, self.total = 0.0, 0.0
+
+    def check(self, source: Draws[Any]) -> None:
+        """Refuse what does not fit the memory or the time; say how long it takes."""
+        loss = needs.trial(self.task, self.network, source, self.config.seed, self.device)
+        found, share = needs.measure(self.network, self.config, loss), self.part * self.config.accumulate
+        needs.check_memory(found, self.config, share, needs.free_memory(self.device))
+        told = needs.check_time(found, self.config, share, self.run.minutes)
+        if self.together.first:
+            self.run.note(told)
 
     def _built(self) -> nn.Module:
         with global_seed(self.config.seed):

@@ -102,7 +102,7 @@ def train(
     note(f"training {recipe.name} on {size} {work.what}{of}, {rest} held out, into {folder}")
     try:
         with _watched(recipe, quiet=not is_first()) as on_step:
-            run = Run(folder, device, given.minutes, weights, on_step, note)
+            run = Run(folder, device, given.minutes, weights, on_step, note, check=True)
             network = work.train(run).cpu()
         if not is_first():
             return

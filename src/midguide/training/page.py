@@ -1,0 +1,107 @@
+"""A page beside a training that shows how it goes: losses, samples, their distance from data. A browser reloads it."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from midguide.data.images import save_png
+from midguide.diffusion.schedules import DiscreteVP
+from midguide.inference.loop import sample
+from midguide.plots.grid import grid
+from midguide.plots.training import training_progress
+from midguide.priors.network import NetworkDenoiser
+from midguide.problem import Problem
+from midguide.samplers.unconditional import Unconditional
+from midguide.storage.files import replacing
+from midguide.training.config import DenoisingConfig
+from midguide.training.quality import quality
+
+SAMPLES, STEPS = 48, 25
+"""Unchosen samples on the page, and the steps of each: so few that those of the finished prior look better."""
+RELOAD = 20
+"""Seconds between two loads of the page."""
+COST = 0.05
+"""Largest share of the time that is spent on samples."""
+
+
+@dataclass(eq=False)
+class Page:
+    """Writes `index.html` and its pictures into the folder of a training, each time it is called with the network.
+
+    Args:
+        config: recipe of the prior.
+        folder: of the training; its `log.jsonl` is read.
+        event_shape: of what the network denoises.
+        kept: held-out images, shape (N, C, H, W); None for signals of other kinds, of which no samples are shown.
+        decode: latents to images.
+        device: where the network is.
+    """
+
+    config: DenoisingConfig
+    folder: Path
+    event_shape: tuple[int, ...]
+    kept: Tensor | None
+    decode: Callable[[Tensor], Tensor] = lambda x: x
+    device: str = "cpu"
+    _started: float = field(default_factory=time.monotonic)
+    _spent: float = 0.0
+
+    def __call__(self, network: nn.Module) -> None:
+        before = time.monotonic()
+        if self.kept is not None and self._spent <= COST * (before - self._started):
+            self._show_samples(network, self.kept)
+        self._write()
+        self._spent += time.monotonic() - before
+
+    def _show_samples(self, network: nn.Module, kept: Tensor) -> None:
+        denoiser = NetworkDenoiser(
+            network.eval(), DiscreteVP.linear(), self.config.prediction, self.event_shape, device=self.device
+        )
+        draws = sample(Unconditional(steps=STEPS), Problem.unobserved(denoiser), SAMPLES).draws[0]
+        images = self.decode(draws).clamp(-1, 1).cpu()
+        save_png(self.folder / "samples.png", grid(images, columns=12))
+        found = asdict(quality(images, kept[: 4 * SAMPLES]))
+        with (self.folder / "quality.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": rows(self.folder / "log.jsonl")[-1]["step"], **found}) + "\n")
+
+    def _write(self) -> None:
+        log, found = rows(self.folder / "log.jsonl"), rows(self.folder / "quality.jsonl")
+        with replacing(self.folder / "progress.png") as temporary:
+            training_progress(log, found).savefig(temporary, dpi=100, format="png")
+        last, name = log[-1], html.escape(self.config.name)
+        facts = [f"step {last['step']:,}", f"loss {last['loss']:.4f}", f"{last['steps_per_second']:g} steps/s"]
+        if found:
+            facts.append(f"kernel distance {found[-1]['kid']:.3f}, of data from data {found[-1]['kid_of_data']:.3f}")
+        text = f"{SAMPLES} unchosen samples of the averaged network, {STEPS} steps each, at step {found[-1]['step']:,}"
+        shown = f'<p>{text}</p><img src="samples.png?{found[-1]["step"]}">' if found else ""
+        page = f"""<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="{RELOAD}">
+<title>{name}</title><style>body{{font-family:sans-serif;max-width:60em;margin:2em auto}}img{{max-width:100%}}</style>
+<h1>{name}</h1><p>{", ".join(facts)}</p><img src="progress.png?{last["step"]}">{shown}
+"""
+        with replacing(self.folder / "index.html") as temporary:
+            temporary.write_text(page, encoding="utf-8")
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a log; none where there is none."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def page_of(config: DenoisingConfig, folder: Path, events: Tensor, device: str) -> Page:
+    """The page of a prior of what it is trained on: with samples where that is images.
+
+    Args:
+        config: recipe of the prior.
+        folder: of the training.
+        events: held-out events, shape (N, *event).
+        device: where the network is.
+    """
+    pictures = events.ndim == 4 and events.shape[1] in (1, 3)
+    return Page(config, folder, tuple(events.shape[1:]), events if pictures else None, device=device)
