@@ -28,7 +28,7 @@ from midguide.training.base import Data, Run
 from midguide.training.config import AutoencoderTrainingConfig, DenoisingConfig, TrainingConfig
 from midguide.training.denoiser import train
 from midguide.training.held_out import JUDGED, HeldOut
-from midguide.training.page import page_of
+from midguide.training.page import Page
 from midguide.training.report import Origin, export_autoencoder, export_prior
 from midguide.training.sources import Images, Latents, Source, encoded
 
@@ -80,8 +80,10 @@ class _ImagePrior:
         if self.coder is None:
             return train_judged(self.recipe, self.source, self.kept.events(), run)
         run.note(f"encoding {len(self.source)} images" + (" and their mirror images" if self.source.flip else ""))
-        judged = encoded(self.kept.events()[:JUDGED].split(64), self.coder).float()
-        return train_judged(self.recipe, Latents.encode(self.source, self.coder), judged, run)
+        kept, shape = self.kept.events(), self.coder.latent_shape
+        page = Page(self.recipe, run.folder, shape, kept, run.device, self.coder.decode)
+        judge = HeldOut(self.recipe, encoded(kept[:JUDGED].split(64), self.coder).float(), run.device)
+        return train(self.recipe, Latents.encode(self.source, self.coder), run, judge=judge, watch=page)
 
     def export(self, network: nn.Module, folder: Path, origin: Origin) -> tuple[Path, ...]:
         return export_pictures(self.recipe, network, self.kept, folder, origin, autoencoder=self.file)
@@ -112,7 +114,8 @@ class DrawnPrior:
 
 def train_judged(recipe: DenoisingConfig, source: Source, kept: Tensor, run: Run) -> nn.Module:
     """Train a denoiser that held-out events, shape (N, *event), judge by noise level, with its page."""
-    page = page_of(recipe, run.folder, kept, run.device)
+    pictures = kept.ndim == 4 and kept.shape[1] in (1, 3)
+    page = Page(recipe, run.folder, tuple(kept.shape[1:]), kept if pictures else None, run.device)
     return train(recipe, source, run, judge=HeldOut(recipe, kept[:JUDGED], run.device), watch=page)
 
 

@@ -27,6 +27,8 @@ SAMPLES, STEPS = 48, 25
 """Unchosen samples on the page, and the steps of each: so few that those of the finished prior look better."""
 RELOAD = 20
 """Seconds between two loads of the page."""
+FEW = 8
+"""Held-out images from which on the distance of samples from them is shown."""
 COST = 0.05
 """Largest share of the time that is spent on samples."""
 
@@ -40,16 +42,16 @@ class Page:
         folder: of the training; its `log.jsonl` is read.
         event_shape: of what the network denoises.
         kept: held-out images, shape (N, C, H, W); None for signals of other kinds, of which no samples are shown.
-        decode: latents to images.
         device: where the network is.
+        decode: latents to images.
     """
 
     config: DenoisingConfig
     folder: Path
     event_shape: tuple[int, ...]
     kept: Tensor | None
-    decode: Callable[[Tensor], Tensor] = lambda x: x
     device: str = "cpu"
+    decode: Callable[[Tensor], Tensor] = lambda x: x
     _started: float = field(default_factory=time.monotonic)
     _spent: float = 0.0
 
@@ -67,6 +69,8 @@ class Page:
         draws = sample(Unconditional(steps=STEPS), Problem.unobserved(denoiser), SAMPLES).draws[0]
         images = self.decode(draws).clamp(-1, 1).cpu()
         save_png(self.folder / "samples.png", grid(images, columns=12))
+        if len(kept) < FEW:
+            return
         found = asdict(quality(images, kept[: 4 * SAMPLES]))
         with (self.folder / "quality.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": rows(self.folder / "log.jsonl")[-1]["step"], **found}) + "\n")
@@ -79,8 +83,8 @@ class Page:
         facts = [f"step {last['step']:,}", f"loss {last['loss']:.4f}", f"{last['steps_per_second']:g} steps/s"]
         if found:
             facts.append(f"kernel distance {found[-1]['kid']:.3f}, of data from data {found[-1]['kid_of_data']:.3f}")
-        text = f"{SAMPLES} unchosen samples of the averaged network, {STEPS} steps each, at step {found[-1]['step']:,}"
-        shown = f'<p>{text}</p><img src="samples.png?{found[-1]["step"]}">' if found else ""
+        text = f"{SAMPLES} unchosen samples of the averaged network, {STEPS} steps each"
+        shown = f'<p>{text}</p><img src="samples.png?{last["step"]}">' if (self.folder / "samples.png").exists() else ""
         page = f"""<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="{RELOAD}">
 <title>{name}</title><style>body{{font-family:sans-serif;max-width:60em;margin:2em auto}}img{{max-width:100%}}</style>
 <h1>{name}</h1><p>{", ".join(facts)}</p><img src="progress.png?{last["step"]}">{shown}
@@ -92,16 +96,3 @@ class Page:
 def rows(path: Path) -> list[dict[str, float]]:
     """The rows of a log; none where there is none."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-
-
-def page_of(config: DenoisingConfig, folder: Path, events: Tensor, device: str) -> Page:
-    """The page of a prior of what it is trained on: with samples where that is images.
-
-    Args:
-        config: recipe of the prior.
-        folder: of the training.
-        events: held-out events, shape (N, *event).
-        device: where the network is.
-    """
-    pictures = events.ndim == 4 and events.shape[1] in (1, 3)
-    return Page(config, folder, tuple(events.shape[1:]), events if pictures else None, device=device)
