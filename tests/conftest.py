@@ -41,7 +41,7 @@ class Result:
 
     def assert_mistake(self, *words: str) -> None:
         """One line and one hint on stderr, nothing on stdout, exit code 2."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("drawing ")]
+        lines = [line for line in self.err.splitlines() if not line.startswith(("drawing ", "sampler: "))]
         assert self.code == 2
         assert self.out == ""
         assert [line.split(":")[0] for line in lines] == ["error", "hint"]

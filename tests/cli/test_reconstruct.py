@@ -25,7 +25,7 @@ def test_json_is_one_object_with_the_documented_keys(reconstruct):
     result = reconstruct("--json", "--seed", 3)
     assert result.code == 0
     assert result.json.keys() >= KEYS
-    assert (result.json["sampler"], result.json["prior"], result.json["seed"]) == ("mgps", "tiny", 3)
+    assert (result.json["sampler"], result.json["prior"], result.json["seed"]) == ("mmps", "tiny", 3)
 
 
 def test_all_files_are_written_and_named_in_the_result(reconstruct):
@@ -84,7 +84,7 @@ def test_same_seed_gives_the_same_samples_and_another_seed_others(reconstruct):
 
 
 def test_overrides_reach_sampler_and_operator(reconstruct):
-    assert reconstruct("--set", "midpoint=0.9", "--operator-set", "box=64").code == 0
+    assert reconstruct("--sampler", "mgps", "--set", "midpoint=0.9", "--operator-set", "box=64").code == 0
     record = Samples.load("out").record
     assert record["sampler"]["settings"]["midpoint"] == 0.9
     hidden = (Samples.load("out").tensors["y"] == 0).all(1).sum()
@@ -133,11 +133,11 @@ def test_crop_and_resize_make_an_image_fit(reconstruct, tmp_path):
 def test_results_are_named_after_image_operator_and_sampler_by_default(cli, prior, image):
     words = ("--operator", "box-inpainting", "--prior", prior, "--samples", 1, "--steps", 2)
     assert cli("reconstruct", image, *words).code == 0
-    assert sorted(path.name for path in Path("midguide-out/ramp-box-inpainting-mgps").iterdir()) == FILES
+    assert sorted(path.name for path in Path("midguide-out/ramp-box-inpainting-auto").iterdir()) == FILES
 
 
 def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(reconstruct, monkeypatch):
-    reconstruct("--json")
+    reconstruct("--sampler", "mgps", "--json")
     expected = Samples.load("out").draws
     step, calls = MGPS.step, []
 
@@ -149,14 +149,14 @@ def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(recon
 
     with monkeypatch.context() as patch:
         patch.setattr(MGPS, "step", interrupted)
-        result = reconstruct("--json", "--out", "second")
+        result = reconstruct("--sampler", "mgps", "--json", "--out", "second")
     assert result.code == 130
     assert result.out == ""
     assert "repeat the same command" in result.err.splitlines()[-1]
     assert not Path("second").exists()
     assert Path("second.progress").is_file()
 
-    result = reconstruct("--json", "--out", "second")
+    result = reconstruct("--sampler", "mgps", "--json", "--out", "second")
     assert result.code == 0
     assert "going on after step 2 of 4" in result.err
     assert torch.equal(Samples.load("second").draws, expected)
@@ -242,3 +242,25 @@ def test_collapsed_weights_and_samples_that_make_no_whole_groups_are_said_in_one
     reconstruct("--sampler", PARTICLES, "--samples", 6, "--steps", 5).assert_mistake(
         "groups of 4", "take 4 or 8 samples"
     )
+
+
+def test_a_budget_sets_the_steps(cli, prior, image):
+    words = ("reconstruct", image, "--operator", "box-inpainting", "--prior", prior, "--samples", 1, "--json")
+    result = cli(*words, "--budget", 9)
+    assert result.json["network_forwards"] + result.json["network_vjps"] == 8
+    assert cli(*words, "--budget", 9, "--sampler", "ddrm").json["network_forwards"] == 9
+    cli(*words, "--budget", 9, "--steps", 3).assert_mistake("a budget sets the steps")
+    cli(*words, "--budget", 0).assert_mistake("--budget must be at least 1")
+    cli(*words, "--budget", 1).assert_mistake("`mmps` takes at least 4 network calls, the budget is 1")
+
+
+def test_a_run_that_names_no_sampler_says_what_was_chosen_and_records_it(reconstruct):
+    result = reconstruct()
+    assert "sampler: mmps, 5 steps, 20 network calls a sample; for a linear operator" in " ".join(result.err.split())
+    record = Samples.load("out").record
+    assert (record["sampler"]["name"], record["sampler"]["settings"]["steps"]) == ("mmps", 5)
+    assert record["auto"].startswith("a linear operator: ")
+    assert reconstruct("--sampler", "mmps", "--out", "named").code == 0
+    named = Samples.load("named")
+    assert torch.equal(Samples.load("out").draws, named.draws)
+    assert "auto" not in named.record

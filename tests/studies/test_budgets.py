@@ -6,6 +6,7 @@ import pytest
 
 from midguide.catalogue.settings import build
 from midguide.errors import ConfigError
+from midguide.samplers.base import make_sampler
 from midguide.samplers.budget import total_calls
 from midguide.storage.record import describe
 from midguide.studies.engine.execute import run_units
@@ -111,3 +112,10 @@ def test_a_mixture_of_which_one_number_is_measured_has_the_address_that_it_had()
     assert record == {"type": "MixtureProblem", "dimension": 4, "sigma_y": 0.05}
     assert describe(MixtureProblem(dimension=4, measurements=2))["measurements"] == 2
     assert MixtureProblem(dimension=4, measurements=2).build(0).likelihood.y.shape == (1, 2)
+
+
+def test_auto_chooses_by_the_problem_and_its_budget(tmp_path):
+    text = STUDY[: STUDY.index("[[samplers]]")] + '[[samplers]]\nspec = "auto"\n'
+    units = study(tmp_path, text).units
+    assert [unit.sampler_label for unit in units] == ["auto, budget 4", "auto, budget 12"]
+    assert [unit.source.sampler for unit in units] == [make_sampler("matheron:weighted", {"steps": n}) for n in (4, 12)]

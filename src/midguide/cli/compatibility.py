@@ -11,6 +11,7 @@ from midguide.likelihoods.base import LIKELIHOODS, Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.operators.base import OPERATORS, Operator, kind, operator_class
 from midguide.operators.matrix import Identity
+from midguide.samplers.auto import RULE, Choice
 from midguide.samplers.base import REQUIRED, SAMPLERS, Needs, lacking
 
 PAGE = """\
@@ -39,6 +40,11 @@ operator that the sampler takes:
 
 {noise}
 
+`auto`, the default of `midguide reconstruct`, `demo` and `ecg`, is a rule and no sampler: it takes
+every problem, and chooses by the first line that fits ([frontier.md](results/frontier.md) has the reasons).
+
+{auto}
+
 With a prior of latents the decoder stands before the operator, which makes it nonlinear; samplers that need a prior
 of latents see the operator itself.
 
@@ -59,6 +65,7 @@ def page() -> str:
     noises = {name: entry.thing.likelihood for name, entry in LIKELIHOODS.items()}
     needs = [(name, entry.make().needs) for name, entry in SAMPLERS.items()]
     return PAGE.format(
+        auto=_table(["problem", "sampler", "settings", "why"], [_line(choice) for choice in RULE]),
         signals=_table(["operator", "needs"], [[name, entry.facts["needs"]] for name, entry in OPERATORS.items()]),
         operators=_matrix("operator", operators, lambda operator: (operator, GaussianLikelihood)),
         noise=_matrix("noise", noises, lambda noise: (Identity, noise)),
@@ -92,6 +99,12 @@ def _matrix(
 
     rows = [[label, *(cell(need, thing) for need in needs.values())] for label, thing in things.items()]
     return _table([corner, *needs], rows)
+
+
+def _line(choice: Choice) -> list[str]:
+    """A line of the rule of `auto` as cells."""
+    settings = ", ".join(f"{key} {value}" for key, value in choice.settings.items()) or "its own"
+    return [choice.when, choice.spec, settings, choice.because]
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:

@@ -66,6 +66,10 @@ def _options(group: Any) -> list[inspect.Parameter]:
 
 
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Noise levels visited; by default the sampler's own.")]
+Budget = Annotated[
+    int | None,
+    typer.Option(metavar="CALLS", help="Most network calls of one sample, forwards and vjps; sets the steps."),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything that is drawn.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")]
 Chunk = Annotated[int | None, typer.Option(metavar="N", help="Most samples in memory at once; does not change them.")]

@@ -20,7 +20,9 @@ from midguide.metrics.image import WINDOW, psnr, ssim
 from midguide.plots.measurement import picture_of_measurement
 from midguide.plots.panel import panel
 from midguide.problem import Problem
-from midguide.samplers.base import Sampler, check_needs
+from midguide.samplers.auto import reason_of
+from midguide.samplers.base import AUTO, SAMPLERS, Sampler, check_needs
+from midguide.samplers.budget import total_calls
 from midguide.storage.files import replacing_folder
 from midguide.studies.kinds.setup import Setup
 
@@ -73,6 +75,11 @@ class Run:
         return self.problem.denoiser.signal_range or (-1.0, 1.0)
 
 
+def sampler_label(spec: str, sampler: Sampler) -> str:
+    """What results call a sampler: the name or preset as given, and what `auto` chose."""
+    return SAMPLERS.name_of(sampler) if spec == AUTO else spec
+
+
 def noise_labels(setup: Setup) -> dict[str, Any]:
     """The noise of a run and its settings; `sigma` is the standard deviation of Gaussian noise."""
     return {"noise": setup.noise, **{str(_SHORT.get(key, key)): value for key, value in as_plain(setup.model).items()}}
@@ -88,6 +95,9 @@ def draw(run: Run) -> Samples:
         Interrupted: by the user; says how to go on.
         CheckpointError: If the file belongs to a run with other settings.
     """
+    if reason := reason_of(run.sampler):
+        name, calls = SAMPLERS.name_of(run.sampler), total_calls(run.sampler, run.problem)
+        output.note(f"sampler: {name}, {run.sampler.steps} steps, {calls:,} network calls a sample; for {reason}")
     observers = [_Announcement(run.n), *output.progress(run.labels.get("sampler", "sampling"))]
     try:
         drawn = sample(

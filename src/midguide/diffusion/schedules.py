@@ -146,6 +146,10 @@ class DiscreteVP:
         clipped = [max(a, self.floor) for a in self.alphas_cumprod]
         return (CLEAN, *(Level(math.sqrt(a), math.sqrt(1.0 - a)) for a in clipped))
 
+    @cached_property
+    def _ratios(self) -> list[float]:
+        return [level.ratio for level in self._levels[1:]]
+
     @property
     def noisiest(self) -> int:
         return len(self.alphas_cumprod)
@@ -161,7 +165,7 @@ class DiscreteVP:
         return self._levels[index]
 
     def time_at(self, ratio: float) -> int:
-        return 1 + _nearest([level.ratio for level in self._levels[1:]], ratio)
+        return 1 + _nearest(self._ratios, ratio)
 
     def snap(self, t: Time) -> int:
         """The largest usable time that is not above `t` (a rounding error of `t` aside)."""

@@ -26,6 +26,7 @@ from midguide.maths.rng import Rng
 from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
+from midguide.samplers.auto import reason_of
 from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs, signs_of
 from midguide.storage.code import code_of
 from midguide.storage.record import describe, fingerprint
@@ -124,7 +125,7 @@ def sample(
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     tensors = {"y": problem.likelihood.y, **latents, **known}
-    record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem)}
+    record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem), **_why(sampler)}
     record |= described(signs_of(sampler))
     record |= remarks(log_weight, signs, record)
     return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs, asked)
@@ -234,6 +235,11 @@ def _names(problem: Problem) -> dict[str, Any]:
     """What the operator was made from, where it was made by its name."""
     made = problem.signal_likelihood.operator.made_from
     return {"operator": describe(made)} if made else {}
+
+
+def _why(sampler: Sampler) -> dict[str, str]:
+    """Why `auto` chose this sampler, where it did."""
+    return {"auto": reason} if (reason := reason_of(sampler)) else {}
 
 
 def _identity(

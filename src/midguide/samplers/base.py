@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from midguide.catalogue.base import Catalogue, Entry
+from midguide.catalogue.base import NO_CHANGES, Catalogue, Entry
 from midguide.diffusion.schedules import CLEAN, Level, Time
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.base import Likelihood
@@ -166,8 +167,57 @@ SAMPLERS: Catalogue[Sampler] = Catalogue(
 )
 """Samplers by name."""
 
-make_sampler = SAMPLERS.make
-"""`make_sampler("mgps:ffhq", {"steps": 50})`: the sampler that a name and its preset mean; see `Catalogue.make`."""
+AUTO = "auto"
+"""Instead of the name of a sampler: the one that suits the problem."""
+
+
+def make_sampler(
+    spec: str, changes: Mapping[str, object] = NO_CHANGES, problem: Problem | None = None, *, budget: int | None = None
+) -> Sampler:
+    """The sampler that a name and its preset mean, or that suits a problem.
+
+    Args:
+        spec: `NAME`, `NAME:PRESET`, `FILE.py:NAME`; or `auto`, which chooses by the problem.
+        changes: settings in place of those of the preset; see `Catalogue.make`. `auto` also takes `budget` here.
+        problem: what it will be used on; needed for `auto` and for a budget.
+        budget: most network calls of one sample; it sets the steps, see `within_budget`.
+
+    Raises:
+        ConfigError: If a name or setting is unknown, a value does not fit, or the problem is needed and not given.
+        UnsupportedProblem: If the sampler cannot handle the problem at this budget.
+
+    Example:
+        >>> make_sampler("mgps:ffhq", {"steps": 50}).steps
+        50
+        >>> problem = Problem.unobserved(Gaussian(torch.zeros(4), 1.0))
+        >>> make_sampler("auto", problem=problem, budget=10).calls(problem)
+        Calls(forwards=10, vjps=0)
+    """
+    from midguide.samplers.auto import choose, chosen
+    from midguide.samplers.budget import within_budget
+
+    settings = given = dict(changes)
+    reason = ""
+    if spec.partition(":")[0] == AUTO:
+        if spec != AUTO:
+            raise ConfigError(f"`{AUTO}` has no presets, got `{spec}`", hint="`midguide list auto` has its rule")
+        budget = cast("int | None", given.pop("budget", budget))
+        choice = choose(_given(problem, "`auto` chooses by the problem"))
+        spec, settings, reason = choice.spec, {**choice.settings, **given}, choice.reason
+    sampler = SAMPLERS.make(spec, settings)
+    if budget is not None:
+        if "steps" in given:
+            raise ConfigError("a budget sets the steps, which are given, too", hint="give one of them")
+        problem = _given(problem, "a budget is one for a problem")
+        check_needs(sampler, problem)
+        sampler = within_budget(sampler, problem, budget)
+    return chosen(sampler, reason) if reason else sampler
+
+
+def _given(problem: Problem | None, why: str) -> Problem:
+    if problem is None:
+        raise ConfigError(f"{why}, and none is given", hint="make_sampler(name, settings, problem)")
+    return problem
 
 
 def initial_noise(problem: Problem, t: Time, rng: Rng) -> Tensor:

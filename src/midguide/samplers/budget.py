@@ -123,11 +123,14 @@ def _cost(sampler: Sampler, problem: Problem, steps: int) -> float:
 
 def _halved(sampler: Sampler, problem: Problem) -> Sampler:
     """The sampler with half of each count inside a step that costs calls; an equal one where none is above 1."""
-    cheaper = {}
+    cheaper, steps = {}, (FEW_STEPS, sampler.steps)
+    costs = [_cost(sampler, problem, n) for n in steps]
     for name in _settings(sampler) - {"steps"}:
         half = _half(getattr(sampler, name))
         lighter = _with(sampler, **{name: half})
-        if lighter.needs == sampler.needs and _saves(lighter, sampler, problem):
+        if half == getattr(sampler, name) or lighter.needs != sampler.needs:
+            continue
+        if any(_cost(lighter, problem, n) < cost for n, cost in zip(steps, costs, strict=True)):
             cheaper[name] = half
     return _with(sampler, **cheaper)
 
@@ -140,11 +143,6 @@ def _half(value: Any) -> Any:
         case StepRule() | Travel():
             return value.halved()
     return value
-
-
-def _saves(lighter: Sampler, sampler: Sampler, problem: Problem) -> bool:
-    """Whether a sampler costs fewer calls than another."""
-    return any(_cost(lighter, problem, n) < _cost(sampler, problem, n) for n in (FEW_STEPS, sampler.steps))
 
 
 def _settings(sampler: Any) -> set[str]:

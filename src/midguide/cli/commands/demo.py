@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from midguide.cli.runs import Run
     from midguide.inference.samples import Samples
 
-PRIOR, OPERATOR, SAMPLER, SIGMA, SEED = "faces-64", "box-inpainting", "mgps:faces-64", 0.05, 0
-STEPS = 100
-"""Noise levels of MGPS."""
+PRIOR, OPERATOR, SAMPLER, SIGMA, SEED = "faces-64", "box-inpainting", "auto", 0.05, 0
 
 
 @COMMANDS.register("demo")
@@ -42,22 +40,26 @@ def demo(
 
     denoiser = load_prior(PRIOR)
     setup = Setup(operator=OPERATOR, operator_seed=SEED, noise_settings={"sigma_y": SIGMA})
+    problem = setup.simulate(denoiser, portrait(denoiser.signal_shape[-1]), seed=SEED)
+    sampler = make_sampler(SAMPLER, problem=problem)
+    label = runs.sampler_label(SAMPLER, sampler)
     run = runs.Run(
-        problem=setup.simulate(denoiser, portrait(denoiser.signal_shape[-1]), seed=SEED),
-        sampler=make_sampler(SAMPLER, {"steps": STEPS}),
+        problem=problem,
+        sampler=sampler,
         n=samples,
         seed=SEED,
         out=folder,
-        labels={"sampler": SAMPLER, "prior": PRIOR, "operator": OPERATOR, **runs.noise_labels(setup)},
+        labels={"sampler": label, "prior": PRIOR, "operator": OPERATOR, **runs.noise_labels(setup)},
     )
     output.note(
         f"The portrait of an astronaut (scikit-image), {OPERATOR}, noise {SIGMA}: the middle of the face is hidden.\n"
-        f"What may it look like, given the rest and the prior {PRIOR}? Sampler {SAMPLER}, {STEPS} steps.\n"
+        f"What may it look like, given the rest and the prior {PRIOR}?\n"
     )
     result = runs.draw(run)
     inside, outside = spread(run, result)
     verdict = result.check()
-    metrics = runs.measure(run, result, verdict) | {"std_inside": inside, "std_outside": outside, "steps": STEPS}
+    metrics = runs.measure(run, result, verdict)
+    metrics |= {"std_inside": inside, "std_outside": outside, "steps": sampler.steps}
     metrics = runs.write(run, result, metrics)
     runs.report(metrics, verdict, as_json=as_json, verbose=verbose)
     output.note(

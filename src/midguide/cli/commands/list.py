@@ -12,7 +12,7 @@ from midguide.cli import output
 from midguide.cli.commands.base import COMMANDS
 from midguide.errors import unknown
 
-OTHERS = ("domains", "presets", "priors")
+OTHERS = ("auto", "domains", "presets", "priors")
 """Lists that are no catalogues."""
 
 
@@ -26,7 +26,7 @@ def list_names(
     if what in PLACES:
         rows = catalogue(what).listed()
     elif what in OTHERS:
-        rows = {"domains": _domains, "presets": _presets, "priors": _priors}[what]()
+        rows = {"auto": _auto, "domains": _domains, "presets": _presets, "priors": _priors}[what]()
     else:
         raise unknown("list", what, sorted((*PLACES, *OTHERS)))
     if as_json:
@@ -61,6 +61,15 @@ def _words(value: Any) -> str:
             return ", ".join(map(str, value))
         case _:
             return str(value)
+
+
+def _auto() -> list[dict[str, Any]]:
+    from midguide.samplers.auto import RULE
+
+    return [
+        {"name": line.spec, "summary": f"For {line.when}: {line.because}", "settings": dict(line.settings)}
+        for line in RULE
+    ]
 
 
 def _domains() -> list[dict[str, Any]]:

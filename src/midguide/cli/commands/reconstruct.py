@@ -24,20 +24,33 @@ if TYPE_CHECKING:
 class Method:
     """How to sample."""
 
-    sampler: Annotated[str, typer.Option(metavar="NAME[:PRESET]", help="The method: `midguide list samplers`.")] = (
-        "mgps"
-    )
+    sampler: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:PRESET]", help="The method: `midguide list samplers`; auto takes what suits the problem."
+        ),
+    ] = "auto"
     steps: options.Steps = None
+    budget: options.Budget = None
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the sampler; repeatable.")
     ] = None
 
-    def make(self) -> Sampler:
-        """The sampler with its settings."""
+    def make(self, problem: Problem) -> Sampler:
+        """The sampler with its settings, for a problem."""
         from midguide.catalogue.settings import given, parse_overrides
         from midguide.samplers.base import make_sampler
 
-        return make_sampler(self.sampler, parse_overrides(self.set) | given(steps=self.steps))
+        changes = parse_overrides(self.set) | given(steps=self.steps)
+        return make_sampler(self.sampler, changes, problem, budget=self.budget)
+
+    def check(self) -> None:
+        """Refuse what is wrong whatever the problem is, before anything is loaded."""
+        from midguide.catalogue.settings import given, parse_overrides
+        from midguide.samplers.base import AUTO, make_sampler
+
+        if self.sampler != AUTO:
+            make_sampler(self.sampler, parse_overrides(self.set) | given(steps=self.steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,21 +166,24 @@ def reconstruct(
     is the measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing. A verdict says what
     checks found in the answer, and what to change.
     """
-    output.check_counts(samples=samples, steps=method.steps, chunk=drawing.chunk)
+    output.check_counts(samples=samples, steps=method.steps, budget=method.budget, chunk=drawing.chunk)
     folder = output.out_folder(drawing.out or output.default_folder(image.stem, measurement.operator, method.sampler))
     output.use_threads(context)
     from midguide.cli import runs
 
-    sampler, setup = method.make(), measurement.setup(drawing.seed)
+    method.check()
+    setup = measurement.setup(drawing.seed)
     denoiser = asked.load(prior)
+    problem = _problem(denoiser, setup, image, picture, drawing.seed, measured=measurement.measured)
+    sampler = method.make(problem)
     run = runs.Run(
-        problem=_problem(denoiser, setup, image, picture, drawing.seed, measured=measurement.measured),
+        problem=problem,
         sampler=sampler,
         n=samples,
         seed=drawing.seed,
         out=folder,
         labels={
-            "sampler": method.sampler,
+            "sampler": runs.sampler_label(method.sampler, sampler),
             "prior": output.prior_label(prior),
             "operator": measurement.operator,
             **runs.noise_labels(setup),

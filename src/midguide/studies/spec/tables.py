@@ -14,8 +14,7 @@ from midguide.catalogue.settings import build
 from midguide.errors import ConfigError, about, unknown
 from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.problem import Problem
-from midguide.samplers.base import check_needs, make_sampler
-from midguide.samplers.budget import within_budget
+from midguide.samplers.base import make_sampler
 from midguide.studies.kinds.base import KINDS, ProblemKind
 from midguide.studies.sources.base import SOURCES, Source, own_source, taken_of_a_sampler
 from midguide.studies.spec.plain import label_of
@@ -175,11 +174,7 @@ class SamplerRow:
         spec, merged = self.spec(preset), {**self.settings, **settings}
         if own_source(spec):
             return SOURCES.make(spec, merged, kind)
-        sampler = make_sampler(spec, merged)
-        if self.budget is not None:
-            check_needs(sampler, probe)
-            sampler = within_budget(sampler, probe, self.budget)
-        return SOURCES[self.table.source].make({}, sampler)
+        return SOURCES[self.table.source].make({}, make_sampler(spec, merged, probe, budget=self.budget))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from midguide.inference.verdict.base import Verdict
 
 TRAIN = "train one: see domains/ecg/shipped/ecg-256.toml"
-PRIOR, SAMPLER, STEPS, SAMPLES, SIGMA_MV = "ecg-256", "mgps:ecg", 50, 10, 0.05
+PRIOR, SAMPLER, SAMPLES, SIGMA_MV = "ecg-256", "auto", 10, 0.05
+BUDGET = 200
+"""Network calls of one sample, where neither steps nor a sampler are given."""
 HALF = "1.28-2.56"
 """What `midguide ecg demo` hides."""
 
@@ -38,7 +40,6 @@ TABLE = {
     "seconds": ("seconds for all samples", "{:.1f}"),
 }
 
-Steps = Annotated[int, typer.Option(metavar="N", help="Noise levels visited.")]
 Count = Annotated[int, typer.Option("--samples", metavar="K", help="Samples to draw, at least 2.")]
 Prior = Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="A prior of electrocardiograms.")]
 
@@ -64,8 +65,11 @@ def reconstruct(
         str | None, typer.Option(metavar="{mV|uV|V}", help="Of a .csv, .tsv or .npy; mV by default.")
     ] = None,
     prior: Prior = PRIOR,
-    sampler: Annotated[str, typer.Option(metavar="NAME[:PRESET]", help="`midguide list samplers`.")] = SAMPLER,
-    steps: Steps = STEPS,
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME[:PRESET]", help="`midguide list samplers`; auto takes what suits the problem.")
+    ] = SAMPLER,
+    steps: options.Steps = None,
+    budget: options.Budget = None,
     samples: Count = SAMPLES,
     sigma: Annotated[float, typer.Option(metavar="MV", help="Noise of the given leads, in mV.")] = SIGMA_MV,
     seed: options.Seed = 0,
@@ -85,7 +89,7 @@ def reconstruct(
 
     recording = load_recording(record, rate_hz=rate, unit=unit)
     settings = {"sampler": sampler, "steps": steps, "n": samples, "sigma_mv": sigma, "seed": seed}
-    _run(recording, leads, hide, start, prior, settings, folder, as_json=as_json, verbose=verbose)
+    _run(recording, leads, hide, start, prior, settings, folder, budget=budget, as_json=as_json, verbose=verbose)
 
 
 @group.command("demo")
@@ -97,7 +101,7 @@ def demo(
         typer.Option(metavar="FROM-TO", help=f"Seconds to hide in all leads; without --leads {HALF}."),
     ] = None,
     prior: Prior = PRIOR,
-    steps: Steps = STEPS,
+    steps: options.Steps = None,
     samples: Count = SAMPLES,
     seed: options.Seed = 0,
     out: options.Out = None,
@@ -133,20 +137,22 @@ def _run(
     settings: dict[str, Any],
     folder: Path,
     *,
+    budget: int | None = None,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Draw, measure, write and report."""
-    output.check_counts(steps=settings["steps"])
+    output.check_counts(steps=settings["steps"], budget=budget)
     if settings["n"] < 2 or not 0.0 < settings["sigma_mv"] < float("inf"):
         raise ConfigError(
             f"--samples {settings['n']} and --sigma {settings['sigma_mv']:g}", hint="at least 2; positive"
         )
+    from midguide.catalogue.settings import given as given_settings
     from midguide.cli import runs
     from midguide.domains.ecg.cli import problem as ecg_problem
     from midguide.domains.ecg.leads import EcgFormat
     from midguide.priors.loading import load_prior, prior_spec
-    from midguide.samplers.base import make_sampler
+    from midguide.samplers.base import AUTO, make_sampler
 
     form = EcgFormat.of(prior_spec(prior).signals)
     if form is None:
@@ -155,9 +161,14 @@ def _run(
     given = ecg_problem.given(recording, leads)
     window, known = ecg_problem.window(given, form, denoiser.event_shape[1], start)
     observed = ecg_problem.observed(known, hide, form)
+    asked = ecg_problem.problem(denoiser, window, observed, form, settings["sigma_mv"])
+    if settings["sampler"] == AUTO and settings["steps"] is None:
+        budget = budget or BUDGET
+    sampler = make_sampler(settings["sampler"], given_settings(steps=settings["steps"]), asked, budget=budget)
+    settings |= {"sampler": runs.sampler_label(settings["sampler"], sampler), "steps": sampler.steps}
     run = runs.Run(
-        problem=ecg_problem.problem(denoiser, window, observed, form, settings["sigma_mv"]),
-        sampler=make_sampler(settings["sampler"], {"steps": settings["steps"]}),
+        problem=asked,
+        sampler=sampler,
         n=settings["n"],
         seed=settings["seed"],
         out=folder,
