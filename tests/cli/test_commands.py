@@ -100,7 +100,6 @@ def test_train_refuses_images_that_the_network_cannot_take(cli, tmp_path):
 
 def test_demo_runs_and_says_what_to_look_at(cli, prior, monkeypatch):
     monkeypatch.setattr(demo, "PRIOR", str(prior))
-    monkeypatch.setattr(demo, "STEPS", 3)
     result = cli("demo", "--samples", 2, "--json")
     assert result.code == 0
     assert result.json["std_inside"] > 0

@@ -40,7 +40,7 @@ operator that the sampler takes:
 
 {noise}
 
-`auto`, the default of `midguide reconstruct`, `demo` and `ecg`, is a rule and no sampler: it takes
+`auto`, the default of `midguide reconstruct` and `demo`, is a rule and no sampler: it takes
 every problem, and chooses by the first line that fits ([frontier.md](results/frontier.md) has the reasons).
 
 {auto}
