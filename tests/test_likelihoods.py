@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe
+from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe, observe_counts
 from midguide.maths import autodiff
 from midguide.operators import Fourier, Identity, Mask, Matrix, Operator, half_mask, random_mask
 
@@ -140,3 +140,44 @@ def test_what_is_no_observation_is_refused(y):
 def test_a_noise_level_that_is_no_number_is_refused(sigma):
     with pytest.raises(ConfigError, match="sigma_y must be a number"):
         GaussianLikelihood(Identity(), torch.zeros(1, 2), sigma)
+
+
+def test_background_and_gain_of_a_camera_are_those_of_its_counts():
+    x = torch.rand(2, 5, dtype=torch.float64) * 2 - 1
+    counts = torch.tensor([[3.0, 0.0, 7.0, 2.0, 1.0]] * 2, dtype=torch.float64)
+    likelihood = PoissonLikelihood(Identity(), 2.5 * counts, 6.0, background=1.5, gain=2.5)
+    want = stats.poisson.logpmf(counts.numpy(), (3 * (x + 1) + 1.5).numpy()).sum(1)
+    np.testing.assert_allclose(likelihood.log_density(x).numpy(), want, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("intensity", "read_noise", "most"), [(2.0, 2.0, 0.05), (10.0, 2.0, 0.02), (50.0, 5.0, 0.01)])
+def test_read_noise_is_close_to_the_exact_sum_over_counts(intensity, read_noise, most):
+    """Total variation between posteriors of the intensity under a flat prior, averaged over what may be measured."""
+    grid = np.linspace(1e-3, 4 * intensity + 20, 800)
+    counts = np.arange(600)
+    y = np.random.default_rng(0).poisson(intensity, 40) + read_noise * np.random.default_rng(1).normal(size=40)
+    exact = np.exp(-0.5 * ((y[:, None] - counts) / read_noise) ** 2) @ stats.poisson.pmf(counts[:, None], grid)
+    rows = torch.from_numpy(np.tile(grid, (1, 1)).T)  # the intensity itself is the signal
+    every = []
+    for value, one in zip(y, exact, strict=True):
+        likelihood = PoissonLikelihood(
+            Identity(), torch.full((800, 1), value), 1.0, 0.0, (0.0, 1.0), read_noise=read_noise
+        )
+        ours = likelihood.log_prob(rows).exp().numpy()
+        every.append(0.5 * np.abs(ours / ours.sum() - one / one.sum()).sum())
+    assert np.mean(every) < most
+
+
+def test_counts_of_a_camera_have_its_mean_and_variance():
+    x = torch.zeros(1, 20000)
+    likelihood = observe_counts(Identity(), x, 8.0, background=3.0, gain=2.0, read_noise=1.5)
+    # 4 + 3 counts, variance 7 + 2.25: five standard deviations of means over 20,000
+    assert abs(float(likelihood.y.mean()) / 2 - 7) < 5 * (9.25 / 20000) ** 0.5
+    assert abs(float(likelihood.chi_square(x)) - 1) < 5 * (2.2 / 20000) ** 0.5
+    assert bool((likelihood.y < 0).any())
+
+
+@pytest.mark.parametrize("settings", [{"background": -1.0}, {"gain": 0.0}, {"read_noise": -0.1}, {"gain": math.inf}])
+def test_impossible_cameras_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        PoissonLikelihood(Identity(), torch.zeros(1, 2), 3.0, **settings)

@@ -207,7 +207,10 @@ def other_tensor(value: Tensor) -> Tensor:
     ("likelihood", "changes"),
     [
         (GaussianLikelihood(Identity(), torch.ones(2, 3), 0.1), {"sigma_y": 0.2}),
-        (PoissonLikelihood(Identity(), torch.ones(2, 3), 5.0), {"rate": 6.0, "floor": 0.1, "value_range": (0.0, 1.0)}),
+        (
+            PoissonLikelihood(Identity(), torch.ones(2, 3), 5.0),
+            {"rate": 6.0, "floor": 0.1, "value_range": (0.0, 1.0), "background": 1.0, "gain": 2.0, "read_noise": 0.5},
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

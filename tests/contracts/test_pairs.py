@@ -50,7 +50,7 @@ def build(name: str, folder: Path) -> Operator:
     if "path" in required:
         Image.fromarray((truth()[0, 0] > 0).numpy()).save(folder / "mask.png")
         settings["path"] = str(folder / "mask.png")
-    return make_operator(name, shape_for(name), **settings)
+    return make_operator(name, shape_for(name), value_range=(-1.0, 1.0), **settings)
 
 
 def runs_or_is_refused(sampler: Sampler, problem: Problem) -> None:

@@ -10,6 +10,7 @@ from skimage.transform import iradon
 from skimage.transform import radon as their_radon
 
 from midguide.errors import ConfigError, ShapeError
+from midguide.likelihoods import observe_counts
 from midguide.maths.autodiff import jvp, linearize
 from midguide.operators import Radon, make_operator
 
@@ -97,3 +98,20 @@ def test_back_projection_of_a_fan_is_refused() -> None:
     with pytest.raises(ConfigError, match="parallel beams"):
         fan.filtered_back_projection(torch.zeros(1, 1, 60, fan.detectors))
     assert fan.detectors > math.hypot(8, 8)
+
+
+def test_transmission_of_a_slab_is_that_of_beer_and_lambert() -> None:
+    operator = make_operator("transmission", (1, 8, 8), views=1, detectors=8, absorption=2.0)
+    slab = torch.zeros(1, 1, 8, 8)
+    slab[..., :4, :] = 1.0
+    torch.testing.assert_close(operator(slab), torch.full((1, 1, 1, 8), math.exp(-1.0)))
+    with pytest.raises(ConfigError, match="absorption"):
+        make_operator("transmission", (1, 8, 8), absorption=0.0)
+
+
+def test_photons_that_pass_are_counted() -> None:
+    image = torch.rand(1, 1, 8, 8) * 2 - 1
+    operator = make_operator("transmission", (1, 8, 8), views=4, value_range=(-1.0, 1.0))
+    likelihood = observe_counts(operator, image, 1000.0)
+    passed = make_operator("transmission", (1, 8, 8), views=4)((image + 1) / 2)
+    torch.testing.assert_close(likelihood.intensity(image), 1000 * passed)

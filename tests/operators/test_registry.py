@@ -57,6 +57,7 @@ UNFIT: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
     ("convolution-reflect", (3, 7, 8), {}, "kernel of 8x8 is larger than the image of 7x8"),
     ("fourier-coils", (3, 8, 8), {}, r"real signals of space \(8, 8\) do not have the shape \(3, 8, 8\)"),
     ("radon", (8,), {}, r"shape \(..., H, W\), got \(8,\)"),
+    ("transmission", (8,), {}, r"shape \(..., H, W\), got \(8,\)"),
     ("subsample", (3, 8, 9), {}, r"blocks of 4x4 do not tile events of shape \(3, 8, 9\)"),
     ("super-resolution", (3, 8, 9), {}, r"blocks of 4x4 do not tile events of shape \(3, 8, 9\)"),
 ]

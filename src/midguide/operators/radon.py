@@ -18,7 +18,7 @@ from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.maths.autodiff import sparse_product
-from midguide.operators.base import OPERATORS, LinearOperator, image_size
+from midguide.operators.base import OPERATORS, LinearOperator, Operator, image_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +177,36 @@ def _below(u: Tensor, wide: Tensor, narrow: Tensor) -> Tensor:
     return torch.where(narrow > 1e-6, smooth, flat)
 
 
+@dataclass(frozen=True, eq=False)
+class Transmission(Operator):
+    """`y = exp(-absorption R x)`: the share of X-rays that pass (Beer and Lambert), for images in [0, 1].
+
+    With the Poisson likelihood, whose rate is then the number of photons sent along each ray: low-dose tomography.
+
+    Args:
+        radon: R, the integrals over strips.
+        absorption: how many mean free paths a strip of ones across the image is long; positive.
+
+    Example:
+        >>> Transmission(Radon((0.0,), 2, 2, 2), 2.0)(torch.ones(1, 1, 2, 2))
+        tensor([[[[0.1353, 0.1353]]]])
+    """
+
+    radon: Radon
+    absorption: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.absorption < math.inf:
+            raise ConfigError(f"absorption must be positive, got {self.absorption:g}", hint="3 lets 5 % through")
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.exp(-self.absorption * self.radon(x))
+
+
 @OPERATORS.register("radon", summary="tomography with parallel or fan beams", needs="an image")
 def radon(
     event_shape: tuple[int, ...],
@@ -203,3 +233,20 @@ def radon(
             seen *= source / math.sqrt(max(source**2 - seen**2 / 4, 1e-12))
         detectors = math.ceil(seen / spacing) if spacing > 0 else 1
     return Radon(angles, detectors, height, width, spacing, distance)
+
+
+@OPERATORS.register("transmission", summary="share of X-rays that pass, for photon counts", needs="an image")
+def transmission(
+    event_shape: tuple[int, ...],
+    *,
+    seed: int = 0,
+    absorption: float = 3.0,
+    views: int = 60,
+    arc: float = 180.0,
+    detectors: int | None = None,
+    spacing: float = 1.0,
+    distance: float | None = None,
+) -> Transmission:
+    """`exp(-absorption R x)` with R as in `radon`; images of another range are mapped to [0, 1]."""
+    geometry = radon(event_shape, views=views, arc=arc, detectors=detectors, spacing=spacing, distance=distance)
+    return Transmission(geometry, absorption)

@@ -23,7 +23,7 @@ class Picture(NamedTuple):
 def picture_of_measurement(problem: Problem, observation: int = 0) -> Picture | None:
     """What to show of one observation; None where it has no picture.
 
-    - counts are shown as `low + (high - low) y / rate`;
+    - counts n are shown as `low + (high - low) (n - background) / rate`;
     - images whose values leave the value range by its width are no images: `log |y|`, scaled to the range (the modulus
       of a Fourier transform);
     - other images as they are;
@@ -38,7 +38,7 @@ def picture_of_measurement(problem: Problem, observation: int = 0) -> Picture | 
     y, everything = likelihood.y, torch.ones((), dtype=torch.bool)
     if y.ndim == 4 and y.shape[1] in (1, 3):
         if isinstance(likelihood, PoissonLikelihood):
-            y = low + (high - low) * y / likelihood.rate
+            y = low + (high - low) * (likelihood.counts - likelihood.background) / likelihood.rate
         elif float(y.max()) > 2 * high - low or float(y.min()) < 2 * low - high:
             logs = y[0].abs().clamp_min(1e-3 * float(y.abs().max())).log()
             return Picture(_scaled(logs, low, high), everything, "log scale")
