@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,7 @@ from midguide.cli.compatibility import page
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.inference.loop import sample
 from midguide.likelihoods import GaussianLikelihood, observe_counts
-from midguide.operators import Identity, Operator, make_operator
+from midguide.operators import Identity, Operator, Rescaled, make_operator
 from midguide.operators.base import KINDS, OPERATORS, kind, operator_class
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
@@ -22,12 +23,13 @@ from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Sampler, lacking
 
 IMAGE, ECG = (3, 16, 16), (9, 16)
+GRAY = (1, *IMAGE[1:])
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def shape_for(operator: str) -> tuple[int, ...]:
     """Shape of what the operator measures."""
-    return ECG if operator.startswith("ecg-") else IMAGE
+    return ECG if operator.startswith("ecg-") else GRAY if operator == "fourier-coils" else IMAGE
 
 
 def truth(shape: tuple[int, ...] = IMAGE) -> Tensor:
@@ -44,10 +46,12 @@ def prior_for(sampler: str, shape: tuple[int, ...] = IMAGE) -> Denoiser:
 
 
 def build(name: str, folder: Path) -> Operator:
-    """The operator with its default settings; a `path` that it asks for is that of a mask."""
+    """The operator with its default settings; a `path` that it asks for is that of a mask, or of a kernel."""
     settings = {}
-    required = OPERATORS[name].required()
-    if "path" in required:
+    if name.startswith("convolution"):
+        np.save(folder / "kernel.npy", np.array([[0.1, 0.7, 0.2]]))
+        settings["path"] = str(folder / "kernel.npy")
+    elif "path" in OPERATORS[name].required():
         Image.fromarray((truth()[0, 0] > 0).numpy()).save(folder / "mask.png")
         settings["path"] = str(folder / "mask.png")
     return make_operator(name, shape_for(name), value_range=(-1.0, 1.0), **settings)
@@ -105,6 +109,8 @@ def test_noise_as_small_as_the_hint_proposes_is_no_trouble(sampler: str) -> None
 @pytest.mark.parametrize("name", OPERATORS)
 def test_what_the_page_calls_an_operator_is_what_its_factory_makes(name: str, tmp_path: Path) -> None:
     operator = build(name, tmp_path)
+    if isinstance(operator, Rescaled):
+        operator = operator.operator
     assert isinstance(operator, operator_class(OPERATORS[name]))
     assert kind(type(operator)) == kind(operator_class(OPERATORS[name]))
     assert kind(operator_class(OPERATORS[name])) in KINDS.values()

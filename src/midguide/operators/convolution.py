@@ -33,7 +33,7 @@ def read_kernel(path: str | Path, *, per_channel: bool = False, normalized: bool
         array = np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else _planes(path)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise DataError(f"cannot read the kernel {path}: {error}", hint="an array in .npy, or a gray image") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not array.size or array.ndim > 4:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.size or array.ndim > 4:
         raise DataError(f"{path} holds no kernel of real numbers with one to four axes", hint="save one array in .npy")
     kernel = torch.from_numpy(array.astype(np.float64))
     total = kernel.sum(tuple(range(1, kernel.ndim)), keepdim=True) if per_channel else kernel.sum()
