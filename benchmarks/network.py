@@ -1,73 +1,112 @@
 """What samplers cost beside a network, the prior `faces-64`: the table of docs/results/network-cost.md.
 
-    OMP_NUM_THREADS=1 python benchmarks/network.py > docs/results/network-cost.md
+    OMP_NUM_THREADS=1 python benchmarks/network.py
+    OMP_NUM_THREADS=1 python benchmarks/network.py --steps 10 --repeats 1 --operators box-inpainting mmps tmpd
 
-Seventeen minutes on one core, a third of them conjugate gradients. One process, one thread.
+Half an hour on one core, a third of it conjugate gradients. One process, one thread.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
 from dataclasses import replace
 
 import torch
-from mixture import Recorded, bare_calls, least
+from mixture import least
+from torch import Tensor
 
 from midguide import Problem, load_prior, make_operator, sample
+from midguide.diffusion.schedules import Time
 from midguide.errors import ConvergenceWarning, UnsupportedProblem
+from midguide.maths import autodiff
 from midguide.maths.rng import Rng
+from midguide.priors.base import Denoiser
+from midguide.priors.wrapped import Wrapped
 from midguide.samplers.base import make_sampler
 from midguide.storage.machine import keep_freed_memory
 
-ROWS, STEPS, REPEATS = 4, 20, 3
+ROWS = 4
 OPERATORS = ("box-inpainting", "super-resolution", "gaussian-blur", "motion-blur", "motion-blur-decomposed", "jpeg")
 OPERATORS += ("phase-retrieval", "nonlinear-blur")
-SPECS = ("mgps:faces-64", "dps", "pgdm", "ddnm", "ddnm-plus", "ddrm", "diffpir", "red-diff")
-
-HEAD = f"""# Cost beside a network
-
-Written by `OMP_NUM_THREADS=1 python benchmarks/network.py`: the shipped prior `faces-64`, a noise image of 64x64
-pixels, {ROWS} samples, {STEPS} steps, one core. Processor time of the sampler over that of the calls of the network
-that it makes (the same times, the same derivatives) alone; the least of {REPEATS} runs of each. An empty cell: the
-sampler does not take the operator.
-"""
+SPECS = ("mgps:faces-64", "dps", "pgdm", "ddnm", "ddnm-plus", "ddrm", "diffpir", "red-diff", "mmps", "tmpd", "matheron")
+SPECS += ("tds", "ald", "copaint", "daps", "ding", "ilvr", "lgd", "mgdm", "pnp-dm", "repaint", "score-sde", "sda")
+SPECS += ("snips",)
 
 
-def ratio(spec: str, problem: Problem) -> float:
+class Recorded(Wrapped):
+    """A denoiser that notes the time of each call, whether it was differentiated, and how often."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner)
+        self.calls: list[tuple[Time, list[None] | None]] = []
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        x0 = self.inner(x, t)
+        products: list[None] | None = [] if x0.requires_grad else None
+        if products is not None:
+            x0.register_hook(lambda _: products.append(None))
+        self.calls.append((t, products))
+        return x0
+
+
+def bare_calls(prior: Denoiser, x: Tensor, calls: list[tuple[Time, list[None] | None]]) -> None:
+    """The calls that were recorded and their derivatives, alone."""
+    for t, products in calls:
+        if products is None:
+            with torch.no_grad():
+                prior(x, t)
+            continue
+        _, pullback = autodiff.vjp(lambda u, t=t: prior(u, t), x)
+        for _ in products:
+            pullback(x)
+
+
+def ratio(spec: str, problem: Problem, steps: int, repeats: int) -> float:
     """Seconds of a sampler over those of its calls of the network."""
     recorded = Recorded(problem.denoiser)
-    sampler = make_sampler(spec, {"steps": STEPS})
+    sampler = make_sampler(spec, {"steps": steps})
+    rows = ROWS * sampler.needs.group
 
     def run() -> None:
         recorded.calls.clear()
-        sample(sampler, replace(problem, denoiser=recorded), ROWS)
+        sample(sampler, replace(problem, denoiser=recorded), rows)
 
-    whole = least(run, REPEATS)
-    x = Rng([(0, i) for i in range(ROWS)]).normal(torch.empty(ROWS, *problem.event_shape))
-    return whole / least(lambda: bare_calls(problem.denoiser, x, recorded.calls), REPEATS)
+    whole = least(run, repeats)
+    x = Rng([(0, i) for i in range(rows)]).normal(torch.empty(rows, *problem.event_shape))
+    return whole / least(lambda: bare_calls(problem.denoiser, x, recorded.calls), repeats)
 
 
-def cell(spec: str, problem: Problem) -> str:
+def cell(spec: str, problem: Problem, steps: int, repeats: int) -> str:
     try:
-        return f"{ratio(spec, problem):.2f}"
+        return f"{ratio(spec, problem, steps, repeats):.2f}"
     except UnsupportedProblem:
         return ""
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("samplers", nargs="*", default=SPECS)
+    parser.add_argument("--operators", nargs="+", default=OPERATORS)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)  # what it costs counts here, also where it does not converge
     prior = load_prior("faces-64")
     truth = Rng([(0, "truth")]).uniform(torch.empty(1, *prior.event_shape)) * 2 - 1
-    print(HEAD)
-    print("| operator |", " | ".join(SPECS), "|")
-    print("|---" * (len(SPECS) + 1) + "|")
-    for name in OPERATORS:
-        problem = Problem.simulate(prior, make_operator(name, prior.event_shape), truth, sigma_y=0.05)
-        print(f"| {name} |", " | ".join(cell(spec, problem) for spec in SPECS), "|", flush=True)
-        print(f"{name} done", file=sys.stderr)
+    problems = [
+        Problem.simulate(prior, make_operator(name, prior.event_shape), truth, sigma_y=0.05)
+        for name in options.operators
+    ]
+    print("| sampler |", " | ".join(options.operators), "|")
+    print("|---" * (len(options.operators) + 1) + "|")
+    for spec in options.samplers:
+        cells = (cell(spec, problem, options.steps, options.repeats) for problem in problems)
+        print(f"| `{spec}` |", " | ".join(cells), "|", flush=True)
+        print(f"{spec} done", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,16 @@ def test_what_noise_leaves_of_a_covariance_is_that_of_its_matrix(make: Make, kin
     assert torch.allclose(products.shrunk(v, noise), want, rtol=1e-7, atol=1e-9 * float(want.abs().max()))
 
 
+def test_a_solution_that_goes_far_off_is_shortened_to_what_leaves_least() -> None:
+    """A rotation has no curvature along r: one product takes a step of 1 / noise, and leaves 1 / noise times r."""
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    covariance, r = Pullback(lambda v: v @ turn, 1.0, (2,), directions=1), draw(ROWS, 2)
+    found = covariance.solve(Identity(), 1e-3, r)
+    left = r - (found.gain + 1e-3 * found.value)
+    assert torch.allclose(found.residual, torch.full((ROWS,), 1e3).double(), rtol=1e-6)
+    assert float((left.norm(dim=1) / r.norm(dim=1)).max()) <= 1.0
+
+
 def test_few_products_condense_a_covariance_whose_spread_beyond_few_directions_is_even() -> None:
     """`c I` and rank 2, from three products: exact. From fewer it is a covariance, still."""
     d, means = 6, torch.zeros(3, 6, dtype=torch.float64)

@@ -30,6 +30,9 @@ from midguide.maths.rng import Rng
 DENSE = 64
 """Most measured values whose covariance is formed as a matrix where products are cheap."""
 
+FAR = 10.0
+"""Residual, relative to the right-hand side, of a solution of few products that has gone far off."""
+
 ITERATIONS = 200
 """Most conjugate gradients where there are more."""
 
@@ -62,7 +65,9 @@ class Solution(NamedTuple):
     Args:
         value: s, shape of r.
         gain: `C A^T s`, shape (B, *event): what r moves the mean by. It costs no further product.
-        residual: what is left of r, relative to its norm, shape (B,).
+        residual: what is left of r, relative to its norm, shape (B,). Few conjugate gradients on a matrix with a wide
+            spectrum leave about as much as there was, and are right all the same where most of it lies. Above `FAR` the
+            solution has been shortened to what leaves least; the residual is that before.
         indefinite: whether directions were left out, since C is negative along them, shape (B,).
     """
 
@@ -224,8 +229,11 @@ class Pullback(Covariance):
         space = krylov(apply, r, self.products(r))
         floor = torch.as_tensor(noise).to(r).expand(r.shape).flatten(1).amin(1)
         weights, indefinite = _definite_solve(space, floor.double())
-        value, image = (_combined(weights, vectors) for vectors in (space.basis, space.images))
-        return Solution(value, _combined(weights, moved), _left(r, image), indefinite)
+        image = _combined(weights, space.images)
+        left = _left(r, image)
+        shorter = inner(r, image) / inner(image, image).clamp_min(torch.finfo(r.dtype).tiny)
+        weights = weights * torch.where(left > FAR, shorter, 1.0)[:, None]
+        return Solution(_combined(weights, space.basis), _combined(weights, moved), left, indefinite)
 
     def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
         """`c I` and the factors of Nystrom from `A^T` and `directions` vectors of noise, a product for each.

@@ -18,6 +18,7 @@ from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.base import Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths import autodiff
+from midguide.maths.covariance import FAR
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator, kind
 from midguide.priors.base import Autoencoder
@@ -311,6 +312,14 @@ def linearized(problem: Problem, x: Tensor) -> tuple[Tensor, LinearOperator | au
 def products(problem: Problem, directions: int) -> int:
     """Vjps of the network that a solve with the covariance of its answer takes; none where moments are exact."""
     return 0 if problem.denoiser.exact_moments else min(directions, math.prod(problem.likelihood.y.shape[1:]))
+
+
+SOLVED = Sign(
+    FAR,
+    "the solve for what was measured went far off, and was shortened",
+    "take more `steps`, and fewer products in each",
+)
+"""Sign of the residual of `Covariance.solve`."""
 
 
 def gaussian(problem: Problem) -> GaussianLikelihood:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +27,11 @@ from midguide.operators.base import LinearOperator, Operator
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
+    SOLVED,
     Calls,
     Finished,
     Needs,
+    Sign,
     Step,
     check_share,
     gaussian,
@@ -80,6 +82,8 @@ class Matheron:
             weighted draws, off for draws without weights. For linear operators and up to 64 measured values.
         resample_below: resample a group when its effective sample size falls below this share of its particles.
     """
+
+    signs: ClassVar[dict[str, Sign]] = {"left": SOLVED}
 
     steps: int = 25
     directions: int = 3

@@ -15,6 +15,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -26,10 +27,12 @@ from midguide.maths.rng import Rng
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
+    SOLVED,
     Calls,
     Finished,
     Needs,
     NoisyState,
+    Sign,
     Step,
     check_share,
     gaussian,
@@ -59,6 +62,7 @@ class MMPS:
         eta: share of fresh noise: 1 is DDPM, 0 deterministic.
     """
 
+    signs: ClassVar[dict[str, Sign]] = {"left": SOLVED}
     needs = Needs(likelihood=GaussianLikelihood, gradients=True)
 
     steps: int = 64
