@@ -107,12 +107,12 @@ def test_what_noise_leaves_of_a_covariance_is_that_of_its_matrix(make: Make, kin
 
 
 def test_a_solution_that_goes_far_off_is_shortened_to_what_leaves_least() -> None:
-    """A rotation has no curvature along r: one product takes a step of 1 / noise, and leaves 1 / noise times r."""
-    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    """A rotation has little curvature along r, here 0.01: one product takes a step of its inverse, and leaves as much."""
+    turn = torch.tensor([[0.01, 1.0], [-1.0, 0.01]], dtype=torch.float64)
     covariance, r = Pullback(lambda v: v @ turn, 1.0, (2,), directions=1), draw(ROWS, 2)
     found = covariance.solve(Identity(), 1e-3, r)
     left = r - (found.gain + 1e-3 * found.value)
-    assert torch.allclose(found.residual, torch.full((ROWS,), 1e3).double(), rtol=1e-6)
+    assert torch.allclose(found.residual, torch.full((ROWS,), 1 / 0.011).double(), rtol=1e-6)
     assert float((left.norm(dim=1) / r.norm(dim=1)).max()) <= 1.0
 
 
