@@ -105,7 +105,7 @@ class Weighing(Unconditional):
 def test_weights_that_are_no_numbers_stop_the_run_and_break_the_contract(value):
     words = "`Weighing` produced NaN or infinity in log_weight of 1 of 4 samples at the end, after step 3"
     with pytest.raises(NumericalError, match=words):
-        sample(Weighing(steps=4, log_weight=value), vectors(), 2)
+        sample(Weighing(steps=4, log_weight=value), vectors(), 2, on_nan="stop")
     with pytest.raises(ContractError, match="NaN or infinity in log_weight"):
         check_sampler(Weighing(steps=4, log_weight=value), vectors())
 
@@ -122,7 +122,7 @@ def test_nan_in_weights_within_a_run_names_the_step_and_minus_infinity_may_pass(
             return out._replace(state=out.state._replace(log_weight=log_weight))
 
     with pytest.raises(NumericalError, match=r"`Broken` .* in log_weight of 1 of 8 samples at step 1 \(time "):
-        sample(Broken(), vectors(), 4)
+        sample(Broken(), vectors(), 4, on_nan="stop")
     drawn = sample(Broken(value=-math.inf), vectors(), 4)
     assert drawn.log_weight[0, 3] == -math.inf
     assert bool(drawn.mean().isfinite().all())

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from midguide.diffusion.schedules import Time
 from midguide.errors import NumericalError, ShapeError
 from midguide.maths.rng import Layout
 from midguide.maths.weights import log_mean_exp
 from midguide.samplers.base import SAMPLERS, Finished, Sampler
 
 
-def check_state(state: Any, sampler: Sampler, layout: Layout, step: int, s: Time) -> None:
-    """Refuse a state with NaN or infinity; `-inf` is allowed in fields whose name begins with `log_`.
+def check_shapes(finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...]) -> None:
+    """Refuse what a sampler finished with where it does not have the shapes that `Finished` says.
 
     Raises:
-        NumericalError: If there are some; names sampler, field, step and time.
-    """
-    for name, value in state._asdict().items():
-        if isinstance(value, Tensor):
-            _check_numbers(name, value, sampler, layout, f"at step {step} (time {s})")
-
-
-def checked(finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...], steps: int) -> Finished:
-    """What a sampler finished with, its weights in float64, those of a group scaled to its evidence where it has one.
-
-    Raises:
-        NumericalError: If there is NaN or infinity; names sampler, part and the number of steps before.
-        ShapeError: If something does not have the shape that `Finished` says.
+        ShapeError: If it does not.
     """
     if not isinstance(finished, Finished):
         name = SAMPLERS.name_of(sampler)
@@ -47,9 +33,21 @@ def checked(finished: Finished, sampler: Sampler, layout: Layout, event_shape: t
                 f"`{SAMPLERS.name_of(sampler)}` finished with {name} of shape {tuple(value.shape)}, "
                 f"expected {shapes[name]}"
             )
-        _check_numbers(name, value, sampler, layout, f"at the end, after step {steps}")
-    evidence = None if finished.log_evidence is None else finished.log_evidence.double()
-    return Finished(finished.draws, _scaled(finished, layout), evidence)
+
+
+def comparable(finished: Finished, layout: Layout, failed: Tensor) -> Finished:
+    """What a sampler finished with, its weights in float64, those of a group scaled to its evidence where it has one.
+
+    Rows that failed, shape (rows,), have the weight zero, and so has the evidence of their group.
+    """
+    draws, log_weight, log_evidence = finished
+    if bool(failed.any()):
+        draws = torch.where(failed.reshape(-1, *[1] * (draws.ndim - 1)), 0.0, draws)
+        log_weight = torch.where(failed, -math.inf, draws.new_zeros(len(draws)) if log_weight is None else log_weight)
+        if log_evidence is not None:
+            log_evidence = torch.where(layout.split(failed)[:, 0], -math.inf, log_evidence)
+    log_evidence = None if log_evidence is None else log_evidence.double()
+    return Finished(draws, _scaled(Finished(draws, log_weight, log_evidence), layout), log_evidence)
 
 
 def _scaled(finished: Finished, layout: Layout) -> Tensor | None:
@@ -64,31 +62,27 @@ def _scaled(finished: Finished, layout: Layout) -> Tensor | None:
     return torch.where(mean == -math.inf, mean, log_weight.double() - mean + evidence)
 
 
-def check_weights(log_weight: Tensor, sampler: Sampler) -> None:
-    """Refuse an observation whose draws all have the weight zero; `log_weight` has shape (observation, sample).
+def check_weights(log_weight: Tensor, failed: Tensor, sampler: Sampler) -> None:
+    """Refuse an observation whose draws all have the weight zero although some are numbers, and a run without numbers.
+
+    Args:
+        log_weight: shape (observation, sample).
+        failed: step at which a draw failed, or 0, shape (observation, sample).
+        sampler: whose draws they are.
 
     Raises:
         NumericalError: If there is one; names the sampler.
     """
-    empty = (log_weight == -math.inf).all(1).nonzero().flatten().tolist()
+    lost = (failed > 0).all(1).to(log_weight.device)
+    if bool(lost.all()):
+        first = int(failed.min())
+        raise NumericalError(
+            f"`{SAMPLERS.name_of(sampler)}` produced NaN or infinity in every sample, first at step {first}",
+            hint="take a smaller guidance or learning rate, more steps, or check the value range of y and sigma_y",
+        )
+    empty = ((log_weight == -math.inf).all(1) & ~lost).nonzero().flatten().tolist()
     if empty:
         raise NumericalError(
             f"`{SAMPLERS.name_of(sampler)}` gave every draw of observation {empty[0]} the weight zero",
             hint="check the value range of y and sigma_y, or take more particles",
-        )
-
-
-def _check_numbers(name: str, value: Tensor, sampler: Sampler, layout: Layout, where: str) -> None:
-    if math.isfinite(value.sum()):  # quick, and finite only if all entries are
-        return
-    fine = torch.isfinite(value)
-    if name.startswith("log_"):
-        fine |= value == -math.inf
-    bad = int((~fine).reshape(len(value), -1).any(1).sum())
-    if bad:
-        things = "samples" if len(value) == layout.rows else "groups"
-        raise NumericalError(
-            f"`{SAMPLERS.name_of(sampler)}` produced NaN or infinity in {name} of {bad} of {len(value)} {things} "
-            f"{where}",
-            hint="take a smaller guidance or learning rate, more steps, or check the value range of y and sigma_y",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,14 +15,25 @@ from torch import Tensor
 from midguide.diffusion.schedules import Time
 from midguide.errors import ShapeError
 from midguide.inference.checkpoint import Checkpoint, Progress
-from midguide.inference.checks import check_state, check_weights, checked
+from midguide.inference.checks import check_shapes, check_weights, comparable
 from midguide.inference.cost import Cost, check_memory, peak_memory
+from midguide.inference.failures import (
+    FAILED,
+    OnNan,
+    broken,
+    check_choice,
+    failure,
+    filled,
+    places,
+    restored,
+    whole_groups,
+)
 from midguide.inference.observers import Event, Observer
 from midguide.inference.rows import Rows
 from midguide.inference.samples import Samples, remarks
 from midguide.inference.signs import described, risen
 from midguide.maths.covariance import Moments
-from midguide.maths.rng import Rng
+from midguide.maths.rng import Layout, Rng
 from midguide.priors.base import Denoiser
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
@@ -43,6 +54,7 @@ def sample(
     observers: Sequence[Observer] = (),
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
+    on_nan: OnNan = "aside",
 ) -> Samples:
     """Draw `n` posterior samples of every observation of a problem.
 
@@ -67,6 +79,8 @@ def sample(
         checkpoint: a file that keeps the progress. Where it exists the run goes on from it, with the same result as
             an uninterrupted one. At the end it holds the draws: remove it once they are saved elsewhere.
         checkpoint_seconds: time between two writes of the checkpoint (an interrupt writes one, too).
+        on_nan: what happens to a draw whose values become NaN or infinite. `aside`: it gets the weight zero, its group
+            with it, and the record names observation, sample and step under `failed`. `stop`: the run ends.
 
     Returns:
         Samples with draws of shape (observation, sample, *signal), and their weights where the method has some. For a
@@ -78,8 +92,8 @@ def sample(
         UnsupportedProblem: If the sampler cannot handle the operator.
         ConfigError: If n does not fit the sampler's groups, a group does not fit into `chunk`, or n samples of each
             observation are more than the memory of this machine.
-        NumericalError: If state, draws or weights became NaN or infinite, or all weights of an observation are zero;
-            names sampler, step and time.
+        NumericalError: If every draw of a chunk or an observation became NaN or infinite (with `stop`, any draw), or
+            all weights of an observation are zero; names sampler, step and time.
         CheckpointError: If `checkpoint` belongs to another run.
 
     Example:
@@ -92,6 +106,7 @@ def sample(
         >>> sample(make_sampler("mgps", {"steps": 20}), problem, n=4).draws.shape
         torch.Size([1, 4, 2])
     """
+    check_choice(on_nan)
     check_needs(sampler, problem)
     check_memory(problem, n)
     group = sampler.needs.group
@@ -109,24 +124,24 @@ def sample(
         file,
         file.load(rows, counted, problem.likelihood.y.device),
         observers,
+        on_nan,
     )
     finished = run.finish(problem)
+    signs, failed = _signs(run.progress.signs, rows, problem.observations)
 
-    draws, latents = _signals(problem, [block.draws for block in finished], n)
-    signs = {
-        name: torch.cat([block[name] for block in run.progress.signs]).reshape(problem.observations, n)
-        for name in run.progress.signs[0]
-    }
-    log_weight = _together([block.log_weight for block in finished], problem.observations)
+    rows_of_draws = filled(torch.cat([block.draws for block in finished]), failed)
+    draws, latents = _signals(problem, rows_of_draws.split([len(part) for part in rows.chunks]), n)
+    log_weight = _together(_weights(finished, failed), problem.observations)
     log_evidence = _together([block.log_evidence for block in finished], problem.observations)
     if log_weight is not None:
-        check_weights(log_weight, sampler)
+        check_weights(log_weight, failed, sampler)
     seconds, size = run.progress.seconds + file.seconds, problem.observations * n
     cost = Cost(counted.forwards / size, counted.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     tensors = {"y": problem.likelihood.y, **latents, **known}
     record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem), **_why(sampler)}
     record |= described(signs_of(sampler))
+    record |= {FAILED: found} if (found := places(failed)) else {}
     record |= remarks(log_weight, signs, record)
     return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs, asked)
 
@@ -142,6 +157,7 @@ class _Run:
     file: Checkpoint
     progress: Progress
     observers: Sequence[Observer]
+    on_nan: OnNan
 
     def finish(self, problem: Problem) -> list[Finished]:
         """What each chunk gives."""
@@ -165,22 +181,46 @@ class _Run:
         state, signs = progress.restore(sampler.init(problem, rng), rng, self.counted), dict(progress.held.signs)
         for step, (t, s) in enumerate(moves[progress.step :], start=progress.step + 1):
             self.file.hold(progress, state, signs, rng, step - 1, self.counted)
-            state, info = sampler.step(problem, state, t, s, rng)
-            check_state(state, sampler, rng.layout, step, s)
+            after, info = sampler.step(problem, state, t, s, rng)
             signs = risen(signs, info, signs_of(sampler), rng.layout)
+            bad = self._broken(after._asdict(), signs, rng.layout, step, f"at step {step} (time {s})")
+            state = after if bad is None else restored(state, after, bad, rng.layout)
             for observer in self.observers:
                 observer.step(Event(part, progress.chunk * len(moves) + step, s, info))
         finished = sampler.finish(problem, state, self.times[-1], rng)
-        return checked(finished, sampler, rng.layout, problem.event_shape, len(moves)), signs
+        check_shapes(finished, sampler, rng.layout, problem.event_shape)
+        last = len(moves)
+        self._broken(finished._asdict(), signs, rng.layout, last, f"at the end, after step {last}")
+        failed = signs[FAILED] > 0 if FAILED in signs else torch.zeros(rng.layout.rows, dtype=torch.bool)
+        return comparable(finished, rng.layout, failed.to(finished.draws.device)), signs
+
+    def _broken(
+        self, values: Mapping[str, Any], signs: dict[str, Tensor], layout: Layout, step: int, where: str
+    ) -> Tensor | None:
+        """Which rows are not numbers any more, shape (rows,), entered in `signs`; None where all are.
+
+        Raises:
+            NumericalError: If none is left, or the run is to stop at the first.
+        """
+        found = broken(values, layout)
+        if not found:
+            return None
+        bad = whole_groups(found, layout)
+        before = signs.get(FAILED, torch.zeros(layout.rows, dtype=torch.float64, device=bad.device))
+        nothing_left = len(self.rows.chunks) == 1 and bool((bad | (before > 0)).all())
+        if self.on_nan == "stop" or nothing_left:
+            raise failure(found, self.sampler, where)
+        signs[FAILED] = torch.where(bad & (before == 0), float(step), before)
+        return bad
 
 
-def _signals(problem: Problem, blocks: list[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
+def _signals(problem: Problem, blocks: Sequence[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
     with torch.no_grad():
         signals = torch.cat([problem.signals(block) for block in blocks])
     signals = signals.reshape(problem.observations, n, *problem.signal_shape)
     space = problem.denoiser.signal.space  # for methods that do not end with an answer of the denoiser
-    extras = problem.extras(torch.cat(blocks).reshape(problem.observations, n, *problem.event_shape))
+    extras = problem.extras(torch.cat(list(blocks)).reshape(problem.observations, n, *problem.event_shape))
     return signals if space is None else space.project(signals), extras
 
 
@@ -190,6 +230,27 @@ def _together(blocks: list[Tensor | None], observations: int) -> Tensor | None:
     if len(given) not in (0, len(blocks)):
         raise ShapeError("a sampler gave weights or evidence for some of its chunks only")
     return torch.cat(given).reshape(observations, -1) if given else None
+
+
+def _weights(finished: Sequence[Finished], failed: Tensor) -> list[Tensor | None]:
+    """Log-weights of each chunk; zeros for a chunk that has none while another has rows that failed."""
+    if not bool(failed.any()):
+        return [block.log_weight for block in finished]
+    zeros = [torch.zeros(len(block.draws), dtype=torch.float64, device=block.draws.device) for block in finished]
+    return [zero if block.log_weight is None else block.log_weight for zero, block in zip(zeros, finished, strict=True)]
+
+
+def _signs(blocks: list[dict[str, Tensor]], rows: Rows, observations: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Signs of all chunks, and the steps at which rows failed (0 if they did not), shape (observation, sample)."""
+    parts = list(zip(blocks, rows.chunks, strict=True))
+    none = [block.get(FAILED, torch.zeros(len(part), dtype=torch.float64)).cpu() for block, part in parts]
+    failed = torch.cat(none).reshape(observations, -1)
+    signs = {
+        name: torch.cat([block[name] for block in blocks]).reshape(observations, -1)
+        for name in blocks[0]
+        if name != FAILED
+    }
+    return {name: torch.where(failed.to(value.device) > 0, 0.0, value) for name, value in signs.items()}, failed
 
 
 class CountedDenoiser(Wrapped):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from midguide.errors import CheckpointError, ConfigError
 from midguide.inference.cost import Cost
+from midguide.inference.failures import failures
 from midguide.inference.signs import suspects
 from midguide.inference.verdict.base import FALSE_ALARMS, Verdict, judge
 from midguide.inference.verdict.evidence import Evidence
@@ -281,7 +282,7 @@ class Samples:
 def remarks(
     log_weight: Tensor | None, signs: Mapping[str, Tensor], record: Mapping[str, Any], observation: int | None = None
 ) -> dict[str, list[str]]:
-    """What a record must say: which weights collapsed to fewer than two draws, and which signs are high.
+    """What a record must say: weights that collapsed to fewer than two draws, high signs, draws that failed.
 
     Args:
         log_weight: of all observations, shape (observation, sample); None where there are no weights.
@@ -296,7 +297,7 @@ def remarks(
             for i, size in enumerate(effective_size(normalized(log_weight)).tolist())
             if size < 2 and observation in (None, i)
         ]
-    found += suspects(signs, record, observation)
+    found += suspects(signs, record, observation) + failures(record, observation)
     return {"remarks": found} if found else {}
 
 

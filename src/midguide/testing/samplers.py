@@ -46,7 +46,7 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     watched = replace(problem, denoiser=spy)
     y, random_state = problem.likelihood.y.clone(), torch.get_rng_state()
     try:
-        whole = sample(sampler, watched, n, seed=1)
+        whole = sample(sampler, watched, n, seed=1, on_nan="stop")
     except NumericalError as error:
         raise ContractError(f"{type(sampler).__name__}: {error.message}") from error
     missing = [name for name in signs_of(sampler) if name not in whole.signs]
