@@ -26,6 +26,7 @@ EXACT = {
     "gaussian_w2": (0.0, 0.2),
     "mean_error": (0.0, 0.08),
     "mmse_gap[unit=dB]": (0.0, 0.03),
+    "posterior_error[by=energy]": (0.0, 0.15),
     "sliced_wasserstein_1[slices=100]": (0.0, 0.15),
     "sliced_wasserstein_2[slices=100]": (0.0, 0.15),
     "variance_ratio": (0.9, 1.1),

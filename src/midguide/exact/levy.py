@@ -6,9 +6,9 @@ The signal is a random walk, `x_i = x_(i-1) + u_i` from `x_0 = 0` with independe
 posterior covariance, from the same messages with moments. No Monte-Carlo error is left.
 
 Messages live on a lattice of multiples of a spacing, so that an increment of exactly zero stays exact. Where tau is
-small each entry has a window of the lattice around `x_t / alpha`, its spacing a quarter of tau. Else one lattice serves
-all, its spacing a quarter of an increment's deviation. Against the closed form of normal increments the error of the
-denoiser is below 1e-5 of tau.
+small each entry has a window of the lattice around `x_t / alpha`, its spacing 0.3 tau. Else one lattice serves
+all, its spacing a third of an increment's deviation. Against the closed form of normal increments the error of the
+denoiser is below 1e-4 of tau.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import exact_schedule, linear_system
 from midguide.storage.record import describe
 
-WINDOW = 48
-"""Points of a window: six tau to either side."""
-SPACINGS = 4
+WINDOW = 36
+"""Points of a window."""
+WINDOW_REACH = 5.0
+"""Tau that a window reaches to either side."""
+SPACINGS = 3
 """Spacings of the common lattice in a standard deviation of an increment."""
-REACH = 6.0
+REACH = 5.5
 """Standard deviations of the last entry that the common lattice reaches."""
 ROWS = 64
 """Rows that are computed together."""
@@ -123,7 +125,7 @@ class Messages:
     """
 
     def __init__(self, law: Increments, y: Tensor, tau: float) -> None:
-        spacing = min(12 * tau / (WINDOW - 1), law.std / SPACINGS)
+        spacing = min(2 * WINDOW_REACH * tau / (WINDOW - 1), law.std / SPACINGS)
         matched = _matched(law, spacing)
         narrow = spacing < law.std / SPACINGS
         self.lattice = _windows(matched, y, spacing) if narrow else _common(matched, y.shape[1], spacing)
@@ -176,13 +178,13 @@ class Messages:
         """The law of entry i from that of entry i - 1, shape (B, G)."""
         if self.lattice.moves.ndim == 2:
             return message @ self.lattice.moves
-        return torch.einsum("bjl,bl->bj", self._hankel(i), message.flip(1))
+        return (self._hankel(i) @ message.flip(1)[:, :, None])[:, :, 0]
 
     def _move_back(self, i: int, message: Tensor) -> Tensor:
         """The adjoint of `_move`."""
         if self.lattice.moves.ndim == 2:
             return message @ self.lattice.moves
-        return torch.einsum("bjl,bl->bj", self._hankel(i), message).flip(1)
+        return (self._hankel(i) @ message[:, :, None])[:, :, 0].flip(1)
 
     def _hankel(self, i: int) -> Tensor:
         """`K[j, l] = k[j + l]`: the kernel with its second axis reversed, shape (B, G, G)."""
@@ -221,19 +223,12 @@ def _masses(law: Increments, steps: Tensor, spacing: float, *, scaled: bool = Fa
         law: of the increment.
         steps: which multiples, integers.
         spacing: width of a cell.
-        scaled: divide by the largest along the last axis, so that far cells do not underflow.
+        scaled: divide by the largest density along the last axis, so that far cells do not underflow.
     """
     nodes = torch.tensor([-0.5, -0.25, 0.0, 0.25, 0.5], dtype=torch.float64)
     weights = torch.tensor([1.0, 4.0, 2.0, 4.0, 1.0], dtype=torch.float64) / 12
-    center = spacing * steps.double()
-    parts = [
-        law.log_density(center + spacing * node) + weight.log() for node, weight in zip(nodes, weights, strict=True)
-    ]
-    log_mass = torch.stack(parts).logsumexp(0) + math.log(spacing * (1 - law.atom))
-    if law.atom:
-        log_mass = torch.where(
-            steps == 0, torch.logaddexp(log_mass, torch.full_like(log_mass, math.log(law.atom))), log_mass
-        )
-    if scaled:
-        log_mass = log_mass - log_mass.amax(-1, keepdim=True)
-    return log_mass.exp()
+    log_density = law.log_density(spacing * (steps.double()[..., None] + nodes))
+    largest = log_density.amax((-2, -1), keepdim=True) if scaled else log_density.new_zeros(1, 1)
+    masses = spacing * (1 - law.atom) * ((log_density - largest).exp() @ weights)
+    at_zero = law.atom * (-largest[..., 0]).clamp_max(700).exp()
+    return torch.where(steps == 0, masses + at_zero, masses) if law.atom else masses

@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
+from midguide.errors import ConfigError, NumericalError, ShapeError, UnsupportedProblem
+from midguide.exact.posteriors import known_prior
 from midguide.maths.linalg import gaussian_w2
-from midguide.maths.rng import Rng
+from midguide.maths.rng import Rng, stream_seed
 from midguide.maths.weights import weighted_quantile
 from midguide.metrics.base import Answer, Metric, Target, enter_metric, known, metric
 from midguide.priors.mixture import GaussianMixture
@@ -129,6 +130,27 @@ def energy_distance(a: Tensor, b: Tensor, weights: Tensor | None = None) -> floa
     return float(between - w @ torch.cdist(a, a) @ w - torch.cdist(b, b).mean())
 
 
+def posterior_error(draws: Tensor, exact: Tensor, prior: Tensor, weights: Tensor | None = None) -> float:
+    """How far draws are from the posterior on a scale from 0, as exact draws, to 1, as draws of the prior.
+
+    `sqrt(max(0, (e(draws) - floor) / (e(prior) - floor)))`, where e is the energy distance from exact draws, and
+    `floor = E|X - X'| (1 / n + 1 / m)` what n exact draws have on average. The root makes it grow as distances do.
+
+    Args:
+        draws: shape (n, *event).
+        exact: draws of the posterior, shape (m, *event).
+        prior: draws of the prior, as many as there are of the posterior, shape (m, *event).
+        weights: of the draws, which sum to one, shape (n,); None for equal ones.
+    """
+    cloud, n, m = exact.double().flatten(1), len(draws), len(exact)
+    spread = float(torch.cdist(cloud, cloud).sum() / (m * (m - 1)))
+    away = energy_distance(draws, exact, weights) - spread * (1 / n + 1 / m)
+    scale = energy_distance(prior, exact) - spread * (2 / m)
+    if scale <= 0:
+        raise NumericalError("draws of the prior are not distinguishable from those of the posterior")
+    return math.sqrt(max(0.0, away / scale))
+
+
 def mmse_gap(mean: Tensor, target_mean: Tensor, target_covariance: Tensor) -> float:
     """How much the mean squared error of an estimate exceeds the least possible one, in dB.
 
@@ -149,6 +171,14 @@ def _energy_distance(answer: Answer, target: Target) -> float:
     """Energy distance of draws from exact draws, over the whole signal."""
     exact = known(target.draws, "exact draws").to(answer.draws.device)
     return energy_distance(answer.draws, exact, answer.weights)
+
+
+@metric("posterior_error[by=energy]")
+def _posterior_error(answer: Answer, target: Target) -> float:
+    """Distance from the posterior: 0 is as near as exact draws, 1 as far as draws of the prior."""
+    exact = known(target.draws, "exact draws")
+    prior = known_prior(target.problem).sample(len(exact), seed=stream_seed("prior", len(exact)))
+    return posterior_error(answer.draws.cpu(), exact, prior, answer.weights)
 
 
 @metric("mmse_gap[unit=dB]")
