@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ FIRST = 24
 REFINEMENTS = 5
 """How often cells are halved along every axis."""
 MASS = 1e-8
-"""Cells with a smaller share of the mass are not refined; they stay as they are."""
+"""Cells whose share of the mass is smaller wherever one looks in them are not refined; they stay as they are."""
 MOST_CELLS = 2_000_000
 """Cells at which refinement ends."""
 WIDE = 3.0
@@ -124,48 +125,77 @@ def quadrature(prior: WithDensity, problem: Problem) -> Quadrature:
     return Quadrature(prior, problem)
 
 
+class _Layer(NamedTuple):
+    """Cells of one width.
+
+    Args:
+        centers: shape (n, d).
+        width: of all of them, shape (d,).
+        log_mass: prior times likelihood times volume, at the center, shape (n,).
+        best: what it may be somewhere in the cell, shape (n,).
+    """
+
+    centers: Tensor
+    width: Tensor
+    log_mass: Tensor
+    best: Tensor
+
+    def chosen(self, rows: Tensor) -> _Layer:
+        """Some of the cells."""
+        return _Layer(self.centers[rows], self.width, self.log_mass[rows], self.best[rows])
+
+
 def _refined(prior: WithDensity, problem: Problem) -> Cells:
-    event_shape = problem.event_shape
-    d, draws = math.prod(event_shape), prior.sample(2000, seed=0).double().flatten(1)
-    reach = WIDE * draws.std(0)
+    draws = prior.sample(2000, seed=0).double().flatten(1)
+    d, reach = draws.shape[1], WIDE * draws.std(0)
     low, high = draws.amin(0) - reach, draws.amax(0) + reach
     width = (high - low) / FIRST
     axes = [low[i] + width[i] * (torch.arange(FIRST, dtype=torch.float64) + 0.5) for i in range(d)]
-    centers = torch.cartesian_prod(*axes).reshape(-1, d)
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []  # centers, widths, log masses of cells that are not refined further
-    log_mass = _log_mass(prior, problem, centers, width)
-    found = [_cells([(centers, width.expand_as(centers), log_mass)], problem, math.inf)]
+    layer = _layer(prior, problem, torch.cartesian_prod(*axes).reshape(-1, d), width)
+    kept: list[_Layer] = []  # what is not refined further
+    found = [_cells([layer], problem)]
+    halves = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25], dtype=torch.float64)] * d).reshape(-1, d)
     for _ in range(REFINEMENTS):
-        known = torch.cat([*(part[2] for part in kept), log_mass])
-        fine = log_mass - known.logsumexp(0) > math.log(MASS)
+        total = torch.cat([part.log_mass for part in (*kept, layer)]).logsumexp(0)
+        fine = layer.best - total > math.log(MASS)
         if int(fine.sum()) * 2**d > MOST_CELLS:
             break
-        kept.append((centers[~fine], width.expand_as(centers[~fine]), log_mass[~fine]))
-        halves = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25], dtype=torch.float64)] * d).reshape(-1, d)
-        centers = (centers[fine][:, None] + halves * width).reshape(-1, d)
-        width = width / 2
-        log_mass = _log_mass(prior, problem, centers, width)
-        made = _cells([*kept, (centers, width.expand_as(centers), log_mass)], problem, math.inf)
+        kept.append(layer.chosen(~fine))
+        centers = (layer.centers[fine][:, None] + halves * layer.width).reshape(-1, d)
+        layer = _layer(prior, problem, centers, layer.width / 2)
+        made = _cells([*kept, layer], problem)
         moved = (made._moments[0] - found[-1]._moments[0]).norm() / made._moments[1].trace().sqrt()
         found.append(replace(made, error=float(moved)))
     return found[-1]
 
 
-def _cells(parts: list[tuple[Tensor, Tensor, Tensor]], problem: Problem, error: float) -> Cells:
-    centers, widths, log_mass = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    mass = torch.softmax(log_mass, 0)
+def _cells(layers: Sequence[_Layer], problem: Problem) -> Cells:
+    centers = torch.cat([layer.centers for layer in layers])
+    widths = torch.cat([layer.width.expand_as(layer.centers) for layer in layers])
+    mass = torch.softmax(torch.cat([layer.log_mass for layer in layers]), 0)
     if not bool(mass.isfinite().all()):
         raise NumericalError("the posterior has no mass on the cells of the quadrature")
     seen = mass > 0
-    shape, dtype = problem.event_shape, problem.likelihood.y.dtype
-    return Cells(centers[seen], widths[seen], mass[seen], shape, dtype, error)
+    return Cells(centers[seen], widths[seen], mass[seen], problem.event_shape, problem.likelihood.y.dtype, math.inf)
 
 
-def _log_mass(prior: WithDensity, problem: Problem, centers: Tensor, width: Tensor) -> Tensor:
-    """Log of prior times likelihood times volume, shape (n,)."""
-    likelihood, found = problem.likelihood.to(centers), []
-    for block in centers.split(2**17):
+def _layer(prior: WithDensity, problem: Problem, centers: Tensor, width: Tensor) -> _Layer:
+    """The cells around these centers.
+
+    The residual r of the likelihood may be smaller inside a cell than at its center, by at most about the sum of its
+    changes along the axes: a narrow likelihood that passes between centers is not lost.
+    """
+    likelihood, masses, best = problem.likelihood.to(centers), [], []
+    for block in centers.split(2**16):
         x = block.reshape(len(block), *problem.event_shape)
         rows = likelihood.select(torch.zeros(len(block), dtype=torch.long))
-        found.append(prior.log_prob(x) + rows.log_prob(x))
-    return torch.cat(found) + width.log().sum()
+        residual = rows.residual(x).flatten(1)
+        change = torch.zeros_like(residual[:, 0])
+        for step in (width / 2).diag():
+            moved = (block + step).reshape(len(block), *problem.event_shape)
+            change += (rows.residual(moved).flatten(1) - residual).norm(dim=1)
+        size = residual.norm(dim=1)
+        slack = 0.5 * (size.square() - (size - change).clamp_min(0).square())
+        masses.append(prior.log_prob(x) + rows.log_prob(x) + width.log().sum())
+        best.append(masses[-1] + slack)
+    return _Layer(centers, width, torch.cat(masses), torch.cat(best))

@@ -118,7 +118,7 @@ def glyphs_pixels(seed: int, *, count: int = 1000, sigma_y: float = 0.3, keep: f
 
 
 @KNOWN.register("patches-blocks", family="images", title="patches of photographs, means of 4x4 blocks")
-def patches_blocks(seed: int, *, count: int = 2000, sigma_y: float = 0.3) -> Problem:
+def patches_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Problem:
     """Patches of photographs, 16x16 pixels, of which the means of 4x4 blocks are measured."""
     settings: dict[str, object] = {"factor": 4}
     return finite_sample(

@@ -22,7 +22,7 @@ from midguide.known.base import KNOWN
 from midguide.samplers.base import SAMPLERS, make_sampler
 from midguide.studies.report.rows import Report
 
-DRAWS = 96
+DRAWS = 64
 SEEDS = 3
 BUDGETS = (25, 100, 300)
 ERROR, GAP, COVERAGE = "posterior_error", "mmse_gap", "coverage"
