@@ -21,6 +21,9 @@ from torch import Tensor, nn
 import midguide
 from midguide.diffusion.schedules import EDM, SCHEDULES, DiscreteVP, make_schedule
 from midguide.errors import CheckpointError, ConfigError
+from midguide.exact.increments import Laplace, StudentT
+from midguide.exact.levy import LevyProcess
+from midguide.exact.posteriors import Opaque
 from midguide.exact.problems import random_gaussian
 from midguide.inference.loop import CountedDenoiser, sample
 from midguide.likelihoods.base import LIKELIHOODS, Likelihood
@@ -30,6 +33,7 @@ from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.nn.base import AUTOENCODERS, BODIES
 from midguide.operators import OPERATORS, BlockMean, Identity, Operator, make_operator
 from midguide.priors.base import Denoiser
+from midguide.priors.box import UniformBox
 from midguide.priors.cards import shipped
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
@@ -459,6 +463,26 @@ EXACT: dict[str, tuple[Callable[[], Denoiser], dict[str, Callable[[], Denoiser]]
             "signal": lambda: with_signal(mixture()),
         },
     ),
+    "box": (
+        lambda: UniformBox((2,)),
+        {
+            "event_shape": lambda: UniformBox((3,)),
+            "low": lambda: UniformBox((2,), low=-2.0),
+            "high": lambda: UniformBox((2,), high=2.0),
+            "schedule": lambda: UniformBox((2,), schedule=EDM()),
+            "signal": lambda: with_signal(UniformBox((2,))),
+        },
+    ),
+    "levy": (
+        lambda: LevyProcess(Laplace(), 4),
+        {
+            "law": lambda: LevyProcess(StudentT(), 4),
+            "std": lambda: LevyProcess(Laplace(std=0.5), 4),
+            "length": lambda: LevyProcess(Laplace(), 5),
+            "schedule": lambda: LevyProcess(Laplace(), 4, schedule=EDM()),
+            "signal": lambda: with_signal(LevyProcess(Laplace(), 4)),
+        },
+    ),
 }
 
 
@@ -514,12 +538,13 @@ def test_everything_in_an_autoencoder_is_part_of_it():
 WRAPPERS: dict[type[Wrapped], Callable[[Denoiser], Wrapped]] = {
     CountedDenoiser: CountedDenoiser,
     LatentPrior: lambda inner: LatentPrior(inner, coder()),
+    Opaque: Opaque,
     OnSchedule: lambda inner: OnSchedule(inner, EDM()),
     samplers._Reordered: samplers._Reordered,
     samplers._Spy: samplers._Spy,
     Wrapped: Wrapped,
 }
-OWN = {LatentPrior: {"autoencoder", "value_range", "provenance"}, OnSchedule: {"schedule"}}
+OWN = {LatentPrior: {"autoencoder", "value_range", "provenance"}, OnSchedule: {"schedule"}, Opaque: {"exact_moments"}}
 """Attributes that a wrapper has of its own."""
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from midguide.known.base import KNOWN
 from midguide.studies.benchmark import REFERENCES, Line
@@ -147,8 +147,8 @@ def _panel(axes: Axes, found: Sequence[Mean], heading: str, marked: str) -> None
         axes.plot([m.calls for m in own], [m.error for m in own], "o-", color=color, linewidth=width, markersize=3)
     places = _spread([curves[name][-1].error for name in named], 0.055)
     for name, place in zip(named, places, strict=True):
-        text: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-        axes.annotate(name, (curves[name][-1].calls, place), color=f"C{named.index(name) % 10}", **text)
+        color = f"C{named.index(name) % 10}"
+        axes.text(1.08 * curves[name][-1].calls, place, name, color=color, va="center", fontsize=8)
     axes.axhline(1, linestyle="--", linewidth=1, color="0.4")
     axes.text(0.01, 1.01, "as far as the prior", transform=axes.get_yaxis_transform(), fontsize=7, color="0.4")
     floor = next((mean.error for mean in found if mean.sampler == "exact"), 0.0)
