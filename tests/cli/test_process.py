@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 PROGRAM = [sys.executable, "-m", "midguide"]
 HEAVY = ("torch", "numpy", "matplotlib", "PIL", "safetensors", "skimage")
 
@@ -34,18 +36,21 @@ def test_json_alone_is_on_stdout(tmp_path, prior, image):
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_interrupt_exits_with_130_and_says_how_to_go_on(tmp_path, prior, image):
-    words = ("--operator", "identity", "--prior", prior, "--samples", "1", "--steps", "1000", "--out", "out")
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_a_run_with_its_code_and_says_how_to_go_on(tmp_path, prior, image, number, code, said):
+    words = ("--operator", "identity", "--prior", prior, "--sampler", "mgps", "--steps", "1000", "--out", "out")
     process = subprocess.Popen(
         [*PROGRAM, "reconstruct", image, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     assert "drawing" in process.stderr.readline()
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.startswith("interrupted; repeat the same command")
+    assert process.returncode == code
+    assert err.startswith(f"{said}; repeat the same command")
     assert [path.name for path in tmp_path.iterdir()] == ["out.progress"]
 
 

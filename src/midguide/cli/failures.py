@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import errno
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -35,9 +36,11 @@ class Outcome:
 def reported() -> Iterator[Outcome]:
     """Turn the errors that a user can cause or meet into a message and an exit code; let all others pass.
 
-    Warnings of this package are one line, too.
+    Warnings of this package are one line, too. SIGTERM, with which schedulers and containers stop a process, ends a
+    command as SIGINT does: it keeps its progress.
     """
     outcome = Outcome()
+    terminated = _interrupting(signal.SIGTERM)
     hook, show = sys.unraisablehook, warnings.showwarning
     sys.unraisablehook = partial(_interrupt_again, otherwise=hook)
     warnings.showwarning = partial(_warn, otherwise=show)
@@ -46,10 +49,10 @@ def reported() -> Iterator[Outcome]:
         sys.stdout.flush()
     except MidguideError as error:
         outcome.code = _say(error.message, error.hint)
-    except Interrupted as interrupt:
-        outcome.code = _say(f"interrupted; {interrupt}", label="", code=INTERRUPTED)
-    except KeyboardInterrupt:
-        outcome.code = _say("interrupted", label="", code=INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        code = 128 + signal.SIGTERM if terminated else INTERRUPTED
+        how = f"; {interrupt}" if isinstance(interrupt, Interrupted) else ""
+        outcome.code = _say(("terminated" if terminated else "interrupted") + how, label="", code=code)
     except BrokenPipeError:  # the reader of our output has gone; nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         outcome.code = 1
@@ -64,6 +67,19 @@ def reported() -> Iterator[Outcome]:
         outcome.code = _say(f"{where}{error.strerror}", "check the folder and free space")
     finally:
         sys.unraisablehook, warnings.showwarning = hook, show
+
+
+def _interrupting(number: int) -> list[int]:
+    """Make a signal raise KeyboardInterrupt; the list holds its number once it has come."""
+    received: list[int] = []
+
+    def interrupt(signum: int, frame: object) -> None:
+        received.append(signum)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():  # others may not choose
+        signal.signal(number, interrupt)
+    return received
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, otherwise: Callable[..., object]) -> None:
