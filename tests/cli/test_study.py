@@ -396,3 +396,9 @@ def test_interrupt_exits_with_130_and_says_how_to_go_on(study, tmp_path, workers
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "interrupted; repeat the same command to go on"
     assert "Traceback" not in err
+
+
+def test_a_study_says_what_auto_chose_for_each_problem(cli, study):
+    study.write_text(STUDY.replace('"ddrm:paper"', '"auto"'))
+    said = " ".join(cli("study", "run", study, "--out", "out").err.split())
+    assert said.count("DDRM on dx = 2: matheron, 4 steps; for a prior with moments in closed form") == 1

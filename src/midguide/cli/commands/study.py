@@ -328,8 +328,22 @@ def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
         note = f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report"
         output.note(note + earlier)
     _tell_of_changes(study, store)
+    for line in dict.fromkeys(line for unit in study.units if (line := _chosen(unit))):
+        output.note(line)
     for unit in progress.damaged:
         _tell_of_damage(store.path(unit))
+
+
+def _chosen(unit: Unit) -> str:
+    """What `auto` chose for a unit, and why; empty where it did not choose."""
+    from midguide.samplers.auto import reason_of
+    from midguide.samplers.base import SAMPLERS
+    from midguide.studies.sources.sampled import Sampled
+
+    if not isinstance(unit.source, Sampled) or not (reason := reason_of(unit.source.sampler)):
+        return ""
+    name = SAMPLERS.name_of(unit.source.sampler)
+    return f"{unit.sampler_label} on {unit.problem_label}: {name}, {unit.source.sampler.steps} steps; for {reason}"
 
 
 def _tell_of_changes(study: Study, store: Store) -> None:

@@ -1,0 +1,204 @@
+"""Accuracy against network calls: the page docs/results/frontier.md, and its figure.
+
+    midguide study run experiments/frontier.toml --out exact
+    midguide study report exact --csv > docs/results/frontier.csv
+    midguide study run experiments/frontier-faces.toml --out faces --weights DIR
+    midguide study report faces --csv > docs/results/frontier-faces.csv
+    python benchmarks/frontier.py > docs/results/frontier.md
+
+Reads the two CSV files, writes docs/images/frontier.png, and prints the page.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from midguide.operators.matrix import Matrix
+from midguide.priors.gaussian import Gaussian
+from midguide.problem import Problem
+from midguide.samplers.base import make_sampler
+from midguide.samplers.budget import total_calls
+
+RESULTS = Path("docs/results")
+FIGURE = Path("docs/images/frontier.png")
+SW, W2 = "sliced_wasserstein_1[slices=100]", "gaussian_w2"
+PROBLEMS = {  # label, its metric, dimension, measured values
+    "mixture, dx = 20": (SW, 20, 1),
+    "mixture, dx = 200": (SW, 200, 1),
+    "mixture, dy = 10": (SW, 20, 10),
+    "Gaussian": (W2, 20, 10),
+}
+SHOWN = {  # the lines that have a color
+    "matheron:islands": "#b5179e",
+    "matheron": "#7209b7",
+    "mmps": "#4361ee",
+    "tds:islands": "#2a9d8f",
+    "mgps": "#e76f51",
+}
+FLOOR = "exact (floor)"
+LPIPS = "lpips_like_sample[net=squeezenet1.1,weights=caffe,v=0.1,resize=none]"
+NAMES = {
+    SW: "sliced Wasserstein distance from exact draws",
+    W2: "2-Wasserstein distance of the moments",
+    LPIPS: "LPIPS-like distance of a draw from the truth",
+    "psnr_sample[range=1]": "PSNR of a draw, dB",
+    "chi_square": "chi-square per measured value",
+    "truth_coverage[level=0.9,by=rank]": "share of the truth inside 90 % intervals",
+}
+"""What a page calls metrics."""
+
+
+class LikeANetwork(Gaussian):
+    """A prior whose moments cost vjps."""
+
+    exact_moments = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured of one sampler at one budget; calls are those that a network would take."""
+
+    sampler: str
+    budget: int
+    mean: float | None
+    ci95: float | None
+    n: int
+    calls: float
+    size: float | None
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a report."""
+    return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+
+
+def cells(rows: Iterable[dict[str, str]], problem: str, metric: str) -> list[Cell]:
+    """The cells of one problem and metric that have a budget."""
+    found = []
+    for row in rows:
+        name, _, budget = row["sampler"].partition(", budget ")
+        if (row["problem"], row["metric"]) == (problem, metric) and budget:
+            values = [float(row[key]) if row[key] else None for key in ("mean", "ci95", "effective_sample_size")]
+            calls = as_network(name, int(budget), row, problem)
+            found.append(Cell(name, int(budget), values[0], values[1], int(row["n"]), calls, values[2]))
+    return found
+
+
+def as_network(spec: str, budget: int, row: dict[str, str], problem: str) -> float:
+    """Calls of the same settings where moments are those of a network, and not in closed form."""
+    if problem not in PROBLEMS:
+        return sum(float(row[key] or "nan") for key in ("network_forwards", "network_vjps"))
+    _, dimension, measured = PROBLEMS[problem]
+    exact, network = (
+        Problem.simulate(
+            prior(torch.zeros(dimension), 1.0),
+            Matrix.create(torch.eye(dimension)[:measured], (dimension,)),
+            torch.zeros(1, dimension),
+            sigma_y=1.0,
+        )
+        for prior in (Gaussian, LikeANetwork)
+    )
+    return total_calls(make_sampler(spec, problem=exact, budget=budget), network)
+
+
+def figure(exact: list[dict[str, str]], faces: list[dict[str, str]]) -> None:
+    """Error over calls, a panel for each problem, on logarithmic axes."""
+    panels = [(problem, metric) for problem, (metric, *_) in PROBLEMS.items() if cells(exact, problem, metric)]
+    panels += [(problem, LPIPS) for problem in dict.fromkeys(row["problem"] for row in faces)]
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.4), squeeze=False, layout="constrained")
+    for axis, (problem, metric) in zip(axes[0], panels, strict=True):
+        rows = faces if metric == LPIPS else exact
+        _panel(axis, cells(rows, problem, metric), _floor(rows, problem, metric))
+        axis.set_title(problem if metric != LPIPS else f"faces, {problem}", fontsize=11)
+        axis.set_ylabel(NAMES[metric])
+    lines = {name: color for name, color in SHOWN.items()}
+    handles = [Line2D([], [], color=color, marker="o", ms=4, label=name) for name, color in lines.items()]
+    handles += [Line2D([], [], color="0.75", label="the other samplers")]
+    handles += [Line2D([], [], color="k", ls="--", label="exact draws (the floor)")]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    fig.savefig(FIGURE, dpi=110)
+
+
+def _panel(axis: Axes, found: list[Cell], floor: float | None) -> None:
+    """One problem: a line for each sampler; what diverges leaves the picture."""
+    names = sorted({cell.sampler for cell in found}, key=lambda name: name in SHOWN)
+    for name in names:
+        line = [cell for cell in found if cell.sampler == name and cell.mean is not None]
+        x, y = [cell.calls for cell in line], [cell.mean or 0.0 for cell in line]
+        if name in SHOWN:
+            axis.plot(x, y, color=SHOWN[name], marker="o", ms=4, lw=2, zorder=3)
+        else:
+            axis.plot(x, y, color="0.75", lw=1)
+    means = [cell.mean for cell in found if cell.mean]
+    if floor is not None:
+        axis.axhline(floor, color="k", ls="--", lw=1)
+        means.append(floor)
+    axis.set(xscale="log", yscale="log", xlabel="network calls of one sample (forwards + vjps)")
+    if means:
+        axis.set_ylim(0.7 * min(means), min(3 * sorted(means)[len(means) // 2], 1.4 * max(means)))
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _floor(rows: list[dict[str, str]], problem: str, metric: str) -> float | None:
+    wanted = (problem, metric, FLOOR)
+    return next((float(row["mean"]) for row in rows if (row["problem"], row["metric"], row["sampler"]) == wanted), None)
+
+
+def table(found: list[Cell], floor: float | None) -> list[str]:
+    """Samplers by budgets, the nearest first; a failure is said."""
+    budgets = sorted({cell.budget for cell in found})
+    by_name: dict[str, dict[int, Cell]] = {}
+    for cell in found:
+        by_name.setdefault(cell.sampler, {})[cell.budget] = cell
+
+    def best(name: str) -> float:
+        return min((cell.mean for cell in by_name[name].values() if cell.mean is not None), default=float("inf"))
+
+    header = ["sampler", *map(str, budgets), "ESS", "a network's calls"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for name in sorted(by_name, key=best):
+        line = by_name[name]
+        last = line[max(line)]
+        size = "" if last.size is None else f"{last.size:.0f}"
+        calls = " / ".join(f"{line[b].calls:.0f}" if b in line else "-" for b in budgets)
+        lines.append(f"| `{name}` | {' | '.join(_entry(line.get(b)) for b in budgets)} | {size} | {calls} |")
+    return lines if floor is None else [*lines, f"| exact draws | {floor:.2f}{' |' * (len(budgets) + 2)}"]
+
+
+def _entry(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    if cell.mean is None:
+        return "diverges"
+    digits = 2 if cell.mean < 100 else 0
+    return f"{cell.mean:.{digits}f}" + ("" if cell.ci95 is None else f" ± {cell.ci95:.{digits}f}")
+
+
+def main() -> None:
+    exact, faces = read(RESULTS / "frontier.csv"), read(RESULTS / "frontier-faces.csv")
+    figure(exact, faces)
+    head, limits = (Path(__file__).with_name(f"frontier-{part}.md").read_text("utf-8") for part in ("head", "limits"))
+    print(head)
+    for problem, (metric, *_) in PROBLEMS.items():
+        if found := cells(exact, problem, metric):
+            seeds = max(cell.n for cell in found)
+            print(f"## {problem}: {NAMES[metric]}, {seeds} problems\n")
+            print("\n".join(table(found, _floor(exact, problem, metric))) + "\n")
+    for problem in dict.fromkeys(row["problem"] for row in faces):
+        for metric in dict.fromkeys(row["metric"] for row in faces):
+            found = cells(faces, problem, metric)
+            print(f"## Faces, {problem}: {NAMES.get(metric, metric)}, {max(cell.n for cell in found)} faces\n")
+            print("\n".join(table(found, None)) + "\n")
+    print(limits, end="")
+
+
+if __name__ == "__main__":
+    main()
