@@ -107,7 +107,7 @@ def test_what_noise_leaves_of_a_covariance_is_that_of_its_matrix(make: Make, kin
 
 
 def test_a_solution_that_goes_far_off_is_shortened_to_what_leaves_least() -> None:
-    """A rotation has little curvature along r, here 0.01: one product takes a step of its inverse, and leaves as much."""
+    """A rotation has little curvature along r, here 0.01: one product goes the inverse of it."""
     turn = torch.tensor([[0.01, 1.0], [-1.0, 0.01]], dtype=torch.float64)
     covariance, r = Pullback(lambda v: v @ turn, 1.0, (2,), directions=1), draw(ROWS, 2)
     found = covariance.solve(Identity(), 1e-3, r)

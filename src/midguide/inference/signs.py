@@ -46,8 +46,8 @@ def suspects(signs: Mapping[str, Tensor], record: Mapping[str, Any], observation
         observation: look at this one only.
     """
     lines = []
-    for name, meaning in record.get("signs", {}).items():
-        sign, value = Sign(**meaning), signs[name]
+    for name, value in signs.items():  # a run of one step has none
+        sign = Sign(**record["signs"][name])
         above = ~(value <= sign.high)  # NaN counts
         for i, count in enumerate(above.sum(1).tolist()):
             if count and observation in (None, i):

@@ -80,6 +80,8 @@ class Matheron:
             weights the vectors of noise from which the covariance is condensed, which must be one to agree with itself.
         particles: weigh draws by what the Gaussian leaves out, and resample so many together; 1 for independent
             weighted draws, off for draws without weights. For linear operators and up to 64 measured values.
+        denoised: end at the mean of the last Gaussian, not at a draw of it. Draws of a network show the noise that few
+            directions leave in them, as visible grain; for draws without weights.
         resample_below: resample a group when its effective sample size falls below this share of its particles.
     """
 
@@ -88,6 +90,7 @@ class Matheron:
     steps: int = 25
     directions: int = 3
     particles: int | None = None
+    denoised: bool = False
     resample_below: float = 0.5
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class Matheron:
         check_share("resample_below", self.resample_below)
         if self.directions < 1 or (self.particles is not None and self.particles < 1):
             raise ConfigError(f"directions and particles must be at least 1, got {self.directions}, {self.particles}")
+        if self.denoised and self.weighted:
+            raise ConfigError("weights are those of draws", hint="set `denoised` or `particles`, not both")
 
     @property
     def weighted(self) -> bool:
@@ -115,7 +120,8 @@ class Matheron:
         space = min(self.directions, math.prod(problem.event_shape))
         if self.weighted:
             return Calls(self.steps, self.steps * min(values + space, math.prod(problem.event_shape)))
-        return Calls(self.steps, self.steps * (space + products(problem, self.directions)))
+        drawn, solved = self.steps - self.denoised, self.steps * products(problem, self.directions)
+        return Calls(self.steps, drawn * space + solved)
 
     def init(self, problem: Problem, rng: Rng) -> Weighted:
         values = math.prod(problem.likelihood.y.shape[1:])
@@ -143,6 +149,8 @@ class Matheron:
 
     def finish(self, problem: Problem, state: Weighted, t: Time, rng: Rng) -> Finished:
         moments, across = self._moments(problem, state.x_t, t, rng)
+        if self.denoised:
+            return Finished(_mean(problem, moments))
         x0, _ = _conditioned(problem, moments, across, rng)
         if across is None:
             return Finished(x0)
@@ -172,6 +180,13 @@ def _conditioned(
     indefinite = (root.indefinite | solution.indefinite).double()
     drawn = moments.mean + root.value + solution.gain
     return drawn, {"changed": root.change, "left": solution.residual, "indefinite": indefinite}
+
+
+def _mean(problem: Problem, moments: Moments) -> Tensor:
+    """The mean of `N(D, C)` given y, shape of the mean."""
+    seen, operator = linearized(problem, moments.mean)
+    likelihood = gaussian(problem)
+    return moments.mean + moments.covariance.solve(operator, likelihood.sigma_y**2, likelihood.y - seen).gain
 
 
 def _log_predicted(problem: Problem, moments: Moments, bridge: Bridge, x_s: Tensor, x_t: Tensor) -> Tensor:
