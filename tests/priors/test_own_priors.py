@@ -131,7 +131,7 @@ FREE_OF_UNITS = (
     "red-diff",
     "repaint",
 )
-FREE_OF_UNITS += ("sda", "tds", "tmpd", "unconditional")
+FREE_OF_UNITS += ("fps", "mcgdiff", "sda", "smcdiff", "tds", "tmpd", "unconditional")
 INVARIANT = {name: make_sampler(name, {"steps": 20}) for name in FREE_OF_UNITS} | {
     "ddim": Unconditional(steps=20, eta=0.0),
     "mgps that does not descend": MGPS(steps=20, midpoint=1.0, warm_start=None, optimizer=Adam(rate=1e-14)),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from midguide.diffusion.schedules import CLEAN, Level
@@ -59,6 +60,31 @@ def bridge(s: Level, r: Level, t: Level) -> Bridge:
     gamma = second.variance / whole.variance
     weight_t = second.scale * first.variance / whole.variance
     return Bridge(gamma * first.scale, weight_t, math.sqrt(gamma * first.variance))
+
+
+def noised(
+    y: Tensor, pin: Tensor, s: Level, z: Tensor, u_t: Tensor | None = None, t: Level | None = None
+) -> tuple[Tensor, Tensor]:
+    """`u = x / alpha` at level s, where it is y at the level whose `(sigma / alpha)^2` is `pin`: noise seen downwards.
+
+    Args:
+        y: any shape (..., n).
+        pin: shape of y, float64; values that are not below the level s stay y.
+        s: the level wanted.
+        z: standard normal, shape of y.
+        u_t: what it is at the noisier level t; by default nothing else is known.
+        t: the level of u_t.
+
+    Returns:
+        u_s, shape of y, and the log density of `alpha_s u_s`, float64, shape (...): of the values above their pin.
+    """
+    above = s.ratio**2 - pin
+    weight = torch.zeros_like(pin) if t is None else above / (t.ratio**2 - pin)
+    free, variance = above > 0, above * (1 - weight)
+    kept = 0.0 if u_t is None else weight * (u_t - y)
+    u_s = torch.where(free, (y + kept + variance.clamp_min(0).sqrt() * z).to(y), y)
+    terms = z.double().square() + (2 * math.pi * s.alpha**2 * variance).log()
+    return u_s, -0.5 * torch.where(free, terms, 0.0).sum(-1)
 
 
 def ddim(r: Level, t: Level, eta: float) -> Bridge:

@@ -19,6 +19,7 @@ from midguide.likelihoods.base import Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths import autodiff
 from midguide.maths.covariance import FAR
+from midguide.maths.gaussians import Factor
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator, PseudoInvertibleOperator, SVDOperator, kind
 from midguide.priors.base import Autoencoder
@@ -278,6 +279,59 @@ def draw_conditioned(operator: LinearOperator, y: Tensor, noise: float, mean: Te
     """
     moved = torch.add(mean, rng.normal(mean), alpha=std)
     return operator.prox(moved, torch.add(y, rng.normal(y), alpha=noise), (noise / std) ** 2)
+
+
+def draw_times(problem: Problem, mean: Tensor, variance: float | Tensor, factor: Factor, rng: Rng) -> Tensor:
+    """A draw of `N(x; mean, variance)` times a factor of the coefficients of the operator's basis, shape of `mean`."""
+    basis = problem.spectral
+    center, spread = factor.times(basis.vt(mean), variance)
+    return basis.v(center + spread.sqrt() * basis.vt(rng.normal(mean)), mean)
+
+
+def pinned(
+    problem: Problem, counts: Tensor, s: Level, x_t: Tensor | None = None, t: Level | None = None
+) -> tuple[Tensor, Factor, Tensor]:
+    """What y says of x_s and x_t where its noise c lies between their levels: it is taken for a state at that level.
+
+    With `k = (c^2 - rho_s^2) / (rho_t^2 - rho_s^2)` and u = x / alpha, the forward process has
+    `y ~ N((1 - k) u_s + k u_t, (1 - k) (c^2 - rho_s^2))`.
+
+    Args:
+        counts: coefficients whose noise is below the level t.
+        s: the level below.
+        x_t: shape (B, *event); by default there is no level above (`k = 0`).
+        t: its level.
+
+    Returns:
+        which coefficients have their noise there; the density of y as a factor of the coefficients of x_s; the log of
+        what makes the factor that density, shape (B,) or ().
+    """
+    basis = problem.spectral
+    here = counts & (basis.noise >= s.ratio)
+    above = torch.where(here, basis.noise.double().square() - s.ratio**2, 0.0)
+    share, known = torch.zeros_like(above), basis.y
+    if x_t is not None and t is not None:
+        share = above / (t.ratio**2 - s.ratio**2)
+        known = basis.y - share * basis.vt(x_t) / t.alpha
+    factor = Factor((s.alpha * known / (1 - share)).to(basis.y), s.alpha**2 * above / (1 - share))
+    return here, factor, torch.where(here, math.log(s.alpha) - torch.log1p(-share), 0.0).sum(-1)
+
+
+def log_unseen(problem: Problem) -> Tensor:
+    """`log p(y | x)` less the log density of the measured coefficients given x: float64, shape (B,), whatever x is.
+
+    It has the Jacobian of the coefficients, and what of y no x explains.
+    """
+    basis, zeros = problem.spectral, problem.zeros()
+    given = Factor(basis.y, basis.noise.double().square())
+    return problem.likelihood.log_density(basis.v(basis.y, zeros)) - given.log_mass(basis.y)
+
+
+def check_particles(particles: int, resample_below: float) -> None:
+    """Refuse groups of particles that have none, and shares of them that are not in [0, 1]."""
+    check_share("resample_below", resample_below)
+    if particles < 1:
+        raise ConfigError(f"particles must be at least 1, got {particles}", hint="1 for independent weighted draws")
 
 
 def check_positive(**values: float) -> None:

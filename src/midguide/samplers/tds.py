@@ -37,7 +37,7 @@ from midguide.samplers.base import (
     Finished,
     Needs,
     Step,
-    check_share,
+    check_particles,
     initial_noise,
     schedule_times,
 )
@@ -96,9 +96,7 @@ class TDS:
 
     def __post_init__(self) -> None:
         check_steps(self.steps)
-        check_share("resample_below", self.resample_below)
-        if self.particles < 1:
-            raise ConfigError(f"particles must be at least 1, got {self.particles}")
+        check_particles(self.particles, self.resample_below)
         if self.spread is not None and not 0.0 < self.spread:
             raise ConfigError(f"spread must be positive, got {self.spread}")
 
