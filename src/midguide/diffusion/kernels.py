@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from midguide.diffusion.schedules import CLEAN, Level
+from midguide.maths.gaussians import Factor
 from midguide.maths.linalg import weighted_sum
 
 
@@ -85,6 +86,34 @@ def noised(
     u_s = torch.where(free, (y + kept + variance.clamp_min(0).sqrt() * z).to(y), y)
     terms = z.double().square() + (2 * math.pi * s.alpha**2 * variance).log()
     return u_s, -0.5 * torch.where(free, terms, 0.0).sum(-1)
+
+
+def pinned(
+    y: Tensor, noise: Tensor, counts: Tensor, s: Level, u_t: Tensor | None = None, t: Level | None = None
+) -> tuple[Tensor, Factor, Tensor]:
+    """What y says of x_s and x_t where its noise c lies between their levels: it is taken for a state at that level.
+
+    With `k = (c^2 - rho_s^2) / (rho_t^2 - rho_s^2)`, `rho = sigma / alpha` and `u = x / alpha`, the forward process has
+    `y ~ N((1 - k) u_s + k u_t, (1 - k) (c^2 - rho_s^2))`.
+
+    Args:
+        y: measured values, shape (B, n).
+        noise: c, broadcasts to y.
+        counts: which of them count; their noise is below the level t.
+        s: the level below.
+        u_t: shape of y; by default there is no level above (`k = 0`).
+        t: its level.
+
+    Returns:
+        which values have their noise there; the density of y as a factor of x_s; the log of what makes the factor that
+        density, shape (B,) or ().
+    """
+    here = counts & (noise >= s.ratio)
+    above = torch.where(here, noise.double().square() - s.ratio**2, 0.0)
+    share = torch.zeros_like(above) if t is None else above / (t.ratio**2 - s.ratio**2)
+    known = y if u_t is None else y - share * u_t
+    factor = Factor((s.alpha * known / (1 - share)).to(y), s.alpha**2 * above / (1 - share))
+    return here, factor, torch.where(here, math.log(s.alpha) - torch.log1p(-share), 0.0).sum(-1)
 
 
 def ddim(r: Level, t: Level, eta: float) -> Bridge:

@@ -288,35 +288,6 @@ def draw_times(problem: Problem, mean: Tensor, variance: float | Tensor, factor:
     return basis.v(center + spread.sqrt() * basis.vt(rng.normal(mean)), mean)
 
 
-def pinned(
-    problem: Problem, counts: Tensor, s: Level, x_t: Tensor | None = None, t: Level | None = None
-) -> tuple[Tensor, Factor, Tensor]:
-    """What y says of x_s and x_t where its noise c lies between their levels: it is taken for a state at that level.
-
-    With `k = (c^2 - rho_s^2) / (rho_t^2 - rho_s^2)` and u = x / alpha, the forward process has
-    `y ~ N((1 - k) u_s + k u_t, (1 - k) (c^2 - rho_s^2))`.
-
-    Args:
-        counts: coefficients whose noise is below the level t.
-        s: the level below.
-        x_t: shape (B, *event); by default there is no level above (`k = 0`).
-        t: its level.
-
-    Returns:
-        which coefficients have their noise there; the density of y as a factor of the coefficients of x_s; the log of
-        what makes the factor that density, shape (B,) or ().
-    """
-    basis = problem.spectral
-    here = counts & (basis.noise >= s.ratio)
-    above = torch.where(here, basis.noise.double().square() - s.ratio**2, 0.0)
-    share, known = torch.zeros_like(above), basis.y
-    if x_t is not None and t is not None:
-        share = above / (t.ratio**2 - s.ratio**2)
-        known = basis.y - share * basis.vt(x_t) / t.alpha
-    factor = Factor((s.alpha * known / (1 - share)).to(basis.y), s.alpha**2 * above / (1 - share))
-    return here, factor, torch.where(here, math.log(s.alpha) - torch.log1p(-share), 0.0).sum(-1)
-
-
 def log_unseen(problem: Problem) -> Tensor:
     """`log p(y | x)` less the log density of the measured coefficients given x: float64, shape (B,), whatever x is.
 

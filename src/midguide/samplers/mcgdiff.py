@@ -37,7 +37,6 @@ from midguide.samplers.base import (
     check_particles,
     draw_times,
     log_unseen,
-    pinned,
     schedule_times,
 )
 
@@ -87,10 +86,10 @@ class MCGDiff:
         return Calls(forwards=self.steps, vjps=0)
 
     def init(self, problem: Problem, rng: Rng) -> Guided:
-        level, zeros = problem.schedule.level(self.times(problem)[0]), problem.zeros()
-        here, ahead, constant = pinned(problem, problem.spectral.seen, level)
-        ahead = _ahead(problem, level, problem.spectral.seen, here, ahead)
-        log_weight = log_unseen(problem) + constant + ahead.log_mass(problem.spectral.vt(zeros), level.sigma**2)
+        level, zeros, basis = problem.schedule.level(self.times(problem)[0]), problem.zeros(), problem.spectral
+        here, ahead, constant = kernels.pinned(basis.y, basis.noise, basis.seen, level)
+        ahead = _ahead(problem, level, basis.seen, here, ahead)
+        log_weight = log_unseen(problem) + constant + ahead.log_mass(basis.vt(zeros), level.sigma**2)
         return Guided(draw_times(problem, zeros, level.sigma**2, ahead, rng), log_weight)
 
     def step(self, problem: Problem, state: Guided, t: Time, s: Time, rng: Rng) -> Step:
@@ -111,7 +110,9 @@ class MCGDiff:
         """The particles at s, resampled by the weights that the look ahead gives them, and effective sample sizes."""
         level_t, basis = problem.schedule.level(t), problem.spectral
         guided = basis.seen & (basis.noise < level_t.ratio)
-        here, ahead, constant = pinned(problem, guided, s, state.x_t, level_t)
+        here, ahead, constant = kernels.pinned(
+            basis.y, basis.noise, guided, s, basis.vt(state.x_t) / level_t.alpha, level_t
+        )
         before, ahead = _potential(problem, level_t, guided), _ahead(problem, s, guided, here, ahead)
         spread = torch.where(guided, variance, 0.0).double() if s == CLEAN else variance
         change = ahead.log_mass(basis.vt(mean), spread) + constant - before.log_mass(basis.vt(state.x_t))

@@ -39,7 +39,6 @@ from midguide.samplers.base import (
     check_particles,
     draw_times,
     log_unseen,
-    pinned,
     schedule_times,
 )
 
@@ -98,7 +97,7 @@ class SMCDiff:
     def init(self, problem: Problem, rng: Rng) -> Replaced:
         level, zeros, basis = problem.schedule.level(self.times(problem)[0]), problem.zeros(), problem.spectral
         path, log_path = _path(problem, None, None, level, rng)
-        here, factor, constant = pinned(problem, basis.seen, level)
+        here, factor, constant = kernels.pinned(basis.y, basis.noise, basis.seen, level)
         known = _known(path, level, basis.seen, here, factor, rng)
         mass = known.log_mass(basis.vt(zeros), level.sigma**2)
         x_t = draw_times(problem, zeros, level.sigma**2, known, rng)
@@ -123,7 +122,8 @@ class SMCDiff:
         level_t, basis = problem.schedule.level(t), problem.spectral
         replaced = basis.seen & (basis.noise < level_t.ratio)
         path, log_path = _path(problem, state.path, level_t, s, rng)
-        here, factor, constant = pinned(problem, replaced, s, state.x_t, level_t)
+        u_t = basis.vt(state.x_t) / level_t.alpha
+        here, factor, constant = kernels.pinned(basis.y, basis.noise, replaced, s, u_t, level_t)
         known = _known(path, s, replaced, here, factor, rng)
         spread = torch.where(replaced, variance, 0.0).double() if s == CLEAN else variance
         change = known.log_mass(basis.vt(mean), spread) + constant - log_path
