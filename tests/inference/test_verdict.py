@@ -17,6 +17,8 @@ from midguide.inference.verdict.base import CHECKS, Judged
 from midguide.likelihoods import GaussianLikelihood, observe, observe_counts
 from midguide.operators import Identity, Mask
 from midguide.priors import Gaussian
+from midguide.priors.statistics import Statistics
+from midguide.priors.wrapped import Wrapped
 from tests.inference.verdict_problems import GAUSSIAN, MIXTURE, SHAPE, SIGMA, blur, right, smooth
 
 WIDE, NARROW = blur(1.5), blur(0.5)
@@ -198,6 +200,52 @@ def test_one_measured_value_is_enough():
         verdict = right(y, operator).check()
         assert {"misfit", "measurement", "spread"} <= {each.check for each in verdict.judged}
         assert bool(verdict.findings) == found
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A prior of which nothing but draws and statistics are known, in the range of -1 to 1."""
+    prior = Wrapped(GAUSSIAN)
+    prior.value_range = (-1.0, 1.0)
+    prior.statistics = Statistics.of(GAUSSIAN.sample(3000, seed=5), source="its draws", value_range=(-1.0, 1.0))
+    return prior
+
+
+def as_network(samples: Samples, prior) -> Samples:
+    """The same result under a prior that cannot be sampled."""
+    assert samples.problem is not None
+    return replace(samples, problem=Problem.of(prior, samples.problem.likelihood))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("0..255", "value range: y looks like signals of 0 to 255"),
+        ("sigma small", "sigma_y is too small"),
+        ("sigma large", "sigma_y is too large"),
+        ("another prior", "prior: the draws have more"),
+    ],
+)
+def test_faults_are_named_where_only_statistics_of_signals_are_known(known, fault, cause):
+    verdict = as_network(planted(fault, 1), known).check()
+    assert "network calls" in verdict.left_out["measurement"]
+    assert verdict.findings[0].advice.startswith(cause)
+
+
+def test_right_results_raise_no_more_alarms_than_stated_where_only_statistics_are_known(known):
+    """Fifty at a share of 1 %: four or more have a chance of 0.16 %."""
+    alarms = 0
+    for seed, truth in enumerate(GAUSSIAN.sample(50, seed=11)):
+        y = observe(WIDE, truth[None], SIGMA, seed=seed).y
+        alarms += bool(as_network(right(y, WIDE, seed=seed), known).check().findings)
+    assert alarms < 4
+
+
+def test_a_y_beyond_what_the_operator_makes_is_named_whatever_the_draws_are(known):
+    """As of a sampler whose draws stay in the range of the prior."""
+    y = observe(WIDE, 127.5 * (GAUSSIAN.sample(1) + 1), SIGMA).y
+    samples = replace(as_network(right(y, WIDE), known), draws=GAUSSIAN.sample(20)[None])
+    assert samples.check().findings[0].advice.startswith("value range: y looks like signals of 0 to 255")
 
 
 def test_impossible_shares_of_false_alarms_are_refused():

@@ -16,6 +16,7 @@ from midguide.diffusion.schedules import Schedule, Time
 from midguide.errors import UnsupportedProblem
 from midguide.maths import autodiff
 from midguide.maths.covariance import Moments, Pullback
+from midguide.priors.statistics import Statistics
 from midguide.signals.base import Signal
 from midguide.storage.record import describe_fields
 
@@ -59,6 +60,7 @@ class Denoiser(ABC):
         value_range: smallest and largest value of clean data, or None where unbounded.
         autoencoder: what turns samples into signals, where samples are latents; else None.
         provenance: what is known of its origin: format and digest of its file; empty where it was made by hand.
+        statistics: what its signals look like, where that is known; checks of draws compare with it.
         exact_moments: whether `moments` are in closed form, so that their covariance costs no vjp.
     """
 
@@ -67,6 +69,7 @@ class Denoiser(ABC):
     value_range: tuple[float, float] | None = None
     autoencoder: Autoencoder | None = None
     provenance: Mapping[str, Any] = MappingProxyType({})
+    statistics: Statistics | None = None
     exact_moments: bool = False
     _signal: Signal = Signal()
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from midguide.inference.verdict import looks
 from midguide.inference.verdict.evidence import Evidence
 from midguide.inference.verdict.suspicion import suspicion
 from midguide.maths.chances import Band
@@ -25,7 +26,7 @@ VERY_FAR = 10.0
 """The same for steps where draws fit too well, which few steps seldom explain."""
 WHITE = 0.15
 """Residuals that are less correlated than this look like noise."""
-COMMON = 0.5
+COMMON = 0.25
 """Residuals that are to this share the same in all draws are the noise of the data."""
 
 Advice = tuple[str, int]
@@ -65,6 +66,21 @@ def of_spread(evidence: Evidence, value: float, band: Band) -> Advice:
         return _joined([*signs(evidence), *changed(evidence), *more(evidence)]), 3
     found = [*signs(evidence), *changed(evidence, VERY_FAR)]
     return _joined([*found, f"the draws are too much alike; {fit_less(evidence)}"]), 3
+
+
+def of_looks(evidence: Evidence) -> Advice:
+    """Why draws do not look like signals of the prior."""
+    if said := suspicion(evidence):
+        return said.advice, 1
+    name, more = looks.strangest(evidence)
+    found = [*signs(evidence), *changed(evidence)]
+    if name == "roughness" and more:
+        value = evidence.average(evidence.chi_square)
+        level = noise_level(evidence, value) if value > 1 else []
+        return _joined(
+            [*found, *level, "the draws hold noise: the sampler fits y too closely; " + fit_less(evidence)]
+        ), 3
+    return _joined([*found, looks.of_another_kind(evidence), "the sampler has not converged"]), 3
 
 
 OPERATOR = "the operator is not the one that made y (kernel, mask, alignment), or the prior is one of other signals"
@@ -116,12 +132,12 @@ def cleared(evidence: Evidence) -> bool:
 
 
 def noise_level(evidence: Evidence, value: float) -> list[str]:
-    """The noise level under which residuals of this mean square are right, where they look like noise."""
+    """The noise level under which residuals of this mean square are right; of large ones only where they are white."""
     sigma = getattr(evidence.likelihood, "sigma_y", None)
-    if not isinstance(sigma, float | int) or not white(evidence) or value <= 0:
+    if not isinstance(sigma, float | int) or value <= 0 or (value > 1 and not white(evidence)):
         return []
-    size = "small" if value > 1 else "large"
-    return [f"sigma_y is too {size}: the residuals are white, of standard deviation {sigma * value**0.5:.2g}"]
+    size = "small: the residuals are white, of" if value > 1 else "large: the residuals have the"
+    return [f"sigma_y is too {size} standard deviation {sigma * value**0.5:.2g}"]
 
 
 def white(evidence: Evidence) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from midguide.inference.verdict.base import CHECKS, Judged
-from midguide.inference.verdict.evidence import Evidence
+from midguide.inference.verdict.evidence import Evidence, LeftOut
 from midguide.inference.verdict.suspicion import suspicion
 
 
 @CHECKS.register("measurement")
 def measurement(evidence: Evidence, level: float) -> list[Judged]:
     """The largest deviation of y from measurements of draws of the prior, in standard deviations."""
+    if evidence.closed_form is None:
+        raise LeftOut("the prior cannot be sampled without network calls")
     found = suspicion(evidence, level)
     assert found is not None
     advice, value, high = found

@@ -15,12 +15,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from midguide.inference.verdict.evidence import Evidence, LeftOut
+from midguide.inference.verdict.looks import RANGES, Suspicion, of_draws, range_in_words
 from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.maths.chances import chi_square_band, upper_limit
 from midguide.maths.rng import Rng
@@ -35,24 +35,12 @@ AXES = 600
 GROUPS = 6
 UNUSUAL = 0.05
 """The level at which y explains what other checks find, and below which undoing a fault must bring it."""
-RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 65535.0))
 UNREACHED = 0.5
 """Axes along which independent values of the prior's contrast stay below this share of the noise hold noise only."""
 FACTORS = (0.1, 1 / 3, 0.5, 2.0, 3.0, 10.0)
 """Other noise levels that are tried, beside one that the data suggest."""
 OTHER = 1.4
 """A noise level that differs by a smaller factor explains nothing."""
-
-
-class Suspicion(NamedTuple):
-    """What is wrong with y, in words, and how far it is from what the model makes.
-
-    The words are there also where y is only unusual, at the level `UNUSUAL`: for what else is found.
-    """
-
-    advice: str
-    value: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +105,8 @@ def suspicion(evidence: Evidence, level: float | None = None) -> Suspicion | Non
     """
     if "suspicion" not in evidence.kept:
         try:
-            evidence.kept["suspicion"] = _suspicion(evidence, level or 0.00125)
+            of_y = _suspicion if evidence.closed_form is not None else of_draws
+            evidence.kept["suspicion"] = of_y(evidence, level or 0.001)
         except LeftOut as why:
             evidence.kept["suspicion"] = why
     found = evidence.kept["suspicion"]
@@ -147,7 +136,7 @@ def _suspicion(evidence: Evidence, level: float) -> Suspicion:
 def _predictive(evidence: Evidence, likelihood: GaussianLikelihood) -> Predictive:
     prior = evidence.closed_form
     if prior is None:
-        raise LeftOut("the prior cannot be sampled without network calls, and its card holds no statistics")
+        raise LeftOut("the prior cannot be sampled without network calls")
     if DRAWS * prior.dimension > ENTRIES:
         raise LeftOut(f"signals of {prior.dimension} values are too large to simulate")
     if not evidence.values:
@@ -180,10 +169,7 @@ def _ranges(evidence: Evidence, likelihood: GaussianLikelihood, model: Predictiv
         scale = (end - start) / (high - low)
         mapped = (y - (start - scale * low) * ones) / scale
         if any(model.plausible(mapped, sigma) for sigma in (model.sigma, model.sigma / scale)):
-            found.append(
-                f"value range: y looks like signals of {start:g} to {end:g}, the prior's are {low:g} to {high:g}; "
-                f"map them first"
-            )
+            found.append(range_in_words((start, end), (low, high)))
     return found
 
 

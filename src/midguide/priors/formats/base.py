@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from midguide.catalogue import plugins
 from midguide.catalogue.base import Catalogue
+from midguide.catalogue.settings import build
 from midguide.errors import CheckpointError, ConfigError, MidguideError, suggestion
 from midguide.nn.base import Takes, check_fits
 from midguide.priors import cards
@@ -21,6 +22,7 @@ from midguide.priors.formats.weights import Weights, metadata_of, read_weights
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.priors.network import NetworkDenoiser
 from midguide.priors.settings import EXECUTION, UNBOUNDED, PriorSettings, prior_settings
+from midguide.priors.statistics import Statistics
 from midguide.storage import hub
 from midguide.storage.cards import Card
 
@@ -156,6 +158,15 @@ def find(given: object) -> Source:
     return Source(given=name)
 
 
+def _with_statistics(prior: Denoiser, source: Source) -> Denoiser:
+    """The prior, with what its card says its signals look like, if it says so of signals in its value range."""
+    told = source.card and source.card.facts.get("statistics")
+    if source.card and told:
+        known = build(Statistics, told, f"statistics on the card of {source.card.name}")
+        prior.statistics = known if known.value_range == prior.signal_range else None
+    return prior
+
+
 def read(source: Source, said: PriorSettings) -> Denoiser:
     """The prior that a source is, in whatever format.
 
@@ -175,7 +186,7 @@ def read(source: Source, said: PriorSettings) -> Denoiser:
                 hint="leave it out" + (f"; it is for {', '.join(users)}" if users else ""),
             )
     if not (own := plugins.source_digest(form)):
-        return form.read(source, said)
+        return _with_statistics(form.read(source, said), source)
     with plugins.outside_code(f"the format `{FORMATS.name_of(form)}`"):
         prior = form.read(source, said)
     prior.provenance = {**prior.provenance, "format_sha256": own}  # a stranger's format is part of what the prior is
