@@ -39,6 +39,13 @@ OTHERS = {
     "DDRM, 200": "ddrm:paper",
     "DiffPIR, 1000": "diffpir",
     "RED-diff, 1000": "red-diff:authors",
+    "mmps, 64": "mmps",
+    "mmps, DDPM, 64": "mmps:ddpm",
+    "mmps, 33": "mmps:fast",
+    "tmpd, 100": "tmpd",
+    "matheron, 25": "matheron",
+    "tds, 100": "tds",
+    "tds, islands, 100": "tds:islands",
 }
 
 
@@ -85,7 +92,8 @@ def gaussian_rows() -> None:
         found["exact against exact (floor)"].append(exact)
         for name, sampler in samplers.items():
             drawn = draw(sampler, problem, 2000)
-            found.setdefault(name, []).append(gaussian_accuracy(drawn.draws[0], posterior, prior))
+            draws = drawn.draws if drawn.log_weight is None else drawn.resampled(seed=1).draws
+            found.setdefault(name, []).append(gaussian_accuracy(draws[0], posterior, prior))
             cost[name] = f"{drawn.cost.network_forwards:.0f}", f"{drawn.cost.network_vjps:.0f}"
         print(f"Gaussian problem of dimension {prior.dimension} done", file=sys.stderr)
     print("## Gaussian priors in 2 to 16 dimensions\n")
