@@ -139,8 +139,8 @@ def _panel(axes: Axes, found: Sequence[Mean], heading: str, marked: str) -> None
         if mean.sampler not in REFERENCES:
             curves.setdefault(mean.sampler, []).append(mean)
     ranked = sorted(curves, key=lambda name: curves[name][-1].error)
-    named = list(dict.fromkeys([*([marked] if marked in curves else []), *ranked[:BEST], *NAMED]))
-    named = sorted((name for name in named if name in curves), key=lambda name: curves[name][-1].error)
+    wanted: list[str] = [*([marked] if marked in curves else []), *ranked[:BEST], *NAMED]
+    named = sorted({name for name in wanted if name in curves}, key=lambda name: curves[name][-1].error)
     for name, own in curves.items():
         color, width = (f"C{named.index(name) % 10}", 2.0) if name in named else ("0.8", 0.8)
         width = 3.5 if name == marked else width
