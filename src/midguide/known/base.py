@@ -39,7 +39,8 @@ KNOWN: Catalogue[Problem] = Catalogue(
 )
 """Problems of one observation with a known posterior, by name.
 
-Facts: `family`, what the page groups them by; `title`, what tables say of them.
+Facts: `family`, what the page groups them by; `title`, what tables say of them; `seeds`, how many problems the
+benchmark takes, where they cost much.
 """
 
 

@@ -99,7 +99,7 @@ def finite_sample(
     return simulated(prior, made, "gaussian", seed, sigma_y=sigma_y)
 
 
-@KNOWN.register("glyphs-blocks", family="images", title="letters and digits, means of 8x8 blocks")
+@KNOWN.register("glyphs-blocks", family="images", seeds=2, title="letters and digits, means of 8x8 blocks")
 def glyphs_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Problem:
     """Letters and digits of 32x32 pixels, of which the means of 8x8 blocks are measured."""
     settings: dict[str, object] = {"factor": 8}
@@ -108,7 +108,7 @@ def glyphs_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Prob
     )
 
 
-@KNOWN.register("glyphs-pixels", family="images", title="letters and digits, 2 % of the pixels")
+@KNOWN.register("glyphs-pixels", family="images", seeds=2, title="letters and digits, 2 % of the pixels")
 def glyphs_pixels(seed: int, *, count: int = 1000, sigma_y: float = 0.3, keep: float = 0.02) -> Problem:
     """Letters and digits of 32x32 pixels, of which a few random pixels are measured."""
     settings: dict[str, object] = {"keep": keep}
@@ -117,7 +117,7 @@ def glyphs_pixels(seed: int, *, count: int = 1000, sigma_y: float = 0.3, keep: f
     )
 
 
-@KNOWN.register("patches-blocks", family="images", title="patches of photographs, means of 4x4 blocks")
+@KNOWN.register("patches-blocks", family="images", seeds=2, title="patches of photographs, means of 4x4 blocks")
 def patches_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Problem:
     """Patches of photographs, 16x16 pixels, of which the means of 4x4 blocks are measured."""
     settings: dict[str, object] = {"factor": 4}

@@ -53,19 +53,19 @@ def levy(
     return simulated(prior, _instrument(measured, length, seed), "gaussian", seed, sigma_y=sigma_y)
 
 
-@KNOWN.register("levy-laplace", family="Levy process", title="Laplace walk, 16 entries, blurred")
+@KNOWN.register("levy-laplace", family="Levy process", seeds=2, title="Laplace walk, 16 entries, blurred")
 def levy_laplace(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
     """A random walk with Laplace increments, blurred."""
     return levy(seed, law="laplace", measured="blurred", length=length, sigma_y=sigma_y)
 
 
-@KNOWN.register("levy-student", family="Levy process", title="Student's t walk, 16 entries, every fourth")
+@KNOWN.register("levy-student", family="Levy process", seeds=2, title="Student's t walk, 16 entries, every fourth")
 def levy_student(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
     """A random walk with increments of Student's t, heavy-tailed, seen at every fourth place."""
     return levy(seed, law="student-t", measured="some", length=length, sigma_y=sigma_y)
 
 
-@KNOWN.register("levy-jumps", family="Levy process", title="piecewise constant, 16 entries, Fourier")
+@KNOWN.register("levy-jumps", family="Levy process", seeds=2, title="piecewise constant, 16 entries, Fourier")
 def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
     """A signal that is constant piece by piece, of which some Fourier coefficients are measured."""
     return levy(seed, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)

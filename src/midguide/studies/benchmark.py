@@ -1,8 +1,8 @@
 """The benchmark: samplers on known posteriors at budgets of network calls, as a study, and its lines as CSV.
 
-The protocol is fixed, so that any line can stand beside any other: `DRAWS` draws (more where groups ask for it) of each
-of `SEEDS` problems of each kind, at `BUDGETS` of network calls. Samplers see of a prior what a network shows: its
-denoiser and derivatives.
+The protocol is fixed, so that any line can stand beside any other: `DRAWS` draws of each of `SEEDS` problems of each
+kind, at `BUDGETS` of network calls. Groups of particles may ask for more draws, costly kinds for fewer problems.
+Samplers see of a prior what a network shows: its denoiser and derivatives.
 """
 
 from __future__ import annotations
