@@ -14,6 +14,7 @@ from midguide.priors.gaussian import Gaussian
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
 from midguide.studies.kinds.base import KINDS
+from midguide.testing.pieces import check_piece
 
 SMALL = {"glyphs-blocks": {"count": 60}, "glyphs-pixels": {"count": 60}, "patches-blocks": {"count": 60}}
 SMALL |= {name: {"length": 8} for name in ("levy-jumps", "levy-laplace", "levy-student")}
@@ -94,6 +95,28 @@ def test_an_own_problem_registers_as_any_other(tmp_path):
     assert made.build(1).event_shape == (3,)
     with pytest.raises(ConfigError, match="it makes no problem"):
         KNOWN.make(f"{file}:wrong", {}, 0)
+    report = check_piece(f"{file}:mine")
+    assert report.kind == "known posterior"
+    assert report.broken == ()
+
+
+def test_check_names_a_problem_that_no_seed_changes_and_a_posterior_that_is_not_known(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import torch\n"
+        "from midguide.exact.problems import random_gaussian_problem\n"
+        "from midguide.likelihoods import observe\n"
+        "from midguide.operators.matrix import Identity\n"
+        "from midguide.priors.wrapped import Wrapped\n"
+        "from midguide.problem import Problem\n"
+        "def stuck(seed: int) -> Problem:\n"
+        "    return random_gaussian_problem(4, 2, 0, 0.3)\n"
+        "def hidden(seed: int) -> Problem:\n"
+        "    prior = random_gaussian_problem(4, 2, seed, 0.3).denoiser\n"
+        "    return Problem(Wrapped(prior), observe(Identity(), prior.sample(1), 0.3, seed=seed))\n"
+    )
+    assert "is the same problem for every seed" in check_piece(f"{file}:stuck").broken[0]
+    assert "Wrapped has no exact posterior" in check_piece(f"{file}:hidden").refused[0]
 
 
 def test_lists_say_of_each_what_it_is():

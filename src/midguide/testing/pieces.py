@@ -235,6 +235,27 @@ def _kind_trials(entry: Entry[ProblemKind], settings: Mapping[str, object]) -> I
     yield Trial("seeds 0 and 1", run)
 
 
+def _known_trials(entry: Entry[Problem], settings: Mapping[str, object]) -> Iterator[Trial]:
+    def run() -> str:
+        first, again, other = (entry.make(settings, seed) for seed in (0, 0, 1))
+        y, piece = first.likelihood.y, entry.thing
+        require(first.observations == 1, piece, f"has {first.observations} observations for one seed, not one")
+        require(torch.equal(again.likelihood.y, y), piece, "is another problem when it is built again")
+        require(not torch.equal(other.likelihood.y, y), piece, "is the same problem for every seed")
+        posterior = posterior_of(first)
+        draws, (mean, covariance) = posterior.sample(DRAWS, seed=1), posterior.mean_and_covariance()
+        require(bool(draws.isfinite().all()), piece, "has draws that are not finite")
+        require(torch.equal(posterior.sample(DRAWS, seed=1), draws), piece, "has other draws for the same seed")
+        gap = (draws.double().mean(0) - mean).flatten() / covariance.diagonal().sqrt()
+        away = (
+            float(gap.square().mean().sqrt()) * DRAWS**0.5
+        )  # about 1; 5 for one entry is one false alarm in a million
+        require(away < 5, piece, f"states a mean that is {away:.1f} standard errors from that of its draws")
+        return "one observation a seed, the same when built again; its draws have the mean that it states"
+
+    yield Trial("seeds 0 and 1", run)
+
+
 def vectors() -> Problem:
     """A Gaussian of six entries, three of which are measured in combinations; two observations."""
     prior = random_gaussian(6, 0)
@@ -280,6 +301,7 @@ TRIALS: dict[str, Callable[[Entry[Any], Mapping[str, object]], Iterator[Trial]]]
     "schedule": _schedule_trials,
     "metric": _metric_trials,
     "kind of problems": _kind_trials,
+    "known posterior": _known_trials,
 }
 """How a piece of each kind is tried; pieces of other kinds are accepted by their catalogue, and no more is known."""
 
