@@ -117,7 +117,7 @@ def test_plan_takes_patterns_and_every_problem_that_needs_nothing():
 
 def test_groups_that_do_not_divide_the_draws_get_more_of_them():
     plan = table.plan(["tds"], settings={"particles": 48})
-    assert plan["overrides"] == [{"sampler": "tds*", "samples": 96}]
+    assert plan["overrides"] == [{"sampler": "tds, budget *", "samples": 96}]
 
 
 def test_lines_read_back_from_csv_and_other_tables_are_refused():

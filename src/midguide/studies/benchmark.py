@@ -35,7 +35,7 @@ MEASURES = {
 """Short names of the metrics that every line has."""
 REFERENCES = ("exact", "prior")
 """What samplers are held against: the floor, and what ignores the observation."""
-PRESETS = ("matheron:islands", "tds:islands", "mgps:mixture")
+PRESETS = ("matheron:islands", "tds:islands", "mcgdiff:islands", "fps:smc", "mgps:mixture")
 """Presets that have a line of their own."""
 FILE = "leaderboard.csv"
 
@@ -116,7 +116,7 @@ def plan(
     ]
     rows += [{"spec": spec} for spec in REFERENCES if references]
     overrides = [
-        {"sampler": f"{spec}*", "samples": math.ceil(DRAWS / group) * group}
+        {"sampler": f"{spec}, budget *", "samples": math.ceil(DRAWS / group) * group}
         for spec in samplers
         if DRAWS % (group := make_sampler(spec, settings or {}).needs.group)
     ]
