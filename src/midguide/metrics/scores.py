@@ -176,6 +176,16 @@ def _energy_score(answer: Answer, target: Target) -> float:
     return energy_score(answer.draws, known(target.problem.truth, "the truth")[0], answer.weights)
 
 
+@metric("energy_score_measured[estimator=fair]", exact=False, truth=True, draws=2)
+def _energy_score_measured(answer: Answer, target: Target) -> float:
+    """Energy score of what would be measured of the true signal, in standard deviations of the noise."""
+    problem, truth = target.problem, known(target.problem.truth, "the truth")
+    residuals = problem.expand(1 + len(answer.draws)).signal_likelihood.residual(
+        torch.cat([truth.to(answer.draws), answer.draws])
+    )
+    return energy_score(residuals[1:], residuals[0], answer.weights)
+
+
 @metric("truth_rmse", exact=False, truth=True)
 def _truth_rmse(answer: Answer, target: Target) -> float:
     """Root mean squared error of the mean of the draws."""

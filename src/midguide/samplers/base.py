@@ -143,6 +143,15 @@ def signs_of(sampler: Sampler) -> dict[str, Sign]:
     return getattr(type(sampler), "signs", {})  # a sampler from outside need not know of them
 
 
+def tunable_of(sampler: type) -> dict[str, tuple[object, ...]]:
+    """The settings that a class declares as worth a search, with the values to try in ascending order.
+
+    A class declares them as `tunable: ClassVar[dict[str, tuple[object, ...]]]`, by keys as `--set` takes them, without
+    `steps`, which follow from a budget of network calls: `{"guidance": (0.1, 0.3, 1.0)}`.
+    """
+    return getattr(sampler, "tunable", {})  # a sampler from outside need not know of them
+
+
 PARAMETERS = {"times": 1, "calls": 1, "init": 2, "step": 5, "finish": 4}
 """How many arguments each method of a sampler takes, besides the sampler."""
 

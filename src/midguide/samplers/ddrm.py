@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -53,6 +54,8 @@ class DDRM:
     """
 
     needs = Needs(operator=SVDOperator, likelihood=GaussianLikelihood)
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"eta": (0.5, 0.85, 1.0), "eta_measured": (0.5, 0.85, 1.0)}
 
     steps: int = 200
     eta: float = 0.85

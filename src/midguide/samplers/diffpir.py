@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -58,6 +59,8 @@ class DiffPIR:
         share: share of fresh noise (zeta of the paper), in [0, 1]; the authors take 1 for masks, 0.1 for blurs.
         gradient_step: accept nonlinear operators, with a gradient step that is known to diverge.
     """
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"strength": (0.3, 1.0, 3.0, 10.0), "share": (0.3, 0.7, 1.0)}
 
     steps: int = 1000
     strength: float = 1.0

@@ -13,6 +13,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -53,6 +54,8 @@ class DPS:
     """
 
     needs = Needs(gradients=True)
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"guidance": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}
 
     steps: int = 1000
     guidance: float = 0.1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -63,6 +64,12 @@ class LGD:
     """
 
     needs = Needs(likelihood=GaussianLikelihood, gradients=True)
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {
+        "draws": (1, 4, 10),
+        "guidance": (0.03, 0.1, 0.3, 1.0, 3.0),
+        "spread": (0.3, 1.0),
+    }
 
     steps: int = 1000
     draws: int = 10

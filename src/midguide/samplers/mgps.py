@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,6 +69,15 @@ class MGPS:
     """
 
     needs = Needs(gradients=True)
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {
+        "midpoint": (0.25, 0.5, 0.75, 1.0),
+        "warm_start": ("off", 0.7),
+        "optimizer.rate": (0.03, 0.1, 0.3, 1.0, 3.0),
+        "gradient_steps": tuple(
+            {"default": k, "cleanest": "off", "noisiest": "off", "every": "off"} for k in (2, 5, 10)
+        ),
+    }
 
     steps: int = 300
     midpoint: float = 0.5

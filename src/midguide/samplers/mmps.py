@@ -67,6 +67,8 @@ class MMPS:
     signs: ClassVar[dict[str, Sign]] = {"left": SOLVED}
     needs = Needs(likelihood=GaussianLikelihood, gradients=True)
 
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"iterations": (1, 3, 8), "eta": (0.0, 0.5, 1.0)}
+
     steps: int = 64
     iterations: int = 3
     eta: float = 0.5

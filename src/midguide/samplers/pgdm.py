@@ -15,6 +15,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -61,6 +62,8 @@ class PGDM:
     """
 
     needs = Needs(operator=PseudoInvertibleOperator, likelihood=GaussianLikelihood, gradients=True)
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"weighting": ("stable", "paper")}
 
     steps: int = 1000
     weighting: str = "stable"

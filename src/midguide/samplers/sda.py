@@ -16,6 +16,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -68,6 +69,12 @@ class SDA:
     """
 
     needs = Needs(likelihood=GaussianLikelihood, gradients=True)
+
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {
+        "corrections": (0, 1, 3),
+        "step_size": (0.1, 0.3),
+        "gamma": (0.01, 0.1, 1.0),
+    }
 
     steps: int = 256
     corrections: int = 1

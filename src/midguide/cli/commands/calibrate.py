@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,7 +103,7 @@ def calibrate(
     )
     found = judged(plan, folder)
     title = f"Calibration: {output.prior_label(given.prior)}, {instrument.operator}"
-    _write(found, folder, _command(context), title)
+    write(found, folder, this_command("calibrate"), title)
     if as_json:
         output.print_json({**found.as_dict(), "folder": folder})
         return
@@ -124,7 +125,8 @@ def judged(plan: Plan, folder: Path) -> Found:
         raise Interrupted("repeat the same command to go on") from None
 
 
-def _write(found: Found, folder: Path, command: str, title: str) -> None:
+def write(found: Found, folder: Path, command: str, title: str) -> None:
+    """Write the page, and the same as JSON."""
     from midguide.storage.files import replacing
     from midguide.studies.calibrate.page import as_html
 
@@ -149,8 +151,6 @@ def _print(found: Found) -> None:
         print(note)
 
 
-def _command(context: typer.Context) -> str:
+def this_command(name: str) -> str:
     """The command line that was given, as a shell takes it."""
-    import sys
-
-    return shlex.join(["midguide", *sys.argv[1:]]) if sys.argv[1:2] == ["calibrate"] else "midguide calibrate"
+    return shlex.join(["midguide", *sys.argv[1:]]) if sys.argv[1:2] == [name] else f"midguide {name}"

@@ -50,6 +50,7 @@ class Calibrated:
         highest: coverage of regions of highest density, where the density is known.
         tarp: coverage by random points.
         scores: of each proper score, and chi-square.
+        values: the same for each problem, NaN where there is none.
         behind: how much worse each score is than that of the reference, paired by problem.
         cost: forwards and vjps of a draw, seconds of a problem.
     """
@@ -65,6 +66,7 @@ class Calibrated:
     highest: tuple[Covered, ...]
     tarp: tuple[Covered, ...]
     scores: Mapping[str, Mean]
+    values: Mapping[str, Array]
     behind: Mapping[str, Mean]
     cost: Mapping[str, float]
 
@@ -191,7 +193,7 @@ def _calibrated(plan: Plan, unit: Unit, table: Table, best: Table, rows: list[Ro
     ranks, left_out = _ranks(plan, unit, table)
     failed = Counter(_of_draws(row) for row in table if _of_draws(row))
     meanings = {name: (entry.facts["low"], entry.facts["high"]) for name, entry in QUANTITIES.items() if entry.facts}
-    judged = judge(ranks, plan.draws, level=plan.level, meanings=meanings) if ranks else []
+    judged = judge(ranks, plan.draws, level=plan.level, meanings=meanings) if ranks and plan.claims else []
     return Calibrated(
         label=unit.sampler_label,
         spec=unit.spec,
@@ -204,9 +206,10 @@ def _calibrated(plan: Plan, unit: Unit, table: Table, best: Table, rows: list[Ro
         highest=tuple(highest_density(ranks["log-posterior"], SHOWN)) if "log-posterior" in ranks else (),
         tarp=tuple(tarp(ranks["distance"], SHOWN)) if "distance" in ranks else (),
         scores={short_score(name): mean for name in SCORES if (mean := _mean(_column(table, name)))},
+        values={short_score(name): _column(table, name) for name in SCORES},
         behind={
             short_score(name): mean
-            for name in SCORES[:2]
+            for name in SCORES[:3]
             if table is not best and (mean := _mean(_column(table, name) - _column(best, name)))
         },
         cost=_cost(rows),

@@ -18,7 +18,12 @@ from midguide.studies.kinds.drawn import DrawnProblem
 from midguide.studies.sources.base import own_source
 
 LABEL = "problem"
-SCORES = ("crps[estimator=fair]", "energy_score[estimator=fair]", "chi_square")
+SCORES = (
+    "crps[estimator=fair]",
+    "energy_score[estimator=fair]",
+    "energy_score_measured[estimator=fair]",
+    "chi_square",
+)
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of central intervals."""
 
@@ -48,6 +53,7 @@ class Plan:
         quantities: further test quantities, `FILE.py:NAME`.
         workers: processes, among which problems are shared out.
         name: of the study.
+        claims: whether verdicts are wanted, for which few problems or draws are refused; otherwise scores are.
 
     Raises:
         ConfigError: If there are too few problems or draws for a claim.
@@ -62,10 +68,12 @@ class Plan:
     quantities: tuple[str, ...] = ()
     workers: int = 1
     name: str = "calibrate"
+    claims: bool = True
     kind: ProblemKind = field(init=False)
 
     def __post_init__(self) -> None:
-        check_counts(self.n, self.draws)
+        if self.claims:
+            check_counts(self.n, self.draws)
         if not 0 < self.level < 1:
             raise ConfigError(f"the level must be in (0, 1), got {self.level:g}", hint="0.05, say")
         settings = {key: value for key, value in self.problem.items() if key != "kind"}
