@@ -17,6 +17,7 @@ from midguide.errors import ShapeError
 from midguide.inference.checkpoint import Checkpoint, Progress
 from midguide.inference.checks import check_shapes, check_weights, comparable
 from midguide.inference.cost import Cost, check_memory, peak_memory
+from midguide.inference.environment import in_fixed_environment
 from midguide.inference.failures import (
     FAILED,
     OnNan,
@@ -43,6 +44,7 @@ from midguide.storage.code import code_of
 from midguide.storage.record import describe, fingerprint
 
 
+@in_fixed_environment
 def sample(
     sampler: Sampler,
     problem: Problem,
@@ -63,7 +65,8 @@ def sample(
     of a method that keeps groups together (`sampler.needs.group`), such as a particle filter, depend in the same way
     on the streams of their group, and on its stream (seed, i, "group", j // group).
 
-    The draws of a problem over latents are decoded.
+    The draws of a problem over latents are decoded. Ambient mixed precision, torch's default device and default dtype
+    do not change them.
 
     Args:
         sampler: the method and its hyper-parameters.
@@ -91,7 +94,7 @@ def sample(
     Raises:
         UnsupportedProblem: If the sampler cannot handle the operator.
         ConfigError: If n does not fit the sampler's groups, a group does not fit into `chunk`, or n samples of each
-            observation are more than the memory of this machine.
+            observation are more than the memory of this machine; or inside `torch.inference_mode`.
         NumericalError: If every draw of a chunk or an observation became NaN or infinite (with `stop`, any draw), or
             all weights of an observation are zero; names sampler, step and time.
         CheckpointError: If `checkpoint` belongs to another run.
