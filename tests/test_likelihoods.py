@@ -8,10 +8,12 @@ import pytest
 import torch
 from scipy import stats
 
+from midguide import Problem, make_sampler, sample
 from midguide.errors import ConfigError, ShapeError
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood, observe, observe_counts
 from midguide.maths import autodiff
 from midguide.operators import Fourier, Identity, Mask, Matrix, Operator, half_mask, random_mask
+from midguide.priors import Gaussian
 
 
 def test_gaussian_log_prob_is_that_of_independent_normals_up_to_a_constant():
@@ -181,3 +183,20 @@ def test_counts_of_a_camera_have_its_mean_and_variance():
 def test_impossible_cameras_are_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         PoissonLikelihood(Identity(), torch.zeros(1, 2), 3.0, **settings)
+
+
+def test_true_signals_may_be_arrays_and_whole_numbers():
+    prior = Gaussian(torch.zeros(2), 1.0)
+    for truth in (np.ones((1, 2)), torch.ones(1, 2, dtype=torch.uint8)):
+        assert Problem.simulate(prior, Identity(), truth, sigma_y=0.1).likelihood.y.is_floating_point()
+    for nothing in (None, "image.png", 3.0):
+        with pytest.raises(ShapeError, match="true signals"):
+            Problem.simulate(prior, Identity(), nothing, sigma_y=0.1)
+
+
+def test_what_is_no_sampler_or_problem_is_named():
+    prior = Gaussian(torch.zeros(2), 1.0)
+    with pytest.raises(ConfigError, match="a str is not a sampler"):
+        sample("dps", Problem.unobserved(prior))
+    with pytest.raises(ConfigError, match="a NoneType is not a problem"):
+        sample(make_sampler("dps"), None)

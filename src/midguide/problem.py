@@ -12,7 +12,7 @@ from torch import Tensor
 
 from midguide.diffusion.schedules import Schedule
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
-from midguide.likelihoods.base import Likelihood
+from midguide.likelihoods.base import Likelihood, as_rows
 from midguide.likelihoods.gaussian import GaussianLikelihood, observe
 from midguide.operators.base import Operator, SVDOperator
 from midguide.operators.mask import Mask
@@ -100,6 +100,7 @@ class Problem:
         Raises:
             ShapeError: If the truth is not of the size of the prior.
         """
+        truth = as_rows(truth, "true signals")
         if tuple(truth.shape[1:]) != denoiser.signal_shape:
             raise ShapeError(
                 f"the prior is one of signals {denoiser.signal_shape}, the truth has signals {tuple(truth.shape[1:])}",

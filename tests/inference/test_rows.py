@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midguide.errors import ConfigError
 from midguide.inference.rows import Rows
 from midguide.maths.rng import Layout
 
@@ -38,3 +40,18 @@ def test_layouts_split_and_spread_agree_with_pick(groups, size, seed):
     assert torch.equal(layout.split(layout.pick(x, members)), want)
     values = torch.arange(float(groups))
     assert torch.equal(layout.split(layout.spread(values)), values[:, None].expand(groups, size))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n": "4"}, "n must be a whole number"),
+        ({"n": 2, "chunk": 1.5}, "chunk must be a whole number"),
+        ({"n": 2, "seed": 1.5}, "seed must be a whole number"),
+        ({"n": 2, "seed": "1"}, "seed must be a whole number"),
+        ({"n": 2, "seed": [1, 2.0]}, "seed must be a whole number"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Rows(2, settings.pop("n"), **settings)

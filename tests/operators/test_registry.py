@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -236,3 +237,26 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
         make_operator("identity:x", (3, 16, 16))
     with pytest.raises(ConfigError, match="unknown operator `jpg`\nhint: did you mean `jpeg`"):
         make_operator("jpg:paper", (3, 16, 16))
+
+
+HUGE: list[tuple[str, dict[str, Any]]] = [
+    ("gaussian-blur", {"std": 1e9}),
+    ("gaussian-blur-circular", {"truncate": 1e9}),
+    ("gaussian-blur-separable", {"std": 1e9}),
+    ("motion-blur", {"size": 1e9}),
+    ("motion-blur", {"count": 10**9}),
+    ("random-inpainting", {"count": 10**9}),
+    ("fourier", {"count": 10**9}),
+    ("fourier-coils", {"coils": 10**7}),
+    ("radon", {"views": 10**9}),
+    ("radon", {"detectors": 10**9}),
+    ("radon", {"spacing": 1e-9}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), HUGE)
+def test_what_would_fill_the_memory_is_refused_before_it_is_made(name: str, settings: dict[str, Any]) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((ConfigError, ShapeError), match=r"would hold|is larger than"):
+        make_operator(name, (1, 64, 64), **settings)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 50_000  # KiB

@@ -50,6 +50,9 @@ class Rows:
         chunk: int | None = None,
         seed: int | Sequence[int] = 0,
     ) -> None:
+        for name, value in {"n": n, "stream_size": stream_size, "chunk": 1 if chunk is None else chunk}.items():
+            if not isinstance(value, int):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
         if n < 1 or stream_size < 1 or n % stream_size:
             raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
         check_group(n, group)
@@ -60,6 +63,8 @@ class Rows:
                 f"chunk={chunk} is smaller than the {unit} samples that must stay together",
                 hint=f"take a chunk of at least {unit}, or smaller groups",
             )
+        if not all(isinstance(one, int) for one in (seed if isinstance(seed, Sequence) else [seed])):
+            raise ConfigError(f"seed must be a whole number, got {seed!r}", hint="or one for each observation")
         self.addresses = [(seed, i) for i in range(observations)] if isinstance(seed, int) else [(s, 0) for s in seed]
         if len(self.addresses) != observations:
             raise ConfigError(

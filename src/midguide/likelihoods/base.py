@@ -34,7 +34,7 @@ class Likelihood(ABC):
     y: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "y", as_observations(self.y))
+        object.__setattr__(self, "y", as_rows(self.y, "observations"))
         owners = self.operator.observations
         if owners is not None and owners != len(self.y):
             raise ShapeError(
@@ -134,17 +134,20 @@ class Likelihood(ABC):
         return self.residual(x).square().flatten(1).sum(1) / self.measured_values()
 
 
-def as_observations(y: Any) -> Tensor:
-    """Observations as a real, floating tensor."""
+def as_rows(values: Any, what: str) -> Tensor:
+    """Observations or signals, one in each row, as a real, floating tensor.
+
+    Raises:
+        ShapeError: If they are no numbers, or without an axis of rows.
+    """
     try:
-        y = torch.as_tensor(y)
+        y = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(
-            f"observations are a tensor or an array of numbers, got {type(y).__name__}",
-            hint="one observation per row, shape (N, *measurement)",
+            f"{what} are a tensor or an array of numbers, got {type(values).__name__}", hint="one in each row"
         ) from error
     if y.ndim == 0:
-        raise ShapeError("observations have a first axis, one row for each; got a single number")
+        raise ShapeError(f"{what} have a first axis, one row for each; got a single number")
     if y.is_complex():
         return torch.view_as_real(y.resolve_conj())
     return y if y.is_floating_point() else y.to(torch.float32)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
-from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_observations, differentiated
+from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_rows, differentiated
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
 from midguide.operators.weighting import weighted
@@ -61,7 +61,7 @@ class GaussianLikelihood(Likelihood):
         """
         if not isinstance(sigma_y, Tensor | np.ndarray):
             return GaussianLikelihood(operator, y, sigma_y)
-        y = as_observations(y)
+        y = as_rows(y, "observations")
         levels = torch.as_tensor(sigma_y).to(y.dtype)
         wanted = operator.measured(y).expand(y.shape)
         try:
@@ -128,6 +128,7 @@ def observe(operator: Operator, x: Tensor, sigma_y: float | Tensor, *, seed: int
     """
     if not isinstance(sigma_y, Tensor | np.ndarray):
         check_sigma(sigma_y)
+    x = as_rows(x, "true signals")
     clean = operator(x)
     noise = Rng([(seed, "noise", i) for i in range(len(x))]).normal(clean)
     if isinstance(sigma_y, Tensor | np.ndarray):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
-from midguide.likelihoods.base import LIKELIHOODS, Likelihood, check_value_range, differentiated
+from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_rows, check_value_range, differentiated
 from midguide.maths.rng import Rng
 from midguide.operators.base import Operator
 
@@ -156,6 +156,7 @@ def observe_counts(
         gain: units of y for one count.
         read_noise: standard deviation of the camera's own noise, in counts.
     """
+    x = as_rows(x, "true signals")
     unknown = PoissonLikelihood(
         operator,
         torch.zeros_like(operator(x)),

@@ -323,6 +323,20 @@ def check_rows(operator: Operator, batch: Tensor) -> None:
         )
 
 
+LARGEST = 2**28
+"""Most numbers that the arrays of an operator hold: 1 GiB in single precision."""
+
+
+def check_entries(count: float, what: str) -> None:
+    """Refuse, before they are made, arrays of more than `LARGEST` numbers.
+
+    Raises:
+        ConfigError: If there are more.
+    """
+    if not count <= LARGEST:
+        raise ConfigError(f"{what} would hold {count:,.0f} numbers", hint=f"at most {LARGEST:,} (1 GiB)")
+
+
 def observation_streams(seed: int, name: str, count: int | None) -> list[Rng]:
     """A random stream (seed, name, i) for each of `count` observations, or one for all of them if None.
 
@@ -331,6 +345,7 @@ def observation_streams(seed: int, name: str, count: int | None) -> list[Rng]:
     """
     if count is not None and count < 1:
         raise ConfigError(f"count must be at least 1, got {count}", hint="leave it out for one draw that serves all")
+    check_entries(256 * (count or 1), "the random streams")
     return [Rng([(seed, name, i)]) for i in range(count or 1)]
 
 

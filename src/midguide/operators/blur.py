@@ -14,9 +14,11 @@ from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.operators.base import (
+    LARGEST,
     OPERATORS,
     LinearOperator,
     SVDOperator,
+    check_entries,
     check_rows,
     image_size,
     observation_streams,
@@ -44,6 +46,7 @@ def gaussian_kernel(std: float, truncate: float = 4.0) -> Tensor:
             f"std and truncate must be positive, got {std:g} and {truncate:g}",
             hint="where operators have names, std is that of a 256x256 image: std=3 and truncate=4 in the MGPS paper",
         )
+    check_entries(2 * truncate * std, "the kernel")
     radius = int(truncate * std + 0.5)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / std) ** 2)
@@ -225,14 +228,20 @@ def motion_blur(
             f"size must be positive, got {size:g}",
             hint="the kernel's side in a 256x256 image: 61 in the MGPS paper",
         )
-    side = 2 * round((scaled(size, min(image_size(event_shape))) - 1) / 2) + 1
+    side = 2 * round((min(scaled(size, min(image_size(event_shape))), LARGEST) - 1) / 2) + 1
+    check_fits((side, side), image_size(event_shape))
     kernels = [motion_kernel(side, intensity, rng) for rng in observation_streams(seed, "motion-blur", count)]
     return ReflectBlur(kernels[0]) if count is None else ReflectBlur(torch.stack(kernels), per_observation=True)
 
 
 def scaled_gaussian(event_shape: tuple[int, ...], std: float, truncate: float) -> Tensor:
     """A Gaussian kernel whose `std` is given for a 256x256 image and scales with the shorter side."""
-    return gaussian_kernel(scaled(std, min(image_size(event_shape))), truncate)
+    size = image_size(event_shape)
+    width = scaled(std, min(size))
+    if width > 0.0 and truncate > 0.0:  # before a kernel of any size is made
+        side = 2 * round(min(truncate * width, LARGEST)) + 1
+        check_fits((side, side), size)
+    return gaussian_kernel(width, truncate)
 
 
 def _dimensions(blur: Blur) -> int:

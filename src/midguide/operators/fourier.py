@@ -20,6 +20,7 @@ from midguide.operators.base import (
     OPERATORS,
     LinearOperator,
     SVDOperator,
+    check_entries,
     check_rows,
     observation_streams,
 )
@@ -235,6 +236,7 @@ def coil_maps(coils: int, space: tuple[int, ...]) -> Tensor:
     """
     if coils < 1:
         raise ConfigError(f"coils must be at least 1, got {coils}", hint="leave it out for a scan without coils")
+    check_entries(2 * coils * math.prod(space), "the coil maps")
     places = [torch.linspace(-1, 1, size, dtype=torch.float64) for size in space]
     grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1)
     angles = 2 * math.pi * torch.arange(coils, dtype=torch.float64) / coils

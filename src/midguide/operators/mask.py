@@ -16,7 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from midguide.errors import ConfigError, DataError, ShapeError, unknown
-from midguide.operators.base import OPERATORS, SVDOperator, check_rows, image_size, observation_streams, scaled
+from midguide.operators.base import (
+    OPERATORS,
+    SVDOperator,
+    check_entries,
+    check_rows,
+    image_size,
+    observation_streams,
+    scaled,
+)
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -145,6 +153,7 @@ def random_mask(event_shape: tuple[int, ...], keep: float, seed: int, count: int
     n = math.prod(event_shape)
     if round(keep * n) < 1:
         raise ConfigError(f"keep={keep} of {n} entries measures none", hint=f"take at least {1 / n:.2g}")
+    check_entries(float(count or 1) * n, "the masks")
     draws = torch.cat(
         [rng.uniform(torch.empty(1, n, dtype=torch.float32)) for rng in observation_streams(seed, "mask", count)]
     )

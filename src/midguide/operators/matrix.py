@@ -91,6 +91,11 @@ class Matrix(SVDOperator):
                 f"a matrix of shape {tuple(matrix.shape)} does not act on events of shape {event_shape}",
                 hint=f"it needs {math.prod(event_shape)} columns: (m, d), or (N, m, d) for one per observation",
             )
+        if matrix.numel() == 0 or matrix.is_complex():
+            raise ShapeError(
+                f"the matrix is {'complex' if matrix.is_complex() else 'empty'}, of shape {tuple(matrix.shape)}",
+                hint="at least one row of real numbers; stack real and imaginary part of complex rows",
+            )
         if not bool(torch.isfinite(matrix).all()):
             raise ShapeError("the matrix holds NaN or infinity", hint="check how it was made")
         if not cut >= 0.0:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.maths.autodiff import sparse_product
-from midguide.operators.base import OPERATORS, LinearOperator, Operator, image_size
+from midguide.operators.base import OPERATORS, LinearOperator, Operator, check_entries, image_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,11 @@ class Radon(LinearOperator):
                 f"a source at distance {self.distance:g} lies inside the image",
                 hint=f"the corners are at {reach:.2f}; the unit is the longer side",
             )
+
+        # of each pixel in each view: its cells, weights and places while they are collected
+        cells = 1 + 2 / self.spacing
+        check_entries(8 * cells * len(self.angles) * self.height * self.width, "the geometry")
+        check_entries(float(len(self.angles)) * self.detectors, "the measurement")
 
     def __call__(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-2:]) != (self.height, self.width):
@@ -225,6 +230,7 @@ def radon(
     if views < 1:
         raise ConfigError(f"views must be at least 1, got {views}")
     height, width = image_size(event_shape)
+    check_entries(float(views) * height * width, "the geometry")
     angles = tuple(arc * view / views for view in range(views))
     if detectors is None:
         seen = math.hypot(height, width)

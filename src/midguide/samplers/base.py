@@ -415,8 +415,15 @@ def check_needs(sampler: Sampler, problem: Problem) -> None:
     """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers that can.
 
     Raises:
+        ConfigError: If they are no sampler and no problem.
         UnsupportedProblem: If operator, noise or prior are not of a kind that the sampler is made for.
     """
+    for thing, kind_of, hint in (
+        (sampler, "sampler", 'make_sampler("mgps")'),
+        (problem, "problem", "Problem.simulate"),
+    ):
+        if not hasattr(thing, "needs" if kind_of == "sampler" else "likelihood"):
+            raise ConfigError(f"a {type(thing).__name__} is not a {kind_of}", hint=f"{hint} makes one")
     missing = _missing(sampler.needs, problem)
     if missing is None:
         return
