@@ -140,3 +140,7 @@ def test_a_registered_name_is_checked_too(cli):
     done = cli("check", "edm", "--json")
     assert (done.code, done.json["kind"], done.json["broken"]) == (0, "schedule", [])
     cli("check", "nothing").assert_mistake("nothing is called `nothing`")
+
+
+def test_auto_is_a_rule_that_cannot_be_checked(cli):
+    cli("check", "auto").assert_mistake("`auto` is a rule and no sampler", "midguide list auto")

@@ -19,6 +19,7 @@ from midguide.inference.samples import Samples
 from midguide.operators.base import OPERATORS
 from midguide.priors.loading import load_prior
 from midguide.problem import Problem
+from midguide.samplers.auto import RULE
 from midguide.samplers.base import SAMPLERS
 
 
@@ -145,3 +146,9 @@ def test_samples_that_are_no_images_are_written_without_a_picture(tmp_path):
         assert main(["--threads", "1", "sample", "--prior", prior, "--steps", "2", "--out", str(out)]) == 0
         assert sorted(path.name for path in out.iterdir()) == ["samples.json", "samples.safetensors"]
     assert not list(tmp_path.glob("*.progress"))
+
+
+def test_the_rule_of_auto_is_listed_in_its_order(cli):
+    rows = cli("list", "auto", "--json").json
+    assert [row["name"] for row in rows] == [line.spec for line in RULE]
+    assert all(row["summary"].startswith("For ") for row in rows)

@@ -19,7 +19,7 @@ from typing import Any
 from midguide.catalogue import plugins
 from midguide.errors import ConfigError, DataError, unknown
 from midguide.known.base import KNOWN
-from midguide.samplers.base import SAMPLERS, make_sampler
+from midguide.samplers.base import AUTO, SAMPLERS, make_sampler
 from midguide.studies.report.rows import Report
 
 DRAWS = 64
@@ -118,7 +118,7 @@ def plan(
     overrides = [
         {"sampler": f"{spec}, budget *", "samples": math.ceil(DRAWS / group) * group}
         for spec in samplers
-        if DRAWS % (group := make_sampler(spec, settings or {}).needs.group)
+        if spec != AUTO and DRAWS % (group := make_sampler(spec, settings or {}).needs.group)
     ]
     return {
         **({"overrides": overrides} if overrides else {}),

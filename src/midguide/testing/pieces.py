@@ -26,7 +26,7 @@ from midguide.operators.super_resolution import BlockMean
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.problem import Problem
-from midguide.samplers.base import Sampler, check_needs
+from midguide.samplers.base import AUTO, Sampler, check_needs
 from midguide.storage.record import describe
 from midguide.studies.kinds.base import ProblemKind
 from midguide.testing.contract import ContractError, require
@@ -131,6 +131,10 @@ def _find(place: str, kind: str, kinds: Mapping[str, Catalogue[Any]]) -> tuple[s
     if plugins.PLACE.match(place):
         return _of_a_file(place, kinds)
     found = [name for name, entries in kinds.items() if place in entries]
+    if place == AUTO:
+        raise ConfigError(
+            "`auto` is a rule and no sampler", hint="check one that it chooses: `midguide list auto` has them"
+        )
     if not found:
         raise ConfigError(f"nothing is called `{place}`", hint="a name of midguide list, or FILE.py:NAME")
     return found[0], kinds[found[0]][place]
