@@ -53,6 +53,7 @@ def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
         raise ShapeError(f"the images are {image_shape}, those of the autoencoder {coder.event_shape}")
     else:
         check_fits(recipe.network, coder.latent_shape, "latents")
+    _remark(source, data)
     return _ImagePrior(recipe, source, kept, data.autoencoder, coder)
 
 
@@ -62,6 +63,7 @@ def image_autoencoder(recipe: AutoencoderTrainingConfig, data: Data) -> _Autoenc
     data.refuse("autoencoder", hint="it is for the recipe of a prior")
     source, kept = _images(data, flip=recipe.flip)
     check_fits(recipe.network, tuple(source.pixels.shape[1:]), "images")
+    _remark(source, data)
     return _Autoencoder(recipe, source, kept)
 
 
@@ -171,6 +173,11 @@ def remarks(pixels: Tensor) -> list[str]:
     return told
 
 
+def _remark(source: Images, data: Data) -> None:
+    for remark in remarks(source.pixels):
+        data.note(remark)
+
+
 def _first(chosen: Tensor) -> int:
     """Number of the first image that is chosen, from 1 in the order of names."""
     return int(chosen.nonzero()[0]) + 1
@@ -179,8 +186,6 @@ def _first(chosen: Tensor) -> int:
 def _images(data: Data, *, flip: bool) -> tuple[Images, Images]:
     """Images to train on and images to judge by."""
     kept, pixels = None if data.held_out is None else load_image_set(data.held_out), load_image_set(data.place)
-    for remark in remarks(pixels):
-        data.note(remark)
     if kept is None:
         if len(pixels) < 2:
             raise DataError("one image is not enough to train on", hint="give at least two, better thousands")

@@ -75,7 +75,7 @@ def train(
     given: Given,
     config: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="A TOML file, or the name of one; with --from, by default its own."),
+        typer.Argument(metavar="RECIPE", help="A TOML file, or the name of one; with --from, by default its own."),
     ] = None,
     out: options.Out = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")] = "cpu",
