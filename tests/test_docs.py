@@ -5,17 +5,23 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "priors.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("source", EXAMPLES, ids=lambda source: source.splitlines()[-1][:50])
-def test_example_of_the_page_on_priors_runs(source, monkeypatch, tmp_path):
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+
+
+EXAMPLES = [(page, source) for page in ("priors.md", "instruments.md") for source in examples(page)]
+
+
+@pytest.mark.parametrize(("page", "source"), EXAMPLES, ids=lambda text: text.splitlines()[-1][:50])
+def test_example_of_the_documentation_runs(page, source, monkeypatch, tmp_path):
     if "from diffusers" in source:
         pytest.importorskip("diffusers", reason="needs the extra 'hub'")
     monkeypatch.chdir(tmp_path)
-    exec(compile(source, "docs/priors.md", "exec"), {})
+    exec(compile(source, page, "exec"), {"__name__": "example"})
 
 
 def test_every_format_has_an_example():
-    assert len(EXAMPLES) == 9
+    assert len(examples("priors.md")) == 9
