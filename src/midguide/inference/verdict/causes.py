@@ -146,8 +146,9 @@ def white(evidence: Evidence) -> bool:
 
 
 def _number(settings: Mapping[str, Any], name: str) -> float:
-    """A setting where it is a positive number; else 0."""
+    """A setting where it is a positive number, or a table with a default one; else 0."""
     value = settings.get(name)
+    value = value.get("default") if isinstance(value, Mapping) else value
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0.0
 
 

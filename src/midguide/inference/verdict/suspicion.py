@@ -39,6 +39,8 @@ UNREACHED = 0.5
 """Axes along which independent values of the prior's contrast stay below this share of the noise hold noise only."""
 FACTORS = (0.1, 1 / 3, 0.5, 2.0, 3.0, 10.0)
 """Other noise levels that are tried, beside one that the data suggest."""
+FAR = 20.0
+"""What makes y less unusual by this factor explains most of it."""
 OTHER = 1.4
 """A noise level that differs by a smaller factor explains nothing."""
 
@@ -85,10 +87,10 @@ class Predictive:
         mean, std = made.mean(0), made.std(0).clamp_min(1e-12)
         return ((self.features(y, sigma) - mean) / std)[0], ((made - mean) / std).abs().amax(1)
 
-    def plausible(self, y: Tensor, sigma: float) -> bool:
-        """Whether y, shape (1, m), is usual under the model with this noise."""
+    def plausible(self, y: Tensor, sigma: float, far: float) -> bool:
+        """Whether y, shape (1, m), is usual under the model with this noise, or far less unusual than `far`."""
         z, law = self.deviations(y, sigma)
-        return float(z.abs().max()) <= upper_limit(law, UNUSUAL)
+        return float(z.abs().max()) <= max(upper_limit(law, UNUSUAL), far / FAR)
 
 
 def principal(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +131,7 @@ def _suspicion(evidence: Evidence, level: float) -> Suspicion:
         raise LeftOut(f"{len(law)} simulated measurements do not reach the level {level:.1g}")
     if value <= upper_limit(law, UNUSUAL):
         return Suspicion("", value, high)
-    found = [*_ranges(evidence, likelihood, model, y), *_levels(model, y)]
+    found = [*_ranges(evidence, likelihood, model, y, value), *_levels(model, y)]
     return Suspicion("; or ".join(found) or _rest(model, y, level), value, high)
 
 
@@ -155,7 +157,7 @@ def _predictive(evidence: Evidence, likelihood: GaussianLikelihood) -> Predictiv
     return Predictive(axes, law, rng.normal(law), likelihood.sigma_y, reached)
 
 
-def _ranges(evidence: Evidence, likelihood: GaussianLikelihood, model: Predictive, y: Tensor) -> list[str]:
+def _ranges(evidence: Evidence, likelihood: GaussianLikelihood, model: Predictive, y: Tensor, far: float) -> list[str]:
     """Value ranges in which y is plausible once it is mapped to that of the prior."""
     if not isinstance(likelihood.operator, LinearOperator):
         return []
@@ -168,7 +170,7 @@ def _ranges(evidence: Evidence, likelihood: GaussianLikelihood, model: Predictiv
             continue
         scale = (end - start) / (high - low)
         mapped = (y - (start - scale * low) * ones) / scale
-        if any(model.plausible(mapped, sigma) for sigma in (model.sigma, model.sigma / scale)):
+        if any(model.plausible(mapped, sigma, far) for sigma in (model.sigma, model.sigma / scale)):
             found.append(range_in_words((start, end), (low, high)))
     return found
 
