@@ -86,9 +86,9 @@ def every_problem() -> list[str]:
 
 
 def every_sampler() -> list[str]:
-    """The samplers of signals, and the presets that have a line of their own."""
+    """The samplers of signals, the presets that have a line of their own, and the rule that chooses one."""
     names = [name for name in SAMPLERS if name != "unconditional" and not make_sampler(name, {}).needs.autoencoder]
-    return [*names, *PRESETS]
+    return [*names, *PRESETS, AUTO]
 
 
 def plan(
@@ -96,7 +96,6 @@ def plan(
     problems: Sequence[str] = (),
     budgets: Sequence[int] = BUDGETS,
     settings: Mapping[str, object] | None = None,
-    references: bool = True,
 ) -> dict[str, Any]:
     """The study of samplers on known posteriors, as the plain values of its file.
 
@@ -105,34 +104,31 @@ def plan(
         problems: names of known posteriors, with * and ?, or `FILE.py:NAME`; all by default.
         budgets: of network calls.
         settings: of the samplers.
-        references: also draw from the exact posterior and from the prior.
 
     Raises:
         ConfigError: If a problem is unknown, or needs settings.
     """
-    rows = [
-        {"spec": spec, "where_possible": True, **({"settings": dict(settings)} if settings else {})}
-        for spec in samplers
-    ]
-    rows += [{"spec": spec} for spec in REFERENCES if references]
+    own = {"settings": dict(settings)} if settings else {}
+    rows: list[dict[str, Any]] = [{"spec": spec, "where_possible": True, **own} for spec in samplers]
+    groups = {spec: make_sampler(spec, settings or {}).needs.group for spec in samplers if spec != AUTO}
     overrides = [
         {"sampler": f"{spec}, budget *", "samples": math.ceil(DRAWS / group) * group}
-        for spec in samplers
-        if spec != AUTO and DRAWS % (group := make_sampler(spec, settings or {}).needs.group)
+        for spec, group in groups.items()
+        if DRAWS % group
     ]
+    head = {"name": "benchmark", "samples": DRAWS, "metrics": list(MEASURES.values()), "budgets": list(budgets)}
     return {
+        "study": head,
+        "problems": [_problem(name) for name in _chosen(problems)],
+        "samplers": rows + [{"spec": spec} for spec in REFERENCES],
         **({"overrides": overrides} if overrides else {}),
-        "study": {
-            "name": "benchmark",
-            "samples": DRAWS,
-            "metrics": list(MEASURES.values()),
-            "budgets": list(budgets),
-        },
-        "problems": [
-            {"kind": "known", "label": name, "problem": name, "seeds": list(range(SEEDS))} for name in _chosen(problems)
-        ],
-        "samplers": rows,
     }
+
+
+def _problem(name: str) -> dict[str, Any]:
+    """The table of a problem."""
+    seeds = int(KNOWN[name].facts.get("seeds", SEEDS))
+    return {"kind": "known", "label": name, "problem": name, "seeds": list(range(seeds))}
 
 
 def _chosen(wanted: Sequence[str]) -> list[str]:

@@ -51,6 +51,21 @@ class Forms:
         if self.as_json + self.as_csv + self.as_html > 1:
             raise ConfigError("--json, --csv and --html exclude each other", hint="give one of them")
 
+    def print(self, lines: Sequence[Line], marked: str) -> None:
+        """The lines of a run on stdout; with a `marked` sampler table and page have those of the package, too."""
+        from midguide.studies.benchmark import REFERENCES, as_csv
+        from midguide.studies.leaderboard import as_html
+
+        together = _beside(lines) if marked else lines
+        if self.as_csv:
+            print(as_csv(lines), end="")
+        elif self.as_json:
+            output.print_json([vars(line) for line in lines if line.sampler not in REFERENCES])
+        elif self.as_html:
+            print(as_html(together, marked), end="")
+        else:
+            _print_means(together, marked)
+
 
 @COMMANDS.register("benchmark", summary="a sampler on problems with a known posterior, beside all others")
 @options.grouped
@@ -85,26 +100,14 @@ def benchmark(
         raise ConfigError("give a sampler, or --all", hint="for example midguide benchmark my.py:MySampler")
     if every and settings:
         raise ConfigError("--set is for one sampler, --all runs them all", hint="give the sampler by its name")
-    folder = output.out_folder(out or output.default_folder("benchmark", sampler or "all"))
-    given = parse_overrides(settings)
     specs = table.every_sampler() if every else [sampler]
-    plain = table.plan(specs, problems or (), budget or table.BUDGETS, given)
+    plain = table.plan(specs, problems or (), budget or table.BUDGETS, parse_overrides(settings))
+    folder = output.out_folder(out or output.default_folder("benchmark", sampler or "all"))
     lines = _run(plain, folder, which, engine)
     own = [line for line in lines if line.sampler not in table.REFERENCES]
     if not own:
         raise DataError(f"`{sampler}` has run on none of these problems", hint="the notes above say why")
-    if form.as_csv:
-        print(table.as_csv(lines), end="")
-    elif form.as_json:
-        output.print_json([vars(line) for line in own])
-    elif form.as_html:
-        from midguide.studies.leaderboard import as_html
-
-        print(as_html(lines if every else _beside(lines), marked="" if every else sampler), end="")
-    elif every:
-        _print_means(lines, "")
-    else:
-        _print_means(_beside(lines), own[0].sampler)
+    form.print(lines, "" if every else own[0].sampler)
 
 
 def _run(plain: dict[str, Any], folder: Path, which: Which, engine: Engine) -> list[Line]:
