@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from midguide import Problem, sample
+from midguide import Problem, make_sampler, sample
 from midguide.errors import ConfigError, ShapeError
 from midguide.exact.problems import random_gaussian
 from midguide.likelihoods import GaussianLikelihood, observe
@@ -103,6 +103,18 @@ def test_equal_levels_are_one_level_for_every_sampler(name: str) -> None:
     n = sampler.needs.group
     draws = [sample(sampler, Problem.of(prior, likelihood), n).draws for likelihood in (one, many)]
     torch.testing.assert_close(*draws, rtol=1e-6, atol=1e-6)  # conjugate gradients in place of an SVD
+
+
+@pytest.mark.parametrize("name", ["mmps", "mgps", "dps", "pgdm"])
+def test_an_answer_does_not_depend_on_the_noise_of_other_observations(name: str) -> None:
+    prior, operator = Gaussian(torch.zeros(6, dtype=torch.float64), 1.0), Matrix.create(levels(3, 6), (6,))
+    x, sigma = prior.sample(2), torch.tensor([[0.1], [3.0]])
+    both = observe(operator, x, sigma)
+    sampler, alone = make_sampler(name, {"steps": 6}), Problem(prior, both.select(torch.tensor([0])))
+    pair = sample(sampler, Problem(prior, both), 2)
+    torch.testing.assert_close(pair.draws[:1], sample(sampler, alone, 2).draws)
+    one = observe(operator, x[:1], sigma[:1])
+    torch.testing.assert_close(sample(sampler, Problem(prior, one), 2).draws, pair.draws[:1])
 
 
 def test_noise_is_simulated_at_its_levels() -> None:

@@ -38,9 +38,13 @@ class GaussianLikelihood(Likelihood):
     def of(operator: Operator, y: Tensor, sigma_y: float | Tensor) -> GaussianLikelihood:
         """The likelihood of observations whose values may have noise of different levels.
 
-        Values are divided by their own noise level and multiplied by the common one, the geometric mean of all. With
-        the weights `w = common / sigma`, `w y = w A(x) + common z`: the same posterior, with noise of one level, which
-        every sampler takes. The identity and masks keep their SVD.
+        Values are divided by their own noise level and multiplied by a common one. With the weights
+        `w = common / sigma`, `w y = w A(x) + common z`: the same posterior, with noise of one level, which every
+        sampler takes. The identity and masks keep their SVD.
+
+        The common level is the geometric mean. It is 1 where observations have levels or masks of their own, so that
+        no answer depends on the other observations. Methods whose steps have the unit of y (`dps`) then take other
+        steps.
 
         Args:
             operator: the instrument.
@@ -70,7 +74,8 @@ class GaussianLikelihood(Likelihood):
             every = levels.flatten()  # refused below, by what does the same for the operator
         for limit in every.aminmax() if every.numel() else ():
             check_sigma(float(limit))
-        common = float(every.double().log().mean().exp()) if every.numel() else 1.0
+        own = levels.ndim == y.ndim or operator.observations is not None
+        common = 1.0 if own or not every.numel() else float(every.double().log().mean().exp())
         weight = common / torch.where(levels > 0.0, levels, 1.0)
         made = weighted(operator, weight, y)
         return GaussianLikelihood(made, torch.where(wanted, y, 0.0) * weight, common)

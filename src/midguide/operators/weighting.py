@@ -110,7 +110,7 @@ def weighted(operator: Operator, weight: Tensor, y: Tensor) -> Operator:
 
     Args:
         operator: A.
-        weight: positive, broadcastable to y; a first axis of the length of y's gives each observation its own.
+        weight: positive, broadcastable to y; with as many axes as y, each observation has its own.
         y: measurements, shape (N, *measurement).
 
     Raises:
@@ -125,11 +125,13 @@ def weighted(operator: Operator, weight: Tensor, y: Tensor) -> Operator:
             f"noise levels of shape {tuple(weight.shape)} do not fit measurements of shape {tuple(y.shape)}",
             hint="one number, or an array that broadcasts to y: (channels, 1, 1), the shape of y, (N, 1, 1, 1)",
         )
-    weight = weight.reshape(*[1] * (y.ndim - weight.ndim), *weight.shape)
-    own = weight.shape[0] > 1
+    own = weight.ndim == y.ndim
+    weight = weight if own else weight.reshape(*[1] * (y.ndim - weight.ndim), *weight.shape)
+    if own:
+        weight = weight.expand(len(y), *weight.shape[1:])
     if isinstance(operator, Mask | Identity):
         weight = torch.where(operator.measured(y), weight, 0.0)
-        own = len(weight) > 1
+        own = own or operator.observations is not None
         return Diagonal(weight if own else weight[0], own)
     made = LinearWeighted if isinstance(operator, LinearOperator) else Weighted
     return made(operator, weight if own else weight[0], own)  # pyright: ignore[reportArgumentType]
