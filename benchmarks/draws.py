@@ -63,9 +63,9 @@ CAPPED: Mapping[str, Mapping[str, object]] = {"resample": {"every": 1, "iteratio
 """Settings changed on networks: so few steps enforce the data at each one, with few iterations."""
 
 VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "mgps recompute=true": ("mgps", {"recompute": True}),
-    "mgps without warm start": ("mgps", {"warm_start": "off"}),
-    "mgps late midpoint": ("mgps", {"midpoint": 0.3, "late_midpoint": 1.0}),
+    "mgps recompute=true": ("mgps:paper", {"recompute": True}),
+    "mgps without warm start": ("mgps:paper", {"warm_start": "off"}),
+    "mgps late midpoint": ("mgps:paper", {"midpoint": 0.3, "late_midpoint": 1.0}),
     "diffpir gradient step": ("diffpir", {"gradient_step": True, "strength": 100.0}),
     "unconditional eta=0.5": ("unconditional", {"eta": 0.5}),
 }
@@ -246,7 +246,7 @@ def unobserved(name: str) -> Problem:
 
 
 def summaries() -> Entry:
-    samples = sample(make_sampler("mgps", {"steps": 12}), problem_of("vectors"), 7)
+    samples = sample(make_sampler("mgps:paper", {"steps": 12}), problem_of("vectors"), 7)
     quantiles = samples.quantiles([0.05, 0.5, 0.9])
     parts = {f"draws of {i}": one.draws for i, one in enumerate(samples.each())}
     return tensors(mean=samples.mean(), std=samples.std(), quantiles=quantiles, **parts)

@@ -141,7 +141,7 @@ def midpoint_rows() -> None:
         floor.append(posterior.w2(posterior))
         for midpoint in midpoints:
             for mean_field in (False, True):
-                law = mgps_law(MGPS(steps=300, midpoint=midpoint), problem, mean_field=mean_field)
+                law = mgps_law(replace(PLAIN, midpoint=midpoint), problem, mean_field=mean_field)
                 errors.setdefault((midpoint, mean_field), []).append(law.w2(posterior))
         best.append(min(midpoints, key=lambda m: errors[m, False][-1]))
         print(f"midpoint curve {seed} done", file=sys.stderr)

@@ -76,7 +76,7 @@ def latents(sampler, toy, n=N):
 
 
 def mgps(**changes):
-    return MGPS(**{"steps": 50, "gradient_steps": FEW, "optimizer": Adam(rate=0.1), **changes})
+    return MGPS(**{"steps": 50, "midpoint": 0.5, "gradient_steps": FEW, "optimizer": Adam(rate=0.1), **changes})
 
 
 ANY_OPERATOR = {

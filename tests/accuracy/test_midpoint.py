@@ -11,13 +11,16 @@ from midguide.maths.optim import Adam
 from midguide.samplers.mgps import MGPS
 
 MIDPOINTS = (0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
+RULE = StepRule(default=2)
 
 
 def test_error_over_the_midpoint_is_least_strictly_between_0_4_and_0_8():
     for seed in range(3):
         problem = random_gaussian_problem(100, 50, seed, 0.1, dtype=torch.float64)
         posterior = Law.of(problem.denoiser.posterior(problem.likelihood))
-        laws = [mgps_law(MGPS(steps=300, midpoint=m), problem, mean_field=False) for m in MIDPOINTS]
+        laws = [
+            mgps_law(MGPS(steps=300, midpoint=m, gradient_steps=RULE), problem, mean_field=False) for m in MIDPOINTS
+        ]
         errors = [law.w2(posterior) for law in laws]
         assert 0.4 < MIDPOINTS[int(np.argmin(errors))] < 0.8
         assert min(errors) < 0.3 * errors[-1]  # nearly exact beside the DPS-like midpoint 1

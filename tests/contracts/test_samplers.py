@@ -37,9 +37,9 @@ RULE = StepRule(default=2, cleanest=(2, 1), noisiest=(2, 3))
 
 VARIANTS = {
     "mgps-plain": MGPS(steps=12, warm_start=None, gradient_steps=RULE),
-    "mgps-recompute": MGPS(steps=12, gradient_steps=RULE, recompute=True),
-    "mgps-low-midpoint": MGPS(steps=12, midpoint=0.01, gradient_steps=RULE),
-    "mgps-late": MGPS(steps=12, late_midpoint=1.0, gradient_steps=RULE),
+    "mgps-recompute": MGPS(steps=12, midpoint=0.5, warm_start=0.7, gradient_steps=RULE, recompute=True),
+    "mgps-low-midpoint": MGPS(steps=12, midpoint=0.01, warm_start=0.7, gradient_steps=RULE),
+    "mgps-late": MGPS(steps=12, midpoint=0.5, late_midpoint=1.0, warm_start=0.7, gradient_steps=RULE),
     "ddim": Unconditional(steps=12, eta=0.0),
     "repaint-travel": RePaint(steps=12, travel=Travel(length=3, repeats=2)),
     "copaint-travel": CoPaint(steps=12, eta=0.5, travel=Travel(length=5, repeats=2)),

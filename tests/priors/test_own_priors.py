@@ -134,7 +134,8 @@ FREE_OF_UNITS = (
 FREE_OF_UNITS += ("fps", "mcgdiff", "sda", "smcdiff", "tds", "tmpd", "unconditional")
 INVARIANT = {name: make_sampler(name, {"steps": 20}) for name in FREE_OF_UNITS} | {
     "ddim": Unconditional(steps=20, eta=0.0),
-    "mgps that does not descend": MGPS(steps=20, midpoint=1.0, warm_start=None, optimizer=Adam(rate=1e-14)),
+    "mgps": MGPS(steps=20, spacing=1.0),
+    "mgps that does not descend": MGPS(steps=20, gradient_steps=StepRule(default=2), optimizer=Adam(rate=1e-14)),
 }
 
 

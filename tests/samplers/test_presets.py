@@ -78,6 +78,7 @@ def mgps(rate: float, warm: float | None, midpoint: float, late: float | None, *
 
 # The table of section 4 of spec/algorithms.md: released configurations of Moufad et al. 2025, read off their files.
 PAPER = {
+    "paper": mgps(0.03, 0.7, 0.5, None, cleanest=(20, 2), noisiest=(5, 20), every=(10, 20), default=2),
     "ffhq": mgps(0.03, 0.7, 0.5, None, cleanest=(20, 2), noisiest=(5, 20), every=(10, 20), default=2),
     "ffhq-latent": mgps(0.03, 0.7, 0.5, 1.0, cleanest=(10, 2), noisiest=(5, 20), every=(10, 10), default=5),
     "imagenet": mgps(0.03, 0.7, 0.5, None, cleanest=(10, 2), noisiest=(5, 20), every=(20, 10), default=2),
@@ -196,8 +197,10 @@ def test_a_record_reads_back(spec: str) -> None:
 
 def test_a_preset_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('source = "tuned"\n[settings]\nsteps = 7\noptimizer = {rule = "adam", rate = 0.5}\n')
-    assert make_sampler(f"mgps:{path}") == MGPS(steps=7, optimizer=Adam(rate=0.5))
+    path.write_text(
+        'source = "tuned"\n[settings]\nsteps = 7\noptimizer = {rule = "adam", rate = 0.5}\ngradient_steps = 2\n'
+    )
+    assert make_sampler(f"mgps:{path}") == MGPS(steps=7, optimizer=Adam(rate=0.5), gradient_steps=StepRule(default=2))
     path.write_text("[settings]\nsteps = 7\n")
     with pytest.raises(ConfigError, match="must have a source"):
         make_sampler(f"mgps:{path}")
@@ -213,7 +216,7 @@ def test_override_changes_only_what_it_names() -> None:
     assert isinstance(changed.midpoint, float)
 
 
-@pytest.mark.parametrize("spec", ["mgps", "mgps:ffhq"])
+@pytest.mark.parametrize("spec", ["mgps:paper", "mgps:ffhq"])
 def test_override_of_a_part_of_a_rule_keeps_the_rest(spec: str) -> None:
     changed = make_mgps(spec, {"gradient_steps.default": 5, "gradient_steps.every": "off", "optimizer.beta_first": 0.5})
     assert changed.gradient_steps == StepRule(default=5, cleanest=(20, 2), noisiest=(5, 20))
@@ -221,9 +224,9 @@ def test_override_of_a_part_of_a_rule_keeps_the_rest(spec: str) -> None:
 
 
 def test_overrides_apply_in_their_order() -> None:
-    changed = make_mgps("mgps", {"gradient_steps": 5, "gradient_steps.noisiest": [3, 9]})
+    changed = make_mgps("mgps:paper", {"gradient_steps": 5, "gradient_steps.noisiest": [3, 9]})
     assert changed.gradient_steps == StepRule(default=5, noisiest=(3, 9))
-    assert make_mgps("mgps", {"gradient_steps.noisiest": [3, 9], "gradient_steps": 5}).gradient_steps == StepRule(
+    assert make_mgps("mgps:paper", {"gradient_steps.noisiest": [3, 9], "gradient_steps": 5}).gradient_steps == StepRule(
         default=5
     )
 
@@ -233,7 +236,7 @@ def test_overrides_apply_in_their_order() -> None:
     [("adam", Adam(rate=0.03)), ("sgd", SGD(rate=0.03)), ("normalized-sgd", NormalizedSGD(rate=0.03))],
 )
 def test_rule_of_an_optimizer_is_changed_by_name(rule: str, expected: object) -> None:
-    assert make_mgps("mgps", {"optimizer.rule": rule}).optimizer == expected
+    assert make_mgps("mgps:paper", {"optimizer.rule": rule}).optimizer == expected
 
 
 def test_settings_build_the_sampler() -> None:
@@ -256,27 +259,44 @@ def test_settings_build_the_sampler() -> None:
         ("mgps", {"needs": 1}, "mgps has no setting `needs`"),
         ("mgps", {"": 1}, "mgps has no setting ``"),
         ("dps", {"optimizer.rate": 1}, "dps has no setting `optimizer`"),
-        ("mgps", {"optimizer.lr": 1}, r"optimizer \(adam\) has no setting `lr`"),
-        ("mgps", {"optimizer.rule": "adams"}, "unknown rule `adams`\nhint: did you mean `adam`"),
-        ("mgps", {"optimizer.rule": 3}, "unknown rule `3`"),
-        ("mgps", {"optimizer": 0.1}, "mgps.optimizer must be a table, got 0.1"),
-        ("mgps", {"gradient_steps.evry": [2, 3]}, "gradient_steps has no setting `evry`\nhint: did you mean `every`"),
-        ("mgps", {"gradient_steps": 0}, "mgps: rule default=0 must be at least 1"),
-        ("mgps", {"gradient_steps": True}, "gradient_steps must be an integer or a table, got True"),
-        ("mgps", {"gradient_steps": "off"}, "gradient_steps must be an integer or a table, got 'off'"),
-        ("mgps", {"gradient_steps.every": [2, 3, 4]}, r"every must be a list of 2, got \[2, 3, 4\]"),
-        ("mgps", {"gradient_steps.every": [2, 3.5]}, r"every\[1\] must be an integer, got 3.5"),
-        ("mgps", {"gradient_steps.every": 3}, 'every must be a list, got 3\nhint: "off" switches it off'),
+        ("mgps:paper", {"optimizer.lr": 1}, r"optimizer \(adam\) has no setting `lr`"),
+        ("mgps:paper", {"optimizer.rule": "adams"}, "unknown rule `adams`\nhint: did you mean `adam`"),
+        ("mgps:paper", {"optimizer.rule": 3}, "unknown rule `3`"),
+        ("mgps:paper", {"optimizer": 0.1}, "mgps.optimizer must be a table, got 0.1"),
+        (
+            "mgps:paper",
+            {"gradient_steps.evry": [2, 3]},
+            "gradient_steps has no setting `evry`\nhint: did you mean `every`",
+        ),
+        ("mgps:paper", {"gradient_steps": 0}, "mgps: rule default=0 must be at least 1"),
+        ("mgps:paper", {"gradient_steps": True}, "gradient_steps must be an integer or a table, got True"),
+        (
+            "mgps:paper",
+            {"gradient_steps": "off"},
+            "`optimizer`|`warm_start` has no effect without `gradient_steps`\nhint: take",
+        ),
+        (
+            "mgps",
+            {"optimizer.rate": 0.1, "optimizer.rule": "adam"},
+            "`optimizer` has no effect without `gradient_steps`",
+        ),
+        ("mgps", {"recompute": True}, "`recompute` has no effect without `gradient_steps`"),
+        ("mgps", {"spread": 2}, "spread must be in"),
+        ("mgps", {"iterations": 0}, "iterations must be positive"),
+        ("mgps", {"spacing": 0}, "spacing must be positive"),
+        ("mgps:paper", {"gradient_steps.every": [2, 3, 4]}, r"every must be a list of 2, got \[2, 3, 4\]"),
+        ("mgps:paper", {"gradient_steps.every": [2, 3.5]}, r"every\[1\] must be an integer, got 3.5"),
+        ("mgps:paper", {"gradient_steps.every": 3}, 'every must be a list, got 3\nhint: "off" switches it off'),
         ("mgps", {"midpoint": 0}, r"mgps: midpoint must be in \(0, 1\]"),
         ("mgps", {"midpoint": "half"}, "mgps.midpoint must be a number, got 'half'"),
         ("mgps", {"midpoint": True}, "mgps.midpoint must be a number, got True"),
         ("mgps", {"midpoint": "off"}, "mgps.midpoint must be a number, got 'off'"),
         ("mgps", {"midpoint.x": 1}, "mgps.midpoint must be a number, got {'x': 1}"),
-        ("mgps", {"optimizer.rate": float("nan")}, "rate must be a finite number, got nan"),
-        ("mgps", {"optimizer.rate": 10**400}, "rate must be a finite number"),
+        ("mgps:paper", {"optimizer.rate": float("nan")}, "rate must be a finite number, got nan"),
+        ("mgps:paper", {"optimizer.rate": 10**400}, "rate must be a finite number"),
         ("mgps", {"steps": 30.0}, "mgps.steps must be an integer, got 30.0"),
         ("mgps", {"steps": False}, "mgps.steps must be an integer, got False"),
-        ("mgps", {"recompute": 1}, "mgps.recompute must be true or false, got 1"),
+        ("mgps:paper", {"recompute": 1}, "mgps.recompute must be true or false, got 1"),
     ],
 )
 def test_wrong_settings_are_named(spec: str, overrides: dict, message: str) -> None:

@@ -203,7 +203,7 @@ def test_closed_form_law_is_measured_by_its_moments_not_by_its_draws(tmp_path):
     path.write_text(
         '[study]\nname = "law"\nsamples = 2\nmetrics = ["gaussian_w2"]\n'
         '[[problems]]\nkind = "gaussian"\ndimension = 4\nmeasurements = 2\nsigma_y = 0.3\nseeds = [0]\n'
-        '[[samplers]]\nspec = "mgps"\nsource = "law"\nsettings = { steps = 10 }\n'
+        '[[samplers]]\nspec = "mgps:paper"\nsource = "law"\nsettings = { steps = 10 }\n'
         '[[samplers]]\nspec = "exact-law"\n'
     )
     found = []

@@ -75,7 +75,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[overrides]]\nsampler = "DDRM"\nsettings = { stepz = 3 }\n', ("stepz", "steps")),
         ('[[overrides]]\nsamplerz = "DDRM"\nsamples = 3\n', ("samplerz", "sampler")),
         ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean `mgps`")),
-        ('[[samplers]]\nspec = "mgps"\nsource = "lwa"\n', ("lwa", "law")),
+        ('[[samplers]]\nspec = "mgps:paper"\nsource = "lwa"\n', ("lwa", "law")),
         ('[[samplers]]\nspec = "prior"\nsource = "lwa"\n', ("lwa", "law")),
         ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("`prior` is no sampler", "law")),
         ('[[samplers]]\nspec = "mgps"\nproblems = []\n', ("on no problem", "leave problems out")),
@@ -213,7 +213,7 @@ def test_metric_that_does_not_fit_a_problem_is_refused_before_anything_runs(tiny
         load_study(tiny)
 
 
-@pytest.mark.parametrize("row", ['spec = "mgps"\nsource = "law"\n', 'spec = "exact-law"\n'])
+@pytest.mark.parametrize("row", ['spec = "mgps:paper"\nsource = "law"\n', 'spec = "exact-law"\n'])
 def test_law_of_a_mixture_is_refused(tiny, row):
     tiny.write_text(f"{tiny.read_text()}[[samplers]]\n{row}")
     with pytest.raises(UnsupportedProblem, match="Gaussian problems"):

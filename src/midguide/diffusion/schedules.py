@@ -71,6 +71,19 @@ class Schedule(Protocol):
         ...
 
 
+def spaced_times(schedule: Schedule, steps: int, spacing: float) -> list[Time]:
+    """At most `steps` times from the noisiest to the cleanest, at the shares `(i / (steps - 1)) ** spacing` between.
+
+    With spacing 1 those of the schedule itself. Where several fall on one level it counts once.
+    """
+    if spacing == 1.0:
+        return schedule.times(steps)
+    check_steps(steps)
+    first, last = schedule.cleanest, schedule.noisiest
+    shares = [(i / max(steps - 1, 1)) ** spacing for i in range(steps - 1, -1, -1)] if steps > 1 else [1.0]
+    return sorted({schedule.snap(first + share * (last - first)) for share in shares}, reverse=True)
+
+
 def _check_schedule(thing: Any) -> None:
     """Refuse what makes no schedule."""
     made = get_type_hints(thing).get("return") if callable(thing) and not isinstance(thing, type) else thing

@@ -79,7 +79,7 @@ def unconditional_law(sampler: Unconditional, problem: Problem) -> Law:
 
 @LAWS.register("mgps")
 def mgps_law(sampler: MGPS, problem: Problem, *, mean_field: bool = True) -> Law:
-    """The law of MGPS samples (Algorithm 1) whose fits have converged, for a Gaussian prior and one observation.
+    """The law of MGPS samples by converged gradient steps (Algorithm 1), for a Gaussian prior and one observation.
 
     The midpoint's target `pi(x_l | x_t)` is Gaussian with precision `P = I/v + J_l^T A^T A J_l / sigma_y^2`. The best
     Gaussian with independent coordinates has its mean and the variances `1 / P_ii`.
@@ -90,8 +90,13 @@ def mgps_law(sampler: MGPS, problem: Problem, *, mean_field: bool = True) -> Law
         mean_field: carry the best Gaussian with independent coordinates (what MGPS fits), or the exact target (the
             surrogate of Example 3.2).
 
+    Raises:
+        UnsupportedProblem: If the sampler has the fit in closed form, whose law this is not.
+
     References: Moufad et al. 2025, Eq. (3.5) to (3.7) and Appendix B.
     """
+    if sampler.gradient_steps is None:
+        raise UnsupportedProblem("the law of `mgps` is known for fits by gradient steps", hint="take `mgps:paper`")
     affine = _Affine(problem)
     schedule, times = problem.schedule, sampler.times(problem)
     law = affine.initial(times[0])

@@ -17,6 +17,8 @@ from torch import Tensor
 from midguide.catalogue.base import Catalogue, Entry
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.maths import autodiff
+from midguide.maths.autodiff import Derivative
+from midguide.maths.covariance import Linear
 from midguide.maths.rng import Rng
 from midguide.operators.base import Operator
 from midguide.storage.record import describe
@@ -109,6 +111,18 @@ class Likelihood(ABC):
     @abstractmethod
     def difference(self, x: Tensor) -> Tensor:
         """`y - A(x)`, shape of y, for methods that ask for its norm; see the subclasses for its weights."""
+
+    def linearized(self, x: Tensor) -> tuple[Tensor, Linear]:
+        """`residual(x)` and how it falls as x moves: `residual(x + d) = residual(x) - B d` to first order.
+
+        The pair says what a Gaussian with unit noise in place of the likelihood would be: the fit of x to it is a step
+        of Gauss-Newton.
+
+        Returns:
+            The residual, shape of y, and B with its adjoint, from the shape of x to that of y.
+        """
+        residual, derivative = autodiff.linearize(self.residual, x)
+        return residual, Derivative(lambda d: -derivative(d), lambda r: -derivative.adjoint(r))
 
     def doubt(self, x: Tensor) -> str:
         """Why the residual of a truth near x is not standard normal, in words; empty where it is.

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from midguide.errors import ConfigError
 from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_rows, differentiated
+from midguide.maths.autodiff import Derivative
+from midguide.maths.covariance import Linear
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
 from midguide.operators.weighting import weighted
@@ -98,6 +100,14 @@ class GaussianLikelihood(Likelihood):
 
     def difference(self, x: Tensor) -> Tensor:
         return self.y - self.operator(x)
+
+    def linearized(self, x: Tensor) -> tuple[Tensor, Linear]:
+        operator = self.operator
+        if not isinstance(operator, LinearOperator):
+            return Likelihood.linearized(self, x)
+        return self.residual(x), Derivative(
+            lambda d: operator(d) / self.sigma_y, lambda r: operator.adjoint(r / self.sigma_y)
+        )
 
     def doubt(self, x: Tensor) -> str:
         return ""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
 from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_rows, check_value_range, differentiated
+from midguide.maths import autodiff
+from midguide.maths.autodiff import Derivative
+from midguide.maths.covariance import Linear
 from midguide.maths.rng import Rng
 from midguide.operators.base import Operator
 
@@ -95,6 +98,14 @@ class PoissonLikelihood(Likelihood):
     def residual(self, x: Tensor) -> Tensor:
         expected = self.intensity(x)
         return (self.counts - expected) / (expected + self.read_noise**2).clamp_min(self.floor).sqrt()
+
+    def linearized(self, x: Tensor) -> tuple[Tensor, Linear]:
+        """With the noise of counts as bright as x is or as were counted, whichever is more: Fisher scoring."""
+        expected, derivative = autodiff.linearize(self.intensity, x)
+        noise = (torch.maximum(expected, self.counts) + self.read_noise**2).clamp_min(1.0).sqrt()
+        return (self.counts - expected) / noise, Derivative(
+            lambda d: derivative(d) / noise, lambda r: derivative.adjoint(r / noise)
+        )
 
     def doubt(self, x: Tensor) -> str:
         low = self._expected(x) + self.read_noise**2 < 1.0

@@ -207,7 +207,7 @@ class Pullback(Covariance):
         before, _ = _applied(space, torch.sqrt, drop=1)
         size = weights.norm(dim=1).clamp_min(torch.finfo(weights.dtype).tiny)
         change = ((weights - before).norm(dim=1) / size).to(noise.dtype)
-        return Root(_combined(weights, space.basis), change, indefinite)
+        return Root(combined(weights, space.basis), change, indefinite)
 
     @property
     def _directions(self) -> int:
@@ -228,12 +228,12 @@ class Pullback(Covariance):
 
         space = krylov(apply, r, self.products(r))
         floor = torch.as_tensor(noise).to(r).expand(r.shape).flatten(1).amin(1)
-        weights, indefinite = _definite_solve(space, floor.double())
-        image = _combined(weights, space.images)
+        weights, indefinite = definite_solve(space, floor.double())
+        image = combined(weights, space.images)
         left = _left(r, image)
         shorter = inner(r, image) / inner(image, image).clamp_min(torch.finfo(r.dtype).tiny)
         weights = weights * torch.where(left > FAR, shorter, 1.0)[:, None]
-        return Solution(_combined(weights, space.basis), _combined(weights, moved), left, indefinite)
+        return Solution(combined(weights, space.basis), combined(weights, moved), left, indefinite)
 
     def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
         """`c I` and the factors of Nystrom from `A^T` and `directions` vectors of noise, a product for each.
@@ -260,7 +260,7 @@ class Pullback(Covariance):
     def shrunk(self, v: Tensor, noise: float) -> Tensor:
         """That of a Krylov space for each vector, in at most `directions` products; negative eigenvalues are zero."""
         spaces = [krylov(self, u, self._directions) for u in v.unbind(1)]
-        return torch.stack([_combined(_applied(x, lambda e: e / (e + noise))[0], x.basis) for x in spaces], 1)
+        return torch.stack([combined(_applied(x, lambda e: e / (e + noise))[0], x.basis) for x in spaces], 1)
 
     def diagonal(self, like: Tensor) -> Tensor:
         """The variance of each entry, from one product for each: for events of few entries."""
@@ -431,12 +431,12 @@ def krylov(apply: Callable[[Tensor], Tensor], b: Tensor, directions: int) -> Kry
     return Krylov(basis, images, (projected + projected.mT) / 2, size)
 
 
-def _combined(weights: Tensor, vectors: list[Tensor]) -> Tensor:
+def combined(weights: Tensor, vectors: list[Tensor]) -> Tensor:
     """`sum_i w_i v_i` for weights (B, k) and k tensors of shape (B, ...)."""
     return torch.stack([per_row(w.to(v), v) * v for w, v in zip(weights.unbind(1), vectors, strict=True)]).sum(0)
 
 
-def _definite_solve(space: Krylov, floor: Tensor) -> tuple[Tensor, Tensor]:
+def definite_solve(space: Krylov, floor: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (B, k) of `M^-1 b` in the basis, for M at least `floor`, shape (B,); which rows have less curvature.
 
     Directions of less curvature are left out: there C is not positive, and a step would go far and the wrong way.
