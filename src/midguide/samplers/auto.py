@@ -79,7 +79,7 @@ RULE = (
         when="noise that is not Gaussian",
         fits=lambda facts: not facts.gaussian,
         spec="mgps",
-        because="it needs the gradient of the likelihood only",
+        because="its fit takes any noise model, linear where it stands",
     ),
     Choice(
         when=f"a prior with moments in closed form, up to {FEW_MEASURED} measured values, linear",
