@@ -20,6 +20,7 @@ from midguide.maths.rng import Rng
 from midguide.samplers.base import Finished
 from midguide.storage.code import Code
 from midguide.storage.files import replacing, unshared
+from midguide.storage.record import fingerprint
 
 
 class Counted(Protocol):
@@ -125,6 +126,7 @@ class Checkpoint:
         place = {"chunk": progress.chunk, "step": step, "forwards": forwards, "vjps": vjps, "numbers": dict(numbers)}
         place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
         place |= {"code": asdict(self.code)}
+        place |= {"sha256": _checksum(place, stored)}
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
 
@@ -142,6 +144,8 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 place = json.loads(file.metadata()["midguide-progress"])
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if place.pop("sha256") != _checksum(place, stored):
+                raise ValueError("it is damaged, its checksum differs")
             finished = [_finished(stored, i, device) for i in range(place["chunk"])]
             code = Code(**place["code"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -170,6 +174,11 @@ class Checkpoint:
             _under("sign.", stored, device),
         )
         return Progress(finished, signs, place["step"], place["seconds"], held)
+
+
+def _checksum(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file holds, so that a flipped bit does not become another result."""
+    return fingerprint({"place": place, "tensors": tensors})
 
 
 def _under(prefix: str, stored: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:

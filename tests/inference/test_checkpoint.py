@@ -1,0 +1,65 @@
+"""A damaged file of progress is refused: no flipped bit becomes another result."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from midguide import make_sampler, sample
+from midguide.errors import CheckpointError
+from midguide.testing.pieces import vectors
+
+SAMPLER = make_sampler("dps", {"steps": 8})
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The file of a run that was interrupted in its second chunk."""
+    step, calls = type(SAMPLER).step, []
+
+    def broken(self, *arguments):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(SAMPLER), "step", broken)
+        with pytest.raises(KeyboardInterrupt):
+            sample(SAMPLER, vectors(), 2, chunk=2, checkpoint=tmp_path / "run.progress")
+    return (tmp_path / "run.progress").read_bytes()
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(interrupted: bytes, tmp_path: Path) -> None:
+    want, said, rng = sample(SAMPLER, vectors(), 2, chunk=2).draws, list[str](), random.Random(0)
+    for _ in range(60):
+        damaged, place = bytearray(interrupted), rng.randrange(len(interrupted))
+        damaged[place] ^= 1 << rng.randrange(8)
+        (tmp_path / "damaged.progress").write_bytes(damaged)
+        try:
+            drawn = sample(SAMPLER, vectors(), 2, chunk=2, checkpoint=tmp_path / "damaged.progress").draws
+        except CheckpointError as error:
+            said.append(str(error))
+        else:
+            assert torch.equal(drawn, want)
+    assert len(said) > 50
+    assert {line.count("\n") for line in said} == {1}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"<html></html>", b"\x00" * 100], ids=["empty", "json", "html", "zeros"]
+)
+def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.progress").write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a checkpoint of a sampling run"):
+        sample(SAMPLER, vectors(), 2, checkpoint=tmp_path / "run.progress")
+
+
+def test_a_shortened_file_is_refused(interrupted: bytes, tmp_path: Path) -> None:
+    for length in range(0, len(interrupted), 97):
+        (tmp_path / "run.progress").write_bytes(interrupted[:length])
+        with pytest.raises(CheckpointError):
+            sample(SAMPLER, vectors(), 2, chunk=2, checkpoint=tmp_path / "run.progress")
