@@ -55,6 +55,18 @@ def test_training_lowers_the_held_out_error_and_its_card_says_so(tmp_path):
     assert all(after < 0.8 * before for before, after in zip(*curves, strict=True))
 
 
+def test_card_of_a_trained_prior_says_what_its_signals_look_like_if_enough_are_held_out(tmp_path):
+    config = recipe(steps=1)
+    network = train(config, Images(ramps()), Run(tmp_path / "run"))
+    for count, told in ((16, False), (64, True)):
+        path, card = export_prior(config, network, Images(ramps(count)), tmp_path / str(count), origin=ORIGIN)
+        known = load_prior(path).statistics
+        assert (known is not None) == told
+        assert known is None or (known.count, known.source) == (64, "64 held-out signals")
+        card.write_text(card.read_text().replace(json.loads(card.read_text())["sha256"], "0" * 64))
+        assert load_prior(path).statistics is None  # the card of another file
+
+
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     config, images = recipe(steps=40), ramps()
 

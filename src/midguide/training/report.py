@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from midguide.catalogue.settings import as_plain
 from midguide.maths.rng import Rng
 from midguide.metrics.image import psnr, ssim
 from midguide.nn.autoencoder import AutoencoderNetwork
@@ -17,6 +18,7 @@ from midguide.priors.base import Autoencoder, Denoiser
 from midguide.priors.formats.native import save_prior
 from midguide.priors.loading import load_prior
 from midguide.priors.settings import UNBOUNDED, PriorSettings
+from midguide.priors.statistics import FEWEST, Statistics
 from midguide.signals.base import Signal
 from midguide.storage import cards
 from midguide.storage.cards import Card
@@ -119,6 +121,9 @@ def export_prior(
     )
     save_prior(path, network.state_dict() | (prefixed(embedded[1]) if embedded else {}), settings)
     stored, facts = load_prior(path), dict[str, Any](body=config.body)
+    if len(clean) >= FEWEST:
+        seen = Statistics.of(clean, source=f"{len(clean)} held-out signals", value_range=stored.signal_range)
+        facts["statistics"] = as_plain(seen, full=False)
     if stored.autoencoder is not None:
         facts["signal_shape"] = list(stored.signal_shape)
         facts["autoencoder"] = describe(stored.autoencoder) | reconstruction(stored.autoencoder, clean)

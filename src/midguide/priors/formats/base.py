@@ -24,7 +24,7 @@ from midguide.priors.network import NetworkDenoiser
 from midguide.priors.settings import EXECUTION, UNBOUNDED, PriorSettings, prior_settings
 from midguide.priors.statistics import Statistics
 from midguide.storage import hub
-from midguide.storage.cards import Card
+from midguide.storage.cards import Card, read_card
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -160,11 +160,23 @@ def find(given: object) -> Source:
 
 def _with_statistics(prior: Denoiser, source: Source) -> Denoiser:
     """The prior, with what its card says its signals look like, if it says so of signals in its value range."""
-    told = source.card and source.card.facts.get("statistics")
-    if source.card and told:
-        known = build(Statistics, told, f"statistics on the card of {source.card.name}")
+    card = source.card or _card_beside(source, prior)
+    told = card and card.facts.get("statistics")
+    if card and told:
+        known = build(Statistics, told, f"statistics on the card of {card.name}")
         prior.statistics = known if known.value_range == prior.signal_range else None
     return prior
+
+
+def _card_beside(source: Source, prior: Denoiser) -> Card | None:
+    """The card that lies beside a file and is of this very file."""
+    if source.suffix in ("", ".json") or not source.path.with_suffix(".json").is_file():
+        return None
+    try:
+        card = read_card(source.path.with_suffix(".json"))
+    except MidguideError:  # some other file of JSON
+        return None
+    return card if card.sha256 is not None and card.sha256 == prior.provenance.get("sha256") else None
 
 
 def read(source: Source, said: PriorSettings) -> Denoiser:
