@@ -108,15 +108,23 @@ def _rank(function: Function, answer: Answer, target: Target) -> float:
 
 def _values(function: Function, problem: Problem, x: Tensor) -> Tensor:
     """The quantity of each row, float64, shape (B,); neither NaN nor the same for all."""
-    values = function(problem.expand(len(x)), x)
-    if not isinstance(values, Tensor) or values.shape != x.shape[:1]:
-        got = tuple(values.shape) if isinstance(values, Tensor) else values
-        raise ShapeError(f"a test quantity is one number for each of {len(x)} rows, got {got}")
+    values = _one_each(function(problem.expand(len(x)), x), x)
     if bool(values.isnan().any()):
         raise NumericalError("the test quantity is NaN, which has no rank")
     if bool((values == values[0]).all()):
         raise UnsupportedProblem("the test quantity is constant: all ranks are equal")
     return values.double().cpu()
+
+
+def _one_each(values: object, x: Tensor) -> Tensor:
+    """The values of a test quantity, which must be one for each row of x."""
+    if isinstance(values, Tensor) and values.shape == x.shape[:1]:
+        return values
+    got = tuple(values.shape) if isinstance(values, Tensor) else values
+    raise ShapeError(
+        f"a test quantity is one number for each of {len(x)} rows, got {got}",
+        hint="reduce with .flatten(1).mean(1), say",
+    )
 
 
 def _check_quantity(thing: object) -> None:
@@ -162,11 +170,12 @@ def inapplicable(spec: str, problem: Problem) -> str:
 
     Raises:
         ConfigError: If there is no such quantity.
+        ShapeError: If it does not give one number for each row.
     """
     function = vars(QUANTITIES.make(spec).compute)["__wrapped__"]
     x = Rng([("probe",)], size=3).normal(torch.zeros(3, *problem.signal_shape))
     try:
-        function(problem.select(torch.zeros(3, dtype=torch.long)), x)
+        _one_each(function(problem.select(torch.zeros(3, dtype=torch.long)), x), x)
     except (UnsupportedProblem, NumericalError) as error:
         return error.message
     return ""

@@ -131,7 +131,7 @@ def write(found: Found, folder: Path, command: str, title: str) -> None:
     from midguide.studies.calibrate.page import as_html
 
     texts = {
-        "calibration.json": output.dump_json({**found.as_dict(), "command": command}) + "\n",
+        "calibration.json": output.dump_json({**found.as_dict(ranks=True), "command": command}) + "\n",
         "calibration.html": as_html(found, command, title),
     }
     for name, text in texts.items():

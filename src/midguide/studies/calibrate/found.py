@@ -124,8 +124,8 @@ class Found:
         said += [f"Coverage at {level:g} needs {needed(level)} draws and is left out." for level in too_fine]
         return said
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+    def as_dict(self, *, ranks: bool = False) -> dict[str, Any]:
+        """Everything as plain values, on request with the ranks themselves."""
         return {
             "n": self.plan.n,
             "draws": self.plan.draws,
@@ -135,7 +135,7 @@ class Found:
             "left_out": dict(self.left_out),
             "missing": self.missing,
             "notes": self.notes(),
-            "samplers": [_plain(found) for found in self.samplers],
+            "samplers": [_plain(found) | (_listed(found) if ranks else {}) for found in self.samplers],
         }
 
 
@@ -287,3 +287,7 @@ def _plain(found: Calibrated) -> dict[str, Any]:
         "behind": {name: mean._asdict() for name, mean in found.behind.items()},
         "cost": dict(found.cost),
     }
+
+
+def _listed(found: Calibrated) -> dict[str, Any]:
+    return {"ranks": {name: [round(float(u), 4) for u in values] for name, values in found.ranks.items()}}

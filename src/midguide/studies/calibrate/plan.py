@@ -9,7 +9,7 @@ from typing import Any
 
 from midguide.calibration.coverage import needed
 from midguide.calibration.verdict import check_counts
-from midguide.errors import ConfigError
+from midguide.errors import ConfigError, about
 from midguide.exact.posteriors import KnowsPosterior, unwrapped
 from midguide.metrics.ranks import QUANTITIES, inapplicable, metric_name
 from midguide.problem import Problem
@@ -91,8 +91,9 @@ class Plan:
         """
         probe = self.kind.probe(0)
         for spec in self.quantities:
-            if reason := inapplicable(spec, probe):
-                raise ConfigError(f"{spec}: {reason}", hint="it is given problems as here, and signals of their prior")
+            with about(f"test quantity {spec}"):
+                if reason := inapplicable(spec, probe):
+                    raise ConfigError(reason, hint="it is given problems as here, and signals of their prior")
         ours = {name: inapplicable(name, probe) for name, entry in QUANTITIES.items() if entry.origin == "midguide"}
         return {name: reason for name, reason in ours.items() if reason}
 

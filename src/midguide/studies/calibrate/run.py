@@ -45,12 +45,11 @@ def run(
     """
     study = parse_study(plan.plain(), announce=announce)
     check_metrics(study)
+    if not Path(folder).exists():  # a prior that cannot be sampled is one error, and leaves nothing behind
+        build_all(plan.kind, [study.units[0].problem_seed])
     store = Store.create(folder, study.plain, [], study.code)
     units = units_to_run(store.progress(study.units), store, rerun_old=True)
     if units:
-        build_all(
-            plan.kind, [units[0].problem_seed]
-        )  # a prior that cannot be sampled: one error, not one for each unit
         with watch(len(units)) as on_unit:
             runner = RUNNERS.make("local", {"workers": plan.workers})
             run_units(study, store, units, runner=runner, on_unit=_each_reason_once(on_unit))
