@@ -87,6 +87,8 @@ class Matheron:
 
     signs: ClassVar[dict[str, Sign]] = {"left": SOLVED}
 
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"directions": (1, 3, 8, 16)}
+
     steps: int = 25
     directions: int = 3
     particles: int | None = None
