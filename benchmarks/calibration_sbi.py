@@ -48,9 +48,11 @@ def main() -> None:
     share, own = float((reduced[:, 0] / L >= 0.5).double().mean()), highest_density(u.numpy(), [0.5])[0].share
     print(f"coverage of highest density at 0.5: {share:.4f} by theirs, {own:.4f} by ours")
 
-    expected, levels = _run_tarp(draws, truths, references, num_bins=L)
+    expected, levels = _run_tarp(draws, truths, references, num_bins=10)
     far = uniform_rank((truths - references).norm(dim=1), (draws - references).norm(dim=2).mT, 0.5).numpy()
-    places = levels[1:-1] * L / (L + 1)  # of L draws theirs count k of L below, ours k of the L + 1 places
+    places = (levels[1:-1] * L + 0.5) / (
+        L + 1
+    )  # theirs have k of L draws below, ours are in the middle of L + 1 places
     gaps = [abs(tarp(far, [float(a)])[0].share - float(e)) for a, e in zip(places, expected[1:-1], strict=True)]
     print(f"TARP at {len(gaps)} levels: largest difference {max(gaps):.4f} (one problem is {1 / N:.4f})")
 
