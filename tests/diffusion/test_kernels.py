@@ -102,3 +102,33 @@ def test_bridge_mean_is_its_weighted_sum():
     x_s, x_t = torch.ones(2, 3), torch.full((2, 3), 2.0)
     got = bridge(CLEAN, Level(0.9, 0.4), Level(0.5, 0.9))
     torch.testing.assert_close(got.mean(x_s, x_t), torch.full((2, 3), got.weight_s + 2 * got.weight_t))
+
+
+@pytest.mark.parametrize(("s", "r", "t"), LEVELS)
+def test_an_observation_noised_downwards_is_the_bridge_from_the_level_of_its_noise(s, r, t):
+    generator = torch.Generator().manual_seed(0)
+    y, x_t, z = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    pin = torch.full_like(y, s.ratio**2)
+    u_r, log_density = kernels.noised(y, pin, r, z, x_t / t.alpha, t)
+    whole = bridge(s, r, t)
+    torch.testing.assert_close(r.alpha * u_r, whole.draw(s.alpha * y, x_t, z), rtol=1e-7, atol=1e-7)
+    law = torch.distributions.Normal(whole.mean(s.alpha * y, x_t), whole.std)
+    torch.testing.assert_close(log_density, law.log_prob(r.alpha * u_r).sum(1), rtol=1e-6, atol=1e-6)
+    above, nothing = kernels.noised(y, torch.full_like(y, t.ratio**2), r, z)
+    assert torch.equal(above, y)
+    assert torch.equal(nothing, torch.zeros(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("s", "r", "t"), LEVELS)
+def test_an_observation_pinned_between_two_levels_has_the_density_of_the_bridge_there(s, r, t):
+    generator = torch.Generator().manual_seed(0)
+    y, x_s, x_t = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    counts = torch.tensor([True, True, False, True, True])
+    noise = torch.full((5,), r.ratio, dtype=torch.float64)
+    here, factor, log_constant = kernels.pinned(y, noise, counts, s, x_t / t.alpha, t)
+    assert torch.equal(here, counts)
+    known = factor._replace(variance=torch.where(here, factor.variance, torch.inf))
+    middle = bridge(s, Level(1.0, r.ratio), t)
+    law = torch.distributions.Normal(middle.mean(x_s, x_t), middle.std)
+    want = torch.where(counts, law.log_prob(y), 0.0).sum(1)
+    torch.testing.assert_close(known.log_mass(x_s) + log_constant, want, rtol=1e-6, atol=1e-6)
