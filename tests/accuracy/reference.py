@@ -67,6 +67,18 @@ def dps(p, steps, guidance, n, rng):
     return p.denoise(x, times[-1])
 
 
+def annealed_dps(p, steps, n, rng):
+    """The score of `-r^2 / (2 (sigma_y^2 + sigma_t^2))` added to that of the prior, by Tweedie's formula."""
+    times = levels(p.T, steps)
+    x = rng.standard_normal((n, len(p.m)))
+    for t, s in zip(times, times[1:], strict=False):
+        a_t, x0 = p.alpha_squared[t], p.denoise(x, t)
+        uphill = (p.y - x0 @ p.A.T) @ p.A @ p.jacobian(t) / (p.sigma_y**2 + 1 - a_t)
+        mean, std = p.ddpm(x0 + (1 - a_t) / np.sqrt(a_t) * uphill, x, t, s)
+        x = mean + std * rng.standard_normal(x.shape)
+    return p.denoise(x, times[-1])
+
+
 def fit(potential, mu, std, center, width, count, rate, rng):
     """Adam on mean and log standard deviation of N(mu, diag e^{2 rho}): E[potential] + KL to N(center, width^2)."""
     rho = np.full_like(mu, np.log(std))
@@ -130,7 +142,8 @@ def pgdm(p, steps, weighting, n, rng):
         a_t, a_s = p.alpha_squared[t], p.alpha_squared[s]
         x0 = p.denoise(x, t)
         inverse = np.linalg.inv(p.A @ p.A.T + p.sigma_y**2 / (1 - a_t) * np.eye(len(p.A)))
-        weight = {"stable": np.sqrt(a_t * a_s), "paper": np.sqrt(a_t)}[weighting]
+        to_x0 = np.sqrt(a_s) * (1 - a_t / a_s) / (1 - a_t)  # weight of x_0 in the mean of the ancestral step
+        weight = {"stable": np.sqrt(a_t * a_s), "paper": np.sqrt(a_t), "score": to_x0 / np.sqrt(a_t)}[weighting]
         guidance = (p.y - x0 @ p.A.T) @ inverse @ p.A @ p.jacobian(t)
         mean, std = p.ddpm(x0, x, t, s)
         x = mean + std * rng.standard_normal(x.shape) + weight * guidance

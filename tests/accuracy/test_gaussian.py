@@ -53,6 +53,14 @@ CASES = {
     "mgps 0.75, long warm start": mgps(0.75, 0.4),
     "dps": (DPS(steps=100, guidance=0.1), lambda p, rng: reference.dps(p, 100, 0.1, N, rng)),
     "pgdm": (PGDM(steps=60), lambda p, rng: reference.pgdm(p, 60, "stable", N, rng)),
+    "dps, annealed": (
+        DPS(steps=100, annealed=True, guidance=1.0),
+        lambda p, rng: reference.annealed_dps(p, 100, N, rng),
+    ),
+    "pgdm, guidance as score": (
+        PGDM(steps=60, weighting="score"),
+        lambda p, rng: reference.pgdm(p, 60, "score", N, rng),
+    ),
     "pgdm, weighting of the paper": (
         PGDM(steps=60, weighting="paper"),
         lambda p, rng: reference.pgdm(p, 60, "paper", N, rng),

@@ -9,6 +9,8 @@ Differences from the paper:
   paper's `sigma_t^2 / (1 + sigma_t^2)` on a VE schedule and `1 - alpha_t^2` on a VP one;
 - the guidance is weighted by `alpha_t alpha_s`, as in the RED-diff authors' implementation; `weighting="paper"` takes
   the paper's `alpha_t`, which nonlinear operators always have;
+- `weighting="score"` counts the guidance as the score of y: `D + (sigma_t^2 / alpha_t) grad log p(y | x_t)` takes the
+  place of D, as in deepinv (Tachella et al. 2025);
 - the ancestral noise is that of the exact bridge (`eta` = 1).
 """
 
@@ -42,6 +44,7 @@ from midguide.samplers.base import (
 WEIGHTS = {
     "stable": lambda t, s: t.alpha * s.alpha,
     "paper": lambda t, s: t.alpha,
+    "score": lambda t, s: kernels.bridge(CLEAN, s, t).weight_s * t.sigma**2 / (t.alpha * posterior_variance(t)),
 }
 
 
@@ -58,12 +61,13 @@ class PGDM:
 
     Args:
         steps: noise levels visited.
-        weighting: for linear operators, `stable`, w = alpha_t alpha_s, or `paper`, w = alpha_t.
+        weighting: for linear operators, `stable`, w = alpha_t alpha_s; `paper`, w = alpha_t; or `score`, the weight of
+            x_0 in the ancestral step times sigma_t^2 / (alpha_t r_t^2).
     """
 
     needs = Needs(operator=PseudoInvertibleOperator, likelihood=GaussianLikelihood, gradients=True)
 
-    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"weighting": ("stable", "paper")}
+    tunable: ClassVar[dict[str, tuple[object, ...]]] = {"weighting": ("stable", "paper", "score")}
 
     steps: int = 1000
     weighting: str = "stable"
