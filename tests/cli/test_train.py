@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from midguide.data.images import save_png
 from midguide.priors.loading import load_prior
 from midguide.training.base import load_recipe
 
@@ -73,6 +74,7 @@ def test_a_prior_of_ones_own_is_adapted_by_its_card_and_starts_where_it_ended(cl
     words = ("train", "--from", "first/tiny.safetensors", "--set", "steps=2", "--set", "learning_rate=1e-9")
     adapted = cli(*words, "--out", "second")
     assert adapted.code == 0, adapted.err
+    assert "held-out loss before the first step: " in adapted.err
     before, after = (load_prior(path).network.state_dict() for path in (tmp_path / "first/tiny.safetensors", FILE))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=2**-7, atol=1e-6)
@@ -80,6 +82,17 @@ def test_a_prior_of_ones_own_is_adapted_by_its_card_and_starts_where_it_ended(cl
     assert card["training"]["steps"] == 2
     assert card["command"].startswith("midguide train --from tiny.safetensors")
     assert cli(*words, "--set", "seed=1", "--out", "second").code == 2
+
+
+def test_a_prior_of_glyphs_is_adapted_to_images_which_become_gray(cli, tmp_path):
+    (tmp_path / "recipe.toml").write_text(SMALL)
+    assert cli("train", "recipe.toml", "--out", "first").code == 0
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        save_png(tmp_path / f"images/{number}.png", torch.full((3, 32, 32), number - 1.0))
+    words = ("--from", "first/tiny.safetensors", "--data", "images", "--set", "steps=1", "--set", "batch=2")
+    assert cli("train", *words, "--out", "second").code == 0
+    assert json.loads((tmp_path / FILE).with_suffix(".json").read_text())["event_shape"] == [1, 32, 32]
 
 
 def test_a_training_of_minutes_ends_whatever_steps_its_recipe_has(cli, tmp_path):

@@ -152,6 +152,18 @@ def _no_images(path: str | Path) -> DataError:
     return DataError(f"{path} holds no images", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}")
 
 
+def luma(pixels: Tensor) -> Tensor:
+    """RGB bytes, shape (N, 3, H, W), as gray ones, shape (N, 1, H, W).
+
+    Example:
+        >>> luma(torch.tensor([255, 0, 0], dtype=torch.uint8).reshape(1, 3, 1, 1)).item()
+        76
+    """
+    weights = torch.from_numpy(_LUMA).float()[:, None, None]
+    parts = [(part.float() * weights).sum(1, keepdim=True).round().to(torch.uint8) for part in pixels.split(256)]
+    return torch.cat(parts)
+
+
 def save_png(path: str | Path, image: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
     """Write one image as an 8-bit PNG, which appears complete or not at all.
 

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from midguide.data.images import load_image_set, save_png
+from midguide.data.images import load_image_set, luma, save_png
 from midguide.errors import DataError, ShapeError
 from midguide.inference.loop import sample
 from midguide.nn.autoencoder import AutoencoderNetwork
@@ -44,7 +44,8 @@ NO_BROKEN = "images are never left out"
 def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
     """The training of a prior, which `TrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
-    source, kept = _images(data, flip=recipe.flip)
+    gray = data.autoencoder is None and recipe.network.in_channels == 1
+    source, kept = _images(data, flip=recipe.flip, gray=gray)
     image_shape = tuple(source.pixels.shape[1:])
     coder = None if data.autoencoder is None else load_autoencoder(data.autoencoder)
     if coder is None:
@@ -183,8 +184,8 @@ def _first(chosen: Tensor) -> int:
     return int(chosen.nonzero()[0]) + 1
 
 
-def _images(data: Data, *, flip: bool) -> tuple[Images, Images]:
-    """Images to train on and images to judge by."""
+def _images(data: Data, *, flip: bool, gray: bool = False) -> tuple[Images, Images]:
+    """Images to train on and images to judge by; as luma, where the network takes one channel."""
     kept, pixels = None if data.held_out is None else load_image_set(data.held_out), load_image_set(data.place)
     if kept is None:
         if len(pixels) < 2:
@@ -193,6 +194,8 @@ def _images(data: Data, *, flip: bool) -> tuple[Images, Images]:
         pixels, kept = pixels[:-last], pixels[-last:]
     if kept.shape[1:] != pixels.shape[1:]:
         raise ShapeError(f"held-out images are {tuple(kept.shape[1:])}, the others {tuple(pixels.shape[1:])}")
+    if gray:
+        pixels, kept = luma(pixels), luma(kept)
     return Images(pixels, flip), Images(kept, flip=False)
 
 

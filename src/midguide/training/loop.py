@@ -80,6 +80,9 @@ def fit(
         if run.check:
             training.check(source)
         training.resume()
+        if run.weights is not None and judge is not None and training.step == 0 and together.first:
+            run.note(f"held-out loss before the first step: {judge(training.network.eval())['mean']:.4f}")
+            training.network.train()
         with training.feed.batches(training.part) as batches:
             while not training.pace.done(training.step):
                 training.advance(batches)

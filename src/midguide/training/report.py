@@ -46,7 +46,7 @@ def denoising_curve(denoiser: Denoiser, clean: Tensor, *, seed: int = 0) -> list
         means that nothing was recovered.
     """
     centre = clean.mean(dim=0) if len(clean) > 1 else clean.mean()
-    spread = (clean - centre).square().mean()
+    spread = (clean - centre).square().mean().clamp_min(1e-12)  # of a single flat image there is none
     rows = []
     for t in CURVE_TIMES:
         level = denoiser.schedule.level(t)

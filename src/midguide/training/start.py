@@ -63,13 +63,14 @@ def check_start(recipe: Any, weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def adaptation(prior: str, path: Path, changes: Mapping[str, object] = NO_CHANGES) -> Any:
+def adaptation(prior: str, path: Path, changes: Mapping[str, object] = NO_CHANGES, *, files: bool = True) -> Any:
     """The recipe of adapting a prior: that on its card, with a gentler rate, fewer steps and shorter averages.
 
     Args:
         prior: what the user calls it.
         path: of its file.
         changes: settings that the user gives, by name.
+        files: whether data are given: then a prior of pictures that are drawn becomes one of images.
 
     Raises:
         ConfigError: If no card beside the file states a recipe.
@@ -81,6 +82,8 @@ def adaptation(prior: str, path: Path, changes: Mapping[str, object] = NO_CHANGE
             f"there is no card with a recipe beside {path}", hint="name the recipe: midguide train RECIPE"
         )
     stated = {key: value for key, value in card.training.items() if value is not None}
+    if files and stated.get("kind") == "glyphs":
+        stated["kind"] = "prior"
     license_ = f"that of `{card.name}` ({card.license}), and that of the data it was adapted to"
     own = {
         "body": card.facts.get("body", DEFAULT),

@@ -129,7 +129,7 @@ def _recipe(config: str | None, given: Given) -> tuple[Any, dict[str, Tensor] | 
         return load_recipe(config, changes), None
     path, weights = weights_of(given.start)
     if config is None:
-        return adaptation(given.start, path, changes), weights
+        return adaptation(given.start, path, changes, files=given.data is not None), weights
     recipe = load_recipe(config, changes)
     check_start(recipe, weights)
     return recipe, weights
