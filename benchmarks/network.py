@@ -27,7 +27,6 @@ from midguide.priors.wrapped import Wrapped
 from midguide.samplers.base import make_sampler
 from midguide.storage.machine import keep_freed_memory
 
-ROWS = 4
 OPERATORS = ("box-inpainting", "super-resolution", "gaussian-blur", "motion-blur", "motion-blur-decomposed", "jpeg")
 OPERATORS += ("phase-retrieval", "nonlinear-blur")
 SPECS = ("mgps:faces-64", "dps", "pgdm", "ddnm", "ddnm-plus", "ddrm", "diffpir", "red-diff", "mmps", "tmpd", "matheron")
@@ -63,11 +62,10 @@ def bare_calls(prior: Denoiser, x: Tensor, calls: list[tuple[Time, list[None] | 
             pullback(x)
 
 
-def ratio(spec: str, problem: Problem, steps: int, repeats: int) -> float:
+def ratio(spec: str, problem: Problem, steps: int, repeats: int, rows: int) -> float:
     """Seconds of a sampler over those of its calls of the network."""
     recorded = Recorded(problem.denoiser)
     sampler = make_sampler(spec, {"steps": steps})
-    rows = ROWS * sampler.needs.group
 
     def run() -> None:
         recorded.calls.clear()
@@ -78,9 +76,9 @@ def ratio(spec: str, problem: Problem, steps: int, repeats: int) -> float:
     return whole / least(lambda: bare_calls(problem.denoiser, x, recorded.calls), repeats)
 
 
-def cell(spec: str, problem: Problem, steps: int, repeats: int) -> str:
+def cell(spec: str, problem: Problem, *settings: int) -> str:
     try:
-        return f"{ratio(spec, problem, steps, repeats):.2f}"
+        return f"{ratio(spec, problem, *settings):.2f}"
     except UnsupportedProblem:
         return ""
 
@@ -91,6 +89,7 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=OPERATORS)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=4, help="samples in the batch")
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -104,7 +103,7 @@ def main() -> None:
     print("| sampler |", " | ".join(options.operators), "|")
     print("|---" * (len(options.operators) + 1) + "|")
     for spec in options.samplers:
-        cells = (cell(spec, problem, options.steps, options.repeats) for problem in problems)
+        cells = (cell(spec, problem, options.steps, options.repeats, options.rows) for problem in problems)
         print(f"| `{spec}` |", " | ".join(cells), "|", flush=True)
         print(f"{spec} done", file=sys.stderr)
 

@@ -28,6 +28,7 @@ from midguide.operators import Mask, Matrix
 from midguide.priors.base import Denoiser
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
+from midguide.priors.network import NetworkDenoiser
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
 from midguide.samplers.base import Sampler, make_sampler
@@ -312,6 +313,19 @@ def test_weights_bring_second_order_transitions_near_the_posterior_of_a_mixture(
     # problem 0 has 4.3 without weights, and a floor of about 0.15; two seeds gave 0.2 to 0.6 with them
     assert max(distances["matheron:weighted"], distances["matheron:islands"], distances["tds:islands"]) < 1.0
     assert distances["matheron"] > 2.0
+
+
+@pytest.mark.parametrize("spec", ["mmps", "mmps:fast", "matheron", "matheron:fast", "matheron:islands", "tmpd"])
+def test_a_network_whose_jacobian_is_no_covariance_gives_finite_draws(spec: str) -> None:
+    """Neither symmetric nor positive: a random network with weights of size one, and rotations."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(6, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    prior = random_gaussian_problem(6, 3, 0, 0.5, dtype=torch.float64).denoiser
+    network = NetworkDenoiser(lambda x, t: torch.tanh(x @ first) @ second, prior.schedule, "x0", (6,))
+    problem = Problem(network, random_gaussian_problem(6, 3, 0, 0.05, dtype=torch.float64).likelihood)
+    drawn = sample(make_sampler(spec, {"steps": 12}), problem, 8)
+    assert bool(drawn.draws.isfinite().all())
+    assert float(drawn.draws.abs().max()) < 1e3
 
 
 def test_more_measured_values_than_weights_can_bear_are_refused() -> None:
