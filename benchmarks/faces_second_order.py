@@ -1,6 +1,7 @@
 """Moment matching and second-order draws on held-out faces: the table of docs/results/faces-second-order.md.
 
     python benchmarks/faces_second_order.py DATA/test.zip --out draws
+    python benchmarks/faces_second_order.py --portrait docs/images/faces-second-order.png
 
 DATA is a zip file or folder of aligned 64x64 faces that the prior has not seen. Draws are kept in the folder `--out`, a
 file for each sampler, operator and face, and are not drawn again: an interrupted run goes on, and the table is that of
@@ -17,14 +18,19 @@ from scipy import stats
 from torch import Tensor
 
 from midguide import Problem, load_prior, make_operator, sample
+from midguide.data.examples import portrait
 from midguide.data.images import load_image_set
 from midguide.metrics.lpips import load_lpips
+from midguide.plots.measurement import picture_of_measurement
+from midguide.plots.reconstructions import Reconstructed, reconstructions
+from midguide.priors.base import Denoiser
 from midguide.samplers.base import make_sampler
 from midguide.studies.report.rows import student
 
 OPERATORS = ("box-inpainting", "half-mask")
 SAMPLERS = ("mmps:fast", "matheron:fast", "tds:islands", "mgps:faces-64")
 BASELINE = "mgps:faces-64"
+SHOWN = ("mgps:faces-64", "mmps:fast", "matheron:fast")
 COLUMNS = ("faces", "draws", "calls", "90 % intervals hold", "std", "PSNR of a draw", "chi-square", "LPIPS-like")
 COLUMNS += ("minus MGPS",)
 
@@ -71,6 +77,16 @@ def draw(spec: str, problem: Problem, n: int, path: Path) -> None:
         torch.save({"draws": kept, "calls": calls, "seconds": torch.tensor(drawn.cost.seconds)}, path)
 
 
+def picture(prior: Denoiser, path: Path) -> None:
+    """What the samplers make of the portrait of scikit-image, three draws each."""
+    images = []
+    for name in OPERATORS:
+        problem = Problem.simulate(prior, make_operator(name, prior.event_shape), portrait(64), sigma_y=0.05, seed=0)
+        draws = {spec: sample(make_sampler(spec), problem, 3).draws[0] for spec in SHOWN}
+        images.append(Reconstructed(portrait(64)[0], picture_of_measurement(problem), draws))
+    reconstructions(images, title="box and half mask").savefig(path)
+
+
 def line(spec: str, operator: str, problems: list[Problem], folder: Path) -> str | None:
     """One line of the table, of the faces that are done."""
     found, differences, kept = [], [], None
@@ -92,15 +108,19 @@ def line(spec: str, operator: str, problems: list[Problem], folder: Path) -> str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--portrait", type=Path, help="draw the picture of the page, to this file, and no faces")
     parser.add_argument("--samplers", nargs="*", default=SAMPLERS)
     parser.add_argument("--faces", type=int, default=10)
     parser.add_argument("--n", type=int, default=4, help="draws of each face")
     parser.add_argument("--out", type=Path, default=Path("faces-second-order"))
     options = parser.parse_args()
-    options.out.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     prior = load_prior("faces-64", dtype="bfloat16")
+    if options.portrait is not None:
+        picture(prior, options.portrait)
+        return
+    options.out.mkdir(exist_ok=True)
     truth = load_image_set(options.data)[: options.faces].float() / 127.5 - 1
     problems = {}
     for name in OPERATORS:

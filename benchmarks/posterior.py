@@ -51,19 +51,12 @@ class Row:
 
 
 ROWS = (
-    Row("mmps", {"steps": 25}, derivatives=1),
-    Row("tmpd", {"steps": 100}, derivatives=1),
-    Row("matheron", {"steps": 25}, derivatives=1),
-    Row("matheron:weighted", {"steps": 10}, derivatives=1),
-    Row("matheron:weighted", {"steps": 25}, derivatives=1),
     Row("matheron:islands", {"steps": 25}, derivatives=1),
-    Row("mmps", {"steps": 50}, vjps=True),
+    Row("mmps", {"steps": 25}, vjps=True),
     Row("matheron", {"steps": 16, "directions": 2}, vjps=True),
     Row("matheron:weighted", {"steps": 16, "directions": 2}, vjps=True),
     Row("matheron:islands", {"steps": 16, "directions": 2}, vjps=True),
     Row("matheron:islands", {"steps": 25, "directions": 2}, vjps=True),
-    Row("matheron:islands", {"steps": 50, "directions": 2}, vjps=True),
-    Row("tds", {"steps": 100}),
     Row("tds:islands", {"steps": 100}),
 )
 
@@ -89,6 +82,13 @@ Command: `python benchmarks/posterior.py particles`.
 | sampler | steps | particles | forwards | dx = 20 | ESS |
 |---|---|---|---|---|---|
 {rows}
+"""
+
+ANSWER = """\
+Five to eight times nearer than the preset of MGPS. Within 50 forwards and 50 derivatives:
+
+- covariances in closed form: {};
+- covariances from vjps alone: {}.
 """
 
 PAGE = """\
@@ -119,7 +119,8 @@ MGPS's preset has 1.73 ± 1.17 and 2.01 ± 0.86 there, with 1,564 forwards and 1
 
 - Two directions are enough on this mixture, since its modes lie in a plane: other priors may take more.
 - Distances of ten problems spread widely: intervals of rows that differ by less than a third overlap.
-- The goals of {goal20} (dx = 20) and {goal200} (dx = 200) within 50 forwards and 50 derivatives: {verdict}
+- Goals, by the means: {goal20} (dx = 20) and {goal200} (dx = 200) within 50 forwards and 50 derivatives.
+  {verdict}
 """
 
 
@@ -156,7 +157,7 @@ def best(found: dict[int, list[tuple[float, Row, str]]], vjps: bool) -> str:
     for dimension, rows in found.items():
         _, row, text = min((r for r in rows if r[1].vjps == vjps), key=lambda r: r[0])
         said.append(f"{text} for dx = {dimension} (`{row.spec}`, {row.settings['steps']} steps)")
-    return " and ".join(said)
+    return " and\n  ".join(said)
 
 
 def particles() -> None:
@@ -193,7 +194,7 @@ def main() -> None:
         for vjps in (False, True)
     }
     words = {True: "met", False: "not met"}
-    answer = f"Within 50 forwards and 50 derivatives: {best(found, False)}.\nFrom vjps alone: {best(found, True)}."
+    answer = ANSWER.format(best(found, False), best(found, True))
     print(
         PAGE.format(
             answer=answer,
@@ -203,7 +204,7 @@ def main() -> None:
             rows="\n".join(f"| {' | '.join(line)} |" for line in lines),
             goal20=GOALS[20],
             goal200=GOALS[200],
-            verdict=f"with closed forms {words[met[False]]}, from vjps alone {words[met[True]]}, by the means.",
+            verdict=f"With closed forms they are {words[met[False]]}, from vjps alone {words[met[True]]}.",
         ),
         end="",
     )
