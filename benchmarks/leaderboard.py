@@ -83,7 +83,7 @@ Error: 0 exact, 1 as the prior. Gap and coverage are those at the largest budget
   The mean of {draws} exact draws has {floor:.2f} dB.
 - Coverage: share of exact draws inside the central 90 % intervals of {draws} draws, entry by entry.
   Exact draws have about {cover:.0f} %, since quantiles of {draws} draws are inside their true places.
-- Intervals hold 95 % over the problems of a family (Student's t). They are wide: families have one to three problems.
+- Intervals hold 95 % over problems of the same kinds (Student's t, pooled over the kinds of a family).
 - Exact posteriors: closed form (Gaussian, mixture, images, box); quadrature (nonlinear); Gibbs (Levy).
   The last refinement of the quadrature moved the mean by at most {quadrature:.0e} deviations.
   Gibbs chains have a split R-hat below 1.02, and a standard error of the mean of at most {gibbs:.3f} deviations.

@@ -7,12 +7,12 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from midguide.known.base import KNOWN
 from midguide.studies.benchmark import REFERENCES, Line
-from midguide.studies.report.rows import interval
+from midguide.studies.report.rows import student
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ document.querySelectorAll('select').forEach(s => s.addEventListener('change', fi
 
 
 class Mean(NamedTuple):
-    """A sampler at a budget over several problems: calls, and means with half of their 95 % interval over problems."""
+    """A sampler at a budget over several kinds of problems: calls, and means; half of the 95 % interval over seeds."""
 
     sampler: str
     budget: int
@@ -89,9 +89,19 @@ def means(lines: Iterable[Line], problems: Sequence[str]) -> list[Mean]:
 
 def _mean(sampler: str, budget: int, own: Sequence[Line]) -> Mean:
     errors = [line.error for line in own]
-    half = interval(stdev(errors), len(errors)) if len(errors) > 1 else None
     calls, gap = fmean(line.calls for line in own), fmean(line.gap for line in own)
-    return Mean(sampler, budget, calls, fmean(errors), half, gap, fmean(line.coverage for line in own), len(own))
+    return Mean(
+        sampler, budget, calls, fmean(errors), _pooled(own), gap, fmean(line.coverage for line in own), len(own)
+    )
+
+
+def _pooled(own: Sequence[Line]) -> float | None:
+    """Half of the 95 % interval of the mean error over these kinds of problems, from the scatter within each kind."""
+    freedom = sum(line.seeds - 1 for line in own)
+    if any(line.seeds < 2 or math.isnan(line.error_ci95) for line in own):
+        return None
+    variance = sum((line.error_ci95 / student(line.seeds - 1)) ** 2 for line in own) / len(own) ** 2
+    return student(freedom) * math.sqrt(variance)
 
 
 def families(lines: Iterable[Line]) -> dict[str, list[str]]:
@@ -155,7 +165,9 @@ def _panel(axes: Axes, found: Sequence[Mean], heading: str, marked: str) -> None
     axes.axhline(floor, linestyle="--", linewidth=1, color="0.4")
     axes.text(0.01, floor + 0.01, "exact draws", transform=axes.get_yaxis_transform(), fontsize=7, color="0.4")
     axes.set_xscale("log")
-    axes.set_xlim(right=3.2 * max([mean.calls for mean in found] + [10.0]))
+    axes.set_xlim(20, 3.2 * max([mean.calls for mean in found] + [30.0]))
+    axes.set_xticks([25, 50, 100, 200, 300, 500], ["25", "50", "100", "", "300", ""])
+    axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1.25)
     axes.set_title(heading, fontsize=10)
     axes.set_xlabel("network calls of a draw")
@@ -223,7 +235,11 @@ def as_markdown(lines: Sequence[Line]) -> str:
         budgets = sorted({mean.budget for mean in found} - {0})
         header = ["sampler", *(f"error at {budget} calls" for budget in budgets), "gap, dB", "90 % hold"]
         rows = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-        samplers = dict.fromkeys(mean.sampler for mean in found)
+        at_most = {mean.sampler: (-mean.budget, mean.error) for mean in sorted(found, key=lambda mean: mean.budget)}
+        at_most |= {
+            name: (-max(budgets, default=0), error) for name, (_, error) in at_most.items() if name in REFERENCES
+        }
+        samplers = sorted(at_most, key=lambda name: at_most[name])
         parts.append("\n".join([*rows, *(_markdown_row(sampler, budgets, found) for sampler in samplers)]) + "\n")
     return "\n".join(parts)
 
