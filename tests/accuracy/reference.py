@@ -122,6 +122,42 @@ def mgps(p, steps, midpoint, gradient_steps, rate, n, rng, warm_from=None):
     return p.denoise(x, times[-1])
 
 
+def mgps_in_closed_form(p, steps, midpoint, spread, n, rng):
+    """The midpoint's target with D linear around a draw of the transition, solved with dense matrices."""
+    shares = (np.arange(steps - 1, -1, -1) / (steps - 1)) ** 1.5
+    times = sorted({int(1 + share * (p.T - 1) + 1e-9) for share in shares}, reverse=True)
+    x, eye = rng.standard_normal((n, len(p.m))), np.eye(len(p.m))
+
+    def fitted(x, t, l):
+        a_t, a_l, J_t = p.alpha_squared[t], p.alpha_squared[l], p.jacobian(t)
+        signs = rng.choice([-1.0, 1.0], x.shape)
+        flat = (1 - a_t) / a_t
+        width = np.clip((1 - a_t) / np.sqrt(a_t) * (signs * (signs @ J_t)).mean(1), 1e-15 * flat, flat)[:, None]
+        x0 = p.denoise(x, t)
+        mean, std = p.ddpm(x0, x, t, l) if l > 0 else (x0, 0.0)
+        slope = (p.ddpm(x0 + 1, x, t, l)[0] - mean)[0, 0] if l > 0 else 1.0  # weight of x_0
+        variance = std**2 + slope**2 * width
+        drawn = mean + np.sqrt(variance) * rng.standard_normal(x.shape)
+        J = p.jacobian(l) if l > 0 else eye
+        C = (1 - a_l) / np.sqrt(a_l) * J
+        B = p.A / p.sigma_y
+        noise = rng.standard_normal((n, len(p.y)))
+        if l > 0:
+            open_ = 1 / (1 / width + a_l / (1 - a_l) - a_t / (1 - a_t))
+            noise = noise + np.sqrt(spread * open_) * rng.standard_normal(x.shape) @ B.T
+        seen = p.denoise(drawn, l) if l > 0 else drawn
+        residual = (p.y - seen @ p.A.T) / p.sigma_y - noise
+        M = variance[..., None] * (B @ J @ J @ B.T) + B @ C @ B.T + np.eye(len(p.y))
+        return drawn + variance * np.linalg.solve(M, residual[..., None])[..., 0] @ B @ J
+
+    for t, s in zip(times, times[1:], strict=False):
+        l = min(max(int(midpoint * s), 1), s)
+        x_l = fitted(x, t, l)
+        mean, std = p.bridge(x_l, x, l, s, t)
+        x = mean + std * rng.standard_normal(x.shape)
+    return fitted(x, times[-1], 0)
+
+
 def warm_fit(p, x_l, x0, l, count, rate, rng):
     """Algorithm 2: a draw of x_1 given x_l and y, with the score of the prior at level 1."""
     a1 = p.alpha_squared[1]

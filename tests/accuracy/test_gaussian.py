@@ -44,8 +44,16 @@ def mgps(midpoint, warm=None):
     return sampler, simulate
 
 
+def mgps_in_closed_form(midpoint, spread):
+    """With as many directions as there are measured values."""
+    sampler = MGPS(steps=20, midpoint=midpoint, spread=spread, iterations=8)
+    return sampler, lambda p, rng: reference.mgps_in_closed_form(p, 20, midpoint, spread, N, rng)
+
+
 CASES = {
     "unconditional": (Unconditional(steps=60), lambda p, rng: reference.unconditional(p, 60, N, rng)),
+    "mgps in closed form": mgps_in_closed_form(1.0, 0.0),
+    "mgps in closed form, 0.75, spread 0.5": mgps_in_closed_form(0.75, 0.5),
     "mgps 0.5": mgps(0.5),
     "mgps 0.75": mgps(0.75),
     "mgps 1": mgps(1.0),
