@@ -74,6 +74,7 @@ def calibrate(
         bool, typer.Option("--one-of-each-group", help="Take one draw of each group of particles: independent ones.")
     ] = False,
     workers: Annotated[int, typer.Option(metavar="W", help="Processes, with one thread each.")] = 1,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
     seed: options.Seed = 0,
     out: options.Out = None,
     as_json: options.AsJson = False,
@@ -88,8 +89,10 @@ def calibrate(
     folder = output.out_folder(out or default)
     output.use_threads(context)
     from midguide.catalogue.settings import parse_overrides
+    from midguide.nn import layout
     from midguide.studies.calibrate.plan import Plan, sampler_tables
 
+    layout.check_device(device)
     source = "one-of-each-group" if one_of_each_group else ""
     plan = Plan(
         problem=given.table(instrument, seed),
@@ -100,6 +103,7 @@ def calibrate(
         level=level,
         quantities=tuple(quantity or ()),
         workers=workers,
+        device=device,
     )
     found = judged(plan, folder)
     title = f"Calibration: {output.prior_label(given.prior)}, {instrument.operator}"

@@ -34,6 +34,7 @@ def tune(
     first: Annotated[int, typer.Option(metavar="N", help="Problems of the first round.")] = 8,
     draws: Annotated[int, typer.Option(metavar="L", help="Draws of each problem.")] = 15,
     workers: Annotated[int, typer.Option(metavar="W", help="Processes, with one thread each.")] = 1,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu",
     seed: options.Seed = 0,
     out: options.Out = None,
     as_json: options.AsJson = False,
@@ -48,9 +49,11 @@ def tune(
     folder = output.out_folder(out or default)
     output.use_threads(context)
     from midguide.catalogue.settings import parse_overrides
+    from midguide.nn import layout
     from midguide.storage.files import replacing
     from midguide.studies.calibrate import tune as tuning
 
+    layout.check_device(device)
     search = tuning.Search(
         problem=given.table(instrument, seed),
         specs=tuple(sampler),
@@ -62,6 +65,7 @@ def tune(
         first=first,
         seed=seed,
         workers=workers,
+        device=device,
     )
     tuned = tuning.tune(search, lambda plan: judged(plan, folder), output.note)
     name, command = tuned.winner.name, this_command("tune")

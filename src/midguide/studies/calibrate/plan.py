@@ -52,6 +52,7 @@ class Plan:
         level: probability that the verdict on exact draws is a false alarm.
         quantities: further test quantities, `FILE.py:NAME`.
         workers: processes, among which problems are shared out.
+        device: where networks compute.
         name: of the study.
         claims: whether verdicts are wanted, for which few problems or draws are refused; otherwise scores are.
 
@@ -67,6 +68,7 @@ class Plan:
     level: float = 0.05
     quantities: tuple[str, ...] = ()
     workers: int = 1
+    device: str = "cpu"
     name: str = "calibrate"
     claims: bool = True
     kind: ProblemKind = field(init=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from midguide.studies.calibrate.found import Found, find
 from midguide.studies.calibrate.plan import Plan
-from midguide.studies.engine.execute import check_metrics, run_units, units_to_run
+from midguide.studies.engine.execute import check_device, check_metrics, run_units, units_to_run
 from midguide.studies.engine.store import Store
 from midguide.studies.engine.units import Unit
 from midguide.studies.kinds.base import build_all
@@ -45,6 +45,7 @@ def run(
     """
     study = parse_study(plan.plain(), announce=announce)
     check_metrics(study)
+    check_device(study, plan.device)
     if not Path(folder).exists():  # a prior that cannot be sampled is one error, and leaves nothing behind
         build_all(plan.kind, [study.units[0].problem_seed])
     store = Store.create(folder, study.plain, [], study.code)
@@ -52,7 +53,7 @@ def run(
     if units:
         with watch(len(units)) as on_unit:
             runner = RUNNERS.make("local", {"workers": plan.workers})
-            run_units(study, store, units, runner=runner, on_unit=_each_reason_once(on_unit))
+            run_units(study, store, units, runner=runner, device=plan.device, on_unit=_each_reason_once(on_unit))
     return find(plan, study, store)
 
 

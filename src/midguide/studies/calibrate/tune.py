@@ -115,6 +115,7 @@ class Search:
         first: problems of the first round.
         seed: of problems, draws and candidates.
         workers: processes.
+        device: where networks compute.
 
     Raises:
         ConfigError: If the sampler declares nothing to tune, or a budget is too small.
@@ -130,6 +131,7 @@ class Search:
     first: int = 8
     seed: int = 0
     workers: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         check_counts(self.n, self.draws)
@@ -153,6 +155,7 @@ class Search:
             draws=self.draws,
             seed=self.seed + (1 if confirm else 0),
             workers=self.workers,
+            device=self.device,
             name="tune",
             claims=n >= LEAST_PROBLEMS and self.draws >= LEAST_DRAWS,
         )
