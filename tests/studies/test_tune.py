@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from midguide.errors import ConfigError
 from midguide.samplers.base import SAMPLERS, make_sampler, tunable_of
 from midguide.studies.calibrate.run import run
-from midguide.studies.calibrate.tune import KEPT, Search, Tuned, as_preset, tune
+from midguide.studies.calibrate.tune import CRITERION, KEPT, Search, Tuned, as_preset, best_of, tune
 
 OWN = """
 from midguide.exact.problems import random_gaussian
@@ -51,9 +53,24 @@ def test_a_prior_scaled_by_ten_gets_settings_whose_ranks_are_right(tuned) -> Non
 def test_each_round_keeps_the_best_third_on_three_times_the_problems(tuned) -> None:
     sizes = [len(rung.criterion) for rung in tuned.rungs]
     assert sizes[0] > sizes[1] >= sizes[-1]
-    assert [rung.problems for rung in tuned.rungs] == [4 * KEPT**i for i in range(len(sizes))]
+    assert [rung.problems for rung in tuned.rungs][:-1] == [4 * KEPT**i for i in range(len(sizes) - 1)]
+    assert tuned.rungs[-1].problems == max(4 * KEPT ** (len(sizes) - 1), 20)  # enough for ranks
     for before, after in zip(tuned.rungs, tuned.rungs[1:], strict=False):
         assert set(after.criterion) == set(list(before.criterion)[: len(after.criterion)])
+
+
+def test_of_equally_good_finalists_the_better_calibrated_wins() -> None:
+    """Scores of one unit of spread and a gap of a tenth over 20 problems: within two standard errors."""
+
+    def each(label: str, gap: float, p: float) -> SimpleNamespace:
+        values = np.random.default_rng(len(label)).normal(10 + gap, 1, 20)
+        judged = (SimpleNamespace(p=p),)
+        return SimpleNamespace(label=label, judged=judged, values=dict.fromkeys(CRITERION, values))
+
+    near = SimpleNamespace(samplers=(each("a", 0.0, 1e-20), each("bb", 0.1, 0.4)))
+    assert best_of(near) == "bb"
+    far = SimpleNamespace(samplers=(each("a", 0.0, 1e-20), each("bb", 5.0, 0.4)))
+    assert best_of(far) == "a"
 
 
 def test_all_candidates_cost_the_same_up_to_the_budget_and_so_does_the_search(own, tuned) -> None:

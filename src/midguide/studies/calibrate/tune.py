@@ -2,11 +2,12 @@
 
 Successive halving: many candidates answer few problems, the best third of them three times as many, and so on. Each
 candidate costs the same: its steps follow from a budget of network calls for a draw. Candidates are the default
-settings, the presets, and random points of the grid that the class of a sampler declares as `tunable`. The criterion is
-the sum of two energy scores, each relative to the median candidate: of the signal, and of what is measured of it in
-units of the noise. Both are proper: the posterior has the least. Among finalists that are equally good up to one
-standard error, the one with the largest p-value of its ranks wins. The winner then answers fresh problems, beside the
-default settings, and its verdict there is what the preset says of itself.
+settings, the presets, and random points of the grid that the class of a sampler declares as `tunable`.
+
+The criterion is the sum of two energy scores, each relative to the median candidate: of the signal, and of what is
+measured of it in units of the noise. Both are proper: the posterior has the least. They hardly see directions of small
+variance, which ranks do: among finalists that are equally good up to two standard errors the largest p-value wins. The
+winner then answers fresh problems beside the default settings. Its verdict there is what the preset says of itself.
 
 References: Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization".
 """
@@ -190,11 +191,11 @@ class Search:
         return most * (rounds + 2 * self.n)
 
     def rungs(self, count: int) -> list[tuple[int, int]]:
-        """Candidates and problems of each round; the last has at most `KEPT` candidates."""
+        """Candidates and problems of each round; the last has at most `KEPT` of them, and enough problems for ranks."""
         made = [(count, self.first)]
         while made[-1][0] > KEPT:
             made.append((max(2, made[-1][0] // KEPT), made[-1][1] * KEPT))
-        return made
+        return [*made[:-1], (made[-1][0], max(made[-1][1], LEAST_PROBLEMS))]
 
     def _tried(self, probe: Problem) -> list[tuple[str, str, dict[str, Any]]]:
         """Samplers, labels and settings: the starts, presets, then all grids in one order of chance."""
@@ -253,7 +254,7 @@ def criterion(found: Found) -> dict[str, float]:
 
 
 def best_of(found: Found) -> str:
-    """The best candidate: of those within one standard error of the least criterion, the best calibrated."""
+    """The best candidate: of those within two standard errors of the least criterion, the best calibrated."""
     values, score = _relative(found), criterion(found)
     least = min(score, key=lambda label: score[label])
     if not len(values[least]):
@@ -264,7 +265,7 @@ def best_of(found: Found) -> str:
         if not len(values[label]):
             return False
         gap = values[label] - values[least]
-        return bool(gap.mean() <= gap.std(ddof=1) / math.sqrt(len(gap))) if label != least else True
+        return bool(gap.mean() <= 2 * gap.std(ddof=1) / math.sqrt(len(gap))) if label != least else True
 
     return max((label for label in score if ties(label)), key=lambda label: (p_values[label], -score[label]))
 
