@@ -56,6 +56,9 @@ class CoPaint:
     Relative W2 on random Gaussians: 0.273 ± 0.088, total variance 0.81 of the posterior's
     (docs/results/related-work.md).
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.01 (0.92 is right) and 0.01
+    times the standard deviation of the posterior.
+
     Cost: `gradient_steps` forwards and vjps and one forward for each step, those of the time travel, and one forward.
 
     Args:

@@ -90,6 +90,9 @@ class DDNM(_NullSpace):
 
     `x0' = D(x_t, t) - A^+ (A D(x_t, t) - y)`, `x_s = alpha_s x0' + sigma_s (eta z + sqrt(1 - eta^2) eps)`.
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.03
+    times the standard deviation of the posterior.
+
     Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
     """
 
@@ -111,6 +114,9 @@ class DDNMPlus(_NullSpace):
     In the basis V, with `c = alpha_s sigma_y / s_j`: where `sigma_s >= c` the measured coefficient replaces the
     prior's and noise of variance `sigma_s^2 - c^2` is added; where `sigma_s < c` it is mixed in with weight
     `sigma_s sqrt(1 - eta^2) / c`, with noise `eta sigma_s z`; on the null space the step is DDIM's.
+
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.10 (0.92 is right) and 0.33
+    times the standard deviation of the posterior.
 
     Cost: `steps` forwards and those of the time travel, no vjp.
     """

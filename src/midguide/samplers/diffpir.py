@@ -51,6 +51,9 @@ class DiffPIR:
 
     Nonlinear operators with `gradient_step`: `x0' = D - grad ||y - A(D)||^2 / (2 rho)`, D short for D(x_t, t).
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.50 (0.92 is right) and 0.70
+    times the standard deviation of the posterior.
+
     Cost: `steps` forwards, no vjp; a proximal step, or a gradient, of the operator each.
 
     Args:

@@ -48,6 +48,9 @@ class ILVR:
 
     Relative W2 on random Gaussians: 0.204 ± 0.048 (docs/results/related-work.md).
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
+    times the standard deviation of the posterior.
+
     Cost: `steps` forwards, no vjp; a pseudo-inverse of the operator each.
 
     Args:

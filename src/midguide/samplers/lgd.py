@@ -54,6 +54,9 @@ class LGD:
 
     Relative W2 on random Gaussians: 0.194 ± 0.040, that of `dps` 0.232 ± 0.065 (docs/results/related-work.md).
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.04
+    times the standard deviation of the posterior.
+
     Cost: `steps` forwards, `steps - 1` vjps; `draws` applications of the operator and its derivative each.
 
     Args:

@@ -57,6 +57,9 @@ class PGDM:
     derivative of D. Where the operator h is not linear, `w J^T (h^+(y) - h^+(h(D(x_t, t))))` with w = alpha_t: the same
     thing without noise, as it is `w J^T A^+ (y - A D(x_t, t))` for linear ones.
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.05 (0.92 is right) and 0.24
+    times the standard deviation of the posterior.
+
     Cost: `steps` forwards, `steps - 1` vjps; a proximal step of the operator each, or two pseudo-inverses.
 
     Args:

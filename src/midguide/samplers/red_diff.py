@@ -51,6 +51,9 @@ class RedDiff:
 
     mu starts from `A^+ y`, or from a standard normal draw where A is not linear.
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.04
+    times the standard deviation of the posterior.
+
     Cost: `steps - 1` forwards, no vjp.
 
     Args:

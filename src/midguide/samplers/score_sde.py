@@ -52,6 +52,9 @@ class ScoreSDE:
 
     Relative W2 on random Gaussians: 0.182 ± 0.054 (docs/results/related-work.md).
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
+    times the standard deviation of the posterior.
+
     Cost: `1 + correctors` forwards a step, and one; no vjp; a pseudo-inverse of the operator each.
 
     Args:

@@ -48,6 +48,9 @@ class SNIPS:
 
     By default the relative W2 on random Gaussians is 0.091 ± 0.024 (docs/results/related-work.md).
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.70 (0.92 is right) and 0.86
+    times the standard deviation of the posterior.
+
     Cost: `moves` forwards for each level, and one; no vjp.
 
     Args:

@@ -48,6 +48,9 @@ class TMPD:
     Exact row sums of a diagonal C are C: it tends to the posterior of a Gaussian prior with independent entries as
     steps grow, and nowhere else.
 
+    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.78 (0.92 is right) and 0.88
+    times the standard deviation of the posterior.
+
     Cost: `steps` forwards and `steps` vjps.
 
     Args:
