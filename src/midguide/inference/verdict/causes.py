@@ -28,6 +28,8 @@ WHITE = 0.15
 """Residuals that are less correlated than this look like noise."""
 COMMON = 0.25
 """Residuals that are to this share the same in all draws are the noise of the data."""
+ROUNDING = 0.01
+"""A smaller chi-square is not one of noise, however small, but of draws that repeat the data."""
 
 Advice = tuple[str, int]
 """Causes in words, and the rank of the finding."""
@@ -43,7 +45,7 @@ def of_misfit(evidence: Evidence, value: float, band: Band) -> Advice:
         if not evidence.too_wide and not cleared(evidence):
             fit_better = [*noise_level(evidence, value), *fit_better, OPERATOR]
         return _joined([*found, *fit_better]), 2
-    level = [] if cleared(evidence) else noise_level(evidence, value)
+    level = [] if cleared(evidence) or value < ROUNDING else noise_level(evidence, value)
     found = [*signs(evidence), *changed(evidence, VERY_FAR)]
     # what all draws leave unexplained is noise, smaller than assumed
     found = [*level, *found] if evidence.common > COMMON else [*found, *level]
