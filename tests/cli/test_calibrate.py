@@ -72,7 +72,7 @@ def test_json_is_one_object_and_a_second_run_draws_nothing(calibrate) -> None:
 
 def test_tune_writes_a_preset_that_the_sampler_takes(calibrate, cli) -> None:
     words = ("--prior", "own.py:simple", "--operator", "identity", "--sigma", 0.3, "--sampler", "pgdm", "--draws", 7)
-    result = cli("tune", *words, "--calls", 20, "--budget", 10_000, "--n", 20, "--first", 2, "--out", "tuned", "--json")
+    result = cli("tune", *words, "--calls", 20, "--budget", 20_000, "--n", 20, "--first", 2, "--out", "tuned", "--json")
     assert result.code == 0
     assert result.json["sampler"] == "pgdm"
     again = calibrate("--sampler", f"pgdm:{result.json['preset']}", "--json")
