@@ -32,8 +32,10 @@ PLAIN = MGPS(steps=300, midpoint=0.75, warm_start=None, gradient_steps=FEW, opti
 
 OTHERS = {
     "DPS 0.1, 1000": "dps:linear",
+    "DPS annealed, 300": "dps:annealed",
     "PGDM, 1000": "pgdm:stable",
     "PGDM, paper weighting, 1000": "pgdm:paper",
+    "PGDM score, 100": "pgdm:score",
     "DDNM, 1000": "ddnm",
     "DDNM+, 1000": "ddnm-plus:paper",
     "DDRM, 200": "ddrm:paper",
@@ -69,6 +71,9 @@ def draw(sampler: object, problem: object, n: int) -> Samples:
 def gaussian_rows() -> None:
     samplers = {
         "unconditional, 300": Unconditional(steps=300),
+        "MGPS, 50": make_sampler("mgps"),
+        "MGPS isotropic, 50": make_sampler("mgps:isotropic"),
+        "MGPS fast, 14": make_sampler("mgps:fast"),
         "MGPS 0.50, 300": replace(PLAIN, midpoint=0.5),
         "MGPS 0.60, 300": replace(PLAIN, midpoint=0.6),
         "MGPS 0.75, 300": PLAIN,
@@ -153,6 +158,8 @@ def midpoint_rows() -> None:
 
 def mixture_rows(problems: int = 20, n: int = 2000) -> None:
     samplers: dict[str, Callable[[], object]] = {
+        "MGPS, 50": lambda: make_sampler("mgps"),
+        "MGPS fast, 14": lambda: make_sampler("mgps:fast"),
         "MGPS 0.75, 300": lambda: PLAIN,
         "MGPS 0.75, 300, recompute": lambda: replace(PLAIN, recompute=True),
         "MGPS 0.50, 300": lambda: replace(PLAIN, midpoint=0.5),

@@ -106,3 +106,11 @@ def test_a_sampler_is_right_at_scale_one_or_says_so(spec):
     if not right:
         assert "Limits:" in (SAMPLERS[spec].thing.__doc__ or "")
         assert {finding.check for finding in samples.check().findings} & {"misfit", "spread"}
+
+
+def test_fits_that_end_early_are_said_in_the_record():
+    """The paper's steps of 0.03 do not cross the prior N(0, I), 3.3 standard deviations of the posterior wide."""
+    _, _, early = found("mgps:paper", problem())
+    (remark,) = early.record["remarks"]
+    assert remark.startswith("the fits have not converged in 20 of 20 draws of observation 0")
+    assert "remarks" not in found("mgps", problem())[2].record

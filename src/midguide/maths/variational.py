@@ -28,8 +28,11 @@ def draw_fitted(
     count: int,
     optimizer: Optimizer,
     rng: Rng,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Fit `N(mu, diag(exp(2 rho)))` from `start` to a likelihood times `prior`; a draw, and the last prediction.
+
+    Third comes how far the fit was from its optimum at the last step: the root mean square over entries of the gradient
+    in mu times the standard deviation, shape (B,). At the optimum it is the noise of the one draw z, at most about 1.
 
     Each of the `count` steps descends, with one reparameterized draw z, the gradient of
     `E_z[-log likelihood(mu + exp(rho) z)] + KL(N(mu, diag(exp(2 rho))) || prior)`.
@@ -47,16 +50,17 @@ def draw_fitted(
     minus_one = mu.new_full((), -1)
     rule = cast(UpdateRule, optimizer)
     mu_state, rho_state = rule.init(mu), rule.init(rho)
-    prediction = mu
+    prediction, away = mu, mu.new_zeros(len(mu))
     for _ in range(count):
         noise = rng.normal(mu).mul_(std)
         uphill, prediction = score(mu + noise)
         by_rho = torch.addcmul(minus_one, std, std, value=precision).addcmul_(noise, uphill, value=-1)
         by_mu = (mu - prior.mean).mul_(precision).sub_(uphill)
+        away = (by_mu * std).flatten(1).square().mean(1).sqrt()
         rule.update_(mu_state, mu, by_mu)
         rule.update_(rho_state, rho, by_rho)
         torch.exp(rho, out=std)
-    return torch.addcmul(mu, std, rng.normal(mu)), prediction
+    return torch.addcmul(mu, std, rng.normal(mu)), prediction, away
 
 
 class Seen(NamedTuple):

@@ -138,7 +138,7 @@ class MGDM:
             x_l = x_t
             if count := self._count(state.position, l, t):
                 around = Isotropic(bridge.mean(x0, x_t), bridge.std)
-                x_l, _ = draw_fitted(_score(problem, l), around, around, count, self.optimizer, rng)
+                x_l, _, _ = draw_fitted(_score(problem, l), around, around, count, self.optimizer, rng)
 
             # x_0 given the midpoint, x_t given the midpoint
             x0 = walk(problem.denoiser, schedule, x_l, descent(schedule, l, self.walk_steps), 1.0, rng)

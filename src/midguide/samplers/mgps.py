@@ -62,6 +62,7 @@ from midguide.samplers.base import (
     Calls,
     Finished,
     Needs,
+    Sign,
     Step,
     check_positive,
     check_share,
@@ -120,6 +121,9 @@ class MGPS:
 
     needs = Needs(gradients=True)
 
+    signs: ClassVar[dict[str, Sign]] = {
+        "excess": Sign(2.0, "the fits have not converged", "take more steps, or `mgps` without gradient steps"),
+    }
     tunable: ClassVar[dict[str, tuple[object, ...]]] = {
         "iterations": (1, 2, 3, 5, 8),
         "midpoint": (0.5, 0.75, 1.0),
@@ -191,6 +195,8 @@ class MGPS:
         x_s = kernels.bridge(level(l), level(s), level(t)).draw(x_l, x_t, rng.normal(x_t))
         measured = problem.likelihood.measured_values().clamp_min(1)
         info = {"left": left / measured.sqrt(), "indefinite": indefinite.double()}
+        if s == problem.schedule.cleanest:
+            info["excess"] = excess(problem, problem.likelihood.chi_square(x_l))
         return Step(MGPSState(x_s, state.x0_hat, state.position - 1), info)
 
     def finish(self, problem: Problem, state: MGPSState, t: Time, rng: Rng) -> Finished:
@@ -239,7 +245,7 @@ class MGPS:
 
         # fit and draw the midpoint
         start = kernels.bridge(level_1 if warm else CLEAN, level_l, level_t)
-        x_l, x0_hat = draw_fitted(
+        x_l, x0_hat, away = draw_fitted(
             self._midpoint_score(problem, l),
             Isotropic(start.mean(x0_hat, x_t), start.std),
             Isotropic(prior.mean(x0, x_t), prior.std),
@@ -257,7 +263,9 @@ class MGPS:
         else:
             bridge, pin = kernels.bridge(level_l, level_s, level_t), x_l
         x_s = bridge.draw(pin, x_t, rng.normal(x_t))
-        info = {"chi_square": problem.likelihood.chi_square(x0_hat)}
+        chi_square = problem.likelihood.chi_square(x0_hat)
+        info = {"chi_square": chi_square, "away": away}
+        info |= {"excess": excess(problem, chi_square)} if state.position == 2 else {}
         return Step(MGPSState(x_s, x0_hat, state.position - 1), info)
 
     def midpoint_time(self, problem: Problem, s: Time) -> Time:
@@ -284,7 +292,7 @@ class MGPS:
         # log q(x_l | x_1), as a function of x_1, is that of a Gaussian with this mean and standard deviation
         transition = Isotropic(x_l / forward.scale, math.sqrt(forward.variance) / forward.scale)
         first = Isotropic(start.mean(x0_hat, x_l), start.std)
-        x_1, _ = draw_fitted(score, first, transition, count, self.optimizer, rng)
+        x_1, _, _ = draw_fitted(score, first, transition, count, self.optimizer, rng)
         return x_1
 
     def _midpoint_score(self, problem: Problem, l: Time) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -297,6 +305,12 @@ class MGPS:
             return pullback(problem.likelihood.score(x0_hat)), x0_hat
 
         return score
+
+
+def excess(problem: Problem, chi_square: Tensor) -> Tensor:
+    """Chi-square above 1, over 1 or three of its standard deviations, whichever is more; shape (B,)."""
+    deviation = (2 / problem.likelihood.measured_values().clamp_min(1)).sqrt()
+    return (chi_square - 1) / (3 * deviation).clamp_min(1.0)
 
 
 def mean_variance(pull: Callable[[Tensor], Tensor], level: Level, x_t: Tensor, rng: Rng) -> Tensor:
