@@ -77,7 +77,7 @@ def test_the_mean_of_dependent_draws_stays_in_the_band_of_shortfalls_whatever_th
         own = torch.randn(2000, 10, 8, generator=generator)
         values = (share**0.5 * common + (1 - share) ** 0.5 * own).square().mean(2).mean(1)
         assert sum(not band.holds(float(value)) for value in values) <= 57
-    assert chi_square_band(8, 0.02, averaged=False).high < band.high
+    assert (chi_square_band(8, 0.02, averaged=False).high or 0.0) < (band.high or 0.0)
 
 
 def test_limits_of_samples_are_those_of_ranks():
