@@ -198,7 +198,7 @@ class Search:
         return [*made[:-1], (made[-1][0], max(made[-1][1], LEAST_PROBLEMS))]
 
     def _tried(self, probe: Problem) -> list[tuple[str, str, dict[str, Any]]]:
-        """Samplers, labels and settings: the starts, presets, then all grids in one order of chance."""
+        """Samplers, labels and settings: the starts, presets, then all grids in one order of chance, without labels."""
         starts, named, points = [], [], []
         for spec in self.specs:
             check_needs(make_sampler(spec, self.settings), probe)
@@ -209,13 +209,14 @@ class Search:
             grid = self.grid(spec)
             points += [(spec, grid, point) for point in product(*grid.values())]
         chosen = [points[i] for i in np.random.default_rng(self.seed).permutation(len(points))]
-        drawn = [(spec, _label(spec, grid, p), dict(zip(grid, p, strict=True))) for spec, grid, p in chosen]
+        drawn = [(spec, "", dict(zip(grid, point, strict=True))) for spec, grid, point in chosen]
         return starts + named + drawn
 
     def _candidate(self, spec: str, label: str, changes: Mapping[str, Any], probe: Problem) -> Candidate | None:
         """The candidate, or None where its settings are impossible or cost too much."""
         try:
             sampler = within_budget(make_sampler(spec, {**changes, **self.settings}), probe, self.calls)
+            label = label or _label(spec, sampler, list(self.grid(spec)))
             return Candidate(SAMPLERS.find(spec)[0].name, label, sampler, total_calls(sampler, probe))
         except MidguideError:
             return None
@@ -324,8 +325,14 @@ def _without_none(value: Any) -> Any:
             return value
 
 
-def _label(spec: str, grid: Mapping[str, Any], point: tuple[object, ...]) -> str:
-    def words(value: object) -> object:
+def _label(spec: str, sampler: Sampler, keys: list[str]) -> str:
+    """The sampler with the settings that were searched, as they are within the budget."""
+    settings = settings_of(sampler)
+
+    def words(key: str) -> object:
+        value: Any = settings
+        for part in key.split("."):
+            value = value[part]
         return value["default"] if isinstance(value, Mapping) and "default" in value else value
 
-    return f"{spec}, " + ", ".join(f"{key} {words(value)}" for key, value in zip(grid, point, strict=True))
+    return f"{spec}, " + ", ".join(f"{key} {words(key)}" for key in keys)
