@@ -169,7 +169,7 @@ def faces_part(kept: Kept, path: Path) -> Iterator[str]:
     one = kept.get("faces right", lambda: faces("mgps", None, images, 0, "none", 2))
     yield (
         f"One run of `mgps` on a held-out face ({one[0]}, 2 draws): {one[1]:.0f} s of processor time, the "
-        f"check {one[2]:.2f} s, {100 * one[2] / one[1]:.2f} % of it. Verdict: {one[3]} ({one[4]})."
+        f"check {one[2]:.3f} s, {100 * one[2] / one[1]:.2f} % of it. Verdict: {one[3]}."
     )
     yield ""
 
@@ -208,7 +208,7 @@ def head(kept: Kept) -> Iterator[str]:
     )
     yield "Command: `python benchmarks/verdict.py --faces faces64/test.zip > docs/results/verdict.md`."
     yield ""
-    yield "[How to read a verdict](../verdict.md). On the simplest problem nothing is found in the draws of "
+    yield "[How to read a verdict](../verdict.md). On the simplest problem nothing is found in the draws of"
     yield ", ".join(f"`{name}`" for name in silent) + "; all other defaults below are named as not right."
     yield ""
 
