@@ -12,7 +12,11 @@ def examples(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
 
 
-EXAMPLES = [(page, source) for page in ("priors.md", "instruments.md", "calibration.md", "verdict.md") for source in examples(page)]
+EXAMPLES = [
+    (page, source)
+    for page in ("priors.md", "instruments.md", "calibration.md", "verdict.md")
+    for source in examples(page)
+]
 
 
 @pytest.mark.parametrize(("page", "source"), EXAMPLES, ids=lambda text: text.splitlines()[-1][:50])

@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Hide the middle of a portrait and draw what it may look like.
 
-    Takes half a minute on two CPU cores.
+    Takes about ten seconds on two CPU cores.
     """
     output.check_counts(samples=samples)
     folder = output.out_folder(out or Path("midguide-demo"))
