@@ -35,7 +35,15 @@ MEASURES = {
 """Short names of the metrics that every line has."""
 REFERENCES = ("exact", "prior")
 """What samplers are held against: the floor, and what ignores the observation."""
-PRESETS = ("matheron:islands", "tds:islands", "mcgdiff:islands", "fps:smc", "mgps:mixture")
+PRESETS = (
+    "matheron:islands",
+    "tds:islands",
+    "mcgdiff:islands",
+    "fps:smc",
+    "mgps:paper",
+    "dps:annealed",
+    "pgdm:score",
+)
 """Presets that have a line of their own."""
 FILE = "leaderboard.csv"
 
