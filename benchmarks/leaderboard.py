@@ -61,8 +61,8 @@ Each point is a mean over the problems of its panel. Gray lines are samplers wit
 
 ![Draws of letters whose posterior is known](../images/glyph-posteriors.png)
 
-Above: draws for one measurement at 100 calls. All are clean letters, so that the eye finds nothing wrong.
-The chi-square shows which of them explain the measurement.
+Above: draws for one measurement at 100 calls; in yellow their chi-square per measured value.
+All are clean letters that explain the measurement, so that neither the eye nor the chi-square finds much wrong.
 Only the known posterior shows how often each should come.
 
 ## Every sampler, by family of problems
@@ -179,7 +179,7 @@ def glyph_picture() -> Figure:
     axes[0][0].set_title("truth", fontsize=9)
     axes[0][1].set_title("measured", fontsize=9)
     axes[0][1].texts[0].remove()
-    axes[0][2].set_title("exact draws; in yellow chi-square per measured value", fontsize=9, loc="left")
+    axes[0][2].set_title("exact draws", fontsize=9, loc="left")
     return made
 
 
