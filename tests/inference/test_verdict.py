@@ -96,7 +96,7 @@ WHITE = Gaussian(torch.zeros(1, 8, 8), 1.0)
 @pytest.mark.parametrize(
     ("spec", "changes", "cause"),
     [
-        ("mgps:paper", {"steps": 20}, "`steps` is 20, its default 50: raise it"),
+        ("mgps:paper", {"steps": 20}, "the fits have not converged: take more steps"),
         ("dps", {"steps": 300, "guidance": 10.0}, "`guidance` is 10"),
         ("dps", {"steps": 300, "guidance": 0.001}, "`guidance` is 0.001"),
         ("pgdm", {"steps": 300}, "overfitting"),
