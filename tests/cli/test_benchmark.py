@@ -17,7 +17,7 @@ OWN = '''
 from dataclasses import dataclass
 
 from midguide.samplers.base import NoisyState, Step, finish_denoised, one_vjp_a_step, schedule_times, start_from_noise
-from midguide.samplers.dps import DPS
+from midguide.samplers.unconditional import Unconditional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Mine:
     """DDIM that ignores the observation."""
 
     steps: int = 20
-    needs = DPS.needs
+    needs = Unconditional.needs
     times, calls, init, finish = schedule_times, one_vjp_a_step, start_from_noise, finish_denoised
 
     def step(self, problem, state, t, s, rng):

@@ -26,7 +26,7 @@ from midguide.operators.factory import make_operator
 from midguide.operators.matrix import Identity
 from midguide.problem import Problem
 from midguide.samplers.base import NoisyState, Step, finish_denoised, one_vjp_a_step, schedule_times, start_from_noise
-from midguide.samplers.dps import DPS
+from midguide.samplers.unconditional import Unconditional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class MySampler:
     """DDIM without an observation."""
 
     steps: int = 4
-    needs = DPS.needs
+    needs = Unconditional.needs
     times, calls, init, finish = schedule_times, one_vjp_a_step, start_from_noise, finish_denoised
 
     def step(self, problem, state, t, s, rng):
