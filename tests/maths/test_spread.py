@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from midguide.maths.covariance import LowRank
+from midguide.maths.rng import Rng
 from midguide.maths.spread import Spread
 from midguide.operators.matrix import Matrix
 
@@ -38,3 +39,10 @@ def test_solves_are_those_of_the_factors(both):
     for got, want in zip(spread.solve(operator, 0.1, r)[:2], factored.solve(operator, 0.1, r)[:2], strict=True):
         torch.testing.assert_close(got, want)
     torch.testing.assert_close(spread.shrunk(v, 0.2), factored.shrunk(v, 0.2))
+
+
+def test_condensed_covariance_is_the_covariance_where_the_vectors_span_everything(both):
+    spread, factored = both
+    operator, v = Matrix.create(normal(2, 5), (5,)), normal(3, 5)
+    near = spread.condensed(operator, normal(3, 2), Rng([(0, i) for i in range(3)]))
+    torch.testing.assert_close(near(v), factored(v))

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from midguide.maths.covariance import DENSE, Covariance, Linear, Root, Solution, iterated
+from midguide.maths.covariance import DENSE, Covariance, Linear, LowRank, Pullback, Root, Solution, iterated
+from midguide.maths.rng import Rng
+
+PROBES = 16
+"""Vectors of noise from which a covariance is condensed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,10 @@ class Spread(Covariance):
         value = torch.addmm(first, shares, self.centers, beta=math.sqrt(self.variance))
         exact = noise.new_zeros(len(noise))
         return Root(value.reshape(len(noise), *self.event_shape), exact, exact.bool())
+
+    def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
+        """That of its products, with a few vectors of noise."""
+        return Pullback(self, 1.0, self.event_shape, PROBES).condensed(operator, like, rng)
 
     def solve(self, operator: Linear, noise: float | Tensor, r: Tensor) -> Solution:
         """From the matrix of up to 64 measured values; else conjugate gradients until they converge."""
