@@ -102,7 +102,7 @@ OUTLOOK = """\
 |---|---|---|
 | exact moments, linear, up to 64 measured values | `matheron:weighted` | nearest for its forwards; no groups |
 | exact moments otherwise | `matheron` | exact on Gaussians at every number of steps |
-| a network, linear, Gaussian noise | `mmps`, below 200 calls `mmps:fast` | least LPIPS-like distance, within the interval |
+| a network, linear, Gaussian noise | `mmps`, below 200 calls `mmps:fast` | least LPIPS-like distance |
 | a network, nonlinear, Gaussian noise | `mmps`, 100 steps of two iterations | trials on JPEG, HDR and phase retrieval |
 | noise that is not Gaussian | `mgps` | its fit takes any noise model |
 | a prior of latents | `mgps:ffhq-latent` | the best means in [faces-latent.md](faces-latent.md) |
