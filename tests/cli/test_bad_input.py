@@ -111,11 +111,11 @@ def test_unknown_prior(refused):
 
 
 def test_unknown_setting_of_the_sampler(refused):
-    refused("--set", "midpint=0.5", says=("midpint", "midpoint"))
+    refused("--sampler", "mgps", "--set", "midpint=0.5", says=("midpint", "midpoint"))
 
 
 def test_impossible_setting_of_the_sampler(refused):
-    refused("--set", "midpoint=7", says=("midpoint", "7"))
+    refused("--sampler", "mgps", "--set", "midpoint=7", says=("midpoint", "7"))
 
 
 def test_malformed_setting(refused):

@@ -21,7 +21,7 @@ def alone(out, monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(out)])
-    runpy.run_path(str(SCRIPT))
+    runpy.run_path(str(SCRIPT), run_name="__main__")
     return results(out)
 
 

@@ -38,9 +38,14 @@ class Slope:
         return (network(x) - 3 * x - 1).square().mean()
 
 
-out = Path(sys.argv[1])
-done = torch.load(out / "checkpoint.pt", weights_only=True)["step"] if (out / "checkpoint.pt").exists() else 1
-config = LoopConfig(steps=done + 2, batch=8, warmup=1, learning_rate=0.1, cooldown=1.0, checkpoint_every=2)
-network = fit(Slope(config), Lines(), Run(out))
-if os.environ["RANK"] == "0":
-    torch.save(network.state_dict(), out / "weights.pt")
+def main(out):
+    """Go on from the checkpoint in `out`, or start."""
+    done = torch.load(out / "checkpoint.pt", weights_only=True)["step"] if (out / "checkpoint.pt").exists() else 1
+    config = LoopConfig(steps=done + 2, batch=8, warmup=1, learning_rate=0.1, cooldown=1.0, checkpoint_every=2)
+    network = fit(Slope(config), Lines(), Run(out))
+    if os.environ["RANK"] == "0":
+        torch.save(network.state_dict(), out / "weights.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

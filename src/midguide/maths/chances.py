@@ -48,7 +48,7 @@ def chi_square_band(freedom: float, level: float, *, averaged: bool = True) -> B
 
     Example:
         >>> [round(limit, 2) for limit in chi_square_band(64, 0.01, averaged=False)]
-        [0.61, 1.51]
+        [0.6, 1.51]
     """
     half = level / 2
     low, high = 2 * special.gammaincinv(freedom / 2, half), 2 * special.gammainccinv(freedom / 2, half)

@@ -298,6 +298,7 @@ def as_preset(sampler: Sampler, source: str) -> str:
         [settings]
         steps = 20
         guidance = 0.1
+        annealed = false
     """
     lines = [f"{key} = {_toml(value)}" for key, value in settings_of(sampler).items()]
     return "\n".join([f"source = {_toml(source)}", "", "[settings]", *lines]) + "\n"
