@@ -2,8 +2,8 @@
 
     pip install sbi && python benchmarks/calibration_sbi.py
 
-sbi brings seventeen packages, so that it is no dependency of the tests; these hold both against a second implementation
-in NumPy (`tests/calibration/test_oracle.py`).
+The tests do not depend on sbi, since it brings seventeen packages. They hold both against a second implementation in
+NumPy (`tests/calibration/test_oracle.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same arrays through a second implementation: ranks, expected coverage, TARP; and levels that exact draws attain.
 
-sbi's diagnostics are a third one: `benchmarks/calibration_sbi.py` runs both on equal arrays. sbi is no dependency of
-the tests, since it brings seventeen packages, among them scikit-learn and tensorboard.
+sbi's diagnostics are a third one: `benchmarks/calibration_sbi.py` runs both on equal arrays. The tests do not depend on
+sbi, since it brings seventeen packages, among them scikit-learn and tensorboard.
 """
 
 from __future__ import annotations
