@@ -50,7 +50,7 @@ def test_too_little_time_is_refused_and_the_rest_is_told():
 
 def test_a_training_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
-    with pytest.raises(ConfigError, match="0 MiB are free"):
+    with pytest.raises(ConfigError, match="1,000 bytes are free"):
         train(CONFIG, Glyphs(), Run(tmp_path, check=True))
     assert not list(tmp_path.iterdir())
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
+from pathlib import Path
 
 _KEPT = 2**30
 _MOST_OF_OLD_GLIBC = 2**25  # a larger threshold for mmap is refused by its early versions
@@ -38,6 +40,23 @@ def memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def available_memory() -> int | None:
+    """Bytes that a process can have now, within the limits of its container; None where the system does not say."""
+    found = [int(kib) * 1024 for kib in _found(r"MemAvailable:\s+(\d+) kB", "/proc/meminfo")]
+    limits = _found(r"(\d+)", "/sys/fs/cgroup/memory.max"), _found(r"(\d+)", "/sys/fs/cgroup/memory.current")
+    cache = sum(map(int, _found(r"^inactive_file (\d+)", "/sys/fs/cgroup/memory.stat")))  # given back when needed
+    found += [int(most) - int(now) + cache for most, now in zip(*limits, strict=False)]
+    return min(found, default=None)
+
+
+def _found(pattern: str, path: str) -> list[str]:
+    """What stands in a file of the system; nothing where it is not there."""
+    try:
+        return re.findall(pattern, Path(path).read_text("ascii"), re.MULTILINE)[:1]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def wait_briefly() -> None:

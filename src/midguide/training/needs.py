@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from midguide.errors import ConfigError
+from midguide.storage.machine import available_memory
+from midguide.storage.outside import size_of
 from midguide.training.config import LoopConfig
 
 TRIED = 2
@@ -96,7 +97,8 @@ def check_memory(needs: Needs, config: LoopConfig, share: int, free: int | None)
     parts = next((n for n in ways if needs.memory(share // n) <= free), 0)
     hint = f"--set accumulate={parts} computes a batch in {parts} parts" if parts else "take a smaller network"
     raise ConfigError(
-        f"`{config.name}` needs about {_size(needed)} of memory for batches of {config.batch}, {_size(free)} are free",
+        f"`{config.name}` needs about {size_of(needed)} of memory for batches of {config.batch}, "
+        f"{size_of(free)} are free",
         hint=hint,
     )
 
@@ -123,11 +125,7 @@ def free_memory(device: str) -> int | None:
     """Bytes that can be had on a device; None where that is not known."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return None
+    return available_memory()
 
 
 def trial(task: Any, network: nn.Module, source: Any, seed: int, device: str) -> Callable[[], Tensor]:
@@ -139,10 +137,6 @@ def trial(task: Any, network: nn.Module, source: Any, seed: int, device: str) ->
         return task.loss(network, batch, torch.Generator(device).manual_seed(seed))
 
     return loss
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _duration(seconds: float) -> str:
