@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from midguide.studies.engine.store import Progress, Store
     from midguide.studies.engine.units import Unit
     from midguide.studies.runners.base import Runner
+    from midguide.studies.spec.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +46,15 @@ class Which:
         if self.accept_old and self.rerun_old:
             raise ConfigError("--accept-old-code and --rerun-old-code exclude each other", hint="give one of them")
 
-    def units(self, store: Store, progress: Progress) -> list[Unit]:
+    def units(self, study: Study, store: Store, progress: Progress) -> list[Unit]:
         """The units to run, after a word on stored draws that cannot be used.
 
         Raises:
-            ConfigError: If other code made some of the results, and nothing is said of them.
+            ConfigError: If a pattern matches no cell, or nothing is said of results that other code made.
         """
-        from midguide.studies.engine.execute import units_to_run
+        from midguide.studies.engine.execute import check_patterns, units_to_run
 
+        check_patterns(study, self.only or ())
         if progress.old and not (self.accept_old or self.rerun_old):
             hint = "--accept-old-code takes them as they are, --rerun-old-code runs them again"
             raise ConfigError(progress.about_old(), hint=hint)

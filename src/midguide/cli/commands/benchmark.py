@@ -14,8 +14,8 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
-from midguide.cli.commands.study import Engine, Which
 from midguide.cli.failures import Interrupted
+from midguide.cli.units import Engine, Which
 from midguide.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _run(plain: dict[str, Any], folder: Path, which: Which, engine: Engine) -> l
     for reason in dict.fromkeys(cell.reason for cell in study.left_out if len(plain["samplers"]) <= 3):
         output.note(f"left out: {reason}")
     store = Store.create(folder, study.plain, [], study.code)
-    units = which.units(store, store.progress(study.units))
+    units = which.units(study, store, store.progress(study.units))
     output.note(f"{len(units)} of {len(study.units)} units to run; results in {folder}")
     started = time.monotonic()
     try:

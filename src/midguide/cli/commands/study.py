@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ from midguide.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from midguide.studies.engine.shards import Shard
     from midguide.studies.engine.store import Progress, Store
     from midguide.studies.engine.units import Unit
     from midguide.studies.report.rows import Report
@@ -53,6 +54,9 @@ def run(
     engine: Engine,
     settings: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the results.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Run the I-th of N shares, in a folder of its own in DIR.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the published weights that LPIPS and others need.")
     ] = None,
@@ -66,13 +70,16 @@ def run(
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.resolve())  # the processes of a study inherit it
     from midguide.studies.engine.execute import run_units
+    from midguide.studies.engine.shards import Shard
 
+    share = Shard.parse(shard) if shard else None
     runner = engine.make()
-    study, store = _started(file, settings, folder, engine.device)
-    progress = store.progress(study.units)
-    units = which.units(store, progress)
+    study, store = _started(file, settings, folder, engine.device, share)
+    progress = store.progress(share.units(study) if share else study.units)
+    units = which.units(study, store, progress)
     _tell_what_is_odd(study, store, progress)
-    output.note(f"{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
+    what = f"shard {share.name} of {len(study.units)} units: " if share else ""
+    output.note(f"{what}{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
     started = time.monotonic()
     try:
         with watched(len(units)) as on_unit:
@@ -85,7 +92,9 @@ def run(
     print(store.folder)
 
 
-def _started(file: Path, settings: list[str] | None, folder: Path | None, device: str) -> tuple[Study, Store]:
+def _started(
+    file: Path, settings: list[str] | None, folder: Path | None, device: str, share: Shard | None
+) -> tuple[Study, Store]:
     """The study of a file, complete and checked, and the folder of its results."""
     from midguide.catalogue.settings import parse_override
     from midguide.studies.engine.execute import check_device, check_metrics
@@ -93,7 +102,7 @@ def _started(file: Path, settings: list[str] | None, folder: Path | None, device
     from midguide.studies.report.expected import load_expected
     from midguide.studies.spec.study import load_study
 
-    study = load_study(file, [parse_override(text) for text in settings or ()], announce=_announcer())
+    study = load_study(file, [parse_override(text) for text in settings or ()], announce=announcer())
     check_metrics(study)
     check_device(study, device)
     numbers = file.parent / "expected"
@@ -101,28 +110,10 @@ def _started(file: Path, settings: list[str] | None, folder: Path | None, device
     if study.head.expected and numbers.is_dir() and not expected:
         raise ConfigError(f"{numbers} has no number of {study.head.expected!r}", hint="leave expected out for none")
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
-    return study, Store.create(folder, study.plain, expected, study.code)
-
-
-@group.command("status")
-def status(
-    place: Annotated[Path, typer.Argument(metavar="OUT|FILE", help="A folder of results, or a study's file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    settings: Set = None,
-) -> None:
-    """How many units of a study are done, failed, missing, damaged, or made by other code."""
-    study, store = opened(place, settings)
-    progress = store.progress(study.units)
-    counts: dict[str, Any] = progress.counts()
-    if as_json:
-        output.print_json({"study": study.head.name, "folder": store.folder, **counts})
-        return
-    output.print_table(("units", "count"), [(name, str(count)) for name, count in counts.items()], numbers=("count",))
-    for unit in progress.damaged:
-        output.note(f"damaged: {store.path(unit)}")
-    _tell_of_changes(study, store)
-    if progress.old:
-        output.note(f"{progress.about_old()}: `run` takes --accept-old-code or --rerun-old-code")
+    store = Store.create(share.folder(folder) if share else folder, study.plain, expected, study.code)
+    if share:
+        share.sign(store)
+    return study, store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,14 +215,14 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     from midguide.studies.spec.plain import changed
     from midguide.studies.spec.study import load_study, parse_study
 
-    changes, announce = [parse_override(text) for text in settings or ()], _announcer()
+    changes, announce = [parse_override(text) for text in settings or ()], announcer()
     if place.is_file():
         place = output.default_folder("study", load_study(place, changes, announce=announce).head.name)
     store = Store.open(place)
     return parse_study(changed(store.plain, changes), announce=announce), store
 
 
-def _announcer() -> Callable[[str], None]:
+def announcer() -> Callable[[str], None]:
     """Says once of each Python file that a study runs it."""
     seen: set[str] = set()
 
@@ -248,7 +239,7 @@ def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
         earlier = "; study.earlier is the previous study file" if (store.folder / "study.earlier").exists() else ""
         note = f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report"
         output.note(note + earlier)
-    _tell_of_changes(study, store)
+    tell_of_changes(study, store)
     for line in dict.fromkeys(line for unit in study.units if (line := _chosen(unit))):
         output.note(line)
     for unit in progress.damaged:
@@ -267,6 +258,6 @@ def _chosen(unit: Unit) -> str:
     return f"{unit.sampler_label} on {unit.problem_label}: {name}, {unit.source.sampler.steps} steps; for {reason}"
 
 
-def _tell_of_changes(study: Study, store: Store) -> None:
+def tell_of_changes(study: Study, store: Store) -> None:
     for path in store.changed(study.code):
         output.note(f"{path} has changed since the last run: results of its earlier source do not count")

@@ -36,17 +36,7 @@ def units_to_run(
         rescore: instead those whose draws are stored, done or not: they are measured without sampling.
         limit: at most so many.
         only: patterns "PROBLEM/SAMPLER" of labels, with * and ? for any text: the units that match one of them.
-
-    Raises:
-        ConfigError: a pattern matches no cell of the study.
     """
-    every = [*progress.stored, *progress.missing, *progress.damaged]
-    for pattern in only:
-        if not any(_is_of(unit, pattern) for unit in every):
-            raise ConfigError(
-                f"--only {pattern} matches no cell",
-                hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'",
-            )
     units = [*progress.damaged, *progress.missing]
     units += progress.failed if retry else []
     units += progress.old if rerun_old else []
@@ -54,6 +44,20 @@ def units_to_run(
         every = {unit.address: unit for unit in [*units, *progress.done, *progress.old]}
         units = [unit for unit in every.values() if (store.samples / unit.draws_address).exists()]
     return [unit for unit in units if not only or any(_is_of(unit, pattern) for pattern in only)][:limit]
+
+
+def check_patterns(study: Study, only: Sequence[str]) -> None:
+    """Refuse patterns "PROBLEM/SAMPLER" that match nothing.
+
+    Raises:
+        ConfigError: a pattern matches no cell of the study.
+    """
+    for pattern in only:
+        if not any(_is_of(unit, pattern) for unit in study.units):
+            raise ConfigError(
+                f"--only {pattern} matches no cell",
+                hint="PROBLEM/SAMPLER by their labels, such as 'jpeg/MGPS*' or '*/DPS'",
+            )
 
 
 def _is_of(unit: Unit, pattern: str) -> bool:

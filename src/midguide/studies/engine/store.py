@@ -10,6 +10,7 @@ OUT/.../ADDRESS.damaged         what stood there and could not be read, once it 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from midguide.catalogue.base import short
 from midguide.errors import DataError
-from midguide.storage.files import aside, replacing
+from midguide.storage.files import aside, replacing, replacing_folder
 from midguide.studies.engine.units import Unit, codes_of, made_by
 from midguide.studies.report.expected import Expected
 
@@ -43,6 +44,8 @@ SCHEMA = pa.schema(
         pa.field("verdict", pa.string()),
     ]
 )
+SHARDS = "shards"
+"""The folder of results that have not been merged; see `engine.shards`."""
 NO_CODE: Mapping[str, str] = MappingProxyType({})
 LATER = {"effective_sample_size", "code", "verdict"}
 """Columns that files of earlier versions lack; they are read as null."""
@@ -113,7 +116,7 @@ class Store:
         store, path = cls(Path(folder), plain, expected), Path(folder) / "study.json"
         head = {"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected], "code": dict(code)}
         text = json.dumps(head, indent=2)
-        if store.folder.exists() and any(store.folder.iterdir()):
+        if store.folder.exists() and any(path.name != SHARDS for path in store.folder.iterdir()):
             before = cls.open(folder)
             earlier, store.code = before.plain, before.code
             if earlier["study"]["name"] != plain["study"]["name"]:
@@ -147,6 +150,9 @@ class Store:
                     raise ValueError(f"{part} is no folder")
             return cls(Path(folder), stored["study"], expected, stored.get("code", NO_CODE))
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, FileNotFoundError) and (path.parent / SHARDS).is_dir():
+                hint = f"`midguide study merge {folder}` gathers them"
+                raise DataError(f"the results in {folder} are still in shards", hint=hint) from error
             reason = f"there is no {path.name}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
             raise DataError(
                 f"{folder} holds no results of a study ({reason})", hint="give the folder that 'study run' wrote"
@@ -171,18 +177,36 @@ class Store:
 
     def write(self, unit: Unit, rows: list[dict[str, Any]]) -> None:
         """Store the rows of a unit, all or nothing; a file in their place that is damaged or foreign is set aside."""
-        try:
-            self.read(unit)
-        except DataError:
-            self.path(unit).replace(aside(self.path(unit), "damaged"))
+        self._make_room(unit)
         texts = ("configuration", "code")
         plain = [{**row, **{name: json.dumps(row[name], sort_keys=True) for name in texts}} for row in rows]
         with replacing(self.path(unit)) as temporary:
             pq.write_table(pa.Table.from_pylist(plain, schema=SCHEMA), temporary, write_page_checksum=True)
 
+    def addresses(self) -> set[str]:
+        """The units of which the folder holds something."""
+        return {path.stem for path in self._units.glob("[!.]*.parquet")}
+
     def others(self, units: Iterable[Unit]) -> int:
         """How many results are in the folder that belong to none of these units."""
-        return len({path.stem for path in self._units.glob("*.parquet")} - {unit.address for unit in units})
+        return len(self.addresses() - {unit.address for unit in units})
+
+    def take(self, unit: Unit, other: Store) -> None:
+        """Store the rows of a unit that another folder holds, and its draws, where that has them and this has none."""
+        self._make_room(unit)
+        with replacing(self.path(unit)) as temporary:
+            shutil.copyfile(other.path(unit), temporary)
+        draws, place = (store.samples / unit.draws_address for store in (other, self))
+        if draws.is_dir() and _names(draws) - _names(place):
+            with replacing_folder(place) as temporary:
+                shutil.copytree(draws, temporary, copy_function=_linked, dirs_exist_ok=True)
+
+    def _make_room(self, unit: Unit) -> None:
+        """Set aside what stands in the place of a unit and is damaged or foreign."""
+        try:
+            self.read(unit)
+        except DataError:
+            self.path(unit).replace(aside(self.path(unit), "damaged"))
 
     def read(self, unit: Unit) -> list[dict[str, Any]] | None:
         """The rows of a unit, None where there are none.
@@ -223,6 +247,18 @@ class Store:
             else:
                 progress.done.append(unit)
         return progress
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file in another place, without a copy where the disk allows it: files here are never changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _made_by(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:

@@ -52,9 +52,9 @@ class InProcess:
 class ProcessPool:
     """Fresh processes with one torch thread each; each holds one job at a time.
 
-    A process that dies (of too little memory, say) makes its units failures and is replaced. The processes end with
-    their parent, however that ends: at once on Linux, elsewhere once they have done their job and find their pipe
-    closed.
+    A process that dies (of too little memory, say) makes its units failures and is replaced. One that SIGTERM ends was
+    not alone: schedulers send it to all processes of a job, and the run is interrupted. The processes end with their
+    parent, however that ends: at once on Linux, elsewhere once they have done their job and find their pipe closed.
     """
 
     def __init__(self, workers: int) -> None:
@@ -78,7 +78,7 @@ class ProcessPool:
         self._waiting.clear()
         self._busy.clear()
         for pipe, process in self._workers.items():
-            process.terminate()
+            process.kill()
             process.join()
             pipe.close()
         self._workers.clear()
@@ -106,6 +106,8 @@ class ProcessPool:
         except (EOFError, ConnectionResetError):
             process = self._workers.pop(pipe)
             process.join()
+            if process.exitcode == -signal.SIGTERM:
+                raise KeyboardInterrupt from None
             death = ChildProcessError(f"the worker process died (exit code {process.exitcode})")
             return [failed(unit, death) for unit in job.units]
         if isinstance(answer, BaseException):  # a defect or a changed file, not a failure of a method
