@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,29 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While the block runs no other process of this machine gets past this point with the same folder.
+
+    The lock lies in no file, and ends with the process, however that ends.
+
+    Raises:
+        DataError: If another process is there.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(
+                    f"another process is writing into {folder}", hint="wait for it, or choose another --out"
+                ) from error
+        yield
+    finally:
+        os.close(place)
+
+
 def aside(path: Path, mark: str) -> Path:
     """Where something keeps its content when its name is taken: `STEM.MARK`, `STEM.MARK-2`... whichever is free."""
     place, number = path.with_suffix(f".{mark}"), 1
@@ -76,19 +100,6 @@ def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def append(path: Path, text: str) -> None:
-    """Add `text` to the end of a file.
-
-    Raises:
-        DataError: the file is not writable, or the disk is full.
-    """
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise _unwritten(path, error) from error
 
 
 def _unwritten(path: Path, error: Exception) -> DataError:

@@ -30,6 +30,10 @@ OnStep = Callable[[int, int, float], None]
 """Told the steps that are done, how many there will be as far as is known, and the loss since the last call."""
 
 
+class Stopped(KeyboardInterrupt):
+    """What `on_step` raises to stop a training after a step that is complete: a checkpoint of it is written."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Where, how long and from which weights a recipe is trained.
@@ -39,9 +43,10 @@ class Run:
         device: where to compute; `cuda` under `torchrun` gives each process its own GPU.
         minutes: time of the training, earlier runs included, in place of the steps of the recipe.
         weights: to start from, by name; by default random ones.
-        on_step: called after every step, on a GPU after every few.
+        on_step: called after every step, on a GPU after every few; may raise `Stopped`.
         note: takes a line for the reader.
         check: measure before the first step whether memory and time suffice.
+        fork: folder of another training, whose checkpoint this one begins with.
     """
 
     folder: Path
@@ -51,6 +56,7 @@ class Run:
     on_step: OnStep = lambda step, total, loss: None
     note: Callable[[str], None] = lambda text: None
     check: bool = False
+    fork: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from midguide.errors import NumericalError
+from midguide.errors import CheckpointError, NumericalError
 from midguide.maths.rng import global_seed, stream_seed
 from midguide.nn.layout import move
-from midguide.storage.files import append
-from midguide.training import checkpoint, needs
+from midguide.storage.code import code_of
+from midguide.storage.files import alone_in
+from midguide.training import checkpoint, log, needs
 from midguide.training.averages import Averages
-from midguide.training.base import Run
+from midguide.training.base import Run, Stopped
 from midguide.training.config import LoopConfig
 from midguide.training.feed import Draws, Feed
 from midguide.training.pace import SHARES, Pace
@@ -72,10 +73,12 @@ def fit(
         The network with averaged weights, in evaluation mode: those of decay `ema`, or the best by `judge`.
 
     Raises:
-        CheckpointError: If `checkpoint.pt` belongs to another network, recipe, or other data.
+        CheckpointError: If `checkpoint.pt` belongs to another network, recipe, or other data, or is damaged.
+        DataError: If another process trains in this folder, or nothing can be written there.
         NumericalError: If the loss is not finite; the checkpoint is the last one before.
     """
-    with processes(run.device) as together:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with processes(run.device) as together, alone_in(run.folder) if together.first else nullcontext():
         training = _Training(task, source, run, together)
         if run.check:
             training.check(source)
@@ -85,7 +88,11 @@ def fit(
             training.network.train()
         with training.feed.batches(training.part) as batches:
             while not training.pace.done(training.step):
-                training.advance(batches)
+                try:
+                    training.advance(batches)
+                except Stopped:
+                    training.save(judge, watch) if training.due else training.keep()
+                    raise
                 if training.due:
                     training.save(judge, watch)
         return training.finished(judge)
@@ -97,9 +104,10 @@ class _Training:
     def __init__(self, task: Task[Any], source: Draws[Any], run: Run, together: Processes) -> None:
         self.task, self.config, self.run, self.together = task, task.config, run, together
         self.device, self.step = together.device, 0
-        run.folder.mkdir(parents=True, exist_ok=True)
         self.path = run.folder / "checkpoint.pt"
         self.identity = checkpoint.identity(self.config, source, run.weights)
+        self.code = code_of(task, source, __name__)
+        self.history, self.log = [checkpoint.begun(0, self.code)], list[dict[str, Any]]()
         self.part = together.part(self.config.batch) // self.config.accumulate
         self.network = self._built()
         on_gpu = torch.device(self.device).type == "cuda"
@@ -118,7 +126,7 @@ class _Training:
         self.pace = Pace(self.config, run.minutes)
         self.read_every = READ_EVERY if on_gpu else 1
         self.losses, self.norms = torch.zeros(2, device=self.device)
-        self.looked = self.saved = 0  # steps at the last look at the loss, at the last checkpoint
+        self.looked = self.saved = self.logged = 0  # steps at the last look at the loss, checkpoint, row of the log
         self.saved_at, self.total = 0.0, 0.0
 
     def check(self, source: Draws[Any]) -> None:
@@ -184,43 +192,76 @@ class _Training:
         if self.looked != self.step:
             return False
         late = self.pace.limit is not None and self.pace.seconds - self.saved_at >= self.pace.limit / SHARES
-        enough = self.step // self.config.checkpoint_every > self.saved // self.config.checkpoint_every
+        enough = self.step // self.config.checkpoint_every > self.logged // self.config.checkpoint_every
         return enough or late or self.pace.done(self.step)
 
     def save(self, judge: Judge | None, watch: Watch | None) -> None:
-        """Write checkpoint and a row of the log, and let others look."""
+        """Write a row of the log and a checkpoint, and let others look."""
+        mean = self.total / (self.step - self.logged)
+        self.total, self.logged = 0.0, self.step
+        speed = {"steps_per_second": round(self.pace.steps_per_second, 3), "seconds": round(self.pace.seconds, 1)}
+        row: dict[str, Any] = {"step": self.step, "loss": mean, **speed}
+        if judge is not None and self.together.first:
+            row["held_out"] = {str(decay): dict(found) for decay, found in self._judged(judge).items()}
+        self.log.append(row)
+        self._write()
+        if not self.together.first:
+            return
+        log.write(self.path.with_name(log.NAME), self.log)
+        if watch is not None:
+            watch(self._kept(row.get("held_out")))
+
+    def keep(self) -> None:
+        """Write a checkpoint of a training that is stopped after a step; several processes may be at different ones."""
+        if self.together.count == 1 and self.step > self.saved:
+            self._write()
+
+    def _write(self) -> None:
         streams = self.together.gathered((self.feed.state(), self.noise.get_state()))
-        mean, self.total = self.total / (self.step - self.saved), 0.0
         self.saved, self.saved_at = self.step, self.pace.seconds
         if not self.together.first:
             return
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"averages": self.averages.weights, "streams": streams, "identity": self.identity}
+        state |= {"settings": checkpoint.settings(self.config), "history": self.history, "log": self.log}
+        state |= {"logged": self.logged, "losses": self.total}
         checkpoint.write(self.path, state | {"step": self.step, "seconds": self.pace.seconds})
-        speed = {"steps_per_second": round(self.pace.steps_per_second, 3), "seconds": round(self.pace.seconds, 1)}
-        row: dict[str, Any] = {"step": self.step, "loss": mean, **speed}
-        if judge is not None:
-            row["held_out"] = {str(decay): dict(found) for decay, found in self._judged(judge).items()}
-        append(self.run.folder / "log.jsonl", json.dumps(row) + "\n")
-        if watch is not None:
-            watch(self._kept(row.get("held_out")))
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
-        if not self.path.exists():
+        """Go on from the checkpoint, where there is one; else from that of the training that this one forks."""
+        forks = self.run.fork is not None and not self.path.exists()
+        path = self.run.fork / self.path.name if self.run.fork is not None and forks else self.path
+        if not path.exists():
+            if forks:
+                raise CheckpointError(f"there is no {path}", hint="--fork takes the folder of a training")
             return
-        saved = checkpoint.read(self.path, self.device)
+        saved = checkpoint.read(path, self.device)
+        if not forks:
+            checkpoint.check_same(self.identity, saved["identity"], path)
+        self.history = checkpoint.told(saved, self.config, self.identity["data"], self.code, forks=forks)
         try:
-            checkpoint.check_same(self.identity, saved.get("identity"), self.path)
-            self.network.load_state_dict(saved["network"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.averages.load(saved["averages"])
-            self.step = self.looked = self.saved = saved["step"]
-            self.saved_at = saved["seconds"]
-            self._resume_streams(saved["streams"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise checkpoint.misfit(self.path, error) from error
+            self._load(saved, [] if forks else saved["streams"])
+        except (AttributeError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise checkpoint.misfit(path, error) from error
         self.pace.resume(self.step, self.saved_at)
+        if self.pace.done(self.step):
+            now = checkpoint.settings(self.config)
+            checkpoint.check_unchanged(checkpoint.differences(saved.get("settings", now), now), self.step, path)
+        elif len(self.history) > len(saved.get("history", ())) and self.together.first:
+            self.run.note(checkpoint.words(self.history[-1]))
+
+    def _load(self, saved: Mapping[str, Any], streams: list[tuple[Tensor, Tensor]]) -> None:
+        """Take over what a checkpoint holds."""
+        self.network.load_state_dict(saved["network"])
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay  # that of a fork may be another
+        self.averages.load(saved["averages"])
+        self.step = self.looked = self.saved = saved["step"]
+        self.saved_at, self.log = saved["seconds"], list(saved["log"])
+        self.logged, self.total = saved.get("logged", self.step), saved.get("losses", 0.0)
+        self._resume_streams(streams)
 
     def _resume_streams(self, streams: list[tuple[Tensor, Tensor]]) -> None:
         if len(streams) == self.together.count:

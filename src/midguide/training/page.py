@@ -21,6 +21,7 @@ from midguide.problem import Problem
 from midguide.samplers.unconditional import Unconditional
 from midguide.storage.files import replacing
 from midguide.training.config import DenoisingConfig
+from midguide.training.log import NAME, rows
 from midguide.training.quality import quality
 
 SAMPLES, STEPS = 48, 25
@@ -73,10 +74,10 @@ class Page:
             return
         found = asdict(quality(images, kept[: 4 * SAMPLES]))
         with (self.folder / "quality.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": rows(self.folder / "log.jsonl")[-1]["step"], **found}) + "\n")
+            file.write(json.dumps({"step": rows(self.folder / NAME)[-1]["step"], **found}) + "\n")
 
     def _write(self) -> None:
-        log, found = rows(self.folder / "log.jsonl"), rows(self.folder / "quality.jsonl")
+        log, found = rows(self.folder / NAME), rows(self.folder / "quality.jsonl")
         with replacing(self.folder / "progress.png") as temporary:
             training_progress(log, found).savefig(temporary, dpi=100, format="png")
         last, name = log[-1], html.escape(self.config.name)
@@ -91,8 +92,3 @@ class Page:
 """
         with replacing(self.folder / "index.html") as temporary:
             temporary.write_text(page, encoding="utf-8")
-
-
-def rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a log; none where there is none."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []

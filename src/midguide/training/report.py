@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,12 @@ class Origin:
     Args:
         command: how to train it again.
         log: rows of the training log.
+        history: by which code it was trained from which step on, and what changed there.
     """
 
     command: str
     log: list[dict[str, Any]]
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def export_prior(
@@ -192,7 +194,7 @@ def write_card(
         sha256=sha256_of(path),
         command=origin.command,
         training={"kind": RECIPES.name_of(config), **asdict(config)},
-        facts={"loss": told(origin.log), **facts},
+        facts={"loss": told(origin.log), **({"history": origin.history} if origin.history else {}), **facts},
     )
     cards.write_card(path.with_suffix(".json"), card)
     return path.with_suffix(".json")

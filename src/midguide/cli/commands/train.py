@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +24,8 @@ from midguide.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from midguide.training.base import OnStep, Recipe, Run
+    from midguide.training.base import OnStep, Recipe
+    from midguide.training.report import Origin
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ class Given:
         str | None,
         typer.Option("--from", metavar="PRIOR", help="Start from the weights of a prior, a name or a file."),
     ] = None
+    fork: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Begin with the checkpoint of another training; recipe and data may be others."
+        ),
+    ] = None
     minutes: Annotated[
         float | None, typer.Option(metavar="N", help="Train for so many minutes, instead of the steps of the recipe.")
     ] = None
@@ -56,6 +65,8 @@ class Given:
     def __post_init__(self) -> None:
         if self.minutes is not None and not 0.0 < self.minutes < math.inf:
             raise ConfigError(f"--minutes must be positive, got {self.minutes}", hint="for example --minutes 30")
+        if self.fork is not None and self.start is not None:
+            raise ConfigError("--fork and --from exclude each other", hint="--fork goes on with a whole training")
 
     def words(self, config: str | None) -> list[str]:
         """The command that repeats the training, without folders."""
@@ -63,6 +74,7 @@ class Given:
         words = ["midguide", "train", *([] if config is None else [Path(config).name])]
         words += [] if self.start is None else ["--from", Path(self.start).name]
         words += [word for option, path in named if path is not None for word in (option, path.name)]
+        words += [] if self.fork is None else ["--fork", self.fork.name]
         words += ["--strict"] if self.strict else []
         words += [] if self.minutes is None else ["--minutes", f"{self.minutes:g}"]
         return words + [word for change in self.set or [] for word in ("--set", change)]
@@ -89,7 +101,6 @@ def train(
     from midguide.nn.layout import check_device
     from midguide.training.base import Data, Run
     from midguide.training.processes import is_first
-    from midguide.training.report import Origin
 
     recipe, weights = _recipe(config, given)
     folder = output.out_folder(out or output.default_folder(f"train-{recipe.name}"))
@@ -100,14 +111,25 @@ def train(
     size, rest = len(work.source), len(work.kept)
     of = "" if given.data is None else f" of {given.data}"
     note(f"training {recipe.name} on {size} {work.what}{of}, {rest} held out, into {folder}")
+    stepped = False
     try:
-        with _watched(recipe, quiet=not is_first()) as on_step:
-            run = Run(folder, device, given.minutes, weights, on_step, note, check=True)
+        with _watched(recipe, quiet=not is_first()) as on_step, _stopping() as stop:
+
+            def count(step: int, total: int, loss: float) -> None:
+                nonlocal stepped
+                stepped = True
+                on_step(step, total, loss)
+                stop()
+
+            run = Run(folder, device, given.minutes, weights, count, note, check=True, fork=given.fork)
             network = work.train(run).cpu()
         if not is_first():
             return
-        origin = Origin(command=shlex.join(given.words(config)), log=_log(run))
-        paths = work.export(network, folder, origin)
+        paths = () if stepped else _finished(folder, recipe.name)
+        if paths:
+            note("the training had ended before; its files stay as they are")
+        else:
+            paths = work.export(network, folder, _origin(given.words(config), folder))
     except KeyboardInterrupt:
         if (folder / "checkpoint.pt").exists():
             raise Interrupted(f"repeat the same command to go on from {folder / 'checkpoint.pt'}") from None
@@ -135,8 +157,66 @@ def _recipe(config: str | None, given: Given) -> tuple[Any, dict[str, Tensor] | 
     return recipe, weights
 
 
-def _log(run: Run) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run.folder / "log.jsonl").read_text("utf-8").splitlines()]
+def _origin(words: list[str], folder: Path) -> Origin:
+    """What the card says of a training besides its recipe; of its history, if it has more than a beginning."""
+    from midguide.training import checkpoint, log
+    from midguide.training.report import Origin
+
+    path = folder / "checkpoint.pt"
+    history = checkpoint.read(path, "cpu").get("history", []) if path.exists() else []
+    return Origin(
+        command=shlex.join(words), log=log.rows(folder / log.NAME), history=history if len(history) > 1 else []
+    )
+
+
+def _finished(folder: Path, name: str) -> tuple[Path, ...]:
+    """The files that a training wrote when it ended; none where they are not complete."""
+    from midguide.storage.cards import read_card
+    from midguide.storage.files import sha256_of
+
+    file, card = folder / f"{name}.safetensors", folder / f"{name}.json"
+    if not file.is_file() or not card.is_file() or not (folder / "checkpoint.pt").is_file():
+        return ()
+    if read_card(card).sha256 != sha256_of(file):
+        return ()
+    pictures = (folder / f"{name}.png", folder / f"{name}-curves.png")
+    return (file, card, *(picture for picture in pictures if picture.is_file()))
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], None]]:
+    """What to call after each step: it raises what a first SIGINT or SIGTERM would have; a second one does so at once.
+
+    So nothing of a training is lost when somebody or a scheduler ends it.
+    """
+    from midguide.training.base import Stopped
+
+    received: list[int] = []
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def take(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            before[number](number, frame)
+        output.note("stopping after this step; once more to stop at once")
+
+    def stop() -> None:
+        if received:
+            try:
+                before[received[0]](received[0], None)
+            except KeyboardInterrupt:
+                raise Stopped from None
+
+    if threading.current_thread() is not threading.main_thread() or not all(map(callable, before.values())):
+        yield lambda: None  # others may not choose
+        return
+    for number in before:
+        signal.signal(number, take)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
