@@ -50,7 +50,7 @@ def test_a_recipe_that_draws_its_data_takes_no_files(cli, option):
 
 def test_a_recipe_of_images_needs_data_and_may_be_named(cli):
     cli("train", "faces-64").assert_mistake("needs data", "--data PATH")
-    cli("train", "face-64").assert_mistake("cannot read face-64")
+    cli("train", "face-64").assert_mistake("face-64 does not exist")
 
 
 def test_a_folder_of_the_name_of_a_recipe_does_not_hide_it(cli, tmp_path):

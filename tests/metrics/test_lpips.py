@@ -171,7 +171,7 @@ def test_damaged_unsafe_and_foreign_files_are_refused(tmp_path, monkeypatch):
     torch.save({"weight": print}, tmp_path / "code.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     for name in ("half.safetensors", "code.pth", "list.pth"):
-        with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
             read_weights(name, "")
     torch.save({}, tmp_path / "alexnet-owt-7be5be79.pth")
     with pytest.raises(CheckpointError, match="is not the published file"):

@@ -50,5 +50,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("no array")
     Image.new("RGB", (3, 3)).save(tmp_path / "color.png")
     for name in ("missing.npy", "text.npy", "color.png"):
-        with pytest.raises(DataError, match="cannot read the kernel"):
+        with pytest.raises(DataError, match="^kernel |no image of a known kind"):
             read_kernel(tmp_path / name)

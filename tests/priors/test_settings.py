@@ -135,7 +135,7 @@ def test_a_card_comes_back_as_it_was_written_with_its_facts_beside_the_rest(tmp_
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ("{}", "lacks the setting `name`"),
-        ('{"name": "own", "parameters": "many"}', "own.json.parameters must be an integer"),
+        ('{"name": "own", "parameters": "many"}', "card.parameters must be an integer"),
         ('{"name": "own", "sha256": "12"}', "sha256 must be 64 digits"),
     ],
 )

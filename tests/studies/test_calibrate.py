@@ -194,7 +194,7 @@ def test_held_out_truths_must_be_enough_and_fit(own, tmp_path) -> None:
         "two.npy": "20 problems need as many truths, there are 2",
         "other.npy": r"holds signals of shape \(5,\), the prior has \(4,\)",
         "nan.npy": "holds NaN or infinite values",
-        "text.npy": "cannot read",
+        "text.npy": "cannot be read",
         "missing": "a prior of images|there is no",
     }.items():
         with pytest.raises((ConfigError, DataError), match=words):

@@ -144,13 +144,13 @@ def test_a_loaded_latent_prior_reconstructs_images(prior):
 
 def test_damaged_and_foreign_files_are_refused(trained, prior, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(trained[1].read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="cannot be read as an autoencoder"):
+    with pytest.raises(CheckpointError, match="^autoencoder .* (cannot be read|does not exist)"):
         load_autoencoder(tmp_path / "cut.safetensors")
     with pytest.raises(CheckpointError, match="holds no autoencoder"):
         load_autoencoder(prior[0])
     with pytest.raises(CheckpointError, match="no midguide card"):
         load_prior(trained[1])
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         read_autoencoder(tmp_path / "nowhere.safetensors")
 
 

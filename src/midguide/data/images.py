@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,20 +16,18 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from midguide.errors import ConfigError, DataError, NumericalError, ShapeError
 from midguide.storage.files import replacing
 from midguide.storage.outside import MIB, Outside, afford
+from midguide.storage.pictures import opened
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
-# What is opened at all. Not EPS and the like, for which Pillow would start another program.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's "L"
 _PNG_HINT = "convert it to an 8-bit RGB or gray PNG"
-_DECODING = 8  # bytes a pixel while an image is decoded
 _STRIPE = 2**20  # pixels of a stripe: what is computed from an image is computed by stripes of rows
 
 _IMAGE = Outside("image", f"is it complete? {_PNG_HINT}", limit=512 * MIB)
@@ -294,16 +291,7 @@ class _Picture:
 
 def _open(source: BinaryIO, name: str | Path) -> _Picture:
     """The decoded image, upright."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(source, formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
-        raise DataError(f"image {name} has more than {limit}", hint="crop or shrink it first") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(_FORMATS)
-        raise DataError(f"{name} is empty, damaged or no image of a known kind", hint=f"known are {known}") from error
+    image = opened(_IMAGE, source, name)
     kind = image.format or ""
     # Phones write a JPEG with previews behind the picture (MPO): the first is the picture.
     if kind != "MPO" and getattr(image, "is_animated", False):
@@ -311,7 +299,6 @@ def _open(source: BinaryIO, name: str | Path) -> _Picture:
         raise DataError(
             f"image {name} is animated or has pages: {frames} frames", hint="save the one you mean as a PNG"
         )
-    afford(_DECODING * image.width * image.height, f"image {name} of {image.width}x{image.height}")
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return _Picture(image, kind, name, (0, 0, image.width, image.height))
@@ -366,7 +353,8 @@ def _resized(image: _Picture, height: int, width: int) -> np.ndarray:
 def _planes_resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Each channel resized by Pillow, float32, shape (height, width, C)."""
     planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in np.moveaxis(values, 2, 0)]
-    return np.stack([plane.resize((width, height), Image.Resampling.LANCZOS) for plane in planes], axis=2)
+    small = [np.asarray(plane.resize((width, height), Image.Resampling.LANCZOS)) for plane in planes]
+    return np.stack(small, axis=2)
 
 
 def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:

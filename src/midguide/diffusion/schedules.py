@@ -20,6 +20,9 @@ from midguide.errors import ConfigError
 
 Time = float
 
+MOST_STEPS, MOST_LEVELS = 1_000_000, 100_000
+"""Of a walk, and of a schedule that names each of its levels."""
+
 
 class Level(NamedTuple):
     """One noise level: `x = alpha x_0 + sigma z`."""
@@ -136,18 +139,21 @@ class DiscreteVP:
     @classmethod
     def linear(cls, steps: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> DiscreteVP:
         """Betas linear between `beta_first` and `beta_last` (Ho et al. 2020)."""
+        check_steps(steps, MOST_LEVELS, least=2)
         width = (beta_last - beta_first) / (steps - 1)
         return cls(_cumulative(beta_first + i * width for i in range(steps)))
 
     @classmethod
     def scaled_linear(cls, steps: int = 1000, beta_first: float = 0.0015, beta_last: float = 0.0195) -> DiscreteVP:
         """Square roots of the betas linear (Rombach et al. 2022)."""
+        check_steps(steps, MOST_LEVELS, least=2)
         first, last = math.sqrt(beta_first), math.sqrt(beta_last)
         return cls(_cumulative((first + i * (last - first) / (steps - 1)) ** 2 for i in range(steps)))
 
     @classmethod
     def cosine(cls, steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> DiscreteVP:
         """`alphas_cumprod` a squared cosine up to a factor, betas at most `beta_max` (Nichol and Dhariwal 2021)."""
+        check_steps(steps, MOST_LEVELS)
 
         def curve(i: int) -> float:
             return math.cos((i / steps + offset) / (1 + offset) * math.pi / 2) ** 2
@@ -403,11 +409,10 @@ def _unknown(name: str) -> ConfigError:
     )
 
 
-def check_steps(steps: int, most: int | None = None) -> None:
-    """Refuse a number of steps that is not in `1..most`."""
-    if steps < 1 or (most is not None and steps > most):
-        upper = "" if most is None else f" and at most {most}"
-        raise ConfigError(f"steps must be at least 1{upper}, got {steps}")
+def check_steps(steps: int, most: int = MOST_STEPS, *, least: int = 1) -> None:
+    """Refuse a number of steps that is not in `least..most`."""
+    if not least <= steps <= most:
+        raise ConfigError(f"steps must be at least {least} and at most {most}, got {steps}")
 
 
 def _ends(schedule: Schedule) -> tuple[float, float]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,7 +19,11 @@ from midguide.maths.rng import Rng
 from midguide.samplers.base import Finished
 from midguide.storage.code import Code
 from midguide.storage.files import replacing, unshared
+from midguide.storage.outside import GIB, Outside
 from midguide.storage.record import fingerprint
+from midguide.storage.tensors import read_tensors
+
+_PROGRESS = Outside("checkpoint of a sampling run", "remove it", CheckpointError, limit=1024 * GIB)
 
 
 class Counted(Protocol):
@@ -140,18 +143,13 @@ class Checkpoint:
         """
         if self.path is None or not Path(self.path).exists():
             return Progress()
-        try:
-            with safe_open(self.path, "pt") as file:
-                place = json.loads(file.metadata()["midguide-progress"])
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, stored = read_tensors(_PROGRESS, self.path)
+        with _PROGRESS.damage(self.path):
+            place = json.loads(metadata["midguide-progress"])
             if place.pop("sha256") != _checksum(place, stored):
                 raise ValueError("it is damaged, its checksum differs")
             finished = [_finished(stored, i, device) for i in range(place["chunk"])]
             code = Code(**place["code"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path} is not a checkpoint of a sampling run: {error}", hint="remove it"
-            ) from error
         sizes = [len(part) for part in rows.chunks[: len(finished)]]
         if place["fingerprint"] != self.fingerprint or [len(block.draws) for block in finished] != sizes:
             raise CheckpointError(

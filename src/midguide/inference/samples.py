@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from midguide.errors import CheckpointError, ConfigError
+from midguide.errors import CheckpointError, ConfigError, MidguideError
 from midguide.inference.cost import Cost
 from midguide.inference.failures import failures
 from midguide.inference.signs import suspects
@@ -31,7 +30,11 @@ from midguide.maths.weights import (
 )
 from midguide.problem import Problem
 from midguide.storage.files import replacing_folder, sha256_of, unshared
+from midguide.storage.outside import GIB, Outside
 from midguide.storage.record import describe
+from midguide.storage.tensors import read_tensors
+
+_STORED = Outside("file of samples", "give the folder that save() wrote", CheckpointError, limit=1024 * GIB)
 
 WEIGHTS = ("log_weight", "log_evidence")
 """Names of the fields that are stored beside the draws, where they are known."""
@@ -263,8 +266,8 @@ class Samples:
         """
         folder = Path(folder)
         try:
-            stored = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "samples.safetensors")
+            stored = _STORED.json(folder / "samples.json")
+            tensors = read_tensors(_STORED, folder / "samples.safetensors")[1]
             sums = _checksum(stored), sha256_of(folder / "samples.safetensors")
             if (stored["sha256"], stored["tensors"]) != sums:
                 raise ValueError("a checksum differs")
@@ -273,9 +276,10 @@ class Samples:
             signs = {name.removeprefix(SIGN): tensors.pop(name) for name in sorted(tensors) if name.startswith(SIGN)}
             cost, group = Cost(**stored["cost"]), stored.get("group", 1)
             return cls(draws, cost, stored["record"], tensors, log_weight, log_evidence, group, signs)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (MidguideError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{folder} holds no readable samples: {error}", hint="give the folder that save() wrote"
+                f"{folder} holds no readable samples: {getattr(error, 'message', error)}",
+                hint="give the folder that save() wrote",
             ) from error
 
 

@@ -7,13 +7,12 @@ import pickle
 import re
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from midguide.errors import CheckpointError, reason
 from midguide.storage.files import sha256_of
+from midguide.storage.tensors import TENSORS, read_tensors, read_torch
 
 VARIABLE = "MIDGUIDE_WEIGHTS"
 
@@ -49,10 +48,7 @@ def read_weights(name: str, origin: str) -> tuple[dict[str, Tensor], str]:
             raise CheckpointError(
                 f"{path} is not the published file: its sha256 starts with {sha256[:8]}", hint="download it again"
             )
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = read_tensors(TENSORS, path)[1] if path.suffix == ".safetensors" else read_torch(TENSORS, path)
         if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
             raise ValueError("it holds no table of tensors")
     except (OSError, SafetensorError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -11,17 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midguide.errors import CheckpointError, reason
+from midguide.catalogue.settings import build
+from midguide.errors import CheckpointError
+from midguide.nn.layout import without_weights
 from midguide.storage.files import replacing, sha256_of
+from midguide.storage.outside import GIB, Outside
+from midguide.storage.tensors import read_tensors
 
 FORMAT = 1
 KEY = "midguide-features"
 """Of the metadata that hold the configuration of a file's network."""
+
+_FILE = Outside("feature network", error=CheckpointError, limit=64 * GIB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +102,12 @@ def load_feature_net(path: str | Path) -> tuple[FeatureNet, str]:
     Raises:
         CheckpointError: If the file is missing, damaged or of another kind.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            stored = json.loads((file.metadata() or {})[KEY])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    metadata, weights = read_tensors(_FILE, path)
+    with _FILE.stated(path):
+        stored = json.loads(metadata[KEY])
         if stored.pop("format") != FORMAT:
             raise ValueError("it was written by a newer version of midguide")
-        stored |= {name: tuple(stored[name]) for name in ("classes", "event_shape")}
-        with torch.device("meta"):  # draws no initial weights
-            network = FeatureNet(FeatureNetConfig(**stored))
-        network.load_state_dict(weights, assign=True)
-        sha256 = sha256_of(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is no readable feature network: {reason(error)}", hint="is it complete?"
-        ) from error
-    return network.eval(), sha256
+        with without_weights(len(weights)):
+            network = FeatureNet(build(FeatureNetConfig, stored, "network"))
+        network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
+    return network.eval(), sha256_of(path)

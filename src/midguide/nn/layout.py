@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from midguide.errors import ConfigError, reason
 
@@ -29,6 +33,33 @@ def check_device(device: str | torch.device) -> None:
 def _devices() -> list[str]:
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()) if found is not None)]
+
+
+@contextmanager
+def without_weights(most: int | None = None) -> Iterator[None]:
+    """Networks that are built in the block draw and take no weights (they are on the device `meta`).
+
+    Args:
+        most: the most parameters that there may be, such as those of the file; damaged settings might ask for so many
+            layers that building them would never end.
+
+    Raises:
+        ConfigError: If there are more.
+    """
+    count = 0
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += 1
+        if most is not None and count > most:
+            raise ConfigError(f"its settings ask for more than the {most} weights that it holds")
+
+    handle = register_module_parameter_registration_hook(registered)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        handle.remove()
 
 
 def image_layout(device: str | torch.device | None) -> torch.memory_format:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from midguide.errors import DataError
 from midguide.operators.base import OPERATORS
 from midguide.operators.blur import CircularBlur, ReflectBlur, ZeroBlur
+from midguide.storage.outside import GIB, Outside
+from midguide.storage.pictures import picture
+
+_KERNEL = Outside("kernel", "an array in .npy, or a gray image", limit=GIB)
 
 
 def read_kernel(path: str | Path, *, per_channel: bool = False, normalized: bool = True) -> Tensor:
@@ -29,11 +32,8 @@ def read_kernel(path: str | Path, *, per_channel: bool = False, normalized: bool
     Raises:
         DataError: If the file is missing, damaged, not real, not finite, or sums to zero.
     """
-    try:
-        array = np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else _planes(path)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"cannot read the kernel {path}: {error}", hint="an array in .npy, or a gray image") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.size or array.ndim > 4:
+    array = _KERNEL.array(path) if Path(path).suffix == ".npy" else _planes(path)
+    if array.dtype.kind not in "fiub" or not array.size or array.ndim > 4:
         raise DataError(f"{path} holds no kernel of real numbers with one to four axes", hint="save one array in .npy")
     kernel = torch.from_numpy(array.astype(np.float64))
     total = kernel.sum(tuple(range(1, kernel.ndim)), keepdim=True) if per_channel else kernel.sum()
@@ -46,7 +46,7 @@ def read_kernel(path: str | Path, *, per_channel: bool = False, normalized: bool
 
 def _planes(path: str | Path) -> np.ndarray:
     """The pages of an image file, shape (H, W), or (pages, H, W) if there are several."""
-    with Image.open(path) as image:
+    with picture(_KERNEL, path) as image:
         if len(image.getbands()) != 1:
             raise ValueError(f"it has the channels {''.join(image.getbands())}")
         pages = []

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from midguide.errors import ConfigError, DataError, ShapeError, unknown
@@ -25,8 +24,12 @@ from midguide.operators.base import (
     observation_streams,
     scaled,
 )
+from midguide.storage.outside import MIB, Outside
+from midguide.storage.pictures import picture
 
 SIDES = ("left", "right", "top", "bottom")
+
+_MASK = Outside("mask", "any image will do, white = measured", limit=512 * MIB)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,11 +173,8 @@ def mask_from_file(path: str | Path, height: int, width: int) -> Mask:
     Raises:
         DataError: the file is missing, no image, of another size, or has no white pixel.
     """
-    try:
-        with Image.open(path) as image:
-            gray = np.asarray(image.convert("L"))
-    except OSError as error:
-        raise DataError(f"cannot read the mask {path}: {error}", hint="any image will do, white = measured") from error
+    with picture(_MASK, path) as image:
+        gray = np.asarray(image.convert("L"))
     if gray.shape != (height, width):
         raise DataError(
             f"the mask {path} is {gray.shape[0]}x{gray.shape[1]} (height x width), the images are {height}x{width}",

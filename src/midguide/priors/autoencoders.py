@@ -13,25 +13,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from midguide.errors import CheckpointError, ConfigError, reason
+from midguide.catalogue.settings import build
+from midguide.errors import CheckpointError, ConfigError
 from midguide.maths.autodiff import frozen
 from midguide.nn.base import AUTOENCODERS, DEFAULT_AUTOENCODER, AutoencoderBody
-from midguide.nn.layout import move
+from midguide.nn.layout import move, without_weights
 from midguide.priors.formats.weights import fit
 from midguide.priors.latent import NetworkAutoencoder
 from midguide.storage.files import replacing
+from midguide.storage.outside import GIB, Outside
+from midguide.storage.tensors import read_tensors
 
 KEY = "midguide-autoencoder"
 PREFIX = "autoencoder."
 """Of the names of an autoencoder's weights in the file of a prior."""
 
+_FILE = Outside("autoencoder", "is the path right and the file complete?", CheckpointError, limit=64 * GIB)
+
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderSpec:
+class _Use:
+    """What there is to know of an autoencoder besides its network."""
+
+    event_shape: tuple[int, ...]
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    name: str = "autoencoder"
+
+    def __post_init__(self) -> None:
+        if not self.value_range[0] < self.value_range[1] or len(self.scale) != len(self.shift):
+            raise ConfigError(f"value_range={self.value_range}, scale={self.scale}, shift={self.shift} are impossible")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSpec(_Use):
     """How to use a network as an autoencoder.
 
     Args:
@@ -44,11 +63,6 @@ class AutoencoderSpec:
     """
 
     network: AutoencoderBody
-    event_shape: tuple[int, ...]
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    name: str = "autoencoder"
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -61,11 +75,14 @@ class AutoencoderSpec:
 
     @classmethod
     def from_fields(cls, stored: Mapping[str, Any]) -> AutoencoderSpec:
-        """From what `to_fields` gave."""
+        """From what `to_fields` gave.
+
+        Raises:
+            ConfigError: If a field is unknown, missing, or has an impossible value.
+        """
         fields = dict(stored)
-        network = AUTOENCODERS[fields.pop("body", DEFAULT_AUTOENCODER)].make(fields.pop("network"))
-        tuples = {name: tuple(fields.pop(name)) for name in ("event_shape", "value_range", "scale", "shift")}
-        return cls(network=network, **tuples, **fields)
+        network = AUTOENCODERS[str(fields.pop("body", DEFAULT_AUTOENCODER))].make(fields.pop("network"))
+        return cls(network=network, **vars(build(_Use, fields, "autoencoder")))
 
 
 def save_autoencoder(
@@ -83,17 +100,12 @@ def read_autoencoder(path: str | Path) -> tuple[AutoencoderSpec, dict[str, Tenso
     Raises:
         CheckpointError: If the file is missing, damaged or of another kind.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if KEY not in metadata:
-                raise CheckpointError(f"{path} holds no autoencoder", hint="train one with `midguide train`")
-            spec = AutoencoderSpec.from_fields(json.loads(metadata[KEY]))
-            return spec, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as an autoencoder: {reason(error)}", hint="is the path right and the file complete?"
-        ) from error
+    metadata, weights = read_tensors(_FILE, path)
+    if KEY not in metadata:
+        raise CheckpointError(f"{path} holds no autoencoder", hint="train one with `midguide train`")
+    with _FILE.stated(path):
+        spec = AutoencoderSpec.from_fields(json.loads(metadata[KEY]))
+    return spec, {name: value.float() for name, value in weights.items()}
 
 
 def load_autoencoder(path: str | Path, *, device: str = "cpu", rows: int | None = None) -> NetworkAutoencoder:
@@ -123,7 +135,7 @@ def build_autoencoder(
     Raises:
         CheckpointError: If the weights are not those of the network.
     """
-    with torch.device("meta"):  # draws no initial weights
+    with _FILE.stated(where), without_weights(len(weights)):
         network: Any = spec.network.build()
     fit(network, weights, where, hint="was it written by another version of midguide?")
     move(frozen(network), device)

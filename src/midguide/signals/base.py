@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from midguide.catalogue.base import Catalogue
+from midguide.catalogue.settings import build
 from midguide.errors import CheckpointError, ConfigError
 
 
@@ -103,8 +104,7 @@ class Signal:
             return made
         if "space" in record:
             raise CheckpointError(f"its signals lie in the space `{record['space']}`, which no kind of signal says")
-        axes = (Axis(**{**axis, "labels": tuple(axis.get("labels", ()))}) for axis in record.get("axes", ()))
-        return cls(**{**record, "axes": tuple(axes)})
+        return build(cls, record, "signal")
 
 
 SIGNALS: Catalogue[Signal] = Catalogue("kind of signal", "midguide.signals")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from midguide.catalogue.settings import as_plain, build
-from midguide.errors import CheckpointError, ConfigError, MidguideError
+from midguide.errors import CheckpointError, ConfigError
 from midguide.storage.files import replacing
+from midguide.storage.outside import MIB, Outside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class Card:
             raise ConfigError(f"sha256 must be 64 digits from 0 to f, got `{self.sha256[:80]}`")
 
 
+_CARD = Outside("card", "is the file complete?", CheckpointError, limit=64 * MIB)
 _FIELDS = {f.name for f in dataclasses.fields(Card)}
 
 
@@ -79,14 +81,10 @@ def read_card(path: Path) -> Card:
     Raises:
         CheckpointError: If it is missing or damaged, or a value is impossible.
     """
-    try:
-        table = json.loads(path.read_text("utf-8"))
+    table = _CARD.json(path)
+    with _CARD.stated(path):
         known = {key: value for key, value in table.items() if key in _FIELDS}
-        return build(Card, known | {"facts": {k: v for k, v in table.items() if k not in known}}, f"the card {path}")
-    except MidguideError as error:
-        raise CheckpointError(error.message, hint=error.hint) from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the card {path} cannot be read: {error}", hint="is the file complete?") from error
+        return build(Card, known | {"facts": {k: v for k, v in table.items() if k not in known}}, "card")
 
 
 def write_card(path: Path, card: Card) -> None:

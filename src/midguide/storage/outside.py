@@ -98,6 +98,17 @@ class Outside:
                 raise self.error(f"{self._called(name)} needs more memory than there is", hint=_SMALLER) from error
             raise self.damaged(name, _words(error)) from error
 
+    @contextmanager
+    def stated(self, name: str | Path) -> Iterator[None]:
+        """As `damage`, for the settings that a file states: errors of this package become those of the file."""
+        try:
+            with self.damage(name):
+                yield
+        except MidguideError as error:
+            if isinstance(error, self.error) and error.message.startswith(self._called(name)):
+                raise
+            raise self.error(f"{self._called(name)} cannot be read: {error.message}", hint=error.hint) from error
+
     def damaged(self, name: str | Path, why: str) -> MidguideError:
         """The error for a file that cannot be read, and why."""
         return self.error(f"{self._called(name)} cannot be read: {why}", hint=self.hint)
@@ -105,7 +116,7 @@ class Outside:
     def read(self, path: str | Path) -> bytes:
         """All bytes of a file."""
         with self.open(path) as file:
-            return file.read(self.limit)
+            return file.read()
 
     def text(self, path: str | Path) -> str:
         """A file of UTF-8, with or without a mark of the byte order."""
@@ -179,7 +190,13 @@ _SMALLER = "take a smaller one, or set MIDGUIDE_MEMORY to the GiB that may be us
 
 def _words(error: Exception) -> str:
     """Why something cannot be read, in words that a terminal can show."""
-    text = str(error.strerror or error) if isinstance(error, OSError) else reason(error)
+    match error:
+        case KeyError():
+            text = f"it does not state {error}"
+        case OSError():
+            text = str(error.strerror or error)
+        case _:
+            text = reason(error)
     return "".join(c if c.isprintable() else "?" for c in text)[:300] or type(error).__name__
 
 

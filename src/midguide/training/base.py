@@ -10,7 +10,6 @@ A recipe is a TOML file of the settings of its kind. `kind` says which, and `bod
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from midguide.catalogue.base import NO_CHANGES, Catalogue
 from midguide.catalogue.settings import override
 from midguide.errors import ConfigError, about
 from midguide.priors import cards
+from midguide.storage.outside import MIB, Outside
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, int, float], None]
 """Told the steps that are done, how many there will be as far as is known, and the loss since the last call."""
+
+_RECIPE = Outside(
+    "recipe", "a TOML file such as priors/shipped/faces-64.toml, or its name", ConfigError, limit=16 * MIB
+)
 
 
 class Stopped(KeyboardInterrupt):
@@ -186,12 +190,7 @@ def load_recipe(path: str | Path, changes: Mapping[str, object] = NO_CHANGES) ->
     file = Path(path)
     if not file.is_file():
         file = cards.recipe(str(path)) or file
-    try:
-        table = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            f"cannot read {path}: {error}", hint="a TOML file such as priors/shipped/faces-64.toml, or its name"
-        ) from error
+    table = _RECIPE.toml(file)
     with about(str(path)):
         return recipe_of(table, changes)
 

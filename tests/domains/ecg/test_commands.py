@@ -285,7 +285,7 @@ samplers = [{{ spec = "zero" }}]
     assert all((row["records"], row["positive"]) == (10, 2) for row in found)
     assert "balanced accuracy" in cli(*words, "--threshold", "0.5").out
     cli(*words, "--threshold", "7").assert_mistake("must be a probability")
-    cli(*words[:-1], "s.toml").assert_mistake("no readable classifier")
+    cli(*words[:-1], "s.toml").assert_mistake("classifier of electrocardiograms")
     cli("train", "c.toml", "--data", "out", "--out", "o").assert_mistake("ptbxl_database.csv")
 
 

@@ -110,7 +110,7 @@ def test_broken_records_are_left_out_by_name_or_refused(folder, tmp_path):
 
 
 def test_what_is_no_index_is_refused(tmp_path, folder):
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="does not exist"):
         read_index(tmp_path)
     for wrong, says in [
         ([row(1, 11)], "record 1 is in no split"),

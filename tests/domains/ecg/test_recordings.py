@@ -180,10 +180,10 @@ def test_empty_cells_are_gaps(tmp_path):
 def test_damaged_and_missing_files_are_refused(tmp_path, patient):
     with pytest.raises(DataError, match="no recording"):
         load_recording(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="does not exist"):
         load_recording(tmp_path / "nowhere.csv")
     (tmp_path / "x.npy").write_bytes(b"no array")
-    with pytest.raises(DataError, match="no array"):
+    with pytest.raises(DataError, match="no .npy file"):
         load_recording(tmp_path / "x.npy", rate_hz=100)
     with pytest.raises(ConfigError, match="unknown unit"):
         load_recording(tmp_path / "x.npy", rate_hz=100, unit="counts")

@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from midguide.catalogue.settings import build
 from midguide.domains.ecg.leads import TWELVE, EcgFormat
 from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
-from midguide.errors import CheckpointError, ConfigError, ShapeError, reason
+from midguide.errors import CheckpointError, ConfigError, ShapeError
 from midguide.maths.autodiff import frozen
+from midguide.nn.layout import without_weights
 from midguide.storage.files import replacing, sha256_of
+from midguide.storage.outside import GIB, Outside
+from midguide.storage.tensors import read_tensors
 
 FORMAT, KEY = 1, "midguide-ecg-classifier"
+_TRAIN = "train one: midguide train domains/ecg/shipped/ecg-diagnoses.toml"
+_FILE = Outside("classifier of electrocardiograms", _TRAIN, CheckpointError, limit=64 * GIB)
 Aggregation = Literal["max", "mean"]
 Targets = Literal["diagnoses", "superclasses"]
 PART = 64
@@ -111,29 +116,14 @@ def load_ecg_classifier(path: str | Path) -> EcgClassifier:
     Raises:
         CheckpointError: If the file is missing, damaged or of another kind.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            stored = json.loads((file.metadata() or {})[KEY])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata, weights = read_tensors(_FILE, path)
+    with _FILE.stated(path):
+        stored = json.loads(metadata[KEY])
         if stored.pop("format") != FORMAT:
             raise ValueError("it was written by a newer version of midguide")
-        thresholds = stored.pop("thresholds")
-        spec = EcgClassifierSpec(
-            network=XResNet1dConfig(**stored.pop("network")),
-            ecg=EcgFormat(**stored.pop("ecg")),
-            classes=tuple(stored.pop("classes")),
-            thresholds=None if thresholds is None else tuple(thresholds),
-            **stored,
-        )
-        with torch.device("meta"):  # draws no initial weights
+        spec = build(EcgClassifierSpec, stored, "classifier")
+        with without_weights(len(weights)):
             network = XResNet1d(spec.network)
         network.load_state_dict(weights, assign=True)
-        sha256 = sha256_of(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
-        raise CheckpointError(
-            f"{path} is no readable classifier of electrocardiograms: {what}",
-            hint="train one: midguide train domains/ecg/shipped/ecg-diagnoses.toml",
-        ) from error
     frozen(network)
-    return EcgClassifier(spec, network, sha256)
+    return EcgClassifier(spec, network, sha256_of(path))

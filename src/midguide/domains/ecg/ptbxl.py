@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ from torch import Tensor
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.recordings import check_complete, load_recording, nine_leads
 from midguide.errors import DataError, unknown
+from midguide.storage.outside import GIB, Outside
+
+_TABLE = Outside(
+    "table", "unzip PTB-XL and give the folder that holds ptbxl_database.csv; or download it again", limit=GIB
+)
 
 SPLITS = ("train", "val", "test")
 SECONDS = 10.0
@@ -87,14 +93,7 @@ def read_index(folder: str | Path) -> tuple[Entry, ...]:
             other sizes than the official ones.
     """
     path = Path(folder) / "ptbxl_database.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        hint = "unzip PTB-XL and give the folder that holds ptbxl_database.csv"
-        raise DataError(f"cannot read {path}: {error.strerror}", hint=hint) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is damaged: {error}", hint="download it again") from error
+    rows = _rows(path)
     known = _superclasses(path.with_name("scp_statements.csv"))
     entries = tuple(_entry(row, path, known) for row in rows)
     twice = [name for name, count in Counter(entry.name for entry in entries).items() if count > 1]
@@ -206,15 +205,18 @@ def load_entry(folder: str | Path, entry: Entry, form: EcgFormat, *, rate: int =
     return nine_leads(recording, form)
 
 
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of the release."""
+    text = _TABLE.text(path)
+    with _TABLE.damage(path):
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
 def _superclasses(path: Path) -> dict[str, str]:
     """Diagnostic statement -> superclass, from `scp_statements.csv`; empty where there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("diagnostic_class")]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: {error}", hint="download it again") from error
+    rows = [row for row in _rows(path) if row.get("diagnostic_class")]
     return {next(iter(row.values())): row["diagnostic_class"] for row in rows}  # the first column has no name
 
 
@@ -233,6 +235,8 @@ def _entry(row: dict[str, str], path: Path, superclasses: Mapping[str, str]) -> 
             f"{path}: record {name} is in no split", hint="strat_fold is 1 to 10, or split train, val, test"
         )
     files = {rate: row[key] for rate, key in ((100, "filename_lr"), (500, "filename_hr")) if row.get(key)}
+    if outside := [name for name in files.values() if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise DataError(f"{path}: the file {outside[0]} lies outside of the folder", hint="download the index again")
     found = {superclasses[code] for code in codes or () if code in superclasses}
     own = row.get("superclass") or ";".join(each for each in SUPERCLASSES if each in found)
     return Entry(name, split, files, codes, own)

@@ -7,6 +7,7 @@ high-pass), and `check_complete` says what a recording lacks that is to be learn
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from midguide.domains.ecg.headers import check_header
 from midguide.domains.ecg.leads import LIMB, MODELED, TWELVE, EcgFormat, lead_name, limb_leads
 from midguide.errors import ConfigError, DataError, MidguideError
+from midguide.storage.outside import GIB, MIB, Outside
+
+_TABLE = Outside("table", "first a line of lead names, then one row per sample", limit=256 * MIB)
+_ARRAY = Outside("array of numbers", "write it with numpy.save", limit=16 * GIB)
 
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 """By unit, in lower case."""
@@ -77,22 +83,19 @@ def load_recording(
         >>> load_recording("records100/00000/00001_lr").leads  # doctest: +SKIP
         ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
     """
-    path, scale = Path(path), MILLIVOLTS.get((unit or "mV").lower())
+    path, scale = _named(path), MILLIVOLTS.get((unit or "mV").lower())
     if scale is None:
         raise ConfigError(f"unknown unit `{unit}`", hint="mV, uV or V")
-    try:
-        if path.suffix.lower() in (".csv", ".tsv"):
-            names, values, rate = _read_csv(path, rate_hz)
-        elif path.suffix.lower() == ".npy":
-            names, values, rate = _read_npy(path, rate_hz, leads)
-        elif unit is not None:
-            raise ConfigError(
-                f"{path} is a WFDB record, whose header names its units; got the unit {unit}", hint="leave --unit out"
-            )
-        else:
-            return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz), in_header=True)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", hint="check the path") from error
+    if path.suffix.lower() in (".csv", ".tsv"):
+        names, values, rate = _read_csv(path, rate_hz)
+    elif path.suffix.lower() == ".npy":
+        names, values, rate = _read_npy(path, rate_hz, leads)
+    elif unit is not None:
+        raise ConfigError(
+            f"{path} is a WFDB record, whose header names its units; got the unit {unit}", hint="leave --unit out"
+        )
+    else:
+        return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz), in_header=True)
     return _checked(path.name, names, values * scale, rate)
 
 
@@ -235,6 +238,14 @@ def _checked(
     return Recording(name, torch.from_numpy(np.ascontiguousarray(signal, np.float64)), leads, float(rate_hz))
 
 
+def _named(path: str | Path) -> Path:
+    """The path of a recording; that of a folder is none."""
+    path = Path(path)
+    if path.is_dir() and not path.with_name(f"{path.resolve().name}.hea").is_file():
+        raise DataError(f"recording {path} is a folder", hint="give the path of one recording in it")
+    return path
+
+
 def _read_wfdb(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndarray, float]:
     """Lead names, millivolts of shape (leads, time), rate."""
     record = path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
@@ -244,6 +255,7 @@ def _read_wfdb(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.nda
         )
     try:
         with using_wfdb() as wfdb:
+            check_header(record, wfdb)
             read = wfdb.rdrecord(str(record))
         signal, units, length = read.p_signal.T, read.units, read.sig_len
     except MidguideError:
@@ -284,18 +296,16 @@ def using_wfdb() -> Iterator[Any]:
 
 def _read_csv(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndarray, float]:
     """Lead names, values of shape (leads, time), rate."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            header = file.readline()
-            delimiter = next((mark for mark in "\t;" if mark in header), ",")
-            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
-            columns = np.array([[float(cell) if cell.strip() else np.nan for cell in row] for row in rows]).T
-        except (ValueError, StopIteration, UnicodeDecodeError, csv.Error) as error:
-            reason = "its rows have different lengths" if "inhomogeneous" in str(error) else error
-            raise DataError(
-                f"{path} is no table of numbers: {reason}", hint="first a line of lead names, then one row per sample"
-            ) from error
+    file = io.StringIO(_TABLE.text(path), newline="")
+    try:
+        header = file.readline()
+        delimiter = next((mark for mark in "\t;" if mark in header), ",")
+        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+        rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+        columns = np.array([[float(cell) if cell.strip() else np.nan for cell in row] for row in rows]).T
+    except (ValueError, StopIteration, csv.Error) as error:
+        reason = "its rows have different lengths" if "inhomogeneous" in str(error) else error
+        raise DataError(f"{path} is no table of numbers: {reason}", hint=_TABLE.hint) from error
     if columns.ndim != 2 or len(columns) != len(names):
         raise DataError(f"{path} has {len(names)} names and {len(columns)} columns", hint="name every column")
     if names[0].lower() not in ("time", "t", "seconds"):
@@ -317,10 +327,7 @@ def _read_npy(
     path: Path, rate_hz: float | None, leads: Sequence[str] | None
 ) -> tuple[Sequence[str], np.ndarray, float]:
     """Lead names, values of shape (leads, time), rate."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no array of numbers: {error}", hint="write it with numpy.save") from error
+    values = _ARRAY.array(path)
     names = leads or {len(MODELED): MODELED, len(TWELVE): TWELVE}.get(len(values) if values.ndim else 0, ())
     if values.ndim != 2 or len(values) != len(names) or values.dtype.kind not in "fiu":
         raise DataError(

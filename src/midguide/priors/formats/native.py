@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from midguide.catalogue.settings import as_plain
-from midguide.errors import CheckpointError, ConfigError, MidguideError, reason
+from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.base import BODIES, DEFAULT, is_dynamics
+from midguide.nn.layout import without_weights
 from midguide.priors.autoencoders import AutoencoderSpec, build_autoencoder, split
 from midguide.priors.base import Denoiser
 from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
@@ -26,11 +27,14 @@ from midguide.priors.formats.weights import fit, metadata_of
 from midguide.priors.settings import UNBOUNDED, PriorSettings, body_config, prior_settings
 from midguide.signals.base import SIGNALS, Signal
 from midguide.storage.files import replacing, sha256_of
+from midguide.storage.outside import GIB, Outside
 
 KEY, FORMAT = "midguide", 1
 DEFAULTS = PriorSettings(prediction="v", schedule="vp-linear", value_range=(-1.0, 1.0))
 STATED = ("event_shape", "prediction", "schedule", "condition")
 """Settings that lie in the metadata as they are."""
+
+_PRIOR = Outside("prior", "was it written by save_prior?", CheckpointError, limit=1024 * GIB)
 
 
 @FORMATS.register("native")
@@ -77,7 +81,7 @@ def build_network(stated: PriorSettings, weights: Mapping[str, torch.Tensor], pa
     """
     if stated.body is None:
         raise CheckpointError(f"{path} states no network", hint="was it written by save_prior?")
-    with torch.device("meta"):  # draws no initial weights
+    with _PRIOR.stated(path), without_weights(len(weights)):
         network = stated.body.build()
     fit(network, weights, path, hint="was it written by another version of midguide?")
     return network
@@ -117,15 +121,11 @@ def stated_in(path: Path) -> PriorSettings:
     Raises:
         CheckpointError: If the file is damaged or of another kind.
     """
-    try:
-        return from_metadata(metadata_of(path)[KEY])
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, MidguideError) as error:
-        why = f"it does not state {error}" if isinstance(error, KeyError) else reason(error)
-        raise CheckpointError(
-            f"{path} cannot be read as a prior: {why}", hint="was it written by save_prior?"
-        ) from error
+    metadata = metadata_of(path)
+    if KEY not in metadata:
+        raise _PRIOR.damaged(path, f"it does not state {KEY!r}")
+    with _PRIOR.stated(path):
+        return from_metadata(metadata[KEY])
 
 
 def to_metadata(settings: PriorSettings) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from midguide.errors import CheckpointError, ConfigError, reason
+from midguide.storage.outside import GIB, Outside
 from midguide.storage.pickles import foreign_imports
+from midguide.storage.tensors import read_metadata, read_tensors, read_torch
 
 # Where training codes keep the weights inside their checkpoints. The averaged ones (EMA) are meant to be used.
 _AVERAGED = ("ema", "ema_state_dict", "model_ema")
@@ -25,6 +25,7 @@ _STARTS = (b"PK", b"\x80")  # a zip archive; a pickle, as torch wrote before 1.6
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Endings of files that hold nothing but weights."""
 
+CHECKPOINT = Outside("checkpoint", "is the file complete?", CheckpointError, limit=1024 * GIB)
 _SHOWN = 3
 _ALONE = "ask its author for the weights alone, as safetensors or as a state dict saved by torch.save as it is"
 
@@ -107,11 +108,7 @@ def metadata_of(path: Path) -> dict[str, str]:
         CheckpointError: If the file is damaged or of another kind.
     """
     check_start(path)
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a prior: {error}", hint="is the file complete?") from error
+    return read_metadata(CHECKPOINT, path)
 
 
 def _load(path: Path) -> Any:
@@ -120,9 +117,9 @@ def _load(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of torch, about pickle protocols
             check_start(path)
             if path.suffix == ".safetensors":
-                return load_file(path)
+                return read_tensors(CHECKPOINT, path)[1]
             with torch.serialization.safe_globals([(Ignored, name) for name in _NAMED]):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return read_torch(CHECKPOINT, path)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     except CheckpointError:
@@ -191,7 +188,7 @@ def check_start(path: Path) -> None:
     Raises:
         CheckpointError: If it is none; quotes it.
     """
-    with path.open("rb") as file:
+    with CHECKPOINT.open(path) as file:
         start = file.read(60)
     known = start[8:9] in (b"{", b"") if path.suffix == ".safetensors" else start.startswith(_STARTS)
     if start and not known:

@@ -23,10 +23,13 @@ from midguide.priors.settings import Dtype, PriorSettings
 from midguide.problem import Problem
 from midguide.samplers.base import check_positive
 from midguide.samplers.unconditional import Unconditional
+from midguide.storage.outside import Outside
 from midguide.storage.record import digest
 from midguide.studies.kinds.base import KINDS
 from midguide.studies.kinds.files import AS_STATED, PRIOR, TRUTH_STEPS, kept, prior_digest, prior_of, record_of
 from midguide.studies.kinds.setup import RANGE, Setup
+
+_SIGNALS = Outside("array of signals", "numpy.save('truths.npy', signals)", limit=2**40)
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -202,10 +205,9 @@ def _images(path: str, shape: tuple[int, ...], limits: tuple[float, float]) -> T
 
 
 def _array(path: str) -> Tensor:
-    try:
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="numpy.save('truths.npy', signals)") from error
+    values = _SIGNALS.array(path)
+    with _SIGNALS.damage(path):
+        return torch.from_numpy(values.astype(np.float32))
 
 
 def _dtype_of(prior: Denoiser) -> torch.dtype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,9 +13,11 @@ from midguide.catalogue import plugins
 from midguide.catalogue.base import Entry, short
 from midguide.catalogue.settings import PathOr
 from midguide.errors import ConfigError
+from midguide.storage.outside import MIB, Outside
 from midguide.studies.kinds.base import KINDS
 from midguide.studies.sources.base import own_source
 
+_STUDY = Outside("study file", "give the TOML file of a study", ConfigError, limit=16 * MIB)
 WORDS = {"name", "title", "label", "expected", "problem", "sampler", "problems"}
 """Keys of rows whose values are labels, patterns of labels or text, and never the place of code."""
 
@@ -30,11 +31,7 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read.
     """
-    try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cannot read {path}: {reason}", hint="give the TOML file of a study") from error
+    return _STUDY.toml(path)
 
 
 def changed(plain: dict[str, Any], changes: Sequence[tuple[str, object]]) -> dict[str, Any]:
