@@ -25,7 +25,8 @@ from midguide.exact.increments import Laplace, StudentT
 from midguide.exact.levy import LevyProcess
 from midguide.exact.posteriors import Opaque
 from midguide.exact.problems import random_gaussian
-from midguide.inference.loop import CountedDenoiser, sample
+from midguide.inference.loop import sample
+from midguide.inference.running import CountedDenoiser
 from midguide.likelihoods.base import LIKELIHOODS, Likelihood
 from midguide.likelihoods.gaussian import GaussianLikelihood
 from midguide.likelihoods.poisson import PoissonLikelihood

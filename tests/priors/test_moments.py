@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from midguide.diffusion.schedules import EDM
-from midguide.inference.loop import CountedDenoiser
+from midguide.inference.running import CountedDenoiser
 from midguide.likelihoods import GaussianLikelihood
 from midguide.maths.covariance import LowRank, Moments, Pullback
 from midguide.maths.rng import Rng

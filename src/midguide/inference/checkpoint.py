@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from midguide.errors import CheckpointError
-from midguide.inference.rows import Rows
 from midguide.maths.rng import Rng
 from midguide.samplers.base import Finished
 from midguide.storage.code import Code
@@ -34,7 +33,7 @@ class Counted(Protocol):
 
 
 class Held(NamedTuple):
-    """State, signs and random streams at the start of a step; no streams between two chunks."""
+    """State, signs, random streams and calls so far of the chunk in hand; no streams between two chunks."""
 
     tensors: Mapping[str, Tensor] = {}
     numbers: Mapping[str, int | float] = {}
@@ -43,33 +42,38 @@ class Held(NamedTuple):
     forwards: int = 0
     vjps: int = 0
     signs: Mapping[str, Tensor] = {}
+    part: range = range(0)
+
+
+class Part(NamedTuple):
+    """A finished chunk: its rows, what it gave, and its signs of convergence."""
+
+    rows: range
+    finished: Finished
+    signs: dict[str, Tensor]
 
 
 @dataclass
 class Progress:
-    """Where a run is: what its finished chunks gave and their signs, and what the step in hand started from."""
+    """Where a run is: its finished chunks and their calls, and what the step in hand started from."""
 
-    finished: list[Finished] = field(default_factory=list)
-    signs: list[dict[str, Tensor]] = field(default_factory=list)
-    step: int = 0
+    parts: list[Part] = field(default_factory=list)
+    forwards: int = 0
+    vjps: int = 0
     seconds: float = 0.0
     held: Held = field(default_factory=Held)
 
-    @property
-    def chunk(self) -> int:
-        """The chunk in hand."""
-        return len(self.finished)
-
-    def hold(self, state: Any, signs: Mapping[str, Tensor], rng: Rng, step: int, counted: Counted) -> None:
+    def hold(self, part: range, state: Any, signs: Mapping[str, Tensor], rng: Rng, step: int, counted: Counted) -> None:
         """Remember the state at the start of a step, so that an interrupt at any moment loses no more than the step."""
         fields = state._asdict()
         tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
         numbers = {name: value for name, value in fields.items() if name not in tensors}
-        self.held = Held(tensors, numbers, rng.state(), step, counted.forwards, counted.vjps, signs)
+        self.held = Held(tensors, numbers, rng.state(), step, counted.forwards, counted.vjps, signs, part)
 
-    def restore(self, fresh: Any, rng: Rng, counted: Counted) -> Any:
-        """The state to go on from: `fresh`, or what was held for this chunk, without the calls that `fresh` took."""
-        if self.held.streams is None:
+    def restore(self, part: range, fresh: Any, rng: Rng, counted: Counted) -> Any:
+        """The state to go on from: `fresh`, or what was held for these rows, without the calls that `fresh` took."""
+        if self.held.streams is None or self.held.part != part:
+            self.held = Held()
             return fresh
         rng.set_state(self.held.streams)
         counted.forwards, counted.vjps = self.held.forwards, self.held.vjps
@@ -77,12 +81,9 @@ class Progress:
         tensors = {name: value.to(getattr(fresh, name).device).clone() for name, value in self.held.tensors.items()}
         return type(fresh)(**tensors, **self.held.numbers)
 
-    def finish_chunk(self, finished: Finished, signs: dict[str, Tensor], counted: Counted) -> None:
-        """Keep what the chunk in hand gave and go on to the next."""
-        self.finished.append(finished)
-        self.signs.append(signs)
-        self.held = Held(forwards=counted.forwards, vjps=counted.vjps)
-        self.step = 0
+    def finish(self, part: range, counted: Counted) -> None:
+        """The chunk in hand is finished."""
+        self.forwards, self.vjps, self.held = self.forwards + counted.forwards, self.vjps + counted.vjps, Held()
 
 
 class Checkpoint:
@@ -93,10 +94,13 @@ class Checkpoint:
         fingerprint: what the run is.
         code: what it is run by.
         every: seconds between two writes.
+        size: rows of a chunk as the user wants it; None where it is found.
     """
 
-    def __init__(self, path: str | Path | None, fingerprint: str, code: Code, every: float) -> None:
-        self.path, self.fingerprint, self.code, self.every = path, fingerprint, code, every
+    def __init__(
+        self, path: str | Path | None, fingerprint: str, code: Code, every: float, size: int | None = None
+    ) -> None:
+        self.path, self.fingerprint, self.code, self.every, self.size = path, fingerprint, code, every, size
         self.started = self.written = time.monotonic()
 
     @property
@@ -105,12 +109,23 @@ class Checkpoint:
         return time.monotonic() - self.started
 
     def hold(
-        self, progress: Progress, state: Any, signs: Mapping[str, Tensor], rng: Rng, step: int, counted: Counted
+        self,
+        progress: Progress,
+        part: range,
+        state: Any,
+        signs: Mapping[str, Tensor],
+        rng: Rng,
+        step: int,
+        counted: Counted,
     ) -> None:
         """Remember where the run is, and write it where it is time."""
         if self.path is None:
             return
-        progress.hold(state, signs, rng, step, counted)
+        progress.hold(part, state, signs, rng, step, counted)
+        self.save_at_times(progress)
+
+    def save_at_times(self, progress: Progress) -> None:
+        """Write where it is time."""
         if time.monotonic() - self.written > self.every:
             self.save(progress)
             self.written = time.monotonic()
@@ -119,22 +134,25 @@ class Checkpoint:
         """Write what the finished chunks gave and what is held."""
         if self.path is None:
             return
-        tensors, numbers, streams, step, forwards, vjps, signs = progress.held
-        stored = {f"state.{name}": value for name, value in tensors.items()}
-        stored |= {f"sign.{name}": value for name, value in signs.items()}
-        for i, (finished, signs) in enumerate(zip(progress.finished, progress.signs, strict=True)):
-            stored |= {f"{name}.{i}": value for name, value in finished._asdict().items() if value is not None}
-            stored |= {f"signs.{i}.{name}": value for name, value in signs.items()}
-        stored |= {} if streams is None else {"streams": streams}
-        place = {"chunk": progress.chunk, "step": step, "forwards": forwards, "vjps": vjps, "numbers": dict(numbers)}
+        held = progress.held
+        stored = {f"state.{name}": value for name, value in held.tensors.items()}
+        stored |= {f"sign.{name}": value for name, value in held.signs.items()}
+        for i, part in enumerate(progress.parts):
+            stored |= {f"{name}.{i}": value for name, value in part.finished._asdict().items() if value is not None}
+            stored |= {f"signs.{i}.{name}": value for name, value in part.signs.items()}
+        stored |= {} if held.streams is None else {"streams": held.streams}
+        place: dict[str, Any] = {name: getattr(held, name) for name in ("step", "forwards", "vjps")}
+        place |= {"numbers": dict(held.numbers), "part": _ends(held.part), "size": self.size}
+        place |= {"finished": {"forwards": progress.forwards, "vjps": progress.vjps}}
+        place |= {"parts": [_ends(part.rows) for part in progress.parts]}
         place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
         place |= {"code": asdict(self.code)}
         place |= {"sha256": _checksum(place, stored)}
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
 
-    def load(self, rows: Rows, counted: Counted, device: torch.device) -> Progress:
-        """The progress that the file keeps, or none where there is no such file; sets the counts of `counted`.
+    def load(self, device: torch.device) -> Progress:
+        """The progress that the file keeps, or none where there is no such file.
 
         What finished chunks gave comes to the device on which the others are drawn.
 
@@ -148,10 +166,12 @@ class Checkpoint:
             place = json.loads(metadata["midguide-progress"])
             if place.pop("sha256") != _checksum(place, stored):
                 raise ValueError("it is damaged, its checksum differs")
-            finished = [_finished(stored, i, device) for i in range(place["chunk"])]
+            parts = [
+                Part(range(*ends), _finished(stored, i, device), _under(f"signs.{i}.", stored, device))
+                for i, ends in enumerate(place["parts"])
+            ]
             code = Code(**place["code"])
-        sizes = [len(part) for part in rows.chunks[: len(finished)]]
-        if place["fingerprint"] != self.fingerprint or [len(block.draws) for block in finished] != sizes:
+        if (place["fingerprint"], place["size"]) != (self.fingerprint, self.size):
             raise CheckpointError(
                 f"{self.path} belongs to another run (other settings, data, seed or chunk)",
                 hint="repeat the command that wrote it, or remove the file",
@@ -160,18 +180,21 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} was written by {code.words()}", hint="go on with that, or remove the file to start again"
             )
-        signs = [_under(f"signs.{i}.", stored, device) for i in range(len(finished))]
-        counted.forwards, counted.vjps = place["forwards"], place["vjps"]
         held = Held(
             _under("state.", stored),
             place["numbers"],
             stored.get("streams"),
             place["step"],
-            counted.forwards,
-            counted.vjps,
+            place["forwards"],
+            place["vjps"],
             _under("sign.", stored, device),
+            range(*place["part"]),
         )
-        return Progress(finished, signs, place["step"], place["seconds"], held)
+        return Progress(parts, place["finished"]["forwards"], place["finished"]["vjps"], place["seconds"], held)
+
+
+def _ends(rows: range) -> list[int]:
+    return [rows.start, rows.stop]
 
 
 def _checksum(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

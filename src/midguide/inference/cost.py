@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError
 from midguide.problem import Problem
-from midguide.storage.machine import memory
+from midguide.storage.machine import available_memory, memory
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,33 @@ def check_memory(problem: Problem, n: int) -> None:
         )
 
 
+class Used(NamedTuple):
+    """Bytes of memory that this process takes on a device, now and at most so far."""
+
+    now: int
+    peak: int
+
+
+def used_memory(device: torch.device) -> Used:
+    """What this process takes: of torch's allocator on a GPU, in all on the CPU."""
+    if device.type == "cuda":
+        return Used(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        return Used(pages * os.sysconf("SC_PAGE_SIZE"), peak)
+    except (OSError, ValueError):  # not on this system
+        return Used(peak, peak)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take on a device; None where the system does not say."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return available_memory()
+
+
 def peak_memory(draws: Tensor) -> float:
     """Peak memory so far of what computed the draws, in MiB."""
-    if draws.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(draws.device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return used_memory(draws.device).peak / 2**20

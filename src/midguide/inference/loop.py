@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from midguide.diffusion.schedules import Time
 from midguide.errors import ShapeError
-from midguide.inference.checkpoint import Checkpoint, Progress
-from midguide.inference.checks import check_shapes, check_weights, comparable
+from midguide.inference.checkpoint import Checkpoint, Part, Progress
+from midguide.inference.checks import check_weights
 from midguide.inference.cost import Cost, check_memory, peak_memory
 from midguide.inference.environment import in_fixed_environment
-from midguide.inference.failures import (
-    FAILED,
-    OnNan,
-    broken,
-    check_choice,
-    failure,
-    filled,
-    places,
-    restored,
-    whole_groups,
-)
-from midguide.inference.observers import Event, Observer
+from midguide.inference.failures import FAILED, OnNan, check_choice, filled, places
+from midguide.inference.observers import Observer
+from midguide.inference.parts import Budget, Parts
 from midguide.inference.rows import Rows
+from midguide.inference.running import Run, workers
 from midguide.inference.samples import Samples, remarks
-from midguide.inference.signs import described, risen
-from midguide.maths.covariance import Moments
-from midguide.maths.rng import Layout, Rng
-from midguide.priors.base import Denoiser
-from midguide.priors.wrapped import Wrapped
+from midguide.inference.signs import described
 from midguide.problem import Problem
 from midguide.samplers.auto import reason_of
 from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs, signs_of
@@ -57,6 +42,7 @@ def sample(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     on_nan: OnNan = "aside",
+    devices: Sequence[str] | str | None = None,
 ) -> Samples:
     """Draw `n` posterior samples of every observation of a problem.
 
@@ -74,8 +60,9 @@ def sample(
         n: samples per observation; a multiple of the sampler's group.
         seed: any integer; or one for each observation, which gives each the samples of a run of its own with that
             seed: observation i has the streams (seed[i], 0, j).
-        chunk: most rows (samples of all observations together) in memory at once; all by default. Groups are never
-            split: it is rounded down to whole groups, and refused where it holds none.
+        chunk: most rows (samples of all observations together) in memory at once. By default as many as fit: chunks
+            start with a careful guess, grow while the measured peak allows it, and are halved when memory runs out.
+            Groups are never split: it is rounded down to whole groups, and refused where it holds none.
         stream_size: consecutive samples of one observation served by one random stream; 1, or a divisor of n where
             thousands of tiny samples make streams of their own slow. Changes the draws, and is part of the record.
         observers: called after each step; they cannot change the result.
@@ -84,6 +71,9 @@ def sample(
         checkpoint_seconds: time between two writes of the checkpoint (an interrupt writes one, too).
         on_nan: what happens to a draw whose values become NaN or infinite. `aside`: it gets the weight zero, its group
             with it, and the record names observation, sample and step under `failed`. `stop`: the run ends.
+        devices: where chunks are drawn, such as `["cuda:0", "cuda:1"]` or `all` GPUs; each has its own copy of the
+            network. By default where the problem is. The draws come to the device of the problem, and are the same for
+            any number of devices, to the bit where `chunk` is given. A checkpoint then keeps finished chunks only.
 
     Returns:
         Samples with draws of shape (observation, sample, *signal), and their weights where the method has some. For a
@@ -116,105 +106,59 @@ def sample(
     rows = Rows(problem.observations, n, group=group, stream_size=stream_size, chunk=chunk, seed=seed)
     identity = _identity(sampler, problem, n, seed, stream_size)
     code = code_of(sampler, problem, __name__)
-    counted = CountedDenoiser(problem.denoiser)
-    asked, problem = problem, replace(problem, denoiser=counted)
-    file = Checkpoint(checkpoint, fingerprint(identity), code, checkpoint_seconds)
-    run = _Run(
-        sampler,
-        sampler.times(problem),
-        rows,
-        counted,
-        file,
-        file.load(rows, counted, problem.likelihood.y.device),
-        observers,
-        on_nan,
-    )
-    finished = run.finish(problem)
-    signs, failed = _signs(run.progress.signs, rows, problem.observations)
+    file = Checkpoint(checkpoint, fingerprint(identity), code, checkpoint_seconds, rows.size)
+    home = problem.likelihood.y.device
+    progress, problems = file.load(home), workers(problem, devices)
+    parts = _parts(problems, rows, progress, identity)
+
+    def keep(part: Part, forwards: int, vjps: int) -> None:
+        progress.parts.append(_at(home, part))
+
+    Run(sampler, problems, sampler.times(problem), rows, parts, file, progress, observers, on_nan, keep).finish()
+    progress.parts.sort(key=lambda part: part.rows.start)
+    finished = [part.finished for part in progress.parts]
+    signs, failed = _signs(progress.parts, problem.observations)
 
     rows_of_draws = filled(torch.cat([block.draws for block in finished]), failed)
-    draws, latents = _signals(problem, rows_of_draws.split([len(part) for part in rows.chunks]), n)
+    draws, latents = _signals(problem, rows_of_draws.split([len(part.rows) for part in progress.parts]), n)
     log_weight = _together(_weights(finished, failed), problem.observations)
     log_evidence = _together([block.log_evidence for block in finished], problem.observations)
     if log_weight is not None:
         check_weights(log_weight, failed, sampler)
-    seconds, size = run.progress.seconds + file.seconds, problem.observations * n
-    cost = Cost(counted.forwards / size, counted.vjps / size, seconds, peak_memory(draws))
+    seconds, size = progress.seconds + file.seconds, problem.observations * n
+    cost = Cost(progress.forwards / size, progress.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
     tensors = {"y": problem.likelihood.y, **latents, **known}
     record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem), **_why(sampler)}
     record |= described(signs_of(sampler))
     record |= {FAILED: found} if (found := places(failed)) else {}
     record |= remarks(log_weight, signs, record)
-    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs, asked)
+    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs, problem)
 
 
-@dataclass
-class _Run:
-    """A run of a sampler at these times, from where its progress is."""
+def _parts(problems: Sequence[Problem], rows: Rows, progress: Progress, identity: Mapping[str, Any]) -> Parts:
+    """The chunks that are left, of a size that fits the device with the least memory."""
+    first = problems[0].likelihood.y
+    places = [problem.likelihood.y.device for problem in problems]
+    budgets = [Budget(place, places.count(place)) for place in dict.fromkeys(places)] if rows.size is None else [None]
+    values = max(math.prod(problems[0].event_shape), first[0].numel())
+    return Parts(
+        rows.total,
+        rows.unit,
+        rows.size,
+        budget=min(budgets, key=lambda budget: budget.bytes or math.inf if budget else 0),
+        bytes_per_row=values * first.element_size(),
+        workers=len(problems),
+        done=[part.rows for part in progress.parts],
+        held=progress.held.part,
+        key=fingerprint({"sampler": identity["sampler"], "prior": identity["prior"], "place": str(places)}),
+    )
 
-    sampler: Sampler
-    times: Sequence[Time]
-    rows: Rows
-    counted: CountedDenoiser
-    file: Checkpoint
-    progress: Progress
-    observers: Sequence[Observer]
-    on_nan: OnNan
 
-    def finish(self, problem: Problem) -> list[Finished]:
-        """What each chunk gives."""
-        chunks, steps = self.rows.chunks, len(self.times) - 1
-        with _watched(self.observers, len(chunks) * steps, self.progress.chunk * steps + self.progress.step):
-            try:
-                while self.progress.chunk < len(chunks):
-                    part = chunks[self.progress.chunk]
-                    finished, signs = self._chunk(self.rows.problem(problem, part), self.rows.rng(part), part)
-                    self.progress.finish_chunk(finished, signs, self.counted)
-            except KeyboardInterrupt:
-                self.file.save(self.progress)
-                raise
-            self.file.save(self.progress)
-        return self.progress.finished
-
-    @torch.no_grad()
-    def _chunk(self, problem: Problem, rng: Rng, part: range) -> tuple[Finished, dict[str, Tensor]]:
-        """What a chunk gives, and its signs of convergence."""
-        sampler, progress, moves = self.sampler, self.progress, list(pairwise(self.times))
-        state, signs = progress.restore(sampler.init(problem, rng), rng, self.counted), dict(progress.held.signs)
-        for step, (t, s) in enumerate(moves[progress.step :], start=progress.step + 1):
-            self.file.hold(progress, state, signs, rng, step - 1, self.counted)
-            after, info = sampler.step(problem, state, t, s, rng)
-            signs = risen(signs, info, signs_of(sampler), rng.layout)
-            bad = self._broken(after._asdict(), signs, rng.layout, step, f"at step {step} (time {s})")
-            state = after if bad is None else restored(state, after, bad, rng.layout)
-            for observer in self.observers:
-                observer.step(Event(part, progress.chunk * len(moves) + step, s, info))
-        finished = sampler.finish(problem, state, self.times[-1], rng)
-        check_shapes(finished, sampler, rng.layout, problem.event_shape)
-        last = len(moves)
-        self._broken(finished._asdict(), signs, rng.layout, last, f"at the end, after step {last}")
-        failed = signs[FAILED] > 0 if FAILED in signs else torch.zeros(rng.layout.rows, dtype=torch.bool)
-        return comparable(finished, rng.layout, failed.to(finished.draws.device)), signs
-
-    def _broken(
-        self, values: Mapping[str, Any], signs: dict[str, Tensor], layout: Layout, step: int, where: str
-    ) -> Tensor | None:
-        """Which rows are not numbers any more, shape (rows,), entered in `signs`; None where all are.
-
-        Raises:
-            NumericalError: If none is left, or the run is to stop at the first.
-        """
-        found = broken(values, layout)
-        if not found:
-            return None
-        bad = whole_groups(found, layout)
-        before = signs.get(FAILED, torch.zeros(layout.rows, dtype=torch.float64, device=bad.device))
-        nothing_left = len(self.rows.chunks) == 1 and bool((bad | (before > 0)).all())
-        if self.on_nan == "stop" or nothing_left:
-            raise failure(found, self.sampler, where)
-        signs[FAILED] = torch.where(bad & (before == 0), float(step), before)
-        return bad
+def _at(device: torch.device, part: Part) -> Part:
+    """A finished chunk, its tensors on this device."""
+    finished = Finished(*(None if value is None else value.to(device) for value in part.finished))
+    return Part(part.rows, finished, {name: value.to(device) for name, value in part.signs.items()})
 
 
 def _signals(problem: Problem, blocks: Sequence[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -243,56 +187,16 @@ def _weights(finished: Sequence[Finished], failed: Tensor) -> list[Tensor | None
     return [zero if block.log_weight is None else block.log_weight for zero, block in zip(zeros, finished, strict=True)]
 
 
-def _signs(blocks: list[dict[str, Tensor]], rows: Rows, observations: int) -> tuple[dict[str, Tensor], Tensor]:
+def _signs(parts: Sequence[Part], observations: int) -> tuple[dict[str, Tensor], Tensor]:
     """Signs of all chunks, and the steps at which rows failed (0 if they did not), shape (observation, sample)."""
-    parts = list(zip(blocks, rows.chunks, strict=True))
-    none = [block.get(FAILED, torch.zeros(len(part), dtype=torch.float64)).cpu() for block, part in parts]
+    none = [part.signs.get(FAILED, torch.zeros(len(part.rows), dtype=torch.float64)).cpu() for part in parts]
     failed = torch.cat(none).reshape(observations, -1)
     signs = {
-        name: torch.cat([block[name] for block in blocks]).reshape(observations, -1)
-        for name in blocks[0]
+        name: torch.cat([part.signs[name] for part in parts]).reshape(observations, -1)
+        for name in parts[0].signs
         if name != FAILED
     }
     return {name: torch.where(failed.to(value.device) > 0, 0.0, value) for name, value in signs.items()}, failed
-
-
-class CountedDenoiser(Wrapped):
-    """A denoiser that counts its rows: one forward per row of a call, one vjp per row that is differentiated."""
-
-    def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner)
-        self.forwards = 0
-        self.vjps = 0
-
-    def __call__(self, x: Tensor, t: Time) -> Tensor:
-        self.forwards += len(x)
-        out = self.inner(x, t)
-        if out.requires_grad:
-            out.register_hook(self._count_vjp)
-        return out
-
-    def record(self) -> dict[str, Any]:
-        """That of the inner denoiser: counting changes no number."""
-        return self.inner.record()
-
-    def moments(self, x: Tensor, t: Time, *, directions: int = 3) -> Moments:
-        if self.exact_moments:  # which cost as much as one answer
-            self.forwards += len(x)
-        return Wrapped.moments(self, x, t, directions=directions)
-
-    def _count_vjp(self, gradient: Tensor) -> None:
-        self.vjps += len(gradient)
-
-
-@contextmanager
-def _watched(observers: Sequence[Observer], total: int, done: int) -> Iterator[None]:
-    for observer in observers:
-        observer.start(total, done)
-    try:
-        yield
-    finally:
-        for observer in observers:
-            observer.stop()
 
 
 def _names(problem: Problem) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Rows:
         n: samples of each.
         group: consecutive samples of one observation that stay together.
         stream_size: consecutive samples of one observation served by one random stream.
-        chunk: most rows in memory at once; rounded down to whole groups and streams.
+        chunk: most rows in memory at once; rounded down to whole groups and streams; None where it is found later.
         seed: one for all observations, or one for each.
 
     Raises:
@@ -70,8 +70,8 @@ class Rows:
             raise ConfigError(
                 f"{len(self.addresses)} seeds for {observations} observations", hint="one for each, or one"
             )
-        self.n, self.group, self.stream_size = n, group, stream_size
-        total = observations * n
+        self.n, self.group, self.stream_size, self.unit = n, group, stream_size, unit
+        self.total, self.size = (total := observations * n), None if chunk is None else size
         self.chunks = [range(first, min(first + size, total)) for first in range(0, total, size)]
 
     def problem(self, problem: Problem, part: range) -> Problem:
