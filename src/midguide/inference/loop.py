@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -20,13 +22,51 @@ from midguide.inference.observers import Observer
 from midguide.inference.parts import Budget, Parts
 from midguide.inference.rows import Rows
 from midguide.inference.running import Run, workers
-from midguide.inference.samples import Samples, remarks
+from midguide.inference.samples import SIGN, Samples, remarks
 from midguide.inference.signs import described
+from midguide.inference.stored import StoredSamples
+from midguide.inference.stream import Stream, check_target
 from midguide.problem import Problem
 from midguide.samplers.auto import reason_of
 from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs, signs_of
-from midguide.storage.code import code_of
+from midguide.storage.code import Code, code_of
 from midguide.storage.record import describe, fingerprint
+
+
+@overload
+def sample(
+    sampler: Sampler,
+    problem: Problem,
+    n: int = 1,
+    *,
+    seed: int | Sequence[int] = 0,
+    chunk: int | None = None,
+    stream_size: int = 1,
+    observers: Sequence[Observer] = (),
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    on_nan: OnNan = "aside",
+    devices: Sequence[str] | str | None = None,
+    out: None = None,
+) -> Samples: ...
+
+
+@overload
+def sample(
+    sampler: Sampler,
+    problem: Problem,
+    n: int = 1,
+    *,
+    seed: int | Sequence[int] = 0,
+    chunk: int | None = None,
+    stream_size: int = 1,
+    observers: Sequence[Observer] = (),
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    on_nan: OnNan = "aside",
+    devices: Sequence[str] | str | None = None,
+    out: str | Path,
+) -> StoredSamples: ...
 
 
 @in_fixed_environment
@@ -43,7 +83,8 @@ def sample(
     checkpoint_seconds: float = 30.0,
     on_nan: OnNan = "aside",
     devices: Sequence[str] | str | None = None,
-) -> Samples:
+    out: str | Path | None = None,
+) -> Samples | StoredSamples:
     """Draw `n` posterior samples of every observation of a problem.
 
     Sample j of observation i depends on the problem, the sampler and the random stream (seed, i, j) only: neither `n`
@@ -74,12 +115,15 @@ def sample(
         devices: where chunks are drawn, such as `["cuda:0", "cuda:1"]` or `all` GPUs; each has its own copy of the
             network. By default where the problem is. The draws come to the device of the problem, and are the same for
             any number of devices, to the bit where `chunk` is given. A checkpoint then keeps finished chunks only.
+        out: a store `NAME.zarr` or a file `NAME.nc`, to which each chunk is written when it is finished, so that memory
+            holds one chunk. The same call goes on where it was interrupted, to the bit where `chunk` is given, and
+            opens what is complete. Needs the extra `arrays`; takes the place of `checkpoint`.
 
     Returns:
         Samples with draws of shape (observation, sample, *signal), and their weights where the method has some. For a
         prior of latents these are in `tensors`, by the name `latents`, shape (observation, sample, *event). Where the
         weights of an observation collapsed to fewer than two draws, or a sign of convergence is high, the record says
-        so under `remarks`.
+        so under `remarks`. With `out`, `StoredSamples`, which have the same statistics and read draws when asked.
 
     Raises:
         UnsupportedProblem: If the sampler cannot handle the operator.
@@ -87,7 +131,8 @@ def sample(
             observation are more than the memory of this machine; or inside `torch.inference_mode`.
         NumericalError: If every draw of a chunk or an observation became NaN or infinite (with `stop`, any draw), or
             all weights of an observation are zero; names sampler, step and time.
-        CheckpointError: If `checkpoint` belongs to another run.
+        CheckpointError: If `checkpoint` or `out` belongs to another run.
+        DataError: If `out` cannot be written, or another process writes it.
 
     Example:
         >>> import torch
@@ -101,42 +146,133 @@ def sample(
     """
     check_choice(on_nan)
     check_needs(sampler, problem)
-    check_memory(problem, n)
-    group = sampler.needs.group
-    rows = Rows(problem.observations, n, group=group, stream_size=stream_size, chunk=chunk, seed=seed)
+    rows = Rows(problem.observations, n, group=sampler.needs.group, stream_size=stream_size, chunk=chunk, seed=seed)
+    if out is None:
+        check_memory(problem, n)
+    else:
+        check_target(Path(out), checkpoint)
     identity = _identity(sampler, problem, n, seed, stream_size)
-    code = code_of(sampler, problem, __name__)
-    file = Checkpoint(checkpoint, fingerprint(identity), code, checkpoint_seconds, rows.size)
-    home = problem.likelihood.y.device
-    progress, problems = file.load(home), workers(problem, devices)
-    parts = _parts(problems, rows, progress, identity)
+    asked = _Asked(sampler, problem, rows, identity, code_of(sampler, problem, __name__), observers, on_nan, devices)
+    if out is not None:
+        return _to_disk(asked, Path(out), checkpoint_seconds)
+    return _in_memory(asked, checkpoint, checkpoint_seconds)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `sample` was given."""
+
+    sampler: Sampler
+    problem: Problem
+    rows: Rows
+    identity: dict[str, Any]
+    code: Code
+    observers: Sequence[Observer]
+    on_nan: OnNan
+    devices: Sequence[str] | str | None
+
+    @property
+    def home(self) -> torch.device:
+        """Where the draws go."""
+        return self.problem.likelihood.y.device
+
+    def file(self, path: str | Path | None, every: float) -> Checkpoint:
+        return Checkpoint(path, fingerprint(self.identity), self.code, every, self.rows.size)
+
+    def run(
+        self, file: Checkpoint, progress: Progress, done: Sequence[range], keep: Callable[[Part, int, int], None]
+    ) -> None:
+        """Draw what is not done yet."""
+        problems = workers(self.problem, self.devices)
+        parts, times = _parts(problems, self.rows, progress, done, self.identity), self.sampler.times(self.problem)
+        Run(self.sampler, problems, times, self.rows, parts, file, progress, self.observers, self.on_nan, keep).finish()
+
+    def record(self, log_weight: Tensor | None, signs: dict[str, Tensor], failed: Tensor) -> dict[str, Any]:
+        """What samples say of themselves."""
+        if log_weight is not None:
+            check_weights(log_weight, failed, self.sampler)
+        record = {"midguide": self.code.version, "code": self.code.sha256, **self.identity}
+        record |= {**_names(self.problem), **_why(self.sampler), **described(signs_of(self.sampler))}
+        record |= {FAILED: found} if (found := places(failed)) else {}
+        return record | remarks(log_weight, signs, record)
+
+
+def _in_memory(asked: _Asked, checkpoint: str | Path | None, every: float) -> Samples:
+    """Draw, and keep everything until the end."""
+    problem, n = asked.problem, asked.rows.n
+    file = asked.file(checkpoint, every)
+    progress = file.load(asked.home)
 
     def keep(part: Part, forwards: int, vjps: int) -> None:
-        progress.parts.append(_at(home, part))
+        progress.parts.append(_at(asked.home, part))
 
-    Run(sampler, problems, sampler.times(problem), rows, parts, file, progress, observers, on_nan, keep).finish()
+    asked.run(file, progress, [part.rows for part in progress.parts], keep)
     progress.parts.sort(key=lambda part: part.rows.start)
     finished = [part.finished for part in progress.parts]
     signs, failed = _signs(progress.parts, problem.observations)
 
     rows_of_draws = filled(torch.cat([block.draws for block in finished]), failed)
-    draws, latents = _signals(problem, rows_of_draws.split([len(part.rows) for part in progress.parts]), n)
+    draws, latents = _signals(problem, rows_of_draws.split([len(part.rows) for part in progress.parts]))
+    draws, *rest = (value.unflatten(0, (problem.observations, n)) for value in (draws, *latents.values()))
     log_weight = _together(_weights(finished, failed), problem.observations)
     log_evidence = _together([block.log_evidence for block in finished], problem.observations)
-    if log_weight is not None:
-        check_weights(log_weight, failed, sampler)
-    seconds, size = progress.seconds + file.seconds, problem.observations * n
+    record = asked.record(log_weight, signs, failed)
+    seconds, size = progress.seconds + file.seconds, asked.rows.total
     cost = Cost(progress.forwards / size, progress.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
-    tensors = {"y": problem.likelihood.y, **latents, **known}
-    record = {"midguide": code.version, "code": code.sha256, **identity, **_names(problem), **_why(sampler)}
-    record |= described(signs_of(sampler))
-    record |= {FAILED: found} if (found := places(failed)) else {}
-    record |= remarks(log_weight, signs, record)
-    return Samples(draws, cost, record, tensors, log_weight, log_evidence, group, signs, problem)
+    tensors = {"y": problem.likelihood.y, **dict(zip(latents, rest, strict=True)), **known}
+    return Samples(draws, cost, record, tensors, log_weight, log_evidence, asked.rows.group, signs, problem)
 
 
-def _parts(problems: Sequence[Problem], rows: Rows, progress: Progress, identity: Mapping[str, Any]) -> Parts:
+def _to_disk(asked: _Asked, path: Path, every: float) -> StoredSamples:
+    """Draw, and write each chunk when it is finished."""
+    problem, rows = asked.problem, asked.rows
+    with closing(Stream(path, fingerprint(asked.identity), asked.code)) as stream:
+        if not stream.complete:
+            stream.check_space(problem, rows.n, problem.likelihood.y.dtype)
+            file = asked.file(stream.step, every)
+            progress = file.load(asked.home)
+            progress.forwards, progress.vjps = stream.written.forwards, stream.written.vjps
+            before = 0.0
+
+            def keep(part: Part, forwards: int, vjps: int) -> None:
+                nonlocal before
+                part = _at(asked.home, part)
+                calls = {"forwards": forwards, "vjps": vjps, "seconds": file.seconds - before}
+                values = _values(problem, part)
+                stream.lay_out(problem, rows.n, values["draws"].dtype, rows.size)
+                stream.write(part.rows, rows.n, values, calls)
+                before = file.seconds
+
+            asked.run(file, progress, stream.written.parts, keep)
+            failed = stream.read(FAILED)
+            failed = torch.zeros(problem.observations, rows.n) if failed is None else failed
+            stream.fill(failed)
+            signs = {name: value for name in signs_of(asked.sampler) if (value := stream.read(SIGN + name)) is not None}
+            record = asked.record(stream.read("log_weight"), signs, failed)
+            seconds, size = stream.written.seconds + file.seconds, rows.total
+            peak = peak_memory(problem.likelihood.y)
+            cost = Cost(progress.forwards / size, progress.vjps / size, seconds, peak)
+            stream.seal(record, cost, rows.group, problem.denoiser.signal)
+    return replace(StoredSamples.open(path), problem=problem)
+
+
+def _values(problem: Problem, part: Part) -> dict[str, Tensor]:
+    """What a chunk gave, by the names of the arrays in a store."""
+    failed = part.signs.get(FAILED, torch.zeros(len(part.rows)))
+    draws, latents = _signals(problem, [part.finished.draws])
+    values = {"draws": draws, **latents}
+    weights = {"log_weight": part.finished.log_weight, "log_evidence": part.finished.log_evidence}
+    values |= {name: value for name, value in weights.items() if value is not None}
+    for name, value in part.signs.items():
+        if name != FAILED:
+            values[SIGN + name] = torch.where(failed.to(value.device) > 0, 0.0, value)
+    return values | ({FAILED: failed} if bool((failed > 0).any()) else {})
+
+
+def _parts(
+    problems: Sequence[Problem], rows: Rows, progress: Progress, done: Sequence[range], identity: Mapping[str, Any]
+) -> Parts:
     """The chunks that are left, of a size that fits the device with the least memory."""
     first = problems[0].likelihood.y
     places = [problem.likelihood.y.device for problem in problems]
@@ -149,7 +285,7 @@ def _parts(problems: Sequence[Problem], rows: Rows, progress: Progress, identity
         budget=min(budgets, key=lambda budget: budget.bytes or math.inf if budget else 0),
         bytes_per_row=values * first.element_size(),
         workers=len(problems),
-        done=[part.rows for part in progress.parts],
+        done=done,
         held=progress.held.part,
         key=fingerprint({"sampler": identity["sampler"], "prior": identity["prior"], "place": str(places)}),
     )
@@ -157,18 +293,17 @@ def _parts(problems: Sequence[Problem], rows: Rows, progress: Progress, identity
 
 def _at(device: torch.device, part: Part) -> Part:
     """A finished chunk, its tensors on this device."""
-    finished = Finished(*(None if value is None else value.to(device) for value in part.finished))
+    draws, *weights = part.finished
+    finished = Finished(draws.to(device), *(None if value is None else value.to(device) for value in weights))
     return Part(part.rows, finished, {name: value.to(device) for name, value in part.signs.items()})
 
 
-def _signals(problem: Problem, blocks: Sequence[Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The draws of all chunks as signals, shape (observation, sample, *signal), and their latents where they have."""
+def _signals(problem: Problem, blocks: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The draws of chunks as signals, shape (rows, *signal), and their latents where they have some."""
     with torch.no_grad():
         signals = torch.cat([problem.signals(block) for block in blocks])
-    signals = signals.reshape(problem.observations, n, *problem.signal_shape)
     space = problem.denoiser.signal.space  # for methods that do not end with an answer of the denoiser
-    extras = problem.extras(torch.cat(list(blocks)).reshape(problem.observations, n, *problem.event_shape))
-    return signals if space is None else space.project(signals), extras
+    return signals if space is None else space.project(signals), problem.extras(torch.cat(list(blocks)))
 
 
 def _together(blocks: list[Tensor | None], observations: int) -> Tensor | None:

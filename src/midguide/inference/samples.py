@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from midguide.errors import CheckpointError, ConfigError, MidguideError
+from midguide.inference.arrays import dataset
 from midguide.inference.cost import Cost
 from midguide.inference.failures import failures
 from midguide.inference.signs import suspects
@@ -35,6 +36,11 @@ from midguide.storage.record import describe
 from midguide.storage.tensors import read_tensors
 
 _STORED = Outside("file of samples", "give the folder that save() wrote", CheckpointError, limit=1024 * GIB)
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+    from midguide.inference.stored import StoredSamples
 
 WEIGHTS = ("log_weight", "log_evidence")
 """Names of the fields that are stored beside the draws, where they are known."""
@@ -240,6 +246,29 @@ class Samples:
         """A statistic of draws and weights of each observation, in the type of the draws."""
         found = [statistic(x, w) for x, w in zip(self.draws, normalized(log_weight), strict=True)]
         return torch.stack(found).to(self.draws.dtype)
+
+    def to_xarray(self) -> Dataset:
+        """The samples as a data set of xarray, with the axes `observation`, `draw`, and those of the signal.
+
+        Variables are `draws`, `log_weight`, `log_evidence`, `sign.NAME`, `y`, `truth` and `latents`, as far as there
+        are some; the attribute `midguide` holds record and cost as JSON. ArviZ takes one observation, as one chain:
+        `data[["draws"]].isel(observation=0).expand_dims("chain")`.
+
+        Raises:
+            ConfigError: If the extra `arrays` is not installed.
+        """
+        return dataset(self)
+
+    @staticmethod
+    def open(path: str | Path) -> StoredSamples:
+        """Draws that `sample(..., out=path)` wrote. They stay on disk until they are used.
+
+        Raises:
+            CheckpointError: If there are none, or they are damaged or not complete.
+        """
+        from midguide.inference.stored import StoredSamples  # which gives samples
+
+        return StoredSamples.open(path)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `samples.safetensors` and `samples.json` into `folder`, both complete or neither."""

@@ -1,0 +1,238 @@
+"""Draws that stay on disk: read piece by piece, summarized in one pass, whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from midguide.errors import CheckpointError, ConfigError, reason
+from midguide.inference.arrays import libraries
+from midguide.inference.cost import Cost
+from midguide.inference.samples import SIGN, WEIGHTS, Samples
+from midguide.inference.stream import stored_head
+from midguide.maths.digest import Digest
+from midguide.maths.weights import effective_size, normalized
+from midguide.problem import Problem
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+BLOCK = 2**23
+"""Bytes of draws that are read at once."""
+EXACT = 2**28
+"""Bytes of draws of one observation up to which quantiles are exact."""
+ENTRIES = 2**16
+"""Entries of a signal that are summarized together where quantiles are not."""
+
+
+class OnDisk:
+    """An array on disk. Indexing reads that part of it, as a tensor on the CPU.
+
+    Args:
+        array: what reads it.
+        path: where it lies.
+        source: what must stay open for it.
+    """
+
+    def __init__(self, array: Any, path: Path, source: object) -> None:
+        self._array, self._path, self._source = array, path, source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole."""
+        return tuple(self._array.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its values."""
+        return getattr(torch, str(self._array.dtype))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: Any) -> Tensor:
+        try:
+            return torch.as_tensor(self._array[at])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self._path} is damaged: {reason(error)}", hint="draw it again") from error
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSamples:
+    """Posterior draws of every observation, on disk. The statistics are those of `Samples`.
+
+    Each takes one pass, and memory for a block of draws and what it accumulates, not for all draws.
+
+    Args:
+        path: of the Zarr store or netCDF file.
+        arrays: by name: `draws`, and what `Samples` has in `tensors`.
+        cost: network calls, seconds, memory.
+        record: as of `Samples`.
+        group: consecutive samples that were drawn together.
+        labels: names of the places along axes, by the name of the axis.
+    """
+
+    path: Path
+    arrays: dict[str, OnDisk]
+    cost: Cost
+    record: dict[str, Any]
+    group: int = 1
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    problem: Problem | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> StoredSamples:
+        """What `sample(..., out=...)` wrote. Nothing is read yet but what the draws are.
+
+        Raises:
+            CheckpointError: If there is no such store, or it is damaged or not complete.
+            ConfigError: If a library is missing.
+        """
+        path = Path(path)
+        libraries(netcdf=path.suffix == ".nc")
+        head = stored_head(path)
+        if path.suffix == ".nc":
+            import h5netcdf
+
+            source = h5netcdf.File(str(path), "r")
+            found = dict(source.variables)
+        else:
+            import zarr
+
+            source = zarr.open_group(str(path), mode="r", use_consolidated=False)
+            found = dict(source.arrays())
+        arrays = {name: OnDisk(array, path, source) for name, array in found.items()}
+        return cls(path, arrays, Cost(**head["cost"]), head["record"], head["group"], head["labels"])
+
+    @property
+    def draws(self) -> OnDisk:
+        """The draws, shape (observation, sample, *signal): `draws[0, :10]` reads ten of the first observation."""
+        return self.arrays["draws"]
+
+    @cached_property
+    def log_weight(self) -> Tensor | None:
+        """As of `Samples`."""
+        return self.arrays["log_weight"][:] if "log_weight" in self.arrays else None
+
+    @cached_property
+    def log_evidence(self) -> Tensor | None:
+        """As of `Samples`."""
+        return self.arrays["log_evidence"][:] if "log_evidence" in self.arrays else None
+
+    def load(self, observation: int | None = None) -> Samples:
+        """All draws in memory, or those of one observation, as `Samples`."""
+        of = slice(None) if observation is None else slice(observation, observation + 1)
+        if observation is not None and not 0 <= observation < len(self.draws):
+            raise ConfigError(f"there is no observation {observation}", hint=f"0 to {len(self.draws) - 1}")
+        signs = {name.removeprefix(SIGN): self.arrays[name][of] for name in self.arrays if name.startswith(SIGN)}
+        tensors = {name: self.arrays[name][of] for name in ("y", "truth", "latents") if name in self.arrays}
+        log_weight, log_evidence = (self.arrays[name][of] if name in self.arrays else None for name in WEIGHTS)
+        asked = self.problem if observation is None else None
+        if observation is not None and self.problem is not None:
+            asked = self.problem.select(torch.tensor([observation], device=self.problem.likelihood.y.device))
+        draws = self.draws[of]
+        return Samples(draws, self.cost, self.record, tensors, log_weight, log_evidence, self.group, signs, asked)
+
+    def each(self) -> Iterator[Samples]:
+        """The samples of one observation after the other, in memory one at a time."""
+        return (self.load(i) for i in range(len(self.draws)))
+
+    def blocks(self, observation: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Draws of an observation with their weights, which sum to one over all, some of them at a time."""
+        count, event = self.draws.shape[1], torch.Size(self.draws.shape[2:]).numel()
+        size = max(BLOCK // max(event * self.draws.dtype.itemsize, 1), 1)
+        weights = torch.full((count,), 1 / count, dtype=torch.float64)
+        if self.log_weight is not None:
+            weights = normalized(self.log_weight[observation])
+        for first in range(0, count, size):
+            yield self.draws[observation, first : first + size], weights[first : first + size]
+
+    def average(self, values: Callable[[Tensor], Tensor]) -> Tensor:
+        """The weighted mean over the draws of each observation of any values of each draw, such as its PSNR.
+
+        Args:
+            values: shape (k, *signal) -> (k, ...).
+
+        Returns:
+            Float64, shape (observation, ...).
+        """
+        return torch.stack(
+            [
+                torch.stack([torch.tensordot(w, values(x).double(), 1) for x, w in self.blocks(i)]).sum(0)
+                for i in range(len(self.draws))
+            ]
+        )
+
+    def mean(self) -> Tensor:
+        """Posterior mean of each observation, shape (observation, *signal)."""
+        return torch.stack([self._moments(i)[0] for i in range(len(self.draws))]).to(self.draws.dtype)
+
+    def std(self) -> Tensor:
+        """Posterior standard deviation entry by entry, as that of `Samples`, shape (observation, *signal)."""
+        return torch.stack([self._moments(i)[1].sqrt() for i in range(len(self.draws))]).to(self.draws.dtype)
+
+    def _moments(self, observation: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance, by the update of Chan et al. 1979 for each block."""
+        total, squares, mean = 0.0, 0.0, torch.zeros(self.draws.shape[2:], dtype=torch.float64)
+        spread = torch.zeros_like(mean)
+        for x, w in self.blocks(observation):
+            weight = float(w.sum())
+            if weight == 0:
+                continue
+            x = x.double()
+            here = torch.tensordot(w, x, 1) / weight
+            away = here - mean
+            total += weight
+            mean = mean + away * (weight / total)
+            spread = spread + torch.tensordot(w, (x - here).square(), 1)
+            spread = spread + away.square() * (weight * (total - weight) / total)
+            squares += float(w.square().sum())
+        share = 1 - squares
+        floor = self.draws.shape[1] * torch.finfo(torch.float64).eps
+        return mean, spread / share if share > floor else torch.zeros_like(mean)
+
+    def quantiles(self, levels: Sequence[float]) -> Tensor:
+        """Quantiles entry by entry, shape (level, observation, *signal).
+
+        Exact, as those of `Samples`, where the draws of an observation take at most 256 MiB. Else those of a t-digest,
+        whose rank is off by less than `pi sqrt(p (1 - p)) / 200`; see `maths.digest`.
+        """
+        if any(not 0 <= level <= 1 for level in levels):
+            raise ConfigError(f"levels lie in [0, 1], got {list(levels)}")
+        found = [self._quantiles(i, levels) for i in range(len(self.draws))]
+        return torch.stack(found, 1).to(self.draws.dtype)
+
+    def _quantiles(self, observation: int, levels: Sequence[float]) -> Tensor:
+        event = self.draws.shape[2:]
+        entries = torch.Size(event).numel()
+        if self.draws.shape[1] * entries * self.draws.dtype.itemsize <= EXACT:
+            return self.load(observation).quantiles(levels)[:, 0]
+        found = []
+        for first in range(0, entries, ENTRIES):
+            digest = Digest()
+            for x, w in self.blocks(observation):
+                digest.add(x.flatten(1)[:, first : first + ENTRIES], w)
+            found.append(digest.quantiles(levels))
+        return torch.cat(found, 1).reshape(len(levels), *event)
+
+    def effective_sample_size(self) -> Tensor:
+        """As of `Samples`, shape (observation,)."""
+        if self.log_weight is None:
+            return torch.full((len(self.draws),), float(self.draws.shape[1]), dtype=torch.float64)
+        return effective_size(normalized(self.log_weight))
+
+    def to_xarray(self) -> Dataset:
+        """The draws as a data set of xarray that reads them when they are used; see `Samples.to_xarray`."""
+        import xarray
+
+        if self.path.suffix == ".nc":
+            data = xarray.open_dataset(self.path, engine="h5netcdf")
+        else:
+            data = xarray.open_zarr(self.path, chunks=None, consolidated=False)
+        return data.assign_coords(self.labels)
