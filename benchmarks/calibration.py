@@ -46,11 +46,15 @@ def figure(found: dict[str, Any]) -> Figure:
                 lines = band(len(u), points)
                 axes.fill_between(lines.points, lines.low - lines.points, lines.high - lines.points, color="0.88")
                 axes.plot(lines.points, share_below(u, points) - lines.points, lw=1)
+            else:
+                axes.text(0.5, 0.06, "not defined for\nweighted draws", ha="center", fontsize=8, color="0.4")
             axes.axhline(0, color="0.5", lw=0.7)
             axes.tick_params(labelsize=7)
             axes.set_title(each["label"] if row == 0 else "", fontsize=9)
             if column == 0:
-                axes.set_ylabel(name, fontsize=8)
+                axes.set_ylabel(f"{name}\nshare below - uniform", fontsize=8)
+            if row == len(SHOWN) - 1:
+                axes.set_xlabel("rank of the truth", fontsize=8)
     return made
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
+from midguide.catalogue.shown import Shown, brief
 from midguide.diffusion.schedules import Schedule
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.likelihoods.base import Likelihood, as_rows
@@ -39,7 +40,7 @@ class Spectral(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Shown):
     """Draw from `p(x | y)`, proportional to `p(y | x) p(x)`, with p(x) given by a denoiser of signals.
 
     Row b of a batch belongs to observation b of the likelihood; `expand` and `select` make the rows. `Problem.of`,
@@ -129,6 +130,20 @@ class Problem:
         truths = [problem.truth for problem in problems if problem.truth is not None]
         likelihood = first.likelihood.stack([problem.likelihood for problem in others])
         return replace(first, likelihood=likelihood, truth=torch.cat(truths) if truths else None)
+
+    def shown(self) -> Mapping[str, Any]:
+        """Prior, instrument, noise and what was measured."""
+        likelihood = self.signal_likelihood
+        noise = {name: value for name, value in likelihood.shown().items() if name not in ("operator", "y")}
+        known = {} if self.truth is None else {"truth": self.truth}
+        return {
+            "observations": self.observations,
+            "prior": self.denoiser,
+            "operator": likelihood.operator,
+            "noise": f"{type(likelihood).__name__.removesuffix('Likelihood').lower()}, {brief(noise)}",
+            "y": likelihood.y,
+            **known,
+        }
 
     @property
     def schedule(self) -> Schedule:

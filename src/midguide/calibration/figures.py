@@ -33,16 +33,26 @@ def rank_figure(ranks: Mapping[str, Array], draws: int, level: float = 0.05) -> 
     """
     from matplotlib.figure import Figure
 
-    rows = 2 * math.ceil(len(ranks) / COLUMNS)
-    made = Figure(figsize=(3 * COLUMNS, 1.8 * rows), dpi=90)
-    space = {"left": 0.04, "right": 0.99, "bottom": 0.12 / rows, "top": 1 - 0.25 / rows, "hspace": 0.35, "wspace": 0.2}
-    grid = made.add_gridspec(rows, COLUMNS, **space)
+    columns = _columns(len(ranks))
+    rows = 2 * math.ceil(len(ranks) / columns)
+    made = Figure(figsize=(0.3 + 3 * columns, 1.9 * rows), dpi=90, layout="constrained")
+    grid = made.add_gridspec(rows, columns)
     bands = {n: band(n, points_for(draws), 1 - level) for n in {len(u) for u in ranks.values()}}
     for i, (name, u) in enumerate(ranks.items()):
-        row, column = 2 * (i // COLUMNS), i % COLUMNS
-        _histogram(made.add_subplot(grid[row, column]), name, u, draws, level)
-        _difference(made.add_subplot(grid[row + 1, column]), u, bands[len(u)])
+        row, column = 2 * (i // columns), i % columns
+        above, below = made.add_subplot(grid[row, column]), made.add_subplot(grid[row + 1, column])
+        _histogram(above, name, u, draws, level)
+        _difference(below, u, bands[len(u)])
+        below.set_xlabel("rank of the truth", fontsize=8)
+        if column == 0:
+            above.set_ylabel("problems", fontsize=8)
+            below.set_ylabel("share below - uniform", fontsize=8)
     return made
+
+
+def _columns(count: int) -> int:
+    """Panels side by side, so that as few places as can be stay empty."""
+    return min(range(min(COLUMNS, count), max(min(count, COLUMNS - 2), 1) - 1, -1), key=lambda k: -count % k)
 
 
 def coverage_figure(curves: Mapping[str, Sequence[Covered]]) -> Figure:

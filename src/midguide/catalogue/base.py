@@ -26,10 +26,12 @@ from typing import Any, Generic, TypeVar
 from midguide.catalogue import plugins
 from midguide.catalogue.domain import Domain, domains
 from midguide.catalogue.presets import Preset, presets_of, read_preset
+from midguide.catalogue.shown import page
 from midguide.errors import ConfigError, MidguideError, about, reason, suggestion, unknown
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
+HTML = "_repr_html_"
 NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
 
@@ -347,6 +349,8 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         if taken is not None:
             raise ConfigError(f"the {self.kind} `{entry.name}` of {entry.origin}: the name is taken")
         self._entries[entry.name] = entry
+        if isinstance(entry.thing, type) and dataclasses.is_dataclass(entry.thing) and not hasattr(entry.thing, HTML):
+            setattr(entry.thing, HTML, page)  # a notebook shows its settings as a table
 
     def _entry(
         self,

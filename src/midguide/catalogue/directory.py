@@ -28,6 +28,7 @@ PLACES = {
     "kinds": "midguide.studies.kinds.base:KINDS",
     "sources": "midguide.studies.sources.base:SOURCES",
     "runners": "midguide.studies.runners.base:RUNNERS",
+    "plots": "midguide.plots.base:PLOTS",
     "pictures": "midguide.studies.pictures.base:PICTURES",
     "recipes": "midguide.training.base:RECIPES",
     "commands": "midguide.cli.commands.base:COMMANDS",

@@ -108,6 +108,7 @@ def draw(run: Run) -> Samples:
             chunk=run.chunk,
             observers=observers,
             checkpoint=run.progress,
+            progress=False,  # the bar is among the observers
         )
     except KeyboardInterrupt:
         if run.progress.exists():

@@ -117,7 +117,7 @@ def _without_extremes(draws: Tensor) -> Tensor:
 def _drawn(denoiser: NetworkDenoiser, n: int, steps: int, seed: int) -> Tensor | None:
     """Draws, shape (n, *event); None where they are not finite or all the same."""
     try:
-        found = sample(Unconditional(steps=steps), Problem.unobserved(denoiser), n, seed=seed).draws[0]
+        found = sample(Unconditional(steps=steps), Problem.unobserved(denoiser), n, seed=seed, progress=False).draws[0]
     except NumericalError:
         return None
     return found if 0 < float(found.std(correction=0)) < math.inf else None

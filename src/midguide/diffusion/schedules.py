@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, get_type_hints
 
 from midguide.catalogue.base import Catalogue, Entry
 from midguide.catalogue.plugins import PLACE
+from midguide.catalogue.shown import Shown
 from midguide.errors import ConfigError
 
 Time = float
@@ -104,7 +105,7 @@ SCHEDULES: Catalogue[Schedule] = Catalogue("schedule", "midguide.diffusion", che
 
 
 @dataclass(frozen=True)
-class DiscreteVP:
+class DiscreteVP(Shown):
     """Variance-preserving process on the integers `1..T`.
 
     `alpha_t = sqrt(alphas_cumprod[t - 1])` and `sigma_t^2 = 1 - alpha_t^2`. `t` counts noising steps, so the index that
@@ -130,6 +131,11 @@ class DiscreteVP:
                 "alphas_cumprod must fall strictly, inside (0, 1)",
                 hint="pass the cumulative product of 1 - beta, not beta itself",
             )
+
+    def shown(self) -> dict[str, Any]:
+        """How many times, and the levels at both ends."""
+        first, last = self.alphas_cumprod[0], max(self.alphas_cumprod[-1], self.floor)
+        return {"times": len(self.alphas_cumprod), "alphas_cumprod": f"{first:.4g} to {last:.3g}"}
 
     @classmethod
     def from_betas(cls, betas: Iterable[float]) -> DiscreteVP:
@@ -201,7 +207,7 @@ class DiscreteVP:
 
 @SCHEDULES.register("edm")
 @dataclass(frozen=True)
-class EDM:
+class EDM(Shown):
     """Variance-exploding process, alpha = 1, in the time that EDM steps through: `sigma_t = (a + t (b - a))^rho`.
 
     `a` and `b` are the `rho`-th roots of `sigma_min` and `sigma_max`, and `t` lies in [0, 1].
@@ -246,7 +252,7 @@ class EDM:
 
 @SCHEDULES.register("flow")
 @dataclass(frozen=True)
-class RectifiedFlow:
+class RectifiedFlow(Shown):
     """Straight paths from data to noise: `alpha_t = 1 - t`, `sigma_t = t`, with t in [`cleanest`, `noisiest`].
 
     At t = 1 nothing of the data is left and no other level can be reached from it, so the noisiest time stays below 1.
@@ -281,7 +287,7 @@ class RectifiedFlow:
 
 
 @dataclass(frozen=True)
-class Reindexed:
+class Reindexed(Shown):
     """The levels of one schedule, `outer`, restricted to the noise-to-signal ratios at which a network was trained.
 
     A network that knows only the levels of `inner` can then be asked at every usable time of this schedule:

@@ -18,7 +18,7 @@ from midguide.inference.checks import check_weights
 from midguide.inference.cost import Cost, check_memory, peak_memory
 from midguide.inference.environment import in_fixed_environment
 from midguide.inference.failures import FAILED, OnNan, check_choice, filled, places
-from midguide.inference.observers import Observer
+from midguide.inference.observers import Observer, with_progress
 from midguide.inference.parts import Budget, Parts
 from midguide.inference.rows import Rows
 from midguide.inference.running import Run, workers
@@ -48,6 +48,7 @@ def sample(
     on_nan: OnNan = "aside",
     devices: Sequence[str] | str | None = None,
     out: None = None,
+    progress: bool | None = None,
 ) -> Samples: ...
 
 
@@ -66,6 +67,7 @@ def sample(
     on_nan: OnNan = "aside",
     devices: Sequence[str] | str | None = None,
     out: str | Path,
+    progress: bool | None = None,
 ) -> StoredSamples: ...
 
 
@@ -84,6 +86,7 @@ def sample(
     on_nan: OnNan = "aside",
     devices: Sequence[str] | str | None = None,
     out: str | Path | None = None,
+    progress: bool | None = None,
 ) -> Samples | StoredSamples:
     """Draw `n` posterior samples of every observation of a problem.
 
@@ -118,6 +121,7 @@ def sample(
         out: a store `NAME.zarr` or a file `NAME.nc`, to which each chunk is written when it is finished, so that memory
             holds one chunk. The same call goes on where it was interrupted, to the bit where `chunk` is given, and
             opens what is complete. Needs the extra `arrays`; takes the place of `checkpoint`.
+        progress: show how far the run is, on stderr. By default on a terminal and in a notebook only.
 
     Returns:
         Samples with draws of shape (observation, sample, *signal), and their weights where the method has some. For a
@@ -152,7 +156,8 @@ def sample(
     else:
         check_target(Path(out), checkpoint)
     identity = _identity(sampler, problem, n, seed, stream_size)
-    asked = _Asked(sampler, problem, rows, identity, code_of(sampler, problem, __name__), observers, on_nan, devices)
+    watching, code = with_progress(observers, progress), code_of(sampler, problem, __name__)
+    asked = _Asked(sampler, problem, rows, identity, code, watching, on_nan, devices)
     if out is not None:
         return _to_disk(asked, Path(out), checkpoint_seconds)
     return _in_memory(asked, checkpoint, checkpoint_seconds)
@@ -335,9 +340,10 @@ def _signs(parts: Sequence[Part], observations: int) -> tuple[dict[str, Tensor],
 
 
 def _names(problem: Problem) -> dict[str, Any]:
-    """What the operator was made from, where it was made by its name."""
-    made = problem.signal_likelihood.operator.made_from
-    return {"operator": describe(made)} if made else {}
+    """What the operator was made from, where it was made by its name, and what the draws are."""
+    made, signal = problem.signal_likelihood.operator.made_from, problem.denoiser.signal
+    known = {"operator": describe(made)} if made else {}
+    return known | {"signal": {**signal.record(), "value_range": signal.value_range and list(signal.value_range)}}
 
 
 def _why(sampler: Sampler) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +70,50 @@ class Progress:
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+class Line:
+    """One line of text on stderr that is written anew, as in a notebook; at most every `SECONDS`."""
+
+    SECONDS = 0.5
+
+    def start(self, total: int, done: int) -> None:
+        self._total, self._first, self._begun, self._told = total, done, time.monotonic(), -math.inf
+
+    def step(self, event: Event) -> None:
+        now = time.monotonic()
+        if now - self._told < self.SECONDS and event.done < self._total:
+            return
+        self._told = now
+        rate = (event.done - self._first) / max(now - self._begun, 1e-9)
+        left = f"{(self._total - event.done) / rate:.0f} s left" if rate else ""
+        sys.stderr.write(f"\rsampling: step {event.done} of {self._total}, {rate:.1f} steps/s, {left}   ")
+        sys.stderr.flush()
+
+    def stop(self) -> None:
+        sys.stderr.write("\n")
+
+
+def with_progress(observers: Sequence[Observer], wanted: bool | None) -> list[Observer]:
+    """Observers, and one that shows how far the run is, where none does and somebody looks.
+
+    Args:
+        observers: those that were given.
+        wanted: show it, or do not; by default on a terminal and in a notebook.
+    """
+    found = list(observers)
+    if wanted is False or any(isinstance(each, Progress | Line) for each in found):
+        return found
+    if sys.stderr.isatty():
+        return [*found, Progress()]
+    return [*found, Line()] if wanted or in_notebook() else found
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    interactive = sys.modules.get("IPython")
+    shell = None if interactive is None else interactive.get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None
 
 
 class Trace:

@@ -13,11 +13,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from midguide.catalogue.directory import catalogue
+from midguide.catalogue.shown import Shown
 from midguide.errors import CheckpointError, ConfigError, MidguideError
 from midguide.inference.arrays import dataset
 from midguide.inference.cost import Cost
 from midguide.inference.failures import failures
 from midguide.inference.signs import suspects
+from midguide.inference.summary import Summary, as_page, summarized, told
 from midguide.inference.verdict.base import FALSE_ALARMS, Verdict, judge
 from midguide.inference.verdict.evidence import Evidence
 from midguide.maths.rng import Rng
@@ -30,10 +33,14 @@ from midguide.maths.weights import (
     weighted_variance,
 )
 from midguide.problem import Problem
+from midguide.signals.base import Signal
 from midguide.storage.files import replacing_folder, sha256_of, unshared
 from midguide.storage.outside import GIB, Outside
 from midguide.storage.record import describe
 from midguide.storage.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STORED = Outside("file of samples", "give the folder that save() wrote", CheckpointError, limit=1024 * GIB)
 
@@ -51,7 +58,7 @@ BEFORE = "effective_sample_size"
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class Samples(Shown):
     """Posterior draws of every observation, with their weights where the method has some.
 
     All statistics use the weights. `resampled` gives draws that count alike.
@@ -81,6 +88,54 @@ class Samples:
     group: int = 1
     signs: dict[str, Tensor] = field(default_factory=dict)
     problem: Problem | None = field(default=None, repr=False)
+
+    def shown(self) -> Mapping[str, Any]:
+        """What was drawn and how, in words."""
+        return told(self)
+
+    def _repr_html_(self) -> str:
+        return as_page(self)
+
+    @property
+    def signal(self) -> Signal:
+        """What the draws are: unit, axes and value range, as far as they are known."""
+        if self.problem is not None:
+            return self.problem.denoiser.signal
+        known = dict(self.record.get("signal", {}))
+        limits = known.pop("value_range", None)
+        range_ = None if limits is None else (float(limits[0]), float(limits[1]))
+        return replace(Signal.from_record(known), shape=tuple(self.draws.shape[2:]), value_range=range_)
+
+    def summary(self, observation: int = 0, problem: Problem | None = None) -> Summary:
+        """Mean, spread and quantiles of one observation, with its weights, its cost and the verdict, as a table.
+
+        Of vectors of few entries a row is an entry. Of other signals it is the average over one place of the first
+        axis, such as a channel or a lead.
+
+        Args:
+            observation: which observation.
+            problem: what was asked; the verdict of draws that were loaded from a file needs it.
+
+        Example:
+            >>> samples = Samples(torch.tensor([[[1.0, 4.0], [3.0, 4.0]]]), Cost(0, 0, 0, 0), {})
+            >>> samples.summary().rows[0]
+            ('0', '2', '1.41', '1.1', '2', '2.9')
+        """
+        return summarized(self, observation, problem)
+
+    def plot(self, observation: int = 0) -> Figure:
+        """A picture of the draws of one observation, as suits what they are; see `midguide list plots`.
+
+        Args:
+            observation: which observation.
+
+        Returns:
+            A figure: `samples.plot().savefig("posterior.png")`.
+
+        Raises:
+            ShapeError: If there is no plot of such signals, or no such observation.
+        """
+        return catalogue("plots").find("auto")[0].thing(self, observation, self.signal)
 
     def check(self, problem: Problem | None = None, *, false_alarms: float = FALSE_ALARMS) -> Verdict:
         """Compare the draws with what draws of the right posterior would show; no network calls.

@@ -91,7 +91,7 @@ def sample_with_unknown_noise(
     trace, seconds, drawn = [], 0.0, None
     for sweep in range(sweeps):
         seeds = [stream_seed(seed, "sweep", sweep, i, j) for i in range(problem.observations) for j in range(n)]
-        drawn = sample(sampler, _at(rows, sigma), seed=seeds, chunk=chunk, observers=observers)
+        drawn = sample(sampler, _at(rows, sigma), seed=seeds, chunk=chunk, observers=observers, progress=False)
         if drawn.log_weight is not None:
             raise UnsupportedProblem("the sampler weights its draws", hint="take one without weights")
         seconds += drawn.cost.seconds

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from midguide.catalogue.base import Catalogue, Entry
+from midguide.catalogue.shown import Shown
 from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.maths import autodiff
 from midguide.maths.autodiff import Derivative
@@ -25,7 +26,7 @@ from midguide.storage.record import describe
 
 
 @dataclass(frozen=True, eq=False)
-class Likelihood(ABC):
+class Likelihood(Shown, ABC):
     """`p(y | x)` for the observations `y`, shape (N, *measurement), through `operator`.
 
     Arrays of NumPy become tensors, integers become float32, complex values become pairs (real, imaginary) along a last

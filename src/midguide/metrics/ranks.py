@@ -221,7 +221,9 @@ def _reference(problem: Problem, seed: int) -> Tensor:
     prior = unwrapped(problem.denoiser)
     if isinstance(prior, KnowsPosterior):
         return prior.sample(1, seed=seed)
-    return sample(Unconditional(steps=REFERENCE_STEPS), Problem.unobserved(problem.denoiser), seed=seed).draws[0]
+    return sample(
+        Unconditional(steps=REFERENCE_STEPS), Problem.unobserved(problem.denoiser), seed=seed, progress=False
+    ).draws[0]
 
 
 @_enter("depth", "how central values are, averaged over all of them", "too narrow", "too wide", pooled=True)

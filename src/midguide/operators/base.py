@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from midguide.catalogue.base import Catalogue, Entry
+from midguide.catalogue.shown import Shown, brief, fields_of
 from midguide.errors import ConfigError, ShapeError
 from midguide.maths import linalg
 from midguide.maths.rng import Rng
@@ -32,7 +33,7 @@ from midguide.storage.record import describe
 
 
 @dataclass(frozen=True, eq=False)
-class Operator(ABC):
+class Operator(Shown, ABC):
     """A measurement operator; subclasses say what it computes.
 
     Attributes:
@@ -48,6 +49,10 @@ class Operator(ABC):
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
         """The noiseless measurement of each row, shape (B, *event) -> (B, *measurement)."""
+
+    def shown(self) -> Mapping[str, Any]:
+        made, fields = self.made_from, fields_of(self)
+        return fields if made is None else fields | {"made_from": f"{made['name']}({brief(made['settings'])})"}
 
     def measured(self, y: Tensor) -> Tensor:
         """Which entries of `y` were measured: boolean, broadcastable to the shape of `y`."""

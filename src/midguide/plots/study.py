@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -34,6 +35,18 @@ class Point(NamedTuple):
     ci95: float | None
 
 
+FAR = 30.0
+"""Where a mean is so many times the median of all, one sampler would push all others into a corner: a log scale."""
+
+
+def _spread_out(set_scale: Callable[[str], object], means: Sequence[float]) -> bool:
+    """Take a log scale where means are positive and one of them diverges."""
+    if not means or min(means) <= 0 or max(means) < FAR * median(means):
+        return False
+    set_scale("log")
+    return True
+
+
 def bars(axes: Axes, marks: Sequence[Mark], title: str) -> Axes:
     """One line per sampler from top to bottom; hollow diamonds are expected values."""
     places = range(len(marks))
@@ -46,7 +59,8 @@ def bars(axes: Axes, marks: Sequence[Mark], title: str) -> Axes:
         axes.legend(fontsize=8)
     axes.set_yticks(list(places), [mark.label for mark in marks], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    if not _spread_out(axes.set_xscale, [mark.mean for mark in marks]):
+        axes.set_xlim(left=0)
     axes.set_title(title, fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     return axes
@@ -65,7 +79,8 @@ def curves(axes: Axes, points: Sequence[Point], title: str, xlabel: str, levels:
             level.mean, linestyle="--", linewidth=1, color=f"{0.3 + 0.4 * i / len(levels):.2f}", label=level.label
         )
     axes.set_xlabel(xlabel)
-    axes.set_ylim(bottom=0)
+    if not _spread_out(axes.set_yscale, [point.mean for point in points]):
+        axes.set_ylim(bottom=0)
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)

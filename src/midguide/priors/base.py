@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from midguide.catalogue.shown import Shown
 from midguide.diffusion.kernels import score_from_x0
 from midguide.diffusion.schedules import Schedule, Time
 from midguide.errors import UnsupportedProblem
@@ -51,7 +52,7 @@ class Autoencoder(Protocol):
         ...
 
 
-class Denoiser(ABC):
+class Denoiser(Shown, ABC):
     """A diffusion prior, of signals or of their latents.
 
     Attributes:
@@ -115,6 +116,16 @@ class Denoiser(ABC):
         mean, pullback = autodiff.vjp(lambda u: self(u, t), x)
         level = self.schedule.level(t)
         return Moments(mean, Pullback(pullback, level.sigma**2 / level.alpha, self.event_shape, directions))
+
+    def shown(self) -> Mapping[str, Any]:
+        """What it draws, on which schedule, where it comes from, and the networks that it has."""
+        known: dict[str, Any] = {"signals": f"{self.signal_shape} {self.signal.unit}".rstrip()}
+        if self.autoencoder is not None:
+            known["latents"] = str(self.event_shape)
+        known |= {"range": "unbounded" if self.signal_range is None else self.signal_range, "schedule": self.schedule}
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        networks = {name: value for name, value in own.items() if isinstance(value, nn.Module)}
+        return known | networks | {key: self.provenance[key] for key in ("name", "format") if key in self.provenance}
 
     def score(self, x: Tensor, t: Time) -> Tensor:
         """`grad log p_t(x)` by Tweedie's formula, shape of x."""

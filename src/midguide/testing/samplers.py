@@ -46,7 +46,7 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     watched = replace(problem, denoiser=spy)
     y, random_state = problem.likelihood.y.clone(), torch.get_rng_state()
     try:
-        whole = sample(sampler, watched, n, seed=1, on_nan="stop")
+        whole = sample(sampler, watched, n, seed=1, on_nan="stop", progress=False)
     except NumericalError as error:
         raise ContractError(f"{type(sampler).__name__}: {error.message}") from error
     missing = [name for name in signs_of(sampler) if name not in whole.signs]
@@ -57,8 +57,10 @@ def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4
     require(not outside, sampler, f"calls the network at times that it does not know: {outside[:3]}")
     announced, spent = sampler.calls(problem), (whole.cost.network_forwards, whole.cost.network_vjps)
     require(tuple(announced) == spent, sampler, f"announces {tuple(announced)} forwards and vjps, spends {spent}")
-    require(_same(sample(sampler, problem, n, seed=1), whole), sampler, "gives other draws for one seed")
-    other = sample(sampler, problem, n, seed=2).draws
+    require(
+        _same(sample(sampler, problem, n, seed=1, progress=False), whole), sampler, "gives other draws for one seed"
+    )
+    other = sample(sampler, problem, n, seed=2, progress=False).draws
     require(not torch.equal(other, whole.draws), sampler, "ignores the seed")
     _check_batches(sampler, problem, whole, tolerance)
     _check_resume(sampler, problem, n)
@@ -100,14 +102,14 @@ def _check_batches(sampler: Sampler, problem: Problem, whole: Samples, tolerance
             error = float(torch.where(value == want, 0.0, (value - want).abs()).max() / scale)
             require(error <= tolerance, sampler, f"the {part} depend on {name}, by {error:.1e} of their size")
 
-    compare("the number of samples", sample(sampler, problem, group, seed=1))
+    compare("the number of samples", sample(sampler, problem, group, seed=1, progress=False))
     for chunk in (group, 2 * group):
-        compare("the chunk", sample(sampler, problem, n, seed=1, chunk=chunk))
+        compare("the chunk", sample(sampler, problem, n, seed=1, chunk=chunk, progress=False))
     reordered = replace(problem.likelihood, y=_reordered(problem.likelihood.y))
     other = replace(problem, denoiser=_Reordered(problem.denoiser), likelihood=reordered)
-    compare("the order of its inputs in memory", sample(sampler, other, n, seed=1))
+    compare("the order of its inputs in memory", sample(sampler, other, n, seed=1, progress=False))
     first = problem.select(torch.tensor([0]))
-    compare("the other observations", sample(sampler, first, n, seed=1), 1)
+    compare("the other observations", sample(sampler, first, n, seed=1, progress=False), 1)
 
 
 def _check_resume(sampler: Sampler, problem: Problem, n: int) -> None:
@@ -117,11 +119,20 @@ def _check_resume(sampler: Sampler, problem: Problem, n: int) -> None:
             path = Path(folder) / "progress.safetensors"
             chunk = sampler.needs.group * -(-3 * problem.observations // 2)
             try:
-                sample(sampler, problem, n, seed=1, chunk=chunk, checkpoint=path, observers=[_Interrupt(stop)])
+                sample(
+                    sampler,
+                    problem,
+                    n,
+                    seed=1,
+                    chunk=chunk,
+                    checkpoint=path,
+                    observers=[_Interrupt(stop)],
+                    progress=False,
+                )
             except KeyboardInterrupt:
                 pass
-            resumed = sample(sampler, problem, n, seed=1, chunk=chunk, checkpoint=path)
-            straight = sample(sampler, problem, n, seed=1, chunk=chunk)
+            resumed = sample(sampler, problem, n, seed=1, chunk=chunk, checkpoint=path, progress=False)
+            straight = sample(sampler, problem, n, seed=1, chunk=chunk, progress=False)
         same = _same(resumed, straight)
         require(same, sampler, f"interrupted after step {stop} of {total} and resumed, it gives other draws")
         cost = (resumed.cost.network_forwards, resumed.cost.network_vjps)

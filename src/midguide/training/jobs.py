@@ -202,7 +202,7 @@ def _images(data: Data, *, flip: bool, gray: bool = False) -> tuple[Images, Imag
 def unconditional(prior: Path, count: int) -> tuple[Tensor, tuple[float, float]]:
     """Samples of a prior that was just written, and the range of its signals."""
     denoiser = load_prior(prior)
-    samples = sample(Unconditional(steps=PICTURE_STEPS), Problem.unobserved(denoiser), count).draws[0]
+    samples = sample(Unconditional(steps=PICTURE_STEPS), Problem.unobserved(denoiser), count, progress=False).draws[0]
     return samples, denoiser.signal_range or (-1.0, 1.0)
 
 

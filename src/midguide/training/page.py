@@ -67,7 +67,7 @@ class Page:
         denoiser = NetworkDenoiser(
             network.eval(), DiscreteVP.linear(), self.config.prediction, self.event_shape, device=self.device
         )
-        draws = sample(Unconditional(steps=STEPS), Problem.unobserved(denoiser), SAMPLES).draws[0]
+        draws = sample(Unconditional(steps=STEPS), Problem.unobserved(denoiser), SAMPLES, progress=False).draws[0]
         images = self.decode(draws).clamp(-1, 1).cpu()
         save_png(self.folder / "samples.png", grid(images, columns=12))
         if len(kept) < FEW:

@@ -14,6 +14,7 @@ DOMAIN = Domain(
         "sources": ("guesses", "trained"),
         "recipes": ("recipes",),
         "pictures": ("pictures",),
+        "plots": ("pictures",),
         "commands": ("cli.reconstruct",),
     },
 )

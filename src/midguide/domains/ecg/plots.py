@@ -36,7 +36,7 @@ _FINE, _COARSE, _INK, _TRUTH, _LINE, _BAND, _HIDDEN = (
     "#6b7079",
 )
 _PULSE, _MARGIN, _HEAD, _FOOT, _SPARE, _GAP = 10.0, 5.0, 12.0, 12.0, 3.0, 2.0  # mm
-_LEAST, _SCALE = 140.0, 40.0  # width of a page, of its scale
+_LEAST, _SCALE, _KEY = 140.0, 40.0, 85.0  # width of a page, of its scale, of its legend
 _POINT = 25.4 / 72  # mm
 
 
@@ -50,6 +50,7 @@ def ecg_paper(
     observed: Tensor | None = None,
     title: str = "",
     footer: str = "",
+    label: str = "median",
 ) -> Figure:
     """Twelve leads on a page of the size that they have on paper.
 
@@ -63,6 +64,7 @@ def ecg_paper(
         observed: true where a value was given; elsewhere the paper is gray. Shape of `line`.
         title: above the page.
         footer: below the page.
+        label: what the red line is, for the legend of a page that shows more than it.
 
     Returns:
         A figure; saved with its own dpi it prints true to scale.
@@ -85,7 +87,7 @@ def ecg_paper(
     signals |= {"low": None, "high": None} if band is None else {"low": band[0], "high": band[1]}
     known = {name: signal for name, signal in signals.items() if signal is not None}
     rows = _rows(layout, line.shape[1], rate_hz)
-    return _page([[_cut(known, *cell) for cell in row] for row in rows], rate_hz, title, footer)
+    return _page([[_cut(known, *cell) for cell in row] for row in rows], rate_hz, title, footer, label)
 
 
 def ecg_strips(signals: Tensor, *, rate_hz: float, title: str = "", footer: str = "") -> Figure:
@@ -133,7 +135,7 @@ def _cut(signals: dict[str, Tensor], lead: str, first: int, end: int) -> _Cell:
     return _Cell(lead, {name: signal[TWELVE.index(lead), first:end] for name, signal in signals.items()})
 
 
-def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: str) -> Figure:
+def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: str, label: str = "") -> Figure:
     """A sheet with the cells of each row side by side, in millimeters."""
     from matplotlib.figure import Figure
 
@@ -145,7 +147,7 @@ def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: s
     width = max(_LEAST, _ceil5(2 * _MARGIN + _PULSE + gaps + samples / rate_hz * MM_PER_SECOND))
     paper = _ceil5(sum(above) - sum(below) + _SPARE * (len(rows) + 1))
     title, head = _wrapped(title, 11, width - 2 * _MARGIN - _SCALE)
-    footer, foot = _wrapped(footer, 8.5, width - 2 * _MARGIN)
+    footer, foot = _wrapped(footer, 8.5, width - 2 * _MARGIN - (_KEY if len(rows[0][0].signals) > 1 else 0.0))
     head, foot = _HEAD + head, _FOOT + foot
     height = paper + head + foot
     figure = Figure(figsize=(width / 25.4, height / 25.4), dpi=150, facecolor="white")
@@ -168,7 +170,29 @@ def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: s
     scale = f"{MM_PER_SECOND:g} mm/s   {MM_PER_MV:g} mm/mV"
     figure.text(1 - _MARGIN / width, 1 - 4 / height, scale, size=9, color=_INK, ha="right", va="top")
     figure.text(_MARGIN / width, (foot - 4) / height, footer, size=8.5, color=_HIDDEN, va="top")
+    _legend(figure, rows[0][0], foot / height, label)
     return figure
+
+
+def _legend(figure: Figure, cell: _Cell, bottom: float, label: str) -> None:
+    """What each line is, at the lower right, where there is more than one."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    known: list[Line2D | Patch] = []
+    if "truth" in cell.signals:
+        known.append(Line2D([], [], color=_TRUTH, lw=1.2, label="truth"))
+    known.append(Line2D([], [], color=_LINE, lw=1.2, label=label))
+    if "low" in cell.signals:
+        known.append(Patch(color=_BAND, alpha=0.3, label="band of the draws"))
+    if "observed" in cell.signals:
+        known.append(Patch(color=_HIDDEN, alpha=0.2, label="hidden"))
+    if len(known) > 1:
+        box = (1.0, bottom)
+        figure.legend(
+            handles=known, loc="upper right", bbox_to_anchor=box, ncols=len(known), fontsize=8, frameon=False,
+            borderaxespad=0.2, columnspacing=1.2, handlelength=1.6,
+        )  # fmt: skip
 
 
 def _wrapped(text: str, size: float, width: float) -> tuple[str, float]:

@@ -60,7 +60,7 @@ class TrainedDiff:
         network = _network(self.network)
         network.network.to(y.device)
         asked = replace(problem, denoiser=network.denoiser(y, observed))
-        drawn = sample(Unconditional(steps=self.steps), asked, n, seed=seeds)
+        drawn = sample(Unconditional(steps=self.steps), asked, n, seed=seeds, progress=False)
         known = observed[:, None]
         return replace(drawn, draws=with_einthoven(torch.where(known, y[:, None], drawn.draws), known))
 

@@ -167,7 +167,7 @@ class _Drawn:
             return [exact.sample(1, seed=seed) for seed in own]
         problem = Problem.unobserved(self._prior).expand(len(seeds))
         try:
-            return list(sample(Unconditional(steps=self._steps), problem, seed=own).draws)
+            return list(sample(Unconditional(steps=self._steps), problem, seed=own, progress=False).draws)
         except NumericalError as error:
             hint = "is it a denoiser on its stated schedule? `midguide check-prior` measures that"
             raise DataError(f"the prior {self._name} cannot be sampled: {error.message}", hint=hint) from error

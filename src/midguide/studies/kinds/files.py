@@ -107,4 +107,4 @@ def _prior_of_truths(name: str, settings: PriorSettings) -> Denoiser:
 def drawn_from(name: str, seed: int, settings: PriorSettings = AS_STATED) -> Tensor:
     """A draw of the prior, shape (1, *signal); in float32 and on its own, so that it depends on prior and seed only."""
     problem = Problem.unobserved(_prior_of_truths(name, settings))
-    return sample(Unconditional(steps=TRUTH_STEPS), problem, seed=stream_seed("truth", seed)).draws[0]
+    return sample(Unconditional(steps=TRUTH_STEPS), problem, seed=stream_seed("truth", seed), progress=False).draws[0]

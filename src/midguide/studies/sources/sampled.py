@@ -44,11 +44,13 @@ class Sampled:
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
-            return sample(self.sampler, problem, n, seed=seeds)
+            return sample(self.sampler, problem, n, seed=seeds, progress=False)
         rows = self.stream(problem, n)
         together = math.lcm(rows, self.sampler.needs.group)
         most = 2 * rows if problem.observations == 1 else 2 * STREAM_VALUES // math.prod(problem.event_shape)
-        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=max(2 * rows, together, most))
+        return sample(
+            self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=max(2 * rows, together, most), progress=False
+        )
 
     def stream(self, problem: Problem, n: int) -> int:
         """How many of `n` samples share a stream: the greatest divisor of n with at most `STREAM_VALUES` values.

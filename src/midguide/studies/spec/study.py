@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 
 from midguide.catalogue import plugins
 from midguide.catalogue.base import short
+from midguide.catalogue.shown import Shown
 from midguide.errors import ConfigError, MidguideError, UnsupportedProblem, about, is_out_of_memory
 from midguide.inference.cost import check_memory
 from midguide.metrics.base import METRICS
@@ -56,7 +57,7 @@ from midguide.studies.spec.tables import Head, ProblemRow, SamplerRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Shown):
     """A study that is complete and checked.
 
     Args:
@@ -72,6 +73,13 @@ class Study:
     plain: dict[str, Any]
     left_out: tuple[LeftOut, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> Mapping[str, Any]:
+        """What it compares on what, and how much there is to do."""
+        labels = {"problems": "problem_label", "samplers": "sampler_label"}
+        known = {name: list(dict.fromkeys(getattr(unit, key) for unit in self.units)) for name, key in labels.items()}
+        counts = {"units": len(self.units), "draws of each": self.head.samples, "left out": len(self.left_out)}
+        return {"name": self.head.name, **known, "metrics": self.metrics, **counts}
 
     @property
     def simulated(self) -> bool:
