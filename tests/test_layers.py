@@ -34,6 +34,7 @@ LAYERS = [
     {"calibration"},
     {"studies", "training"},
     {"testing"},
+    {"web"},
     {"cli"},
     {"domains"},
     {"__main__"},

@@ -30,6 +30,7 @@ PLACES = {
     "runners": "midguide.studies.runners.base:RUNNERS",
     "plots": "midguide.plots.base:PLOTS",
     "pictures": "midguide.studies.pictures.base:PICTURES",
+    "readers": "midguide.web.base:READERS",
     "recipes": "midguide.training.base:RECIPES",
     "commands": "midguide.cli.commands.base:COMMANDS",
 }

@@ -45,7 +45,7 @@ def brief(value: Any) -> str:
         few = value.tolist() if _entries(value) <= FEW else None
         return f"{kind} {tuple(value.shape)}" if few is None else brief(few)
     if inspect.isroutine(value):
-        return getattr(value, "__name__", type(value).__name__)
+        return str(getattr(value, "__name__", type(value).__name__))
     if callable(getattr(value, "parameters", None)):  # a network
         count = sum(_entries(weight) for weight in value.parameters())
         return f"{type(value).__name__}, {count:,} parameters"

@@ -162,3 +162,12 @@ def _finite(value: Any) -> Any:
             return str(value)
         case _:
             return value
+
+
+def open_page(address: str) -> None:
+    """Open a page where somebody sits in front of a screen; elsewhere say nothing."""
+    import webbrowser
+
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if screen and sys.stderr.isatty():
+        webbrowser.open(address)

@@ -15,6 +15,7 @@ DOMAIN = Domain(
         "recipes": ("recipes",),
         "pictures": ("pictures",),
         "plots": ("pictures",),
+        "readers": ("reader",),
         "commands": ("cli.reconstruct",),
     },
 )

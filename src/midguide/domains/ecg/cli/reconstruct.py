@@ -227,6 +227,7 @@ def _write(
         )
         write_csv(folder / names["csv"], result)
         arrays = {"samples_mv": twelve, "low_mv": low, "high_mv": high, "observed": given}
+        arrays |= {} if truth is None else {"truth_mv": truth}
         arrays = {name: value.numpy() for name, value in arrays.items()}
         arrays |= {"leads": np.array(TWELVE), "rate_hz": np.array(form.rate_hz)}
         np.savez_compressed(folder / names["samples"], allow_pickle=False, **arrays)

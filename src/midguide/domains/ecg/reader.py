@@ -1,0 +1,47 @@
+"""Reads what `midguide ecg reconstruct` wrote, for `midguide view`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from midguide.domains.ecg.leads import TWELVE
+from midguide.errors import DataError
+from midguide.signals.base import Axis, Signal
+from midguide.web.base import READERS, Viewed
+from midguide.web.readers.samples import described, lines_of, metrics_of
+
+FILE = "samples.npz"
+
+
+@READERS.register("ecg")
+def reconstruction(path: Path, observation: int) -> Viewed | None:
+    """A folder of `midguide ecg reconstruct`: twelve leads in millivolts."""
+    if not (path / FILE).is_file():
+        return None
+    try:
+        with np.load(path / FILE, allow_pickle=False) as arrays:
+            known = {name: torch.from_numpy(arrays[name]) for name in ("samples_mv", "observed")}
+            rate, leads = float(arrays["rate_hz"]), tuple(map(str, arrays["leads"]))
+            truth = torch.from_numpy(arrays["truth_mv"]) if "truth_mv" in arrays else None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path / FILE} is damaged: {error}", hint="draw it again") from error
+    draws, observed = known["samples_mv"], known["observed"]
+    if leads != TWELVE or draws.ndim != 3 or draws.shape[1] != len(TWELVE) or observed.shape != draws.shape[1:]:
+        raise DataError(f"{path / FILE} holds no draws of twelve leads", hint="draw it again")
+    if observation != 0:
+        raise DataError(f"there is no observation {observation} in {path}", hint="it holds one, number 0")
+    axes = Axis(name="lead", labels=TWELVE), Axis(name="time", unit="s", rate=rate)
+    metrics = metrics_of(path)
+    return Viewed(
+        title=path.resolve().name,
+        draws=draws.float(),
+        signal=Signal(shape=tuple(draws.shape[1:]), unit="mV", axes=axes),
+        truth=truth,
+        measured=observed,
+        verdict=lines_of(metrics.get("verdict", [])),
+        facts=described(metrics, ("record", "prior", "sampler", "leads", "hide", "sigma_mv", "seed", "warning")),
+    )
