@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from midguide.domains.ecg.leads import TWELVE
 from midguide.errors import DataError
 from midguide.signals.base import Axis, Signal
+from midguide.storage.outside import arrays_of
 from midguide.web.base import READERS, Viewed
-from midguide.web.readers.samples import described, lines_of, metrics_of
+from midguide.web.readers.samples import RESULT, described, lines_of, metrics_of
 
 FILE = "samples.npz"
 
@@ -23,11 +22,11 @@ def reconstruction(path: Path, observation: int) -> Viewed | None:
     if not (path / FILE).is_file():
         return None
     try:
-        with np.load(path / FILE, allow_pickle=False) as arrays:
-            known = {name: torch.from_numpy(arrays[name]) for name in ("samples_mv", "observed")}
-            rate, leads = float(arrays["rate_hz"]), tuple(map(str, arrays["leads"]))
-            truth = torch.from_numpy(arrays["truth_mv"]) if "truth_mv" in arrays else None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        arrays = arrays_of(RESULT, path / FILE)
+        known = {name: torch.from_numpy(arrays[name]) for name in ("samples_mv", "observed")}
+        rate, leads = float(arrays["rate_hz"]), tuple(map(str, arrays["leads"]))
+        truth = torch.from_numpy(arrays["truth_mv"]) if "truth_mv" in arrays else None
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path / FILE} is damaged: {error}", hint="draw it again") from error
     draws, observed = known["samples_mv"], known["observed"]
     if leads != TWELVE or draws.ndim != 3 or draws.shape[1] != len(TWELVE) or observed.shape != draws.shape[1:]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from midguide.catalogue.shown import brief
@@ -18,8 +15,11 @@ from midguide.inference.cost import Cost
 from midguide.inference.samples import WEIGHTS, Samples
 from midguide.inference.summary import check_observation, told
 from midguide.inference.verdict.base import band_in_words
+from midguide.storage.outside import Outside
+from midguide.storage.tensors import read_tensors
 from midguide.web.base import READERS, Viewed
 
+RESULT = Outside("file of results", "run the command that wrote it again")
 FILE, METRICS = "samples.safetensors", "metrics.json"
 
 
@@ -97,10 +97,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     """
     if not (folder / METRICS).exists():
         return {}
-    try:
-        found = json.loads((folder / METRICS).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / METRICS} is damaged: {error}") from error
+    found = RESULT.json(folder / METRICS)
     return found if isinstance(found, dict) else {}
 
 
@@ -110,10 +107,7 @@ def _bare(path: Path) -> Samples:
     Raises:
         DataError: If it holds no `draws` of shape (observation, sample, *signal).
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is damaged, or no .safetensors: {error}") from error
+    tensors = read_tensors(RESULT, path)[1]
     draws = tensors.pop("draws", None)
     if draws is None or draws.ndim < 3 or not draws.numel() or not draws.is_floating_point():
         raise DataError(f"{path} holds no draws of shape (observation, sample, *signal)")
