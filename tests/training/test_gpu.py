@@ -96,10 +96,35 @@ def test_speed_is_measured_row_by_row_until_the_time_is_up_and_goes_on_after_the
         gpu_speed.run(tmp_path, 60.0, small=True)
     rows = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
     assert [(row["network"], row["sampler"], row["batch"]) for row in rows] == [
-        ("tiny", "mgps", 1),
+        ("tiny", "dps", 2),
         ("tiny", "mgps", 2),
     ]
+    assert gpu_speed.table(tmp_path).count("| 1.00 |") == 2  # fp32 beside itself
     assert all(row["seconds_per_sample"] > 0 and row["ratio"] > 0.5 and "error" not in row for row in rows)
+
+
+def test_a_row_that_does_not_end_in_time_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu_speed
+
+    monkeypatch.setattr(gpu_speed, "prior_of", lambda *words, **settings: None)
+    monkeypatch.setattr(gpu_speed, "measure", lambda *words: time.sleep(60))
+    started = time.monotonic()
+    gpu_speed.run(tmp_path, 0.5, small=True)
+    assert time.monotonic() - started < 10
+    assert not (tmp_path / "speed.jsonl").exists()
+
+
+def test_every_sampler_is_measured_on_every_network_and_no_row_comes_twice(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu_speed
+
+    cases = list(gpu_speed.cases(small=False))
+    assert len(cases) == len(set(cases))
+    found = {(case.network, case.batch, case.sampler) for case in cases}
+    networks = ("faces-64", "ffhq-256", "imagenet-256")
+    assert found == {(n, batch, name) for n in networks for batch in (1, 16, 64) for name in gpu_speed.SAMPLERS}
+    assert {case.mode for case in cases[:4]} == set(gpu_speed.MODES)  # the goals first
 
 
 def test_the_script_names_its_modes():

@@ -79,9 +79,10 @@ class Rows:
         return problem.select(torch.arange(part.start, part.stop, device=problem.likelihood.y.device) // self.n)
 
     def rng(self, part: range) -> Rng:
-        """The streams of the rows of a chunk, and of their groups."""
+        """The streams of the rows of a chunk, and of their groups; ahead of a GPU, which need not wait for them."""
         streams = [(*self.addresses[row // self.n], row % self.n) for row in part[:: self.stream_size]]
-        return Rng(streams, self.stream_size, [self._shared(row) for row in part[:: self.group]])
+        groups = [self._shared(row) for row in part[:: self.group]]
+        return Rng(streams, self.stream_size, groups, ahead=torch.accelerator.is_available())
 
     def _shared(self, row: int) -> tuple[int | str, ...]:
         """The address of the group that begins with this row."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,6 +76,29 @@ class Layout:
         return x[(first[:, None] + members).flatten()]
 
 
+class _Request(NamedTuple):
+    """What is drawn, of which shape and type, and whether into memory from which a GPU copies by itself."""
+
+    fill: Callable[..., Tensor]
+    shape: torch.Size
+    dtype: torch.dtype
+    pinned: bool
+
+
+class _Guess(NamedTuple):
+    """What may be asked next, the states of the streams before it, and its numbers once they are drawn."""
+
+    request: _Request
+    before: Tensor
+    drawn: Future[Tensor]
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    """The thread that draws ahead."""
+    return ThreadPoolExecutor(1, "midguide-noise")
+
+
 class Rng:
     """The random streams of one batch: of its rows, and of its groups of rows.
 
@@ -84,6 +109,8 @@ class Rng:
         addresses: one address (a tuple of integers or strings) per stream of rows.
         size: rows served by each stream, consecutive in the batch.
         groups: one address per group; by default every stream of rows has one, and each row is its own group.
+        ahead: draw what was asked last once more, on another thread, before it is asked. The numbers are the same:
+            where something else is asked, the streams go back.
 
     Example:
         >>> a = Rng([(0, 0, 0), (0, 0, 1)]).normal(torch.zeros(2, 3))
@@ -97,8 +124,11 @@ class Rng:
         addresses: Sequence[tuple[int | str, ...]],
         size: int = 1,
         groups: Sequence[tuple[int | str, ...]] | None = None,
+        *,
+        ahead: bool = False,
     ) -> None:
-        self.size = size
+        self.size, self._ahead = size, ahead
+        self._guess: _Guess | None = None
         self._generators = [torch.Generator().manual_seed(stream_seed(*address)) for address in addresses]
         self.layout = Layout(self.rows, 1) if groups is None else Layout(len(groups), self.rows // max(len(groups), 1))
         if self.layout.rows != self.rows:
@@ -126,16 +156,19 @@ class Rng:
     def poisson(self, rates: Tensor) -> Tensor:
         """Poisson counts with these means, the shape, dtype and device of `rates`, shape (rows, ...)."""
         self._check(rates)
+        self._forget()
         blocks = zip(self._generators, rates.cpu().split(self.size), strict=True)
         return torch.cat([torch.poisson(block, generator=generator) for generator, block in blocks]).to(rates.device)
 
     def state(self) -> Tensor:
         """The state of all streams, uint8, shape (streams, bytes): those of the rows, then those of groups if used."""
         shared = self.groups._generators if "groups" in vars(self) else []
-        return torch.stack([generator.get_state() for generator in (*self._generators, *shared)])
+        rows = self._states() if self._guess is None else self._guess.before
+        return torch.cat([rows, *(generator.get_state()[None] for generator in shared)])
 
     def set_state(self, state: Tensor) -> None:
         """Continue from what `state` returned."""
+        self._forget()
         count = len(self._generators)
         shared = self.groups._generators if len(state) > count else []
         for generator, row in zip((*self._generators, *shared), state, strict=True):
@@ -143,10 +176,35 @@ class Rng:
 
     def _draw(self, fill: Callable[..., Tensor], like: Tensor) -> Tensor:
         self._check(like)
-        out = torch.empty(like.shape, dtype=like.dtype)
+        wanted = _Request(fill, like.shape, like.dtype, like.device.type == "cuda")
+        guess, self._guess = self._guess, None
+        if guess is not None and guess.request != wanted:
+            self._go_back(guess)
+            guess = None
+        out = self._filled(wanted) if guess is None else guess.drawn.result()
+        if self._ahead:
+            self._guess = _Guess(wanted, self._states(), _thread().submit(self._filled, wanted))
+        return out.to(like.device, non_blocking=wanted.pinned)
+
+    def _filled(self, request: _Request) -> Tensor:
+        out = torch.empty(request.shape, dtype=request.dtype, pin_memory=request.pinned)
         for generator, block in zip(self._generators, out.split(self.size), strict=True):
-            fill(block, generator=generator)
-        return out.to(like.device)
+            request.fill(block, generator=generator)
+        return out
+
+    def _states(self) -> Tensor:
+        return torch.stack([generator.get_state() for generator in self._generators])
+
+    def _forget(self) -> None:
+        """Go back to where the streams were before what nobody asked for."""
+        guess, self._guess = self._guess, None
+        if guess is not None:
+            self._go_back(guess)
+
+    def _go_back(self, guess: _Guess) -> None:
+        guess.drawn.result()  # the other thread has finished with the generators
+        for generator, row in zip(self._generators, guess.before, strict=True):
+            generator.set_state(row.clone())
 
     def _check(self, like: Tensor) -> None:
         if like.shape[0] != self.rows:
