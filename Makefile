@@ -29,7 +29,7 @@ define install
 	@touch $(addprefix $(VENV)/.,$(2))
 endef
 
-.PHONY: help setup demo test test-slow check pages docs bench clean
+.PHONY: help setup demo test test-slow test-ray check pages docs bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,13 +40,16 @@ demo: $(VENV)/.core  ## set up the package and run the demonstration
 	@$(BIN)/midguide demo
 
 # The tests are many small computations: one process on each core, each with one thread.
-test test-slow: export OMP_NUM_THREADS ?= 1
+test test-slow test-ray: export OMP_NUM_THREADS ?= 1
 
 test: $(VENV)/.test  ## set up and run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/.test  ## the slow tests only
 	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
+
+test-ray: $(VENV)/.ray  ## the tests on a Ray cluster of two simulated machines
+	@$(BIN)/python -m pytest -m ray $(PYTEST_FLAGS) tests/studies/test_ray.py
 
 check: $(VENV)/.setup  ## lint, format and types
 	@$(BIN)/ruff check .
@@ -84,8 +87,11 @@ $(VENV)/.core: $(MANIFEST) | $(BIN)/python
 $(VENV)/.test: $(MANIFEST) | $(BIN)/python
 	$(call install,.[test],core test)
 
+$(VENV)/.ray: $(MANIFEST) | $(BIN)/python
+	$(call install,.[test,ray],core test ray)
+
 $(VENV)/.setup: $(MANIFEST) | $(BIN)/python
-	$(call install,.[dev],core test setup)
+	$(call install,.[dev],core test ray setup)
 
 $(VENV)/.docs: $(MANIFEST) | $(BIN)/python
 	$(call install,.[docs],core docs)

@@ -84,6 +84,10 @@ class PluginWarning(UserWarning):
     """A piece from outside cannot be used; the rest of the package works."""
 
 
+class WorkerWarning(UserWarning):
+    """A worker of a study was lost, or none is free; the run goes on."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory has run out; torch has its own, of a general type on the CPU."""
     words = str(error).lower()

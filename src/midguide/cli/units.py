@@ -77,12 +77,18 @@ class Which:
 class Engine:
     """What runs the units."""
 
-    runner: Annotated[str, typer.Option(metavar="NAME", help="The engine: `midguide list runners`.")] = "local"
+    runner: Annotated[
+        str, typer.Option("--engine", "--runner", metavar="NAME", help="What runs the units: `midguide list runners`.")
+    ] = "local"
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster, for --engine ray; also ray://HOST:PORT.")
+    ] = None
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, with one thread each; 1 by default.")] = (
         None
     )
     runner_set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the engine; repeatable.")
+        list[str] | None,
+        typer.Option("--engine-set", "--runner-set", metavar="KEY=VALUE", help="A setting of the engine; repeatable."),
     ] = None
     device: Annotated[str, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...")] = "cpu"
 
@@ -95,8 +101,17 @@ class Engine:
         from midguide.nn import layout
         from midguide.studies.runners.base import RUNNERS
 
-        layout.check_device(self.device)
-        return RUNNERS.make(self.runner, given(workers=self.workers) | parse_overrides(self.runner_set))
+        if self.is_here:
+            layout.check_device(self.device)
+        changes = given(workers=self.workers, address=self.address) | parse_overrides(self.runner_set)
+        return RUNNERS.make(self.runner, changes)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the device is one of this machine."""
+        from midguide.studies.runners.base import RUNNERS
+
+        return "elsewhere" not in RUNNERS[self.runner].facts
 
 
 def tell_of_damage(path: Path) -> None:

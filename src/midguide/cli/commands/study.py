@@ -74,7 +74,7 @@ def run(
 
     share = Shard.parse(shard) if shard else None
     runner = engine.make()
-    study, store = _started(file, settings, folder, engine.device, share)
+    study, store = _started(file, settings, folder, engine.device if engine.is_here else "cpu", share)
     progress = store.progress(share.units(study) if share else study.units)
     units = which.units(study, store, progress)
     _tell_what_is_odd(study, store, progress)

@@ -62,6 +62,15 @@ def run_packed(packed: bytes) -> list[Rows]:
     return pickle.loads(job).run()
 
 
+def picklable(error: Exception) -> Exception:
+    """An error that another process can hand over: itself, or its words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 class Finished(NamedTuple):
     """A unit and its rows, one per metric."""
 
@@ -86,7 +95,10 @@ class Runner(Protocol):
 
 
 RUNNERS: Catalogue[Runner] = Catalogue("runner", "midguide.studies.runners", group="midguide.runners")
-"""Functions that make a runner by name; their settings are keyword-only."""
+"""Functions that make a runner by name; their settings are keyword-only.
+
+Fact: `elsewhere`, where the device is that of other machines, so that this one does not look for it.
+"""
 
 
 def _check_unchanged(code: Mapping[str, str]) -> None:

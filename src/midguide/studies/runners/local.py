@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import torch
 from midguide.errors import ConfigError
 from midguide.storage.machine import end_with_parent, keep_freed_memory
 from midguide.studies.engine.units import Rows, failed
-from midguide.studies.runners.base import RUNNERS, Finished, Job, Runner, run_packed
+from midguide.studies.runners.base import RUNNERS, Finished, Job, Runner, picklable, run_packed
 
 
 @RUNNERS.register("local")
@@ -130,16 +129,8 @@ def _work(pipe: Connection, parent: int) -> None:
         try:
             answer = run_packed(packed)
         except Exception as error:  # handed to the parent, which raises it
-            answer = _picklable(error)
+            answer = picklable(error)
         try:
             pipe.send(answer)
         except BrokenPipeError:
             return
-
-
-def _picklable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -1,0 +1,313 @@
+"""The runner `ray`: workers of a Ray cluster, on as many machines as there are (extra `ray`).
+
+Each worker is an actor of one core, or of one GPU, that holds its prior between batches. Files that a study names go
+through the cluster's object store, once to each machine. A worker that is lost gives its batch to another one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import uuid
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from midguide.errors import CheckpointError, ConfigError, DataError, WorkerWarning, reason
+from midguide.storage.files import aside
+from midguide.studies.engine.draws import load_draws
+from midguide.studies.engine.units import failed, stored
+from midguide.studies.runners.base import RUNNERS, Finished, Job, Runner
+from midguide.studies.runners.freight import Freight, read_folders, write_folder
+from midguide.studies.runners.remote import Answer, Storage, Worker, identity
+
+CONNECT_SECONDS = 5.0
+PATIENCE = 60.0
+"""Seconds without any free worker after which one line says so."""
+STARTS = 3
+"""Workers that may end while they start before the run ends, too."""
+
+
+@RUNNERS.register("ray", elsewhere=True)
+def ray_runner(
+    *,
+    address: str = "",
+    workers: int | None = None,
+    ahead: int = 2,
+    retries: int = 3,
+    shared: bool = True,
+    draws: str = "",
+) -> Runner:
+    """Workers of a Ray cluster, on one machine or many.
+
+    Args:
+        address: of the cluster, `HOST:PORT`, `ray://HOST:PORT` or `auto`; by default that of RAY_ADDRESS, else a
+            cluster of this machine that ends with the run.
+        workers: how many at a time; by default one for each GPU with `--device cuda`, else one for each core.
+        ahead: batches that a worker holds at most, the one that it runs among them.
+        retries: how often a batch may lose its worker before its units count as failed.
+        shared: let workers that see the folder of results store draws there; otherwise draws come back with the rows.
+        draws: address of fsspec where draws go instead, such as `s3://bucket/draws`.
+    """
+    for name, count in {"workers": workers, "ahead": ahead}.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} must be at least 1, got {count}")
+    if retries < 0:
+        raise ConfigError(f"retries must not be negative, got {retries}")
+    return RayRunner(connect(address, workers), workers, ahead, retries, shared, draws)
+
+
+@dataclass
+class Task:
+    """A job, and how often it has lost its worker."""
+
+    job: Job
+    losses: int = 0
+
+
+@dataclass
+class Seat:
+    """A worker from here: its actor, what it is, and the batches that it holds, the one that it runs first."""
+
+    actor: Any
+    hello: Any
+    name: str = ""
+    sees: bool = False
+    holds: dict[Any, Task] = field(default_factory=dict)
+
+
+class RayRunner:
+    """Hands jobs to actors, a few ahead to each, and collects what they answer."""
+
+    def __init__(
+        self, ray: ModuleType, workers: int | None, ahead: int, retries: int, shared: bool, address: str
+    ) -> None:
+        self._ray, self._workers, self._ahead, self._retries = ray, workers, ahead, retries
+        self._shared, self._address = shared, address
+        self._waiting: deque[Task] = deque()
+        self._seats: list[Seat] = []
+        self._freight = Freight(ray.put)
+        self._token: Path | None = None
+        self._kept: Path | None = None
+        self._failed_starts, self._idle = 0, 0.0
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(Task(job))
+
+    def collect(self) -> Iterator[Finished]:
+        while self._waiting or any(seat.holds for seat in self._seats):
+            self._hire()
+            self._hand_out()
+            for ref, seat in self._ready():
+                if ref == seat.hello:
+                    self._welcome(seat)
+                elif ref in seat.holds:  # not where its worker was lost with another batch
+                    yield from self._answer(seat, ref)
+
+    def close(self) -> None:
+        self._waiting.clear()
+        for seat in self._seats:
+            self._ray.kill(seat.actor)
+        self._seats.clear()
+        if self._token is not None:
+            self._token.unlink(missing_ok=True)
+        with _own_signals():
+            self._ray.shutdown()
+
+    def _hire(self) -> None:
+        """Ask for as many workers as there is work for. The cluster starts them when it has room."""
+        if not self._waiting:
+            return
+        job = self._waiting[0].job
+        device = "cuda" if job.device.startswith("cuda") else job.device
+        size = self._size(device)
+        if self._kept is None and job.kept is not None:
+            self._kept = job.kept
+            self._token = _token(job.kept.parent) if self._shared else None
+        while len(self._seats) < min(size, len(self._waiting) + sum(bool(seat.holds) for seat in self._seats)):
+            gpus = 1 if device == "cuda" else 0
+            remote = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(Worker)
+            actor = remote.remote(device, Storage(self._kept, self._token, self._address), self._ray.get)
+            self._seats.append(Seat(actor, actor.about.remote()))
+
+    def _size(self, device: str) -> int:
+        resources = self._ray.cluster_resources()
+        if device == "cuda" and not resources.get("GPU"):
+            raise ConfigError("the cluster has no GPU", hint="leave --device out, or add machines with GPUs")
+        return self._workers or max(int(resources.get("GPU" if device == "cuda" else "CPU", 1)), 1)
+
+    def _hand_out(self) -> None:
+        """Give each worker that has answered what it may hold, the idle ones first."""
+        for most in range(1, self._ahead + 1):
+            for seat in self._seats:
+                if seat.name and len(seat.holds) < most and self._waiting:
+                    task = self._waiting.popleft()
+                    packed, needed = self._freight.pack(task.job)
+                    ref = seat.actor.run.remote(packed, needed, {} if seat.sees else _stored_draws(task.job))
+                    seat.holds[ref] = task
+
+    def _ready(self) -> list[tuple[Any, Seat]]:
+        """What has come back by now, after a wait for the first."""
+        seat_of = {ref: seat for seat in self._seats for ref in (*([] if seat.name else [seat.hello]), *seat.holds)}
+        ready, _ = self._ray.wait(list(seat_of), num_returns=1, timeout=1.0)
+        more = [ref for ref in seat_of if ref not in ready]
+        if ready and more:
+            ready += self._ray.wait(more, num_returns=len(more), timeout=0)[0]
+        self._idle = 0.0 if ready or any(seat.name for seat in self._seats) else self._idle + 1.0
+        if self._idle >= PATIENCE:
+            self._idle = 0.0
+            warnings.warn(
+                f"no worker has started for {PATIENCE:.0f} s: the cluster is busy", WorkerWarning, stacklevel=2
+            )
+        return [(ref, seat_of[ref]) for ref in ready]
+
+    def _welcome(self, seat: Seat) -> None:
+        """Take a worker that has started, if it is what this process is."""
+        try:
+            answer = self._ray.get(seat.hello)
+        except self._ray.exceptions.RayError as error:
+            self._seats.remove(seat)
+            self._failed_starts += 1
+            if self._failed_starts >= STARTS or "No module named" in str(error):
+                raise ConfigError(f"no worker starts: {_cause(error)}", hint=SAME) from error
+            return
+        if isinstance(answer, Exception):
+            raise answer
+        name, there, sees = answer
+        if differs := identity().differs(there):
+            raise ConfigError(f"the worker on {name} {differs}", hint=SAME)
+        seat.name, seat.sees, self._failed_starts = name, sees, 0
+
+    def _answer(self, seat: Seat, ref: Any) -> Iterator[Finished]:
+        """The rows of a batch; none where its worker was lost and another one will run it."""
+        try:
+            answer: Answer | Exception = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            yield from self._lost(seat, error)
+            return
+        job = seat.holds.pop(ref).job
+        if isinstance(answer, Exception):
+            raise answer
+        for name, contents in answer.draws.items():
+            assert job.kept is not None
+            _keep(job.kept, name, contents)
+        yield from map(Finished, job.units, answer.rows)
+
+    def _lost(self, seat: Seat, error: Exception) -> Iterator[Finished]:
+        """Give the batches of a lost worker back; that which it ran fails if it has cost too many workers."""
+        self._seats.remove(seat)
+        self._ray.kill(seat.actor)
+        running, *others = seat.holds.values()
+        seat.holds.clear()
+        self._waiting.extendleft(reversed(others))
+        running.losses += 1
+        if running.losses <= self._retries:
+            told = f"the worker on {seat.name} was lost ({_cause(error)}): its batch runs again"
+            warnings.warn(told, WorkerWarning, stacklevel=2)
+            self._waiting.appendleft(running)
+            return
+        death = ChildProcessError(f"{running.losses} workers were lost with it: {_cause(error)}")
+        yield from (Finished(unit, failed(unit, death)) for unit in running.job.units)
+
+
+SAME = "install the same version of midguide, with its libraries, on every machine of the cluster"
+
+
+def connect(address: str, workers: int | None) -> ModuleType:
+    """Ray, connected to a cluster, or to one of this machine that it starts.
+
+    Raises:
+        ConfigError: If Ray is not installed, nothing answers at the address, or the cluster is of another version.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default 15: any other process would come first
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("the runner `ray` needs Ray", hint="pip install 'midguide[ray]'") from error
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address in ("", "local"):
+        own: dict[str, Any] = {"num_cpus": workers} if workers else {}
+        options |= {"address": "local", "include_dashboard": False, **own}
+    else:
+        _check_answers(address)
+        options["address"] = address
+    try:
+        with _own_signals():
+            ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        hint = "`ray status` on that machine says whether it runs; versions of Ray and Python must be the same"
+        raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {reason(error)}", hint=hint) from error
+    return ray
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray itself would try for a minute."""
+    place = address.removeprefix("ray://")
+    if place == "auto":
+        return
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(
+            f"--address takes HOST:PORT or ray://HOST:PORT, got {address!r}", hint="as `ray start` prints"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"nothing answers at {address}: {getattr(error, 'strerror', None) or error}",
+            hint="`ray start --head` on that machine starts a cluster and prints its address",
+        ) from error
+
+
+class _own_signals:
+    """Keeps what this process does with signals, of which Ray would take some."""
+
+    def __enter__(self) -> None:
+        self._kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *error: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._kept.items():
+                signal.signal(number, handler)
+
+
+def _token(folder: Path) -> Path:
+    """A file in the folder of results, by which a worker finds out whether it sees that folder."""
+    token = folder / f".seen-{uuid.uuid4().hex}"
+    token.touch()
+    return token
+
+
+def _stored_draws(job: Job) -> dict[str, Any]:
+    """The draws of a job that are stored here, for a worker that does not see them."""
+    if job.kept is None or not job.kept.exists():
+        return {}
+    whole = [unit.draws_address for unit in job.units if stored(unit, job.kept) is not None]
+    return read_folders(job.kept, whole)
+
+
+def _keep(kept: Path, name: str, contents: Any) -> None:
+    """Store draws that came back; what is damaged in their place is set aside."""
+    try:
+        load_draws(name, kept)
+    except (CheckpointError, DataError):
+        (kept / name).replace(aside(kept / name, "damaged"))
+    write_folder(kept / name, contents)
+
+
+def _cause(error: Exception) -> str:
+    """What Ray says of a loss, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "No module named" in line or "died" in line or "memory" in line.lower()]
+    return " ".join((named or lines or [type(error).__name__])[0].split())
