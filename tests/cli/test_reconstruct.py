@@ -163,6 +163,38 @@ def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(recon
     assert not Path("second.progress").exists()
 
 
+def test_a_stream_holds_the_draws_of_the_results_and_goes_on_where_it_was_interrupted(reconstruct, monkeypatch):
+    words, step, calls = ("--sampler", "mgps", "--chunk", 1), MGPS.step, []
+    reconstruct(*words)
+    expected = Samples.load("out").draws
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    words += ("--stream", "draws.zarr", "--out", "second")
+    with monkeypatch.context() as patch:
+        patch.setattr(MGPS, "step", interrupted)
+        result = reconstruct(*words)
+    assert result.code == 130
+    assert "repeat the same command to go on from" in result.err
+    result = reconstruct(*words, "--devices", "cpu")
+    assert result.code == 0
+    assert "going on after step 6 of" in result.err
+    assert torch.equal(Samples.open("draws.zarr").draws[:], expected)
+    assert torch.equal(Samples.load("second").draws, expected)
+    assert not Path("draws.zarr.progress").exists()
+
+
+def test_a_stream_of_another_kind_of_file_is_refused_in_one_line(reconstruct):
+    result = reconstruct("--stream", "draws.csv")
+    assert (result.code, result.out) == (2, "")
+    assert "NAME.zarr" in result.err
+    assert not Path("out").exists()
+
+
 NEEDS_A_FILE = {name for name, entry in OPERATORS.items() if "path" in entry.required()}
 REFUSED = {"ecg-": "an electrocardiogram has shape (9, time)", "fourier-coils": "do not have the shape (3, 16, 16)"}
 

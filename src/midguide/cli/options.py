@@ -151,6 +151,16 @@ class PriorOptions:
         return loading.load_prior(prior, dtype=self.dtype, device=self.device, **said)
 
 
+Stream = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the draws to NAME.zarr or NAME.nc, too, as they finish; for xarray."),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--devices", metavar="NAME", help="Draw on several devices: cuda:0, ... or all; repeatable."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """How samples are drawn and where they go."""
@@ -158,6 +168,8 @@ class Drawing:
     seed: Seed = 0
     chunk: Chunk = None
     out: Out = None
+    stream: Stream = None
+    devices: Devices = None
     as_json: AsJson = False
 
 

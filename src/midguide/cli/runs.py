@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from midguide.catalogue.settings import as_plain
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
 from midguide.inference.loop import sample
-from midguide.inference.observers import Event
+from midguide.inference.observers import Event, Observer
 from midguide.inference.samples import Samples
 from midguide.inference.verdict.base import Verdict
 from midguide.metrics.base import Answer
@@ -51,6 +51,8 @@ class Run:
         out: absolute folder of the results.
         labels: what the result is called by, as given on the command line: sampler, prior, operator, `noise_labels`.
         chunk: most samples in memory at once.
+        stream: a store of the draws beside the results, `NAME.zarr` or `NAME.nc`.
+        devices: where chunks are drawn; by default where the prior is.
     """
 
     problem: Problem
@@ -60,6 +62,8 @@ class Run:
     out: Path
     labels: dict[str, Any] = field(default_factory=dict)
     chunk: int | None = None
+    stream: Path | None = None
+    devices: list[str] | None = None
 
     def __post_init__(self) -> None:
         check_needs(self.sampler, self.problem)
@@ -67,7 +71,8 @@ class Run:
     @property
     def progress(self) -> Path:
         """The file from which an interrupted run goes on; removed once the results are written."""
-        return self.out.with_name(f"{self.out.name}.progress")
+        kept = self.stream or self.out
+        return kept.with_name(f"{kept.name}.progress")
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -100,16 +105,7 @@ def draw(run: Run) -> Samples:
         output.note(f"sampler: {name}, {run.sampler.steps} steps, {calls:,} network calls a sample; for {reason}")
     observers = [_Announcement(run.n), *output.progress(run.labels.get("sampler", "sampling"))]
     try:
-        drawn = sample(
-            run.sampler,
-            run.problem,
-            run.n,
-            seed=run.seed,
-            chunk=run.chunk,
-            observers=observers,
-            checkpoint=run.progress,
-            progress=False,  # the bar is among the observers
-        )
+        drawn = _drawn(run, observers)
     except KeyboardInterrupt:
         if run.progress.exists():
             raise Interrupted(f"repeat the same command to go on from {run.progress}") from None
@@ -117,6 +113,16 @@ def draw(run: Run) -> Samples:
     for remark in drawn.record.get("remarks", ()):
         output.note(f"warning: {remark}")
     return drawn
+
+
+def _drawn(run: Run, observers: Sequence[Observer]) -> Samples:
+    """The draws; with a stream they are written to it first."""
+    options: dict[str, Any] = {"seed": run.seed, "chunk": run.chunk, "observers": observers}
+    options["devices"] = "all" if run.devices == ["all"] else run.devices
+    options["progress"] = False  # the bar is among the observers
+    if run.stream is None:
+        return sample(run.sampler, run.problem, run.n, checkpoint=run.progress, **options)
+    return sample(run.sampler, run.problem, run.n, out=run.stream, **options).load()
 
 
 class _Announcement:
@@ -239,4 +245,5 @@ def appearing(run: Run) -> Iterator[Path]:
     """A temporary folder whose files become the results of a run at the end of the block, or vanish if it fails."""
     with replacing_folder(run.out) as folder:
         yield folder
-    run.progress.unlink(missing_ok=True)
+    if run.stream is None:
+        run.progress.unlink(missing_ok=True)

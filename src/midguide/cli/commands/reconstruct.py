@@ -189,6 +189,8 @@ def reconstruct(
             **runs.noise_labels(setup),
         },
         chunk=drawing.chunk,
+        stream=drawing.stream,
+        devices=drawing.devices,
     )
     result = runs.draw(run)
     verdict = result.check()

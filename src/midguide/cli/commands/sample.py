@@ -56,6 +56,8 @@ def sample(
         out=folder,
         labels={"sampler": "unconditional", "prior": output.prior_label(prior)},
         chunk=drawing.chunk or CHUNK,
+        stream=drawing.stream,
+        devices=drawing.devices,
     )
     result = runs.draw(run)
     files = _write(run, result)
