@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -99,7 +100,7 @@ class Problem(Shown):
         """The problem of recovering `truth`, shape (N, *signal), from `A(truth) + sigma_y z`.
 
         Raises:
-            ShapeError: If the truth is not of the size of the prior.
+            ShapeError: If the truth is not of the size of the prior, far outside its range, or not finite.
         """
         truth = as_rows(truth, "true signals")
         if tuple(truth.shape[1:]) != denoiser.signal_shape:
@@ -107,13 +108,15 @@ class Problem(Shown):
                 f"the prior is one of signals {denoiser.signal_shape}, the truth has signals {tuple(truth.shape[1:])}",
                 hint="resize the truth, or take a prior of its size",
             )
+        check_truth(truth, denoiser.signal_range)
         return cls.of(denoiser, observe(operator, truth, sigma_y, seed=seed), truth)
 
     @classmethod
     def unobserved(cls, denoiser: Denoiser) -> Problem:
         """The problem of an observation that says nothing (a mask hides every entry): its posterior is the prior."""
-        nothing = Mask(torch.zeros(denoiser.signal_shape, dtype=torch.bool))
-        return cls.of(denoiser, GaussianLikelihood(nothing, torch.zeros(1, *denoiser.signal_shape), sigma_y=1.0))
+        nothing = Mask(torch.zeros(denoiser.signal_shape, dtype=torch.bool, device="cpu"))
+        zeros = torch.zeros(1, *denoiser.signal_shape, dtype=torch.float32, device="cpu")
+        return cls.of(denoiser, GaussianLikelihood(nothing, zeros, sigma_y=1.0))
 
     @classmethod
     def stack(cls, problems: Sequence[Problem]) -> Problem:
@@ -259,6 +262,23 @@ class LatentProblem(Problem):
     @property
     def _decoded(self) -> Decoded:
         return cast(Decoded, self.likelihood.operator)
+
+
+def check_truth(truth: Tensor, limits: tuple[float, float] | None) -> None:
+    """Refuse signals that are not finite, or of another scale than these limits, such as bytes for values up to 1.
+
+    Raises:
+        ShapeError: If they are.
+    """
+    if not bool(truth.isfinite().all()):
+        raise ShapeError("the true signals hold NaN or infinity", hint="give finite ones; operators hide values")
+    low, high = limits or (-math.inf, math.inf)
+    if float((truth - (low + high) / 2 if limits else truth).square().mean().sqrt()) > high - low:
+        raise ShapeError(
+            f"the true signals go from {float(truth.min()):g} to {float(truth.max()):g}, those of the prior from "
+            f"{low:g} to {high:g}",
+            hint="bring them into its range: bytes become x / 127.5 - 1 for a range from -1 to 1",
+        )
 
 
 def _check(problem: Problem) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from midguide import make_sampler, sample
 from midguide.errors import CheckpointError
+from midguide.priors.gaussian import Gaussian
 from midguide.testing.pieces import vectors
 
 SAMPLER = make_sampler("dps", {"steps": 8})
@@ -35,7 +37,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 def test_a_flipped_bit_is_refused_or_changes_nothing(interrupted: bytes, tmp_path: Path) -> None:
     want, said, rng = sample(SAMPLER, vectors(), 2, chunk=2).draws, list[str](), random.Random(0)
-    for _ in range(60):
+    for _ in range(200):
         damaged, place = bytearray(interrupted), rng.randrange(len(interrupted))
         damaged[place] ^= 1 << rng.randrange(8)
         (tmp_path / "damaged.progress").write_bytes(damaged)
@@ -45,7 +47,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(interrupted: bytes, tmp_pat
             said.append(str(error))
         else:
             assert torch.equal(drawn, want)
-    assert len(said) > 50
+    assert len(said) > 150
     assert {line.count("\n") for line in said} == {1}
 
 
@@ -63,3 +65,22 @@ def test_a_shortened_file_is_refused(interrupted: bytes, tmp_path: Path) -> None
         (tmp_path / "run.progress").write_bytes(interrupted[:length])
         with pytest.raises(CheckpointError):
             sample(SAMPLER, vectors(), 2, chunk=2, checkpoint=tmp_path / "run.progress")
+
+
+def test_the_file_of_another_prior_problem_sampler_or_seed_is_refused(interrupted: bytes, tmp_path: Path) -> None:
+    problem = vectors()
+    file = tmp_path / "run.progress"
+    file.write_bytes(interrupted)
+    prior = Gaussian(torch.full(problem.signal_shape, 0.5), 1.0)
+    moved = replace(problem.likelihood, y=problem.likelihood.y + 1e-6)
+    others = [
+        (SAMPLER, replace(problem, denoiser=prior), {}),
+        (SAMPLER, replace(problem, likelihood=moved), {}),
+        (make_sampler("dps", {"steps": 9}), problem, {}),
+        (SAMPLER, problem, {"seed": 1}),
+        (SAMPLER, problem, {"chunk": 1}),
+    ]
+    for sampler, other, options in others:
+        with pytest.raises(CheckpointError, match="belongs to another run"):
+            sample(sampler, other, 2, checkpoint=file, **{"chunk": 2, **options})
+    assert file.read_bytes() == interrupted

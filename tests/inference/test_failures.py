@@ -15,7 +15,7 @@ from midguide.samplers import SAMPLERS
 from midguide.samplers.base import Sign
 from midguide.samplers.tds import TDS
 from midguide.samplers.unconditional import Unconditional
-from midguide.testing.pieces import vectors
+from midguide.testing.pieces import latents, vectors
 
 N = 4
 
@@ -127,3 +127,35 @@ def test_a_group_fails_as_a_whole() -> None:
     assert not bool(drawn.log_weight[1].isneginf().any())
     assert drawn.log_evidence is not None
     assert drawn.log_evidence[0].isneginf().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_row_of_any_sampler_fails_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number of one state becomes NaN in the second step."""
+    sampler = SAMPLERS.make(name, {"steps": 4})
+    problem, group = latents() if sampler.needs.autoencoder else vectors(), sampler.needs.group
+    n = 2 * group
+    whole, kind, calls = sample(sampler, problem, n), type(sampler), list[int]()
+    step = kind.step
+
+    def broken(self, *arguments):
+        out = step(self, *arguments)
+        calls.append(1)
+        if len(calls) != 2:
+            return out
+        fields, rows = out.state._asdict(), problem.observations * n
+        field = next(key for key, value in fields.items() if torch.is_tensor(value) and len(value) == rows)
+        value = fields[field].clone()
+        value[group] = math.nan  # the first row of the second group
+        return out._replace(state=out.state._replace(**{field: value}))
+
+    monkeypatch.setattr(kind, "step", broken)
+    drawn = sample(sampler, problem, n)
+    assert drawn.record["failed"] == [[0, j, 2] for j in range(group, n)]
+    kept = torch.ones(problem.observations, n, dtype=torch.bool)
+    kept[0, group:] = False
+    assert torch.equal(drawn.draws[kept], whole.draws[kept])
+    assert drawn.log_weight is not None
+    assert torch.equal(drawn.log_weight.isneginf(), ~kept)
+    assert any("became NaN or infinite and were set aside" in line for line in drawn.record["remarks"])
+    assert not any("of observation 0 collapsed" in line for line in drawn.record["remarks"]) or group > 1

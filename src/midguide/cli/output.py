@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -105,14 +106,39 @@ def out_folder(path: str | Path) -> Path:
     return path
 
 
-def default_folder(*parts: str) -> Path:
-    """The folder of a result that was given no other, from names that may hold anything."""
-    return Path("midguide-out") / "-".join(file_name(part) for part in parts)
+_NO_INPUT = {"out", "as_json", "verbose", "chunk", "workers"}
+"""Parameters of commands that change no number."""
+
+
+def default_folder(*parts: str, of: typer.Context | None = None) -> Path:
+    """The folder of a result that was given no other: the same for the same command, and for no other one.
+
+    Args:
+        parts: names that may hold anything, for the reader.
+        of: the command; a digest of all its arguments becomes part of the name, so that runs which differ in an image,
+            a seed or a setting never overwrite one another, also where a disk does not distinguish `A` and `a`.
+    """
+    name = file_name("-".join(file_name(part) for part in parts))
+    if of is None:
+        return Path("midguide-out") / name
+    given = sorted((key, str(value)) for key, value in of.params.items() if key not in _NO_INPUT)
+    return Path("midguide-out") / f"{name}-{_digest(repr(given))}".lstrip("-")
+
+
+LONGEST = 120
+"""Characters of a file's name; disks take 255 bytes."""
 
 
 def file_name(label: str) -> str:
-    """A label that may hold anything as a file's name."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")
+    """A label that may hold anything as a file's name; with a digest where little of it is left."""
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")
+    if name and len(name) <= LONGEST and label.isascii() and label.isprintable():
+        return name
+    return f"{name[: LONGEST - 20]}-{_digest(label)}".lstrip("-")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def prior_label(prior: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from midguide.errors import CheckpointError
 from midguide.maths.rng import Rng
 from midguide.samplers.base import Finished
 from midguide.storage.code import Code
-from midguide.storage.files import replacing, unshared
+from midguide.storage.files import check_writable, replacing, unshared
 from midguide.storage.outside import GIB, Outside
 from midguide.storage.record import fingerprint
 from midguide.storage.tensors import read_tensors
@@ -62,6 +63,7 @@ class Progress:
     vjps: int = 0
     seconds: float = 0.0
     held: Held = field(default_factory=Held)
+    begun_in: Mapping[str, Any] = field(default_factory=dict)
 
     def hold(self, part: range, state: Any, signs: Mapping[str, Tensor], rng: Rng, step: int, counted: Counted) -> None:
         """Remember the state at the start of a step, so that an interrupt at any moment loses no more than the step."""
@@ -95,12 +97,25 @@ class Checkpoint:
         code: what it is run by.
         every: seconds between two writes.
         size: rows of a chunk as the user wants it; None where it is found.
+        around: what the draws depend on up to rounding.
+
+    Raises:
+        DataError: If nothing can be written there.
     """
 
     def __init__(
-        self, path: str | Path | None, fingerprint: str, code: Code, every: float, size: int | None = None
+        self,
+        path: str | Path | None,
+        fingerprint: str,
+        code: Code,
+        every: float,
+        size: int | None = None,
+        around: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.path, self.fingerprint, self.code, self.every, self.size = path, fingerprint, code, every, size
+        self.around = dict(around)
+        if path is not None:
+            check_writable(path)
         self.started = self.written = time.monotonic()
 
     @property
@@ -146,7 +161,7 @@ class Checkpoint:
         place |= {"finished": {"forwards": progress.forwards, "vjps": progress.vjps}}
         place |= {"parts": [_ends(part.rows) for part in progress.parts]}
         place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
-        place |= {"code": asdict(self.code)}
+        place |= {"code": asdict(self.code), "environment": dict(progress.begun_in)}
         place |= {"sha256": _checksum(place, stored)}
         with replacing(self.path) as temporary:
             save_file(unshared(stored), temporary, metadata={"midguide-progress": json.dumps(place)})
@@ -160,7 +175,7 @@ class Checkpoint:
             CheckpointError: If the file is damaged, belongs to another run, or was written by other code.
         """
         if self.path is None or not Path(self.path).exists():
-            return Progress()
+            return Progress(begun_in=self.around)
         metadata, stored = read_tensors(_PROGRESS, self.path)
         with _PROGRESS.damage(self.path):
             place = json.loads(metadata["midguide-progress"])
@@ -171,6 +186,7 @@ class Checkpoint:
                 for i, ends in enumerate(place["parts"])
             ]
             code = Code(**place["code"])
+            begun_in = dict(place.get("environment", self.around))  # files of earlier versions do not say it
         if (place["fingerprint"], place["size"]) != (self.fingerprint, self.size):
             raise CheckpointError(
                 f"{self.path} belongs to another run (other settings, data, seed or chunk)",
@@ -190,7 +206,9 @@ class Checkpoint:
             _under("sign.", stored, device),
             range(*place["part"]),
         )
-        return Progress(parts, place["finished"]["forwards"], place["finished"]["vjps"], place["seconds"], held)
+        return Progress(
+            parts, place["finished"]["forwards"], place["finished"]["vjps"], place["seconds"], held, begun_in
+        )
 
 
 def _ends(rows: range) -> list[int]:

@@ -8,9 +8,60 @@ import torch
 from torch import Tensor
 
 from midguide.errors import NumericalError, ShapeError
-from midguide.maths.rng import Layout
+from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.maths.rng import Layout, Rng
 from midguide.maths.weights import log_mean_exp
+from midguide.operators.base import LinearOperator
+from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, Finished, Sampler
+
+BEYOND = 2.0
+"""Times the largest norm of a measurement of signals within the prior's range, from which on one is refused."""
+
+
+def check_scale(problem: Problem) -> None:
+    """Refuse observations that no signal within the prior's range can give, such as bytes for values up to 1.
+
+    Of a linear operator that is certain: the norm of `A x` is at most that of A times that of x. Of another one it
+    is judged by a few signals.
+
+    Raises:
+        ShapeError: If an observation is far too large.
+    """
+    likelihood, limits = problem.signal_likelihood, problem.denoiser.signal_range
+    if limits is None or not isinstance(likelihood, GaussianLikelihood):
+        return
+    operator, y = likelihood.operator, likelihood.y
+    rms = y.double().flatten(1).square().sum(1).sqrt()
+    largest = max(abs(limits[0]), abs(limits[1]))
+    noise = likelihood.sigma_y * math.sqrt(math.prod(y.shape[1:]))
+    x = Rng([(0, "scale", 0)]).uniform(y.new_empty((1, *problem.signal_shape), device="cpu")).to(y)
+    x = (limits[0] + (limits[1] - limits[0]) * x).expand(operator.observations or 1, *problem.signal_shape)
+    with torch.no_grad():
+        if isinstance(operator, LinearOperator):
+            bound = _norm(operator, x) * largest * math.sqrt(math.prod(problem.signal_shape))
+        else:
+            probes = [operator(probe) for probe in (x, torch.full_like(x, limits[0]), torch.full_like(x, limits[1]))]
+            bound = 5 * max(float(probe.double().flatten(1).norm(dim=1).max()) for probe in probes)
+    worst = int(rms.argmax())
+    if float(rms[worst]) > BEYOND * (bound + noise):
+        raise ShapeError(
+            f"observation {worst} has values up to {float(y[worst].abs().max()):.3g}, far more than signals from "
+            f"{limits[0]:g} to {limits[1]:g} can give",
+            hint="bring it into the prior's range: bytes become y / 127.5 - 1 for a range from -1 to 1",
+        )
+
+
+def _norm(operator: LinearOperator, x: Tensor) -> float:
+    """The norm of a linear operator, by a few steps of the power method: a little below it."""
+    size = 1.0
+    for _ in range(6):
+        image = operator.adjoint(operator(x))
+        size = float(image.double().flatten(1).norm(dim=1).max())
+        if not size > 0.0:
+            return 0.0
+        x = image / size
+    return math.sqrt(size)
 
 
 def check_shapes(finished: Finished, sampler: Sampler, layout: Layout, event_shape: tuple[int, ...]) -> None:

@@ -23,7 +23,7 @@ FAILED = "failed"
 def check_choice(on_nan: str) -> None:
     """Refuse a choice that does not exist."""
     if on_nan not in ("aside", "stop"):
-        raise ConfigError(f"unknown choice on_nan=`{on_nan}`", hint=suggestion(on_nan, ("aside", "stop")))
+        raise ConfigError(f"unknown choice on_nan=`{on_nan}`", hint=suggestion(str(on_nan), ("aside", "stop")))
 
 
 def broken(values: Mapping[str, Any], layout: Layout) -> dict[str, Tensor]:

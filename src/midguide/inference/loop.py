@@ -14,9 +14,8 @@ from torch import Tensor
 
 from midguide.errors import ShapeError
 from midguide.inference.checkpoint import Checkpoint, Part, Progress
-from midguide.inference.checks import check_weights
+from midguide.inference.checks import check_scale, check_weights
 from midguide.inference.cost import Cost, check_memory, peak_memory
-from midguide.inference.environment import in_fixed_environment
 from midguide.inference.failures import FAILED, OnNan, check_choice, filled, places
 from midguide.inference.observers import Observer, with_progress
 from midguide.inference.parts import Budget, Parts
@@ -26,6 +25,7 @@ from midguide.inference.samples import SIGN, Samples, remarks
 from midguide.inference.signs import described
 from midguide.inference.stored import StoredSamples
 from midguide.inference.stream import Stream, check_target
+from midguide.maths.environment import environment, in_fixed_environment
 from midguide.problem import Problem
 from midguide.samplers.auto import reason_of
 from midguide.samplers.base import SAMPLERS, Finished, Sampler, check_needs, signs_of
@@ -95,8 +95,9 @@ def sample(
     of a method that keeps groups together (`sampler.needs.group`), such as a particle filter, depend in the same way
     on the streams of their group, and on its stream (seed, i, "group", j // group).
 
-    The draws of a problem over latents are decoded. Ambient mixed precision, torch's default device and default dtype
-    do not change them.
+    The draws of a problem over latents are decoded. Ambient mixed precision, torch's default device and default dtype,
+    and its precision of products do not change them. What changes their rounding is in the record: threads, rows at
+    once, torch's version, the device.
 
     Args:
         sampler: the method and its hyper-parameters.
@@ -136,7 +137,8 @@ def sample(
         NumericalError: If every draw of a chunk or an observation became NaN or infinite (with `stop`, any draw), or
             all weights of an observation are zero; names sampler, step and time.
         CheckpointError: If `checkpoint` or `out` belongs to another run.
-        DataError: If `out` cannot be written, or another process writes it.
+        DataError: If `out` or `checkpoint` cannot be written, or another process writes it.
+        ShapeError: If an observation is far larger than signals within the prior's range can give.
 
     Example:
         >>> import torch
@@ -150,12 +152,13 @@ def sample(
     """
     check_choice(on_nan)
     check_needs(sampler, problem)
+    check_scale(problem)
     rows = Rows(problem.observations, n, group=sampler.needs.group, stream_size=stream_size, chunk=chunk, seed=seed)
     if out is None:
-        check_memory(problem, n)
+        check_memory(problem, rows.n)
     else:
         check_target(Path(out), checkpoint)
-    identity = _identity(sampler, problem, n, seed, stream_size)
+    identity = _identity(sampler, problem, rows)
     watching, code = with_progress(observers, progress), code_of(sampler, problem, __name__)
     asked = _Asked(sampler, problem, rows, identity, code, watching, on_nan, devices)
     if out is not None:
@@ -181,8 +184,14 @@ class _Asked:
         """Where the draws go."""
         return self.problem.likelihood.y.device
 
+    @property
+    def around(self) -> dict[str, Any]:
+        """What the draws depend on up to rounding, besides the rows at once."""
+        layout = "contiguous" if self.problem.likelihood.y.is_contiguous() else "strided"
+        return environment(self.home) | {"layout": layout}
+
     def file(self, path: str | Path | None, every: float) -> Checkpoint:
-        return Checkpoint(path, fingerprint(self.identity), self.code, every, self.rows.size)
+        return Checkpoint(path, fingerprint(self.identity), self.code, every, self.rows.size, self.around)
 
     def run(
         self, file: Checkpoint, progress: Progress, done: Sequence[range], keep: Callable[[Part, int, int], None]
@@ -192,12 +201,21 @@ class _Asked:
         parts, times = _parts(problems, self.rows, progress, done, self.identity), self.sampler.times(self.problem)
         Run(self.sampler, problems, times, self.rows, parts, file, progress, self.observers, self.on_nan, keep).finish()
 
-    def record(self, log_weight: Tensor | None, signs: dict[str, Tensor], failed: Tensor) -> dict[str, Any]:
-        """What samples say of themselves."""
+    def record(
+        self,
+        log_weight: Tensor | None,
+        signs: dict[str, Tensor],
+        failed: Tensor,
+        begun_in: Mapping[str, Any],
+        most: int,
+    ) -> dict[str, Any]:
+        """What samples say of themselves; `begun_in` is where they were begun, `most` the rows of the largest chunk."""
         if log_weight is not None:
             check_weights(log_weight, failed, self.sampler)
         record = {"midguide": self.code.version, "code": self.code.sha256, **self.identity}
         record |= {**_names(self.problem), **_why(self.sampler), **described(signs_of(self.sampler))}
+        record |= {"environment": self.around | {"rows_at_once": most}}
+        record |= {"begun_in": dict(begun_in)} if begun_in != self.around else {}
         record |= {FAILED: found} if (found := places(failed)) else {}
         return record | remarks(log_weight, signs, record)
 
@@ -221,7 +239,8 @@ def _in_memory(asked: _Asked, checkpoint: str | Path | None, every: float) -> Sa
     draws, *rest = (value.unflatten(0, (problem.observations, n)) for value in (draws, *latents.values()))
     log_weight = _together(_weights(finished, failed), problem.observations)
     log_evidence = _together([block.log_evidence for block in finished], problem.observations)
-    record = asked.record(log_weight, signs, failed)
+    most = max(len(part.rows) for part in progress.parts)
+    record = asked.record(log_weight, signs, failed, progress.begun_in, most)
     seconds, size = progress.seconds + file.seconds, asked.rows.total
     cost = Cost(progress.forwards / size, progress.vjps / size, seconds, peak_memory(draws))
     known = {} if problem.truth is None else {"truth": problem.truth}
@@ -238,23 +257,23 @@ def _to_disk(asked: _Asked, path: Path, every: float) -> StoredSamples:
             file = asked.file(stream.step, every)
             progress = file.load(asked.home)
             progress.forwards, progress.vjps = stream.written.forwards, stream.written.vjps
-            before = 0.0
+            before, most = 0.0, max(map(len, stream.written.parts), default=0)
 
             def keep(part: Part, forwards: int, vjps: int) -> None:
-                nonlocal before
+                nonlocal before, most
                 part = _at(asked.home, part)
                 calls = {"forwards": forwards, "vjps": vjps, "seconds": file.seconds - before}
                 values = _values(problem, part)
                 stream.lay_out(problem, rows.n, values["draws"].dtype, rows.size)
                 stream.write(part.rows, rows.n, values, calls)
-                before = file.seconds
+                before, most = file.seconds, max(most, len(part.rows))
 
             asked.run(file, progress, stream.written.parts, keep)
             failed = stream.read(FAILED)
             failed = torch.zeros(problem.observations, rows.n) if failed is None else failed
             stream.fill(failed)
             signs = {name: value for name in signs_of(asked.sampler) if (value := stream.read(SIGN + name)) is not None}
-            record = asked.record(stream.read("log_weight"), signs, failed)
+            record = asked.record(stream.read("log_weight"), signs, failed, progress.begun_in, most)
             seconds, size = stream.written.seconds + file.seconds, rows.total
             peak = peak_memory(problem.likelihood.y)
             cost = Cost(progress.forwards / size, progress.vjps / size, seconds, peak)
@@ -351,15 +370,13 @@ def _why(sampler: Sampler) -> dict[str, str]:
     return {"auto": reason} if (reason := reason_of(sampler)) else {}
 
 
-def _identity(
-    sampler: Sampler, problem: Problem, n: int, seed: int | Sequence[int], stream_size: int
-) -> dict[str, Any]:
+def _identity(sampler: Sampler, problem: Problem, rows: Rows) -> dict[str, Any]:
     """What the draws depend on besides the code, as JSON."""
     return {
         "sampler": describe(SAMPLERS.record(sampler)),
         "prior": problem.denoiser.record(),
         "likelihood": describe(problem.likelihood),
-        "n": n,
-        "seed": seed if isinstance(seed, int) else list(seed),
-        "stream_size": stream_size,
+        "n": rows.n,
+        "seed": rows.seed,
+        "stream_size": rows.stream_size,
     }

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import SupportsIndex
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from midguide.errors import ConfigError
 from midguide.maths.rng import Rng
@@ -22,6 +26,32 @@ def check_group(n: int, group: int) -> None:
         below = n - n % group
         near = f"{below} or {below + group}" if below else f"{group}"
         raise ConfigError(f"n={n} samples cannot be drawn in groups of {group}", hint=f"take {near} samples")
+
+
+def whole(name: str, value: object) -> int:
+    """A count or a seed as an integer, also where NumPy or torch made it.
+
+    Raises:
+        ConfigError: If it is no whole number.
+    """
+    fine = not isinstance(value, bool | np.bool_) and not (isinstance(value, Tensor) and value.dtype == torch.bool)
+    if fine and isinstance(value, SupportsIndex):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise ConfigError(f"{name} must be a whole number, got {value!r}", hint=f"for example {name}=4")
+
+
+def seeds(seed: object) -> int | list[int]:
+    """A seed, or one for each observation, as integers.
+
+    Raises:
+        ConfigError: If they are no whole numbers.
+    """
+    if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str) and np.ndim(seed) == 1:
+        return [whole("seed", one) for one in seed]
+    return whole("seed", seed)
 
 
 class Rows:
@@ -50,9 +80,8 @@ class Rows:
         chunk: int | None = None,
         seed: int | Sequence[int] = 0,
     ) -> None:
-        for name, value in {"n": n, "stream_size": stream_size, "chunk": 1 if chunk is None else chunk}.items():
-            if not isinstance(value, int):
-                raise ConfigError(f"{name} must be a whole number, got {value!r}")
+        n, stream_size = whole("n", n), whole("stream_size", stream_size)
+        chunk, seed = None if chunk is None else whole("chunk", chunk), seeds(seed)
         if n < 1 or stream_size < 1 or n % stream_size:
             raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
         check_group(n, group)
@@ -63,14 +92,12 @@ class Rows:
                 f"chunk={chunk} is smaller than the {unit} samples that must stay together",
                 hint=f"take a chunk of at least {unit}, or smaller groups",
             )
-        if not all(isinstance(one, int) for one in (seed if isinstance(seed, Sequence) else [seed])):
-            raise ConfigError(f"seed must be a whole number, got {seed!r}", hint="or one for each observation")
         self.addresses = [(seed, i) for i in range(observations)] if isinstance(seed, int) else [(s, 0) for s in seed]
         if len(self.addresses) != observations:
             raise ConfigError(
                 f"{len(self.addresses)} seeds for {observations} observations", hint="one for each, or one"
             )
-        self.n, self.group, self.stream_size, self.unit = n, group, stream_size, unit
+        self.n, self.group, self.stream_size, self.unit, self.seed = n, group, stream_size, unit, seed
         self.total, self.size = (total := observations * n), None if chunk is None else size
         self.chunks = [range(first, min(first + size, total)) for first in range(0, total, size)]
 

@@ -17,13 +17,13 @@ from midguide.diffusion.schedules import Time
 from midguide.errors import ConfigError
 from midguide.inference.checkpoint import Checkpoint, Held, Part, Progress
 from midguide.inference.checks import check_shapes, comparable
-from midguide.inference.environment import fixed_environment
 from midguide.inference.failures import FAILED, OnNan, broken, failure, restored, whole_groups
 from midguide.inference.observers import Event, Observer
 from midguide.inference.parts import Parts
 from midguide.inference.rows import Rows
 from midguide.inference.signs import risen
 from midguide.maths.covariance import Moments
+from midguide.maths.environment import fixed_environment
 from midguide.maths.rng import Layout
 from midguide.nn.layout import check_device
 from midguide.priors.base import Denoiser

@@ -18,7 +18,7 @@ from midguide.catalogue.shown import Shown
 from midguide.errors import CheckpointError, ConfigError, MidguideError
 from midguide.inference.arrays import dataset
 from midguide.inference.cost import Cost
-from midguide.inference.failures import failures
+from midguide.inference.failures import FAILED, failures
 from midguide.inference.signs import suspects
 from midguide.inference.summary import Summary, as_page, summarized, told
 from midguide.inference.verdict.base import FALSE_ALARMS, Verdict, judge
@@ -379,11 +379,13 @@ def remarks(
         observation: look at this one only.
     """
     found = []
-    if log_weight is not None and log_weight.shape[1] > 1:
+    if log_weight is not None:
+        lost = [place[0] for place in record.get(FAILED, ())]
+        left = [log_weight.shape[1] - lost.count(i) for i in range(len(log_weight))]
         found = [
-            f"the weights of observation {i} collapsed: {log_weight.shape[1]} draws count as {size:.1f}"
+            f"the weights of observation {i} collapsed: {left[i]} draws count as {size:.1f}"
             for i, size in enumerate(effective_size(normalized(log_weight)).tolist())
-            if size < 2 and observation in (None, i)
+            if size < 2 <= left[i] and observation in (None, i)
         ]
     found += suspects(signs, record, observation) + failures(record, observation)
     return {"remarks": found} if found else {}

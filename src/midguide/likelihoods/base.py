@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,22 +151,43 @@ class Likelihood(Shown, ABC):
 
 
 def as_rows(values: Any, what: str) -> Tensor:
-    """Observations or signals, one in each row, as a real, floating tensor.
+    """Observations or signals, one in each row, as a real tensor of at least single precision.
 
     Raises:
-        ShapeError: If they are no numbers, or without an axis of rows.
+        ShapeError: If they are no numbers, without an axis of rows, or there is no row.
     """
+    y = as_numbers(values, what)
+    if y.ndim == 0:
+        raise ShapeError(f"{what} have a first axis, one row for each; got a single number")
+    if len(y) == 0:
+        raise ShapeError(f"there are no {what}: got the shape {tuple(y.shape)}", hint="at least one row")
+    if y.is_complex():
+        y = torch.view_as_real(y.resolve_conj())
+    short = not y.is_floating_point() or torch.finfo(y.dtype).bits < 32
+    return y.to(torch.float32) if short else y
+
+
+def as_numbers(values: Any, what: str) -> Tensor:
+    """Numbers of any kind, as a dense tensor; arrays and lists come to the CPU.
+
+    Raises:
+        ShapeError: If they are none, or some are masked.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ShapeError(f"{what} come as a masked array, whose mask would be lost", hint="the operator `Mask` hides")
     try:
-        y = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
+        if not isinstance(values, Tensor):
+            array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
+            listed = array.dtype == np.float64 and not isinstance(values, np.ndarray | np.generic)
+            values = torch.from_numpy(np.array(array, dtype=np.float32 if listed else None))
+        y = values if values.layout is torch.strided else values.to_dense()
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ShapeError(
             f"{what} are a tensor or an array of numbers, got {type(values).__name__}", hint="one in each row"
         ) from error
-    if y.ndim == 0:
-        raise ShapeError(f"{what} have a first axis, one row for each; got a single number")
-    if y.is_complex():
-        return torch.view_as_real(y.resolve_conj())
-    return y if y.is_floating_point() else y.to(torch.float32)
+    if y.device.type == "meta":
+        raise ShapeError(f"{what} lie on the device `meta`, which holds no numbers", hint="make them on another device")
+    return y.clone() if y.is_inference() else y.detach()
 
 
 class Noise(Protocol):

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midguide.errors import ConfigError
-from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_rows, differentiated
+from midguide.errors import ConfigError, ShapeError
+from midguide.likelihoods.base import LIKELIHOODS, Likelihood, as_numbers, as_rows, differentiated
 from midguide.maths.autodiff import Derivative
 from midguide.maths.covariance import Linear
+from midguide.maths.environment import in_fixed_environment
 from midguide.maths.rng import Rng
 from midguide.operators.base import LinearOperator, Operator
 from midguide.operators.weighting import weighted
@@ -68,12 +69,9 @@ class GaussianLikelihood(Likelihood):
         if not isinstance(sigma_y, Tensor | np.ndarray):
             return GaussianLikelihood(operator, y, sigma_y)
         y = as_rows(y, "observations")
-        levels = torch.as_tensor(sigma_y).to(y.dtype)
+        levels = noise_levels(sigma_y, y)
         wanted = operator.measured(y).expand(y.shape)
-        try:
-            every = levels.expand(y.shape)[wanted]
-        except RuntimeError:
-            every = levels.flatten()  # refused below, by what does the same for the operator
+        every = levels.expand(y.shape)[wanted]
         for limit in every.aminmax() if every.numel() else ():
             check_sigma(float(limit))
         own = levels.ndim == y.ndim or operator.observations is not None
@@ -132,6 +130,28 @@ def check_sigma(sigma_y: float) -> None:
         )
 
 
+def noise_levels(sigma_y: Tensor | np.ndarray, y: Tensor) -> Tensor:
+    """An array of noise levels like the measurements y, to which it broadcasts.
+
+    Raises:
+        ShapeError: If it does not, or holds no real numbers.
+    """
+    levels = as_numbers(sigma_y, "noise levels")
+    if levels.is_complex() or levels.dtype is torch.bool:
+        raise ShapeError(f"noise levels are real numbers, got {str(levels.dtype).removeprefix('torch.')}")
+    try:
+        fits = torch.broadcast_shapes(levels.shape, y.shape) == y.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"noise levels of shape {tuple(levels.shape)} do not fit measurements of shape {tuple(y.shape)}",
+            hint="one number, or an array that broadcasts to y: (channels, 1, 1), the shape of y, (N, 1, 1, 1)",
+        )
+    return levels.to(y)
+
+
+@in_fixed_environment
 def observe(operator: Operator, x: Tensor, sigma_y: float | Tensor, *, seed: int = 0) -> GaussianLikelihood:
     """Simulate `y = A(x) + sigma_y z`, the noise of observation i from the stream (seed, "noise", i).
 
@@ -147,7 +167,7 @@ def observe(operator: Operator, x: Tensor, sigma_y: float | Tensor, *, seed: int
     clean = operator(x)
     noise = Rng([(seed, "noise", i) for i in range(len(x))]).normal(clean)
     if isinstance(sigma_y, Tensor | np.ndarray):
-        noise = noise * torch.as_tensor(sigma_y).to(clean)
+        noise = noise * noise_levels(sigma_y, clean)
         return GaussianLikelihood.of(operator, clean + torch.where(operator.measured(clean), noise, 0.0), sigma_y)
     return GaussianLikelihood(operator, clean + sigma_y * noise, sigma_y)
 

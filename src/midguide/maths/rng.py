@@ -129,7 +129,7 @@ class Rng:
     ) -> None:
         self.size, self._ahead = size, ahead
         self._guess: _Guess | None = None
-        self._generators = [torch.Generator().manual_seed(stream_seed(*address)) for address in addresses]
+        self._generators = [torch.Generator("cpu").manual_seed(stream_seed(*address)) for address in addresses]
         self.layout = Layout(self.rows, 1) if groups is None else Layout(len(groups), self.rows // max(len(groups), 1))
         if self.layout.rows != self.rows:
             raise ShapeError(f"{self.rows} rows cannot be cut into {self.layout.groups} groups of one size")
@@ -187,7 +187,7 @@ class Rng:
         return out.to(like.device, non_blocking=wanted.pinned)
 
     def _filled(self, request: _Request) -> Tensor:
-        out = torch.empty(request.shape, dtype=request.dtype, pin_memory=request.pinned)
+        out = torch.empty(request.shape, dtype=request.dtype, device="cpu", pin_memory=request.pinned)
         for generator, block in zip(self._generators, out.split(self.size), strict=True):
             request.fill(block, generator=generator)
         return out

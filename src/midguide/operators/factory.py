@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from midguide.errors import ShapeError
+from midguide.maths.environment import in_fixed_environment
 from midguide.operators.base import OPERATORS, Operator
 from midguide.operators.rescaling import rescaled
 
 
+@in_fixed_environment
 def make_operator(
     name: str,
     event_shape: tuple[int, ...],
@@ -28,7 +30,8 @@ def make_operator(
         settings: the operator's own settings, on top of the preset's.
 
     Raises:
-        ConfigError: If the name, a preset or a setting is unknown, or a setting is missing or impossible.
+        ConfigError: If the name, a preset or a setting is unknown, or a setting is missing or impossible; or inside
+            `torch.inference_mode`.
         ShapeError: If the operator does not fit the event.
 
     Example:

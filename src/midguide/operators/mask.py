@@ -53,6 +53,10 @@ class Mask(SVDOperator):
     per_observation_fields: ClassVar[tuple[str, ...]] = ("mask",)
 
     def __post_init__(self) -> None:
+        if getattr(self.mask, "dtype", None) == np.bool_:
+            object.__setattr__(self, "mask", torch.from_numpy(np.array(self.mask)))
+        if not isinstance(self.mask, Tensor):
+            raise ShapeError(f"a mask is a boolean tensor, got {type(self.mask).__name__}", hint="torch.tensor(mask)")
         if self.mask.dtype != torch.bool:
             raise ShapeError(f"a mask must be boolean, got {self.mask.dtype}", hint="for example: mask > 0.5")
         if self.per_observation and self.mask.ndim == 0:

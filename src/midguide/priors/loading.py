@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from midguide.maths.environment import in_fixed_environment
 from midguide.priors import cards
 from midguide.priors.base import Denoiser
 from midguide.priors.formats import native
@@ -15,6 +16,7 @@ from midguide.priors.formats.base import Network, find, read, unknown_prior
 from midguide.priors.settings import PriorSettings, prior_settings
 
 
+@in_fixed_environment
 def load_prior(
     prior: str | Path | Network | Denoiser,
     settings: PriorSettings | Mapping[str, Any] | None = None,

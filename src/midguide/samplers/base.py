@@ -424,6 +424,8 @@ def check_needs(sampler: Sampler, problem: Problem) -> None:
     ):
         if not hasattr(thing, "needs" if kind_of == "sampler" else "likelihood"):
             raise ConfigError(f"a {type(thing).__name__} is not a {kind_of}", hint=f"{hint} makes one")
+        if isinstance(thing, type):
+            raise ConfigError(f"`{thing.__name__}` is a class of {kind_of}s, not one", hint=f"call it: {hint}")
     missing = _missing(sampler.needs, problem)
     if missing is None:
         return

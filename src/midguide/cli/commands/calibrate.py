@@ -85,7 +85,7 @@ def calibrate(
     calibration.json. The same command goes on after an interrupt.
     """
     output.check_counts(n=n, draws=draws, workers=workers)
-    default = output.default_folder("calibrate", output.prior_label(given.prior), instrument.operator)
+    default = output.default_folder("calibrate", output.prior_label(given.prior), instrument.operator, of=context)
     folder = output.out_folder(out or default)
     output.use_threads(context)
     from midguide.catalogue.settings import parse_overrides

@@ -167,7 +167,9 @@ def reconstruct(
     checks found in the answer, and what to change.
     """
     output.check_counts(samples=samples, steps=method.steps, budget=method.budget, chunk=drawing.chunk)
-    folder = output.out_folder(drawing.out or output.default_folder(image.stem, measurement.operator, method.sampler))
+    folder = output.out_folder(
+        drawing.out or output.default_folder(image.stem, measurement.operator, method.sampler, of=context)
+    )
     output.use_threads(context)
     from midguide.cli import runs
 

@@ -39,7 +39,7 @@ def sample(
     output.check_counts(n=n, steps=steps, chunk=drawing.chunk)
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
-    folder = output.out_folder(drawing.out or output.default_folder("sample", output.prior_label(prior)))
+    folder = output.out_folder(drawing.out or output.default_folder("sample", output.prior_label(prior), of=context))
 
     output.use_threads(context)
     from midguide.catalogue.settings import given

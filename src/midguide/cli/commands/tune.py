@@ -45,7 +45,7 @@ def tune(
     fresh problems. The same command goes on after an interrupt.
     """
     output.check_counts(n=n, draws=draws, workers=workers, calls=calls, budget=budget, first=first)
-    default = output.default_folder("tune", output.prior_label(given.prior), instrument.operator)
+    default = output.default_folder("tune", output.prior_label(given.prior), instrument.operator, of=context)
     folder = output.out_folder(out or default)
     output.use_threads(context)
     from midguide.catalogue.settings import parse_overrides

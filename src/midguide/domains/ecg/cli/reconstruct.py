@@ -83,7 +83,7 @@ def reconstruct(
     CSV, all samples, two pages of ECG paper and metrics.json, all or nothing. Baseline wander below 0.6 Hz is removed
     and nothing above half the prior's rate is kept: ST segments must not be read.
     """
-    folder = output.out_folder(out or output.default_folder("ecg", record.stem))
+    folder = output.out_folder(out or output.default_folder("ecg", record.stem, of=context))
     output.use_threads(context)
     from midguide.domains.ecg.recordings import load_recording
 
