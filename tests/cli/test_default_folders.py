@@ -31,7 +31,7 @@ def folder(name: str = "cat", **changes: object) -> str:
     ],
     ids=str,
 )
-def test_runs_that_differ_never_share_a_folder(changes: dict[str, object]) -> None:
+def test_runs_that_differ_never_share_a_folder(changes: dict[str, Any]) -> None:
     assert folder(**changes).lower() != folder().lower()
 
 
