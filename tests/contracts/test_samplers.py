@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert torch.equal(done.draws, again.draws)
     assert again.cost.network_forwards == done.cost.network_forwards
     path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="not a checkpoint"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         sample(Unconditional(steps=4), problem, checkpoint=path)
 
 
