@@ -29,7 +29,7 @@ define install
 	@touch $(addprefix $(VENV)/.,$(2))
 endef
 
-.PHONY: help setup demo test test-slow test-ray check pages docs bench clean
+.PHONY: help setup demo test test-slow test-ray check prose pages docs dist matrix bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,13 +55,23 @@ check: $(VENV)/.setup  ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/python benchmarks/prose.py
+
+prose: $(VENV)/.setup  ## every remark of the prose linter, page by page
+	@$(BIN)/python benchmarks/prose.py --all
 
 pages: $(VENV)/.core  ## write the pages of docs/ that are made from the code
 	@$(BIN)/python -m midguide.cli.compatibility > docs/compatibility.md
 
 docs: $(VENV)/.docs pages  ## build the documentation into site/
-	@test -f mkdocs.yml || { echo "there is no mkdocs.yml yet" >&2; exit 1; }
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html: $$(find site -name '*.html' | wc -l) pages"
+
+dist: $(VENV)/.setup  ## wheel and sdist, tried in a clean environment
+	@VENV=$(VENV) .ci/dist
+
+matrix:  ## tests of the core with each Python that is here, oldest and pinned torch
+	@PIP_FLAGS='$(PIP_FLAGS)' .ci/matrix
 
 bench: $(VENV)/.test  ## run benchmarks/*.py
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \

@@ -4,7 +4,7 @@
     python benchmarks/leaderboard.py                                       # the page, its HTML twin, the figure
     python benchmarks/leaderboard.py --pictures                            # draws of letters too, a few minutes
 
-Writes docs/results/leaderboard.md and leaderboard.html, docs/images/leaderboard.png and, with --pictures,
+Writes docs/results/leaderboard.md and leaderboard-lines.html, docs/images/leaderboard.png and, with --pictures,
 docs/images/glyph-posteriors.png.
 """
 
@@ -53,7 +53,8 @@ Your own sampler stands beside these with `midguide benchmark FILE.py:MySampler`
 
 Lower left is better. Zero is as near as exact draws, one as far as draws of the prior, which ignore the observation.
 Each point is a mean over the problems of its panel. Gray lines are samplers without a name here.
-[leaderboard.html](leaderboard.html) has every line: sampler, problem, budget. A click on a heading sorts it.
+[leaderboard-lines.html](leaderboard-lines.html) has every line: sampler, problem, budget.
+A click on a heading sorts it.
 
 ## Real images with a known posterior
 
@@ -202,7 +203,7 @@ def main() -> None:
         gibbs=gibbs,
     )
     (DOCS / "results" / "leaderboard.md").write_text(page, "utf-8")
-    (DOCS / "results" / "leaderboard.html").write_text(as_html(lines), "utf-8")
+    (DOCS / "results" / "leaderboard-lines.html").write_text(as_html(lines), "utf-8")
     figure(lines).savefig(DOCS / "images" / "leaderboard.png")
     if "--pictures" in sys.argv:
         glyph_picture().savefig(DOCS / "images" / "glyph-posteriors.png")

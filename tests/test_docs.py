@@ -1,31 +1,68 @@
-"""The examples of the documentation run as they stand."""
+"""What the pages tell readers to type runs as it stands: every block of every page, and no page is left out."""
 
-import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+
+import snippets  # noqa: E402
+
+PAGES = sorted(
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md"))
+    if page.name != "CHANGELOG.md" and snippets.snippets(page)
+)
+MOST_PARSED = 40
+"""Commands of hours, or for other hardware, that are only read: a number that should not grow."""
 
 
-def examples(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
-
-
-EXAMPLES = [
-    (page, source)
-    for page in ("priors.md", "instruments.md", "calibration.md", "verdict.md")
-    for source in examples(page)
-]
-
-
-@pytest.mark.parametrize(("page", "source"), EXAMPLES, ids=lambda text: text.splitlines()[-1][:50])
-def test_example_of_the_documentation_runs(page, source, monkeypatch, tmp_path):
-    if "from diffusers" in source:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_page_runs_as_it_stands(page, monkeypatch, tmp_path):
+    if "diffusers" in page.read_text("utf-8"):
         pytest.importorskip("diffusers", reason="needs the extra 'hub'")
     monkeypatch.chdir(tmp_path)
-    exec(compile(source, page, "exec"), {"__name__": "example"})
+    monkeypatch.setattr(sys, "argv", ["midguide"])
+    threads = torch.get_num_threads()
+    try:
+        snippets.run(page, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_every_block_of_a_page_is_found():
+    for page in PAGES:
+        fences = sum(line.startswith("```") for line in page.read_text("utf-8").splitlines())
+        assert fences == 2 * len(snippets.snippets(page)), page
+
+
+def test_text_blocks_hold_no_commands():
+    for page in PAGES:
+        for snippet in snippets.snippets(page):
+            if snippet.language == "text":
+                assert not any(
+                    line.startswith(("midguide ", "import ", "python ")) for line in snippet.text.splitlines()
+                )
+
+
+def test_few_commands_are_only_read():
+    blocks = [snippet for page in PAGES for snippet in snippets.snippets(page)]
+    assert sum(snippets.PARSED in block.notes.get("small", "") for block in blocks) <= MOST_PARSED
+
+
+def test_replacement_that_finds_nothing_is_an_error():
+    block = snippets.Snippet("page.md", 3, "python", "n = 8\n", {"small": "n=8 -> n=2"})
+    with pytest.raises(ValueError, match="page.md:3: no 'n=8'"):
+        block.smaller()
 
 
 def test_every_format_has_an_example():
-    assert len(examples("priors.md")) == 9
+    assert sum(block.language == "python" for block in snippets.snippets(ROOT / "docs" / "priors.md")) == 9
+
+
+def test_unknown_command_of_a_page_is_an_error():
+    with pytest.raises(RuntimeError, match="no page may have the command 'curl'"):
+        snippets.shell(["curl", "https://example.org"])

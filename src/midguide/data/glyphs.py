@@ -1,4 +1,4 @@
-"""Glyphs: random pictures of letters and digits, 32x32, one channel, without end and without a licence question.
+"""Glyphs: random pictures of letters and digits, 32x32, one channel, without end and without a license question.
 
 A picture is a character of a DejaVu font that comes with matplotlib, stretched, sheared, rotated, shifted, made bolder
 or thinner, and given two gray values. Picture number `index` of a `seed` is always the same, whatever is drawn beside

@@ -17,7 +17,7 @@ HIDDEN, FOLDS, STEPS, BATCH = 64, 4, 300, 256
 
 
 def c2st(a: Tensor, b: Tensor, *, seed: int = 0) -> float:
-    """Cross-validated accuracy of a classifier between two clouds: 0.5 where they cannot be told apart, 1 at most.
+    """Cross-validated accuracy of a classifier between two clouds: 0.5 where they are not distinguishable, 1 at most.
 
     One hidden layer of 64 units, trained on standardised coordinates by 300 steps of Adam (rate 0.01, 256 rows a step)
     in each of 4 folds; the accuracy is that on the rows held out. By chance alone it has the standard deviation

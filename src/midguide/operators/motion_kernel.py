@@ -67,8 +67,8 @@ def motion_kernel(size: int, intensity: float, rng: Rng) -> Tensor:
     """The kernel of a random path: how long the point stayed at each pixel, as a share of the exposure.
 
     The straight path covers half the kernel; a path that would leave the kernel shrinks until it fits. Each instant is
-    shared among the four pixels around it (bilinearly), which keeps the mean of the positions: the centre of mass is
-    the centre of the kernel exactly.
+    shared among the four pixels around it (bilinearly), which keeps the mean of the positions: the center of mass is
+    the center of the kernel exactly.
 
     Args:
         size: side of the kernel in pixels, odd.

@@ -18,7 +18,7 @@ MOST = 64.0
 class PhaseRetrieval(Operator):
     """`y = |F P (x + 1) / 2|` for each channel: x to [0, 1], zeros around it (P), orthonormal Fourier transform F.
 
-    The lowest frequency stands in the centre of y. An image, the same image rotated by 180 degrees, and, where the
+    The lowest frequency stands in the center of y. An image, the same image rotated by 180 degrees, and, where the
     image has a dark border, its translations have the same y: the posterior has several modes.
 
     At zero modulus the derivative of |z| does not exist; it is taken as zero, the subgradient of least norm, which is

@@ -319,7 +319,7 @@ def _known(formats: list[Format]) -> str:
 
 
 def unknown_prior(name: str) -> ConfigError:
-    """The error for a name that is none."""
+    """The error for a name that is not valid."""
     if path := cards.recipe(name):
         return ConfigError(
             f"`{name}` is not shipped: there is only its recipe",

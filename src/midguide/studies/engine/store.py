@@ -4,7 +4,7 @@ OUT/study.json                  which study this is, its file as plain values, e
 OUT/study.earlier               the same of an earlier run of this name that had another file, if any
 OUT/units/ADDRESS.parquet       one row per metric, with the code that made it
 OUT/samples/ADDRESS/            the draws, where the study keeps them
-OUT/.../ADDRESS.damaged         what stood there and could not be read, once it has been made anew
+OUT/.../ADDRESS.damaged         what stood there and could not be read, once it has been recreated
 """
 
 from __future__ import annotations
@@ -220,12 +220,12 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path} is damaged", hint="run the study again: the unit is made anew") from error
+            raise DataError(f"{path} is damaged", hint="run the study again: the unit is recreated") from error
         rows = table.to_pylist()
         found = {(row.get("address"), row.get("metric")) for row in rows}
         whole = {*table.schema.names, *LATER} == set(SCHEMA.names)
         if not whole or found != {(unit.address, short(name)) for name in unit.metrics}:
-            raise DataError(f"{path} does not hold its unit", hint="run the study again: the unit is made anew")
+            raise DataError(f"{path} does not hold its unit", hint="run the study again: the unit is recreated")
         return rows
 
     def progress(self, units: Iterable[Unit]) -> Progress:

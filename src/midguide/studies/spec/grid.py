@@ -1,4 +1,4 @@
-"""The rows of a study's file together: labels that are told apart, and patterns that match."""
+"""The rows of a study's file together: distinguishable labels, and patterns that match."""
 
 from __future__ import annotations
 
