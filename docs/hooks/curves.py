@@ -58,6 +58,9 @@ def of_sampler(sampler: str) -> dict[str, str]:
             axes.plot([m.calls for m in curve], [min(m.error, 1.4) for m in curve], color="0.85", linewidth=0.7)
         axes.plot([m.calls for m in own], [min(m.error, 1.4) for m in own], "o-", color="#3949ab", markersize=4)
         axes.set(title=title, xlabel="network calls", ylim=(0, 1.45), xscale="log")
+        ticks = [round(mean.calls) for mean in own]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.axhline(1.0, color="0.5", linestyle=":", linewidth=0.8)
     figure.axes[0].set_ylabel("error")
     figure.tight_layout()

@@ -17,7 +17,7 @@ MARKED = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)|\
 CODE = re.compile(r"(<pre\b.*?</pre>)|<code>([^<]*)</code>", re.DOTALL)
 HALLMARK = re.compile(r"(?:\b(?:" + "|".join(GREEK) + r")_|\b[a-zA-Z]_[0tslyi]\b|\^|\|\||\w \| \w| ~ )")
 NO_FORMULA = re.compile(
-    r"""["'\[{;#/]|\b\w+=\S|\.[a-z]|::|--|->|\b[a-z]{5,}\b(?<!alpha)(?<!sigma)(?<!gamma)(?<!theta)"""
+    r"""["'\[{;#]|\S/|/\S|\b\w+=\S|\.[a-z]|::|--|->|\b[a-z]{5,}\b(?<!alpha)(?<!sigma)(?<!gamma)(?<!theta)"""
 )
 TOKEN = re.compile(r"\|\||<=|>=|~=|[A-Za-z]+|\d+(?:\.\d+)?(?:e-?\d+)?|\s+|.")
 SIGNS = {"||": r"\Vert ", "|": r"\mid ", "~": r"\sim ", "<=": r"\le ", ">=": r"\ge ", "*": r"\cdot ", "~=": r"\approx "}

@@ -114,7 +114,7 @@ def _card(entry: Entry, samplers: Catalogue) -> str:
         ["derivative of the network", "yes" if row["gradients"] else "no"],
         ["calls of a sample", f"{row['forwards']:,} forwards, {row['vjps']:,} vjps ({row['steps']:,} steps)"],
     ]
-    parts = [f"# {entry.name}\n\n{entry.summary}\n", _table(["", ""], facts), _paper(module.__doc__ or "")]
+    parts = [f"# {entry.name}\n\n{entry.summary}\n", _table(["what", "how much"], facts), _paper(module.__doc__ or "")]
     if curves.of_sampler(entry.name):
         best = curves.sentence(entry.name)
         parts.append(f"## Error\n\n![Error of {entry.name} over network calls](figures/{entry.name}.svg)\n\n{best}\n")
