@@ -50,6 +50,7 @@ from midguide.storage.record import describe, fingerprint
 from midguide.studies.kinds.base import KINDS
 from midguide.studies.sources.base import SOURCES
 from midguide.testing import ContractError, changed_settings, check_identity, samplers
+from midguide.web.play import Watched
 
 WORDS: dict[str, dict[str, object]] = {
     "colorization": {"weights": "luma"},
@@ -544,6 +545,7 @@ WRAPPERS: dict[type[Wrapped], Callable[[Denoiser], Wrapped]] = {
     OnSchedule: lambda inner: OnSchedule(inner, EDM()),
     samplers._Reordered: samplers._Reordered,
     samplers._Spy: samplers._Spy,
+    Watched: Watched,
     Wrapped: Wrapped,
 }
 OWN = {LatentPrior: {"autoencoder", "value_range", "provenance"}, OnSchedule: {"schedule"}, Opaque: {"exact_moments"}}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from midguide.cli import failures, output
 from midguide.cli.commands.base import COMMANDS
 from midguide.errors import MidguideError
 
+COMPLETE = "_MIDGUIDE_COMPLETE"
 UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the parser that newer typer brings along
 
 
@@ -23,6 +26,8 @@ def run(argv: Sequence[str]) -> int:
         MidguideError: If the user made a mistake.
     """
     command = typer.main.get_command(build())
+    if COMPLETE in os.environ:  # a shell asks how a word may go on
+        command.main(list(argv), prog_name="midguide")
     try:
         with command.make_context("midguide", list(argv)) as context:
             with _always_hinting(context):
@@ -51,16 +56,23 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="midguide",
         help="Draw samples from p(x | y) with a diffusion prior, and see how far the answer can be trusted.",
-        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_global)
     for name, entry in COMMANDS.items():
         if isinstance(entry.thing, typer.Typer):
             app.add_typer(entry.thing, name=name)
+            for each in entry.thing.registered_commands:
+                each.help = each.help or _paragraphs(each.callback)
         else:
-            app.command(name)(entry.thing)
+            app.command(name, help=_paragraphs(entry.thing))(entry.thing)
     return app
+
+
+def _paragraphs(command: Callable[..., Any] | None) -> str:
+    """The docstring of a command with each paragraph on one line, which a terminal breaks where it is wide."""
+    parts = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
 
 
 def _global(
