@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import midguide
-from midguide.catalogue.directory import PLACES, catalogue, catalogues
+from midguide.catalogue.directory import catalogue, catalogues, places
 from midguide.errors import ConfigError
 
 ROOT = Path(midguide.__file__).parent
@@ -24,10 +24,10 @@ def test_every_catalogue_of_the_package_is_in_the_directory() -> None:
                 target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]  # type: ignore[union-attr]
                 module = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
                 made.add(f"{module}:{ast.unparse(target)}")
-    assert made == set(PLACES.values())
+    assert made == set(places().values())
 
 
-@pytest.mark.parametrize("plural", PLACES)
+@pytest.mark.parametrize("plural", places())
 def test_every_entry_has_a_line_for_lists_and_plain_defaults(plural: str) -> None:
     entries = catalogue(plural)
     assert len(entries) > 0

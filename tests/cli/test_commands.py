@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from midguide import __version__
-from midguide.catalogue.directory import PLACES
+from midguide.catalogue.directory import places
 from midguide.cli import main, output
 from midguide.cli.commands import demo
 from midguide.cli.commands.list import OTHERS
@@ -54,7 +54,7 @@ def test_lists_hold_the_registries(cli):
     assert isinstance(cli("list", "priors", "--json").json, list)
 
 
-@pytest.mark.parametrize("what", [*PLACES, *OTHERS])
+@pytest.mark.parametrize("what", [*places(), *OTHERS])
 def test_every_list_has_all_names_and_fits_in_80_columns(cli, what):
     result = cli("list", what)
     assert (result.code, result.err) == (0, "")

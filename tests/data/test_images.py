@@ -90,14 +90,16 @@ def test_palette_is_looked_up(tmp_path: Path, color: np.ndarray) -> None:
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    told: list[str] = []
     red = Image.new("CMYK", (4, 6), (0, 255, 255, 0))
     # The colors of a constant JPEG are right to a step or two of its quantization.
     torch.testing.assert_close(
-        load_image(saved(red, tmp_path / "a.jpg", quality=100), RGB),
+        load_image(saved(red, tmp_path / "a.jpg", quality=100), RGB, note=told.append),
         expected(np.full((6, 4, 3), (255, 0, 0))),
         rtol=0,
         atol=2 / 127.5,
     )
+    assert [text.split("a.jpg ")[1] for text in told] == ["is in CMYK, turned into RGB by the plain formula"]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -117,16 +119,16 @@ def test_opaque_palette_with_alpha_is_looked_up(tmp_path: Path, color: np.ndarra
 
 def transparent_files(folder: Path) -> list[Path]:
     half = Image.fromarray(np.full((6, 4, 4), 128, np.uint8))
-    key = Image.new("L", (4, 6), 7)
-    deep = Image.fromarray(np.full((6, 4), 777, np.uint16))
+    key = Image.new("L", (4, 6), 70)
+    deep = Image.fromarray(np.full((6, 4), 51000, np.uint16))
     return [
         saved(half, folder / "rgba.png"),
         saved(half.convert("LA"), folder / "la.png"),
         saved(half, folder / "rgba.webp", lossless=True),
         saved(Image.new("P", (4, 6), 0), folder / "palette.png", transparency=0),
         saved(Image.new("RGB", (4, 6), (1, 2, 3)), folder / "key.png", transparency=(1, 2, 3)),
-        saved(key, folder / "gray-key.png", transparency=7),
-        saved(deep, folder / "deep-key.png", transparency=777),
+        saved(key, folder / "gray-key.png", transparency=70),
+        saved(deep, folder / "deep-key.png", transparency=51000),
     ]
 
 
@@ -224,7 +226,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_values_without_a_known_white_are_refused(tmp_path: Path, dtype: type) -> None:
     path = saved(Image.fromarray(np.ones((6, 4), dtype)), tmp_path / "a.tif")
-    with pytest.raises(DataError, match="32-bit values.*\nhint: convert"):
+    with pytest.raises(DataError, match="32-bit or signed values.*\nhint: --white VALUE"):
         load_image(path, GRAY)
 
 
@@ -362,3 +364,178 @@ def test_set_refuses_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="a.png in .* no image of a known kind"):
         load_image_set(tmp_path)
+
+
+# What a file states beside its pixels, and what people's folders hold beside images
+
+
+def notes_of(path: Path, **settings) -> list[str]:
+    told: list[str] = []
+    load_image(path, GRAY, resize=True, note=told.append, **settings)
+    return [text.removeprefix(f"image {path} ") for text in told]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("depth", [10, 12, 14])
+def test_a_white_below_the_largest_value_is_stated_and_its_lack_is_remarked(tmp_path: Path, suffix: str, depth: int):
+    white = 2**depth - 1
+    values = np.linspace(0, white, 24).astype(np.uint16).reshape(6, 4)
+    path = saved(Image.fromarray(values), tmp_path / f"a.{suffix}")
+    fits = f"which fits {depth} of its 16 bits"
+    assert notes_of(path) == [f"has {white} as its largest value, {fits}: --white {white} makes that white"]
+    image = load_image(path, GRAY, white=white)
+    torch.testing.assert_close(image[0, 0], torch.from_numpy(2 * values / white - 1).float(), rtol=0, atol=ULP)
+    with pytest.raises(DataError, match=f"values from 0 to {white}, outside of 0 .black. to {white - 1} .white."):
+        load_image(path, GRAY, white=white - 1)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="white must be a positive number"):
+            load_image(path, GRAY, white=wrong)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_real_and_wide_values_are_read_where_white_is_stated(tmp_path: Path, dtype: type) -> None:
+    values = np.arange(24).reshape(6, 4).astype(dtype)
+    path = saved(Image.fromarray(values), tmp_path / "a.tif")
+    image = load_image(path, GRAY, white=23.0, value_range=(0, 1))
+    torch.testing.assert_close(image[0, 0], torch.from_numpy(values / 23).float(), rtol=0, atol=ULP)
+    path = saved(Image.fromarray(values - 5), tmp_path / "b.tif")
+    with pytest.raises(DataError, match="values from -5 to 18, outside of 0"):
+        load_image(path, GRAY, white=23.0)
+
+
+def test_colors_have_no_other_white(tmp_path: Path, color: np.ndarray) -> None:
+    path = saved(Image.fromarray(color), tmp_path / "a.png")
+    with pytest.raises(DataError, match="8 bits of each color: 255 is white"):
+        load_image(path, RGB, white=4095)
+
+
+def test_sixteen_bit_tiffs_whose_zero_is_white_are_turned(tmp_path: Path) -> None:
+    import tifffile
+
+    values = np.linspace(0, 65535, 24).astype(np.uint16).reshape(6, 4)
+    for photometric, want in (("minisblack", values / 65535), ("miniswhite", 1 - values / 65535)):
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric)
+        image = load_image(tmp_path / "a.tif", GRAY, value_range=(0, 1))
+        torch.testing.assert_close(image[0, 0], torch.from_numpy(want).float(), rtol=0, atol=ULP)
+
+
+def test_sixteen_bits_of_color_are_named(tmp_path: Path) -> None:
+    import tifffile
+
+    values = np.linspace(0, 65535, 72).astype(np.uint16).reshape(6, 4, 3)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    assert notes_of(tmp_path / "a.tif") == ["has 16 bits of each color, of which 8 are read"]
+
+
+def test_color_profiles_other_than_srgb_and_gammas_are_named(tmp_path: Path, color: np.ndarray) -> None:
+    from PIL import ImageCms
+
+    image = Image.fromarray(color)
+    for name, told in (("sRGB", []), ("LAB", ["has the color profile Lab identity built-in, which is not applied"])):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
+        assert notes_of(saved(image, tmp_path / "a.png", icc_profile=profile)) == told
+    assert notes_of(saved(image, tmp_path / "a.png", icc_profile=b"damaged")) != []
+    whole = saved(image, tmp_path / "b.png").read_bytes()
+    for gamma, told in ((45455, []), (100000, ["states a gamma of 1, which is not applied"])):
+        body = b"gAMA" + struct.pack(">I", gamma)
+        chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
+        (tmp_path / "b.png").write_bytes(whole[:33] + chunk + whole[33:])
+        assert notes_of(tmp_path / "b.png") == told
+
+
+def test_every_fact_that_pillow_reads_of_a_file_is_used_irrelevant_or_named(tmp_path: Path, color: np.ndarray) -> None:
+    """Files of every kind with all that their writers take; a fact that nobody knows is named."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from midguide.storage.picture_facts import IRRELEVANT, NAMED, USED
+
+    image, text = Image.fromarray(color), PngInfo()
+    text.add_text("Author", "somebody")
+    settings = {
+        "png": {"dpi": (72, 72), "pnginfo": text},
+        "jpg": {"dpi": (72, 72), "comment": b"words", "progressive": True},
+        "webp": {"lossless": True, "xmp": b"<x/>"},
+        "bmp": {"dpi": (72, 72)},
+        "gif": {"comment": b"words", "loop": 2, "duration": 5},
+        "tif": {"dpi": (72, 72), "description": "words", "compression": "tiff_lzw"},
+        "jp2": {},
+        "ppm": {},
+    }
+    for suffix, options in settings.items():
+        path = saved(image, tmp_path / f"a.{suffix}", **options)
+        assert notes_of(path) == [], suffix
+        with Image.open(path) as opened:
+            assert set(opened.info) - set(getattr(opened, "text", {})) <= USED | NAMED | IRRELEVANT
+    strange = Image.open(saved(image, tmp_path / "s.png"))
+    strange.info["white point"] = 3
+    from midguide.storage.picture_facts import remarks
+
+    assert list(remarks(strange, white=None)) == ["states white point: not used"]
+
+
+SIDECAR = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(100)
+
+
+def people_s_folders(folder: Path) -> dict[str, Path]:
+    """Three images as they come from a Mac, from Jupyter, from Windows, as folders and archives."""
+    images = {
+        f"{i}.png": saved(Image.fromarray(pixels(6, 4, 3) // i), folder / f"{i}.png").read_bytes() for i in (1, 2, 3)
+    }
+    found = {}
+    for kind, extra in {
+        "mac": {f"._{name}": SIDECAR for name in images} | {".DS_Store": b"\0"},
+        "jupyter": {".ipynb_checkpoints/1-checkpoint.png": images["1.png"]},
+        "windows": {"Thumbs.db": b"\0", "$RECYCLE.BIN/1.png": images["1.png"]},
+    }.items():
+        for name, data in (images | extra).items():
+            place = folder / kind / "faces" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        found[kind] = folder / kind
+    with zipfile.ZipFile(folder / "MAC.ZIP", "w") as archive:
+        for name, data in images.items():
+            archive.writestr(f"faces/{name}", data)
+            archive.writestr(f"__MACOSX/faces/._{name}", SIDECAR)
+    return found | {"MAC.ZIP": folder / "MAC.ZIP"}
+
+
+def test_hidden_files_are_passed_over_and_said_once(tmp_path: Path) -> None:
+    counts = {"mac": 3, "jupyter": 1, "windows": 1, "MAC.ZIP": 3}
+    for kind, path in people_s_folders(tmp_path).items():
+        told: list[str] = []
+        assert len(load_image_set(path, note=told.append)) == 3
+        assert len(told) == 1
+        assert told[0].startswith(f"{counts[kind]} hidden files of {path} are passed over")
+    hidden_root = tmp_path / ".cache"
+    saved(Image.new("RGB", (4, 6), "red"), tmp_path / "x.png")
+    hidden_root.mkdir()
+    (hidden_root / "x.png").write_bytes((tmp_path / "x.png").read_bytes())
+    assert len(load_image_set(hidden_root)) == 1  # a folder that the user names is not hidden
+
+
+def test_copies_in_a_set_and_what_its_images_have_in_common_are_said_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    for name in "abc":
+        saved(Image.fromarray(np.full((6, 4), 4000, np.uint16)), tmp_path / f"{name}.png")
+    images = load_image_set(tmp_path, note=told.append)
+    assert len(images) == 3
+    assert told[0].startswith(f"3 images of {tmp_path}, the first a.png: each has 4000 as its largest value")
+    assert told[1] == f"2 of 3 images of {tmp_path} are copies of others: b.png of a.png, c.png of a.png"
+    assert len(told) == 2
+    assert load_image_set(tmp_path, white=4000, note=told.append).min() == 255
+
+
+def test_studies_and_recipes_state_white(tmp_path: Path) -> None:
+    from midguide.studies.kinds.images import ImageProblem
+    from midguide.studies.kinds.images import _images as of_study
+    from midguide.training.base import Data
+    from midguide.training.config import AutoencoderTrainingConfig, TrainingConfig
+    from midguide.training.jobs import _images as of_recipe
+
+    for name, white in (("a", 4095), ("b", 2000)):
+        saved(Image.fromarray(np.full((6, 4), white, np.uint16)), tmp_path / f"{name}.png")
+    assert int(of_study(str(tmp_path), RGB, 4095).max()) == 255
+    assert int(of_recipe(Data(path=tmp_path), flip=False, white=4095)[0].pixels.max()) == 255
+    assert all(
+        "white" in kind.__dataclass_fields__ for kind in (ImageProblem, TrainingConfig, AutoencoderTrainingConfig)
+    )

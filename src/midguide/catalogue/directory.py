@@ -1,10 +1,14 @@
-"""All catalogues, by the plural under which they are listed: the one place that names them."""
+"""All catalogues, by the plural under which they are listed: the one place that names them.
+
+Those of a domain are named where the domain says what it brings.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from midguide.catalogue.domain import domains
 from midguide.errors import unknown
 
 if TYPE_CHECKING:
@@ -37,6 +41,12 @@ PLACES = {
 """Module and name of each catalogue; importing this imports none of them."""
 
 
+def places() -> dict[str, str]:
+    """Module and name of each catalogue, by its plural, also of those that domains bring."""
+    own = {plural: f"{domain.package}.{place}" for domain in domains() for plural, place in domain.catalogues.items()}
+    return own | PLACES
+
+
 def catalogue(plural: str) -> Catalogue[Any]:
     """The catalogue of a plural.
 
@@ -47,12 +57,13 @@ def catalogue(plural: str) -> Catalogue[Any]:
         >>> catalogue("schedules").kind
         'schedule'
     """
-    if plural not in PLACES:
-        raise unknown("catalogue", plural, PLACES)
-    module, _, name = PLACES[plural].partition(":")
+    known = places()
+    if plural not in known:
+        raise unknown("catalogue", plural, known)
+    module, _, name = known[plural].partition(":")
     return getattr(import_module(module), name)
 
 
 def catalogues() -> dict[str, Catalogue[Any]]:
     """All catalogues by their plural; imports the whole package."""
-    return {plural: catalogue(plural) for plural in PLACES}
+    return {plural: catalogue(plural) for plural in places()}

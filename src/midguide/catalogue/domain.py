@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 from midguide.catalogue import plugins
@@ -28,12 +28,15 @@ class Domain:
         summary: one line for lists.
         package: its package; the modules below are inside it, and presets in its folder `presets/KIND/NAME.toml`.
         modules: names of modules that register things, by kind in the plural: `{"samplers": ("filters",)}`.
+        catalogues: module and name of each catalogue of its own, by the plural under which it is listed:
+            `{"stations": "stations.base:STATIONS"}`.
     """
 
     name: str
     summary: str
     package: str
     modules: Mapping[str, tuple[str, ...]]
+    catalogues: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inside(self) -> bool:

@@ -1,37 +1,36 @@
 """Image files to tensors and back, with one clear error for whatever cannot be read.
 
 Pixels are read as they stand in the file: orientation tags are applied, color profiles are not. 16-bit gray images
-keep their precision; Pillow reads 16-bit color images with 8 bits.
+keep their precision; Pillow reads 16-bit color images with 8 bits. What a file states and nothing uses is named in one
+line, by the `note` of whoever asked, or as a `DataRemark`.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from midguide.data.decoding import (
+    IMAGE,
+    IMAGE_SUFFIXES,
+    Note,
+    Picture,
+    decoded,
+    names_in,
+    open_picture,
+    warned,
+)
 from midguide.errors import ConfigError, DataError, NumericalError, ShapeError
 from midguide.storage.files import replacing
-from midguide.storage.outside import MIB, Outside, afford
-from midguide.storage.pictures import opened
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+from midguide.storage.outside import afford
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's "L"
-_PNG_HINT = "convert it to an 8-bit RGB or gray PNG"
-_STRIPE = 2**20  # pixels of a stripe: what is computed from an image is computed by stripes of rows
-
-_IMAGE = Outside("image", f"is it complete? {_PNG_HINT}", limit=512 * MIB)
-_SET = Outside("set of images", "make it again", limit=2**40)
 
 
 def load_image(
@@ -41,11 +40,14 @@ def load_image(
     value_range: tuple[float, float] = (-1.0, 1.0),
     resize: bool = False,
     crop: tuple[int, int, int, int] | None = None,
+    white: float | None = None,
+    note: Note = warned,
 ) -> Tensor:
     """One image file as a batch of one, in the shape and value range of a prior.
 
     Orientation tags are applied first. A palette and CMYK become RGB; priors with one channel get the luma
-    `0.299 R + 0.587 G + 0.114 B`, priors with three get gray images in all three. 16-bit gray is divided by 65535.
+    `0.299 R + 0.587 G + 0.114 B`, priors with three get gray images in all three. 16-bit gray is divided by 65535, or
+    by `white`.
 
     Args:
         path: a PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or JPEG 2000 file with one opaque image.
@@ -54,6 +56,9 @@ def load_image(
         resize: cut the largest centered part with the aspect ratio of the prior and resize it with antialiasing
             (Lanczos, clamped to the range); otherwise the image must have the prior's size.
         crop: (top, left, height, width) in pixels of the upright image, cut out before that.
+        white: the value of white in the file, where it is not the largest that the file can hold: 4095 for 12 bits in a
+            16-bit PNG. Images of 32-bit or floating-point values need one. Black is 0.
+        note: takes a line on what the file states and is not used, or may be a mistake.
 
     Returns:
         Image, float32 in `value_range`, shape (1, C, H, W).
@@ -61,7 +66,7 @@ def load_image(
     Raises:
         DataError: no such file, not an image, damaged, huge, animated, transparent, of another size than the prior, or
             smaller than `crop`; or the prior's events are no images.
-        ConfigError: `crop` is no rectangle, or `value_range` does not rise.
+        ConfigError: `crop` is no rectangle, `value_range` does not rise, or `white` is not positive.
 
     Example:
         >>> load_image("face.png", (3, 64, 64), resize=True).shape  # doctest: +SKIP
@@ -74,8 +79,10 @@ def load_image(
             f"an image has 1 or 3 channels, events of this prior have shape {tuple(event_shape)}",
             hint="take a prior of images; give signals of other shapes to Problem and sample in Python, as tensors",
         )
-    with _IMAGE.open(path) as file:
-        image = _open(file, path)
+    with IMAGE.open(path) as file:
+        image = open_picture(file, path, white)
+    for told in image.remarks:
+        note(f"image {path} {told}")
     if crop is not None:
         image = image.part(crop)
     height, width = event_shape[1:]
@@ -94,11 +101,16 @@ def load_image(
     return (low + (high - low) * values).clamp(low, high).float()[None].contiguous()
 
 
-def load_image_set(path: str | Path) -> Tensor:
+def load_image_set(path: str | Path, *, white: float | None = None, note: Note = warned) -> Tensor:
     """All images of a folder or zip file, in the order of their names.
+
+    Hidden files, as systems and tools leave them (`__MACOSX`, `._1.png`, `.ipynb_checkpoints`), are passed over. Copies
+    of one image are kept, and named.
 
     Args:
         path: a folder (searched recursively) or a `.zip` of images of one size.
+        white: as in `load_image`.
+        note: likewise; takes one line for all images that have something in common.
 
     Returns:
         images: uint8 in 0..255, shape (N, 3, H, W).
@@ -107,11 +119,11 @@ def load_image_set(path: str | Path) -> Tensor:
         DataError: the path does not exist, holds no images, one cannot be read (see `load_image`), or they differ in
             size.
     """
-    names = [name for name, _ in _files(Path(path))]
+    names = names_in(Path(path), note)
     if not names:
         raise _no_images(path)
-    found = np.empty(0)
-    for number, (where, image) in enumerate(_decoded(path)):
+    found, seen, copies = np.empty(0), dict[bytes, str](), list[str]()
+    for number, (where, image) in enumerate(decoded(path, white, note)):
         shape = (image.rows, image.columns, 3)
         if number == 0:
             afford(len(names) * math.prod(shape), f"{path}, a set of {len(names)} images")
@@ -123,14 +135,21 @@ def load_image_set(path: str | Path) -> Tensor:
             )
         for top, values in image.stripes():
             found[number, top : top + len(values)] = np.rint(255 * values)
+        first = seen.setdefault(hashlib.sha256(found[number].tobytes()).digest(), names[number])
+        copies += [f"{names[number]} of {first}"] if first != names[number] else []
+    if copies:
+        shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
+        note(f"{len(copies)} of {len(names)} images of {path} are copies of others: {shown}")
     return torch.from_numpy(found).permute(0, 3, 1, 2).contiguous()
 
 
-def load_gray_images(path: str | Path) -> list[Tensor]:
+def load_gray_images(path: str | Path, *, white: float | None = None, note: Note = warned) -> list[Tensor]:
     """All images of a folder or zip file as gray values, in the order of their names; sizes may differ.
 
     Args:
         path: a folder (searched recursively) or a `.zip` of images. Colors become luma, as in `load_image`.
+        white: as in `load_image`.
+        note: as in `load_image_set`.
 
     Returns:
         Images in [0, 1], float32, each of shape (H, W).
@@ -142,27 +161,19 @@ def load_gray_images(path: str | Path) -> list[Tensor]:
         >>> len(load_gray_images("nuclei-val.zip"))  # doctest: +SKIP
         45
     """
-    found = [_gray(image) for _, image in _decoded(path)]
+    names_in(Path(path), note)
+    found = [_gray(image) for _, image in decoded(path, white, note)]
     if not found:
         raise _no_images(path)
     return found
 
 
-def _gray(image: _Picture) -> Tensor:
+def _gray(image: Picture) -> Tensor:
     """The luma of an image, float32, shape (H, W)."""
     gray = np.empty((image.rows, image.columns), np.float32)
     for top, values in image.stripes():
         gray[top : top + len(values)] = values[..., 0] if values.shape[2] == 1 else values @ _LUMA
     return torch.from_numpy(gray)
-
-
-def _decoded(path: str | Path) -> Iterator[tuple[str, _Picture]]:
-    """What to call each image of a folder or zip file, and the image."""
-    for name, read in _files(Path(path)):
-        where = f"{name} in {path}"
-        with _IMAGE.damage(where):
-            image = _open(io.BytesIO(read()), where)
-        yield where, image
 
 
 def _no_images(path: str | Path) -> DataError:
@@ -236,95 +247,6 @@ def _check_range(value_range: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A decoded image, upright, as Pillow keeps it: 1, 2 or 4 bytes a pixel; numbers are made of parts of it.
-
-    Args:
-        image: all of it.
-        kind: the format of its file.
-        name: what to call it in messages.
-        box: left, top, right and bottom of the part that is meant.
-    """
-
-    image: Image.Image
-    kind: str
-    name: str | Path
-    box: tuple[int, int, int, int]
-
-    @property
-    def rows(self) -> int:
-        return self.box[3] - self.box[1]
-
-    @property
-    def columns(self) -> int:
-        return self.box[2] - self.box[0]
-
-    def part(self, crop: tuple[int, int, int, int]) -> _Picture:
-        """The part at (top, left, height, width)."""
-        if len(crop) != 4 or min(crop[:2]) < 0 or min(crop[2:]) < 1:
-            raise ConfigError(f"crop must be (top, left, height, width), got {crop}", hint="in pixels, upright")
-        top, left, height, width = crop
-        if top + height > self.rows or left + width > self.columns:
-            raise DataError(
-                f"a {width}x{height} crop at row {top}, column {left} leaves image {self.name} "
-                f"of {self.columns}x{self.rows} (width x height)",
-                hint="TOP,LEFT,HEIGHT,WIDTH in pixels of the upright image",
-            )
-        left, top = self.box[0] + left, self.box[1] + top
-        return replace(self, box=(left, top, left + width, top + height))
-
-    def stripes(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Parts of some rows: the first row of each, and its values in [0, 1], float64, shape (rows, W, 1 or 3)."""
-        left, top, right, bottom = self.box
-        height = max(_STRIPE // self.columns, 1)
-        for first in range(top, bottom, height):
-            with _IMAGE.damage(self.name):
-                stripe = self.image.crop((left, first, right, min(first + height, bottom)))
-                values = _values(stripe, self.kind, self.name)
-            yield first - top, values
-
-    def values(self) -> np.ndarray:
-        """All values in [0, 1], float64, shape (H, W, 1 or 3)."""
-        return np.concatenate([values for _, values in self.stripes()])
-
-
-def _open(source: BinaryIO, name: str | Path) -> _Picture:
-    """The decoded image, upright."""
-    image = opened(_IMAGE, source, name)
-    kind = image.format or ""
-    # Phones write a JPEG with previews behind the picture (MPO): the first is the picture.
-    if kind != "MPO" and getattr(image, "is_animated", False):
-        frames = getattr(image, "n_frames", "several")
-        raise DataError(
-            f"image {name} is animated or has pages: {frames} frames", hint="save the one you mean as a PNG"
-        )
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return _Picture(image, kind, name, (0, 0, image.width, image.height))
-
-
-def _values(image: Image.Image, kind: str, name: str | Path) -> np.ndarray:
-    """Values in [0, 1], float64, shape (H, W, 1 or 3)."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.float64)
-        if "transparency" in image.info and bool((values == image.info["transparency"]).any()):
-            raise _transparent(name)
-        return values[..., None] / 65535
-    if image.mode in ("I", "F"):
-        raise DataError(f"image {name} has 32-bit values, of which none is known to be white", hint=_PNG_HINT)
-    gray = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if np.asarray(image)[..., 3].min() < 255:
-            raise _transparent(name)
-    return np.atleast_3d(np.asarray(image.convert("L" if gray else "RGB")).astype(np.float64)) / 255
-
-
-def _transparent(name: str | Path) -> DataError:
-    return DataError(f"image {name} has transparent pixels", hint="flatten it onto a background first")
-
-
 def _how_to_fit(rows: int, columns: int, height: int, width: int) -> str:
     """What to do with an image of `rows` x `columns` pixels for a prior of `height` x `width`."""
     scale = min(rows / height, columns / width)
@@ -338,7 +260,7 @@ def _how_to_fit(rows: int, columns: int, height: int, width: int) -> str:
     )
 
 
-def _resized(image: _Picture, height: int, width: int) -> np.ndarray:
+def _resized(image: Picture, height: int, width: int) -> np.ndarray:
     """The largest centered part of the aspect ratio `height : width`, to the pixel, resized.
 
     Pillow resizes rows first, then columns; so do we, rows in stripes, which gives the same values in less memory.
@@ -355,17 +277,3 @@ def _planes_resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
     planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in np.moveaxis(values, 2, 0)]
     small = [np.asarray(plane.resize((width, height), Image.Resampling.LANCZOS)) for plane in planes]
     return np.stack(small, axis=2)
-
-
-def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The name of each image of a folder or zip file, and what reads it."""
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()):
-            yield file.name, partial(_IMAGE.read, file)
-    elif path.suffix.lower() == ".zip":
-        with _SET.archive(path) as archive:
-            infos = sorted(archive.infolist(), key=lambda info: info.filename)
-            for info in (info for info in infos if info.filename.lower().endswith(IMAGE_SUFFIXES)):
-                yield info.filename, partial(_IMAGE.member, archive, info)
-    else:
-        raise DataError(f"{path} is no folder and no zip file of images", hint="check the path")

@@ -235,8 +235,8 @@ def afford(needed: int, what: str, *, error: type[MidguideError] = DataError, hi
         raise error(f"{what} needs {size_of(needed)} of memory, there are {size_of(budget)}", hint=hint)
 
 
-def array_of(file: BinaryIO, size: int) -> np.ndarray:
-    """The numbers of an open `.npy` file of `size` bytes.
+def array_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of an open `.npy` file of `size` bytes; its numbers follow.
 
     Raises:
         ValueError: If it is no such file, holds objects, or fewer numbers than its header says.
@@ -253,11 +253,23 @@ def array_of(file: BinaryIO, size: int) -> np.ndarray:
         raise ValueError(f"its version {'.'.join(map(str, version))} is not for numbers")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # damaged headers are parsed as Python, which warns
-        shape, _, dtype = headers[version](file)
+        shape, by_columns, dtype = headers[version](file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, not numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - file.tell():
         raise ValueError(f"its header promises the shape {shape}, the file ends before")
+    return shape, by_columns, dtype
+
+
+def array_of(file: BinaryIO, size: int) -> np.ndarray:
+    """The numbers of an open `.npy` file of `size` bytes.
+
+    Raises:
+        ValueError: If it is no such file, holds objects, or fewer numbers than its header says.
+    """
+    from numpy.lib import format as npy
+
+    shape, _, dtype = array_header(file, size)
     afford(math.prod(shape) * dtype.itemsize, "an array")
     file.seek(0)
     return npy.read_array(file, allow_pickle=False)

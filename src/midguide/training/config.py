@@ -141,7 +141,13 @@ def check_channels(network: Body, *, times: int = 1) -> None:
 @RECIPES.register("prior", summary="a prior of images, or of their latents")
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(DenoisingConfig):
-    """How to train a prior on images, or on their latents."""
+    """How to train a prior on images, or on their latents.
+
+    Args:
+        white: the value of white in the image files, as 4095 for 12 bits in 16; by default the largest of their type.
+    """
+
+    white: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,10 +168,12 @@ class AutoencoderTrainingConfig(LoopConfig):
     Args:
         network: its shape.
         decoder_std: error that a decoding is meant to have, in the value range: weighs how much the latents may say.
+        white: the value of white in the image files, as 4095 for 12 bits in 16; by default the largest of their type.
     """
 
     network: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     decoder_std: float = 0.03
+    white: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -73,8 +73,8 @@ class CropTrainingConfig(DenoisingConfig):
         data.refuse("autoencoder", "strict", hint="crops are cut out of images that can all be read")
         size = self.crops.size
         check_fits(self.network, (1, size, size), "crops")
-        images = load_gray_images(data.place)
-        kept = images[::KEPT] if data.held_out is None else load_gray_images(data.held_out)
+        images = load_gray_images(data.place, note=data.note)
+        kept = images[::KEPT] if data.held_out is None else load_gray_images(data.held_out, note=data.note)
         if data.held_out is None:
             images = [image for number, image in enumerate(images) if number % KEPT]
         source = Pictures.cut(images, self.crops, where=data.place)

@@ -45,7 +45,7 @@ def image_prior(recipe: TrainingConfig, data: Data) -> _ImagePrior:
     """The training of a prior, which `TrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
     gray = data.autoencoder is None and recipe.network.in_channels == 1
-    source, kept = _images(data, flip=recipe.flip, gray=gray)
+    source, kept = _images(data, flip=recipe.flip, white=recipe.white, gray=gray)
     image_shape = tuple(source.pixels.shape[1:])
     coder = None if data.autoencoder is None else load_autoencoder(data.autoencoder)
     if coder is None:
@@ -62,7 +62,7 @@ def image_autoencoder(recipe: AutoencoderTrainingConfig, data: Data) -> _Autoenc
     """The training of an autoencoder, which `AutoencoderTrainingConfig.job` is."""
     data.refuse("strict", hint=NO_BROKEN)
     data.refuse("autoencoder", hint="it is for the recipe of a prior")
-    source, kept = _images(data, flip=recipe.flip)
+    source, kept = _images(data, flip=recipe.flip, white=recipe.white)
     check_fits(recipe.network, tuple(source.pixels.shape[1:]), "images")
     _remark(source, data)
     return _Autoencoder(recipe, source, kept)
@@ -184,9 +184,10 @@ def _first(chosen: Tensor) -> int:
     return int(chosen.nonzero()[0]) + 1
 
 
-def _images(data: Data, *, flip: bool, gray: bool = False) -> tuple[Images, Images]:
+def _images(data: Data, *, flip: bool, white: float | None, gray: bool = False) -> tuple[Images, Images]:
     """Images to train on and images to judge by; as luma, where the network takes one channel."""
-    kept, pixels = None if data.held_out is None else load_image_set(data.held_out), load_image_set(data.place)
+    kept = None if data.held_out is None else load_image_set(data.held_out, white=white, note=data.note)
+    pixels = load_image_set(data.place, white=white, note=data.note)
     if kept is None:
         if len(pixels) < 2:
             raise DataError("one image is not enough to train on", hint="give at least two, better thousands")

@@ -151,9 +151,9 @@ def test_broken_recordings_are_refused_by_name(patient, change, says):
 @pytest.mark.parametrize(
     ("header", "rows", "settings", "says"),
     [
-        ("I,MLII", [(0.1, 0.2)] * 5, {"rate_hz": 100}, "unknown lead `MLII`"),
+        ("MLII,resp", [(0.1, 0.2)] * 5, {"rate_hz": 100}, r"no channel .*MLII \(--lead II=MLII .*\), resp"),
         ("I,lead i", [(0.1, 0.2)] * 5, {"rate_hz": 100}, "a lead twice"),
-        ("I,II", [(0.1, 850.0)] * 5, {"rate_hz": 100}, "850 mV.*uV or ADC"),
+        ("I,II", [(80.0, 850.0)] * 5, {"rate_hz": 100}, "850 mV.*uV or ADC"),
         ("I,II", [(0.0001, 0.002)] * 5, {"rate_hz": 100}, "0.002 mV only.*probably V"),
         ("I,II", [(0.1, 0.2)] * 5, {}, "rate of .* is unknown"),
         ("time,I", [(0, 0.1), (0.01, 0.1), (0.02, 0.2)], {"rate_hz": 500}, "times .* of 100 samples .* not of 500"),
@@ -180,7 +180,7 @@ def test_empty_cells_are_gaps(tmp_path):
 def test_damaged_and_missing_files_are_refused(tmp_path, patient):
     with pytest.raises(DataError, match="no recording"):
         load_recording(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="no recording .*nowhere.csv: it is not there"):
         load_recording(tmp_path / "nowhere.csv")
     (tmp_path / "x.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match="no .npy file"):

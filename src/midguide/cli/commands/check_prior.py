@@ -102,7 +102,9 @@ def _on_images(
         other = diagnostics.network_of(again(which == "last"))
     shape, limits = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
     if images:
-        data = torch.cat([load_image(path, shape, value_range=limits, resize=True) for path in images])
+        data = torch.cat(
+            [load_image(path, shape, value_range=limits, resize=True, note=output.note) for path in images]
+        )
     else:
         data = photographs(shape, limits)
     report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed, other=other)

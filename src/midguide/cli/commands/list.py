@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from midguide.catalogue.directory import PLACES, catalogue, catalogues
+from midguide.catalogue.directory import catalogue, catalogues, places
 from midguide.cli import output
 from midguide.cli.commands.base import COMMANDS
 from midguide.errors import unknown
@@ -19,16 +19,16 @@ OTHERS = ("auto", "domains", "presets", "priors")
 @COMMANDS.register("list")
 def list_names(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="WHAT", help=f"{', '.join(sorted((*PLACES, *OTHERS)))}.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help=f"{', '.join(sorted((*places(), *OTHERS)))}.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout instead of text.")] = False,
 ) -> None:
     """List samplers, operators, priors, metrics, presets, or others, by name."""
-    if what in PLACES:
+    if what in places():
         rows = catalogue(what).listed()
     elif what in OTHERS:
         rows = {"auto": _auto, "domains": _domains, "presets": _presets, "priors": _priors}[what]()
     else:
-        raise unknown("list", what, sorted((*PLACES, *OTHERS)))
+        raise unknown("list", what, sorted((*places(), *OTHERS)))
     if as_json:
         output.print_json(rows)
     elif not rows:

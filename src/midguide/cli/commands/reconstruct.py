@@ -123,6 +123,10 @@ class Picture:
         str | None, typer.Option(metavar="TOP,LEFT,HEIGHT,WIDTH", help="Use this part of IMAGE, in pixels.")
     ] = None
     resize: Annotated[bool, typer.Option("--resize", help="Resize IMAGE to the size of the prior.")] = False
+    white: Annotated[
+        float | None,
+        typer.Option(metavar="VALUE", help="White in IMAGE, as 4095 for 12 bits; by default its type's largest."),
+    ] = None
 
     def __post_init__(self) -> None:
         self.box()
@@ -176,7 +180,10 @@ def reconstruct(
     method.check()
     setup = measurement.setup(drawing.seed)
     denoiser = asked.load(prior)
-    problem = _problem(denoiser, setup, image, picture, drawing.seed, measured=measurement.measured)
+    told: list[str] = []
+    problem = _problem(denoiser, setup, image, picture, drawing.seed, told, measured=measurement.measured)
+    for line in told:
+        output.note(line)
     sampler = method.make(problem)
     run = runs.Run(
         problem=problem,
@@ -196,18 +203,21 @@ def reconstruct(
     )
     result = runs.draw(run)
     verdict = result.check()
-    metrics = runs.write(run, result, runs.measure(run, result, verdict))
+    metrics = runs.write(run, result, runs.measure(run, result, verdict) | {"remarks": told})
     runs.report(metrics, verdict, as_json=drawing.as_json, verbose=verbose)
 
 
-def _problem(denoiser: Denoiser, setup: Setup, image: Path, picture: Picture, seed: int, *, measured: bool) -> Problem:
+def _problem(
+    denoiser: Denoiser, setup: Setup, image: Path, picture: Picture, seed: int, told: list[str], *, measured: bool
+) -> Problem:
     """The problem whose truth, or whose measurement, is in an image file."""
     from midguide.data.images import load_image
     from midguide.studies.kinds.setup import RANGE
 
     shape = _measurement_shape(setup.instrument(denoiser), denoiser) if measured else denoiser.signal_shape
     limits = denoiser.signal_range or RANGE
-    pixels = load_image(image, shape, value_range=limits, resize=picture.resize, crop=picture.box())
+    form = {"resize": picture.resize, "crop": picture.box(), "white": picture.white}
+    pixels = load_image(image, shape, value_range=limits, note=told.append, **form)
     return setup.given(denoiser, pixels) if measured else setup.simulate(denoiser, pixels, seed=seed)
 
 

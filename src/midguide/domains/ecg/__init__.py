@@ -18,4 +18,5 @@ DOMAIN = Domain(
         "readers": ("reader",),
         "commands": ("cli.reconstruct",),
     },
+    catalogues={"recordings": "formats.base:RECORDINGS"},
 )

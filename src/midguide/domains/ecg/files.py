@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from midguide.domains.ecg.formats.wfdb import using_wfdb
 from midguide.domains.ecg.leads import TWELVE, with_einthoven
-from midguide.domains.ecg.recordings import Recording, using_wfdb
+from midguide.domains.ecg.recordings import Recording
 from midguide.errors import DataError
 from midguide.storage.files import replacing, replacing_folder
 

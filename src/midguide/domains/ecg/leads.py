@@ -9,6 +9,8 @@ A prior models nine leads (I, II, III and V1 to V6); the augmented ones are alwa
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
@@ -42,7 +44,15 @@ _FROM_I_AND_II = {
     "aVL": (1.0, -0.5),
     "aVF": (-0.5, 1.0),
 }
-_BY_LOWER_CASE = {name.lower(): name for name in TWELVE}
+_SPELLINGS = {name.lower(): name for name in TWELVE}
+_SPELLINGS |= {f"d{roman.lower()}": roman for roman in LIMB[:3]}  # derivation: the Romance languages
+_SPELLINGS |= {f"d{number}": name for number, name in enumerate(LIMB[:3], 1)}
+_SPELLINGS |= {f"c{number}": name for number, name in enumerate(CHEST, 1)}  # C for chest
+_PREFIXES = re.compile(r"^(mdc_ecg_(lead|elec_potl)|ecg|ekg|lead|ableitung|d[eé]rivation|derivaci[oó]n|derivazione)")
+_REMARKS = re.compile(r"[(\[](einthoven|goldberger|augmented|wilson)[^)\]]*[)\]]|-(ref|0)$")
+_SEPARATORS = " _.:"
+_MINUS = re.compile(r"^(minus|neg(ative)?|inv(erted)?|\(-\)|[\N{HYPHEN}\N{EN DASH}\N{MINUS SIGN}])[ _.]*")
+_TURNED = re.compile(r"[ _(]+(minus|neg(ative)?|inv(erted)?)\)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +109,37 @@ def ecg_signal(**form: Any) -> Signal:
     return EcgFormat(**form).signal
 
 
+def signed_lead(text: str) -> tuple[str, int] | None:
+    """The lead that a channel holds and its sign, or None where the name is that of no lead.
+
+    Names come with words in front (`ECG II`, `lead ii`, `MDC_ECG_LEAD_AVR`), in other countries' letters (`DI`, `D1`,
+    `C1`), and in any case. A minus in front, or after a space, is a sign: `-aVR`, as in the Cabrera order; a word for
+    it counts, too (`minus aVR`). A modified lead (`MLII`) is not the lead; `ECG1` is some first channel.
+
+    Example:
+        >>> signed_lead("ECG II"), signed_lead("-AVR"), signed_lead("MLII")
+        (('II', 1), ('aVR', -1), None)
+    """
+    key = unicodedata.normalize("NFKC", text).strip("'\" \t").lower()
+    upright = _TURNED.sub("", _REMARKS.sub("", key).strip())
+    key, sign = upright, -1 if _TURNED.search(key) else 1
+    while True:
+        key = _MINUS.sub("-", key)
+        if re.match(r"(?<!\w)-\s?[a-z]", key):
+            key, sign = key[1:].strip(), -sign
+        bare = _PREFIXES.sub("", key)
+        if bare == key:
+            break
+        # Right after the word a hyphen joins: `lead-I`. After a space it is a minus: `lead -aVR`.
+        key = bare.removeprefix("-").strip(_SEPARATORS) if bare.startswith("-") else bare.strip(_SEPARATORS)
+    name = _SPELLINGS.get(re.sub(r"(?<=av)[ _.]|(?<=^a)[ _.](?=v)", "", key))
+    return None if name is None else (name, sign)
+
+
 def lead_name(text: str) -> str:
     """The usual spelling of a lead's name, whatever its case: `AVR` -> `aVR`, `lead ii` -> `II`.
+
+    It says which lead it is, not its sign: who needs both asks `signed_lead`.
 
     Raises:
         ConfigError: If there is no such lead.
@@ -109,14 +148,16 @@ def lead_name(text: str) -> str:
         >>> lead_name("AVF")
         'aVF'
     """
-    key = text.strip().lower().removeprefix("lead").strip(" _-")
-    if key not in _BY_LOWER_CASE:
+    found = signed_lead(text)
+    if found is None:
         raise ConfigError(f"unknown lead `{text}`", hint=f"leads: {', '.join(TWELVE)}; or {', '.join(LEAD_SETS)}")
-    return _BY_LOWER_CASE[key]
+    return found[0]
 
 
 def parse_leads(text: str) -> tuple[str, ...]:
     """Leads from a list with commas, in which a name of `LEAD_SETS` stands for its leads; in the usual order.
+
+    A sign is of no account: who knows `-aVR` knows `aVR`.
 
     Raises:
         ConfigError: If a lead is unknown, or there is none.
@@ -165,6 +206,11 @@ def modeled(leads: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in MODELED if name in known)
 
 
+def limb_weights(leads: Sequence[str]) -> Tensor:
+    """Each of some limb leads as (weight of I, weight of II), float64, shape (leads, 2)."""
+    return torch.tensor([_FROM_I_AND_II[name] for name in leads], dtype=torch.float64)
+
+
 def limb_leads(signal: Tensor, leads: Sequence[str]) -> Tensor:
     """I and II by least squares from two or more limb leads.
 
@@ -178,8 +224,7 @@ def limb_leads(signal: Tensor, leads: Sequence[str]) -> Tensor:
     rows = [i for i, name in enumerate(leads) if name in LIMB]
     if len(rows) < 2:
         raise ShapeError(f"I and II need two limb leads, got {', '.join(leads) or 'none'}")
-    weights = torch.tensor([_FROM_I_AND_II[leads[i]] for i in rows], dtype=torch.float64)
-    inverse = torch.linalg.pinv(weights).to(signal)
+    inverse = torch.linalg.pinv(limb_weights([leads[i] for i in rows])).to(signal)
     return inverse @ signal[..., rows, :]
 
 
@@ -198,7 +243,7 @@ def twelve_leads(nine: Tensor) -> Tensor:
         tensor([-1.0000,  0.5000,  0.5000])
     """
     _check_nine(nine)
-    augmented = torch.tensor([_FROM_I_AND_II[name] for name in LIMB[3:]], dtype=nine.dtype, device=nine.device)
+    augmented = limb_weights(LIMB[3:]).to(nine)
     return torch.cat([nine[..., :3, :], augmented @ nine[..., :2, :], nine[..., 3:, :]], dim=-2)
 
 
@@ -244,7 +289,7 @@ def einthoven_error(leads: Tensor) -> Tensor:
     count = 6 if leads.shape[-2] == len(TWELVE) else 3
     if leads.shape[-2] not in (len(MODELED), len(TWELVE)):
         raise ShapeError(f"expected 9 or 12 leads, got a signal of shape {tuple(leads.shape)}")
-    weights = torch.tensor([_FROM_I_AND_II[name] for name in LIMB[2:count]], dtype=leads.dtype, device=leads.device)
+    weights = limb_weights(LIMB[2:count]).to(leads)
     return (leads[..., 2:count, :] - weights @ leads[..., :2, :]).abs().amax(dim=(-2, -1))
 
 

@@ -1,127 +1,174 @@
-"""Electrocardiograms from files: WFDB records, CSV and NPY, in millivolts, with leads in any order.
+"""Electrocardiograms from files of any format in `RECORDINGS`, in millivolts, with leads in any order.
 
-A `Recording` holds what stands in the file. `nine_leads` brings it into the form of a prior (its leads, rate and
-high-pass), and `check_complete` says what a recording lacks that is to be learned from or compared with.
+A `Recording` holds what stands in the file, or a part of it. `nine_leads` brings it into the form of a prior (its
+leads, rate and high-pass), and `check_complete` says what a recording lacks that is to be learned from or compared
+with. Limb leads are made to agree only after it was measured that they do, up to noise.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from midguide.domains.ecg.headers import check_header
-from midguide.domains.ecg.leads import LIMB, MODELED, TWELVE, EcgFormat, lead_name, limb_leads
-from midguide.errors import ConfigError, DataError, MidguideError
-from midguide.storage.outside import GIB, MIB, Outside
-
-_TABLE = Outside("table", "first a line of lead names, then one row per sample", limit=256 * MIB)
-_ARRAY = Outside("array of numbers", "write it with numpy.save", limit=16 * GIB)
-
-MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
-"""By unit, in lower case."""
+from midguide.domains.ecg import limbs
+from midguide.domains.ecg.channels import Chosen, choose
+from midguide.domains.ecg.formats.base import Contents, Said, millivolts, opened
+from midguide.domains.ecg.leads import LIMB, MODELED, TWELVE, EcgFormat, limb_leads, signed_lead
+from midguide.domains.ecg.limbs import is_flat
+from midguide.errors import ConfigError, DataError
 
 LARGEST_MV, SMALLEST_MV = 20.0, 0.02
 """Outside of which the largest amplitude of a recording tells of a wrong unit."""
-FLAT_MV = 0.002
-"""A lead that moves by less in a whole recording was not connected: two steps of the usual 1000 per mV."""
+ROUNDING_MV = 0.01
+"""What the relations of limb leads may be violated by without a word: two steps of a coarse converter."""
 MOST_HZ = 20_000.0
+EDGE_SECONDS = 30.0
+"""Read on both sides of a part: after so long the filter of 0.6 Hz has forgotten where it began, to 1e-9 mV."""
+FINEST = 10_000
+"""Rates are brought to each other by fractions of whole numbers up to this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which part of a recording is wanted.
+
+    Args:
+        start: seconds from its beginning.
+        seconds: duration.
+        rate_hz: of the prior that will see it. What is read begins where a sample of that rate lies.
+    """
+
+    start: float
+    seconds: float
+    rate_hz: float = 100.0
+
+    def frames(self, contents: Contents, frame_rate: float, per_frame: int) -> tuple[int, int]:
+        """The frames to read, with the edges of the filter: the first, and that after the last."""
+        step = _factor(frame_rate * per_frame, self.rate_hz).denominator
+        step //= math.gcd(step, per_frame)
+        first = max(math.floor((self.start - EDGE_SECONDS) * frame_rate), 0) // step * step
+        stop = math.ceil((self.start + self.seconds + EDGE_SECONDS) * frame_rate)
+        return min(first, contents.frames), min(stop, contents.frames)
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One electrocardiogram.
+    """One electrocardiogram, or a part of one.
 
     Args:
         name: of its file, for messages.
         signal: millivolts, float64, shape (leads, time); NaN where nothing was recorded.
         leads: usual names of the rows.
         rate_hz: samples per second.
+        begins: seconds from the beginning of the file to the first sample.
+        whole_seconds: duration of all that the file holds; by default that of `signal`.
+        remarks: what was done with the file, and what of it was not used, one line each.
+        stated: what else the file states, by key. It may name a person, so it is written nowhere.
     """
 
     name: str
     signal: Tensor
     leads: tuple[str, ...]
     rate_hz: float
+    begins: float = 0.0
+    whole_seconds: float | None = None
+    remarks: tuple[str, ...] = ()
+    stated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration of the signal."""
         return self.signal.shape[1] / self.rate_hz
+
+    @property
+    def lasts(self) -> float:
+        """Duration of all that the file holds."""
+        return self.begins + self.seconds if self.whole_seconds is None else self.whole_seconds
 
 
 def load_recording(
-    path: str | Path, *, rate_hz: float | None = None, unit: str | None = None, leads: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    rate_hz: float | None = None,
+    unit: str | None = None,
+    leads: Sequence[str] | None = None,
+    channels: Mapping[str, str] | None = None,
+    variable: str | None = None,
+    part: Part | None = None,
+    form: str | None = None,
 ) -> Recording:
-    """Read a WFDB record, a CSV or a NumPy file.
+    """Read a recording: WFDB, EDF, a table in text, NumPy, MATLAB, HDF5, or a zip file with one of them.
 
     Args:
-        path: a WFDB record (with or without `.hea` or `.dat`); a `.csv` or `.tsv` with a header of lead names, and
-            perhaps a column `time` in seconds; a `.npy` of shape (leads, time).
-        rate_hz: samples per second of a NumPy file, or of a CSV without a column of times; it may repeat what a file
-            says, not contradict it.
-        unit: of the numbers of a CSV or NumPy file: mV (the default), uV or V; WFDB headers name theirs.
-        leads: rows of a NumPy file; by default nine are I, II, III, V1 to V6, and twelve are in the usual order.
+        path: of the file; a WFDB record also by its name, without an ending.
+        rate_hz: samples per second of a file that does not say; it may repeat what a file says, not contradict it.
+        unit: of the numbers of a file that does not say: mV (the default), uV or V.
+        leads: leads of the rows or columns of a file that does not name them; `_` for a row that is none. By default
+            nine are I, II, III, V1 to V6, and twelve are in the usual order.
+        channels: which channel is a lead, where its name does not say it or is not to be followed: `{"II": "MLII"}`;
+            `"-NAME"` is the channel times -1, and an empty name sets the lead aside.
+        variable: which array, in a file of several.
+        part: what is wanted; by default all. Only that, and the edges that filters need, is read.
+        form: the format of the file, a name of `RECORDINGS` or `FILE.py:NAME`; by default the one that recognizes it.
 
     Raises:
-        ConfigError: If there is no such unit, or one is given for a WFDB record.
-        DataError: If there is no such file, or it is damaged, of an unknown rate or unit, of another rate, or with an
-            unknown lead or one that stands twice, or with amplitudes that no heart has.
+        ConfigError: If there is no such unit, lead or format, or the file names its channels and `leads` are given.
+        DataError: If there is no such file, or it is damaged, of an unknown rate, of another rate or unit than is said,
+            holds no lead or one twice, limb leads that contradict each other, or amplitudes that no heart has.
 
     Example:
         >>> load_recording("records100/00000/00001_lr").leads  # doctest: +SKIP
         ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
     """
-    path, scale = _named(path), MILLIVOLTS.get((unit or "mV").lower())
-    if scale is None:
+    path = Path(path)
+    if unit is not None and millivolts(unit) is None:
         raise ConfigError(f"unknown unit `{unit}`", hint="mV, uV or V")
-    if path.suffix.lower() in (".csv", ".tsv"):
-        names, values, rate = _read_csv(path, rate_hz)
-    elif path.suffix.lower() == ".npy":
-        names, values, rate = _read_npy(path, rate_hz, leads)
-    elif unit is not None:
-        raise ConfigError(
-            f"{path} is a WFDB record, whose header names its units; got the unit {unit}", hint="leave --unit out"
-        )
-    else:
-        return _checked(path.with_suffix("").name, *_read_wfdb(path, rate_hz), in_header=True)
-    return _checked(path.name, names, values * scale, rate)
+    order = None if leads is None else _order(leads)
+    with opened(path, Said(rate_hz=rate_hz, unit=unit, order=order, variable=variable), form) as contents:
+        if order is not None and tuple(channel.name for channel in contents.channels) != order:
+            own = ", ".join(channel.name for channel in contents.channels[:40])
+            raise ConfigError(
+                f"{path} names its channels: {own}", hint="channels, or --lead II=NAME, say which is what"
+            )
+        name = path.stem if path.suffix.lower() in (".hea", ".dat") else path.name
+        chosen, told = choose(name, contents.channels, channels or {}, unit)
+        return _read(path, name, contents, chosen, part, told, said=unit is not None)
 
 
 def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
     """A recording in the leads, at the rate and after the high-pass of a prior.
 
-    Limb leads are made to agree: at any time I and II by least squares from all limb leads there are, III = II - I; one
-    that is alone stays as it is. Resampling is polyphase with mirrored ends; the high-pass is a Butterworth filter of
-    order 5, run forwards and backwards.
+    Limb leads that contradict each other are refused. Those that agree up to noise are made to agree: at any time I and
+    II by least squares from all limb leads there are, III = II - I; one that is alone stays as it is.
+
+    Resampling is polyphase with mirrored ends; the high-pass is a Butterworth filter of order 5, run both ways.
 
     Args:
         recording: any leads at any rate that is not below the prior's.
         form: the form of the prior.
 
     Returns:
-        Millivolts, float64, shape (9, time); NaN in leads that neither were recorded nor follow from others, and at
-        times of gaps.
+        Millivolts, float64, shape (9, time), from the recording's first sample on; NaN in leads that neither were
+        recorded nor follow from others, and at times of gaps.
 
     Raises:
-        DataError: If the rate is below the prior's.
+        DataError: If the rate is below the prior's, or limb leads contradict each other.
     """
     if recording.rate_hz < form.rate_hz:
         raise DataError(
             f"{recording.name} has {recording.rate_hz:g} samples per second, the prior needs {form.rate_hz:g} or more",
             hint="is the rate right?",
         )
+    if found := limbs.conflict(recording.signal, recording.leads, recording.rate_hz):
+        raise limbs.refused(recording.name, found)
     nine = torch.full((len(MODELED), recording.signal.shape[1]), torch.nan, dtype=torch.float64)
     for name in MODELED:
         if name in recording.leads:
@@ -160,20 +207,18 @@ def check_complete(recording: Recording, *, seconds: float | None = None, leads:
             raise DataError(f"{recording.name}: lead {name} is flat", hint="leave the recording or the lead out")
 
 
-def is_flat(lead: Tensor) -> bool:
-    """Whether the values of a lead (mV, shape (time,), NaN where there is none) move by less than `FLAT_MV`."""
-    known = lead[lead.isfinite()]
-    return len(known) > 0 and float(known.max() - known.min()) < FLAT_MV
-
-
 def resampled(signal: np.ndarray, rate_hz: float, new_rate_hz: float) -> np.ndarray:
     """A signal at another rate: polyphase filter, ends mirrored, shape (..., time) -> (..., new time)."""
     from scipy.signal import resample_poly
 
-    factor = Fraction(new_rate_hz / rate_hz).limit_denominator(10_000)
+    factor = _factor(rate_hz, new_rate_hz)
     if factor == 1:
         return signal
     return np.asarray(resample_poly(signal, factor.numerator, factor.denominator, axis=-1, padtype="symmetric"))
+
+
+def _factor(rate_hz: float, new_rate_hz: float) -> Fraction:
+    return Fraction(new_rate_hz / rate_hz).limit_denominator(FINEST)
 
 
 def high_passed(signal: np.ndarray, rate_hz: float, cut_hz: float) -> np.ndarray:
@@ -186,16 +231,22 @@ def high_passed(signal: np.ndarray, rate_hz: float, cut_hz: float) -> np.ndarray
     return np.asarray(sosfiltfilt(sections, signal, axis=-1, padtype="even", padlen=signal.shape[-1] - 1))
 
 
-def _processed(signal: np.ndarray, rate_hz: float, form: EcgFormat) -> np.ndarray:
-    """Leads resampled and filtered; gaps are bridged for the filters and are gaps again afterwards."""
+def _bridged(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leads with lines through their gaps, zero where there is nothing; and where the gaps were."""
     gaps, times = np.isnan(signal), np.arange(signal.shape[1])
     bridged = np.where(gaps, 0.0, signal)
     for row in np.flatnonzero(gaps.any(1) & ~gaps.all(1)):
         known = ~gaps[row]
         bridged[row] = np.interp(times, times[known], signal[row, known])
+    return bridged, gaps
+
+
+def _processed(signal: np.ndarray, rate_hz: float, form: EcgFormat) -> np.ndarray:
+    """Leads resampled and filtered; gaps are bridged for the filters and are gaps again afterwards."""
+    bridged, gaps = _bridged(signal)
     out = high_passed(resampled(bridged, rate_hz, form.rate_hz), form.rate_hz, form.high_pass_hz)
     nearest = np.rint(np.arange(out.shape[1]) * rate_hz / form.rate_hz).astype(int)
-    return np.where(gaps[:, np.minimum(nearest, len(times) - 1)], np.nan, out)
+    return np.where(gaps[:, np.minimum(nearest, signal.shape[1] - 1)], np.nan, out)
 
 
 @cache
@@ -206,138 +257,125 @@ def _high_pass(rate_hz: float, cut_hz: float) -> np.ndarray:
     return np.asarray(butter(5, cut_hz, "highpass", fs=rate_hz, output="sos"))
 
 
-def _checked(
-    name: str, names: Sequence[str], signal: np.ndarray, rate_hz: float, *, in_header: bool = False
+def _order(leads: Sequence[str]) -> tuple[str, ...]:
+    """Leads of rows, by their names in the file or the usual ones."""
+    unknown = [text for text in leads if text.strip() != "_" and signed_lead(text) is None]
+    if unknown:
+        raise ConfigError(
+            f"unknown lead `{unknown[0]}`", hint=f"leads: {', '.join(TWELVE)}; `_` for a row that is none"
+        )
+    return tuple(text.strip() for text in leads)
+
+
+def _read(
+    path: Path,
+    name: str,
+    contents: Contents,
+    chosen: Sequence[Chosen],
+    part: Part | None,
+    told: list[str],
+    *,
+    said: bool,
 ) -> Recording:
-    """A recording with usual lead names and possible amplitudes; whether its header states gain and units."""
-    correct = "correct the gain or the units in its header"
-    try:
-        leads = tuple(lead_name(text) for text in names)
-    except MidguideError as error:
-        raise DataError(f"{name}: {error.message}", hint=error.hint) from error
-    if len(set(leads)) < len(leads):
-        raise DataError(f"{name} has a lead twice: {', '.join(leads)}", hint="keep one column of each")
-    if signal.shape[1] < 2 or not 1 <= rate_hz <= MOST_HZ:
+    """The leads that were chosen, checked, at one rate."""
+    frame_rate, counts = contents.frame_rate, [contents.channels[found.place].per_frame for found in chosen]
+    if frame_rate is None:
+        raise DataError(f"the sampling rate of {path} is unknown", hint="give it in Hz, for example --rate 500")
+    most = max(counts)
+    rate = frame_rate * most
+    if contents.frames * most < 2 or not 1 <= rate <= MOST_HZ:
         raise DataError(
-            f"{name}: {signal.shape[1]} samples at {rate_hz:g} per second",
+            f"{name}: {contents.frames * most} samples at {rate:g} per second",
             hint="is it a recording, and the rate right?",
         )
+    first, stop = (0, contents.frames) if part is None else part.frames(contents, frame_rate, most)
+    if first >= stop:
+        raise _ended(name, contents.frames / frame_rate, part)
+    read = contents.read([found.place for found in chosen], first, stop)
+    rows = [found.scale * np.asarray(values) for found, values in zip(chosen, read, strict=True)]
+    if slower := [found.lead for found, count in zip(chosen, counts, strict=True) if count < most]:
+        told = [*told, f"lead {', '.join(slower)} of a lower rate: brought to {rate:g} samples per second"]
+    signal = np.stack([_at_rate(row, count, most) for row, count in zip(rows, counts, strict=True)])
+    stated = all(contents.channels[found.place].unit for found in chosen)
+    kept, amplitudes = _plausible(name, signal, [found.lead for found in chosen], in_header=stated and not said)
+    recording = Recording(
+        name,
+        torch.from_numpy(np.ascontiguousarray(signal[kept], np.float64)),
+        tuple(chosen[k].lead for k in kept),
+        float(rate),
+        begins=first / frame_rate,
+        whole_seconds=contents.frames / frame_rate,
+        remarks=(*contents.remarks, *told, *amplitudes),
+        stated=contents.stated,
+    )
+    return _agreeing(recording, guessed=contents.rows)
+
+
+def _ended(name: str, lasts: float, part: Part | None) -> DataError:
+    wanted = f", the window begins at {part.start:g} s" if part else ""
+    return DataError(f"{name} lasts {lasts:g} s{wanted}", hint="choose another --start")
+
+
+def _agreeing(recording: Recording, *, guessed: bool) -> Recording:
+    """A recording whose limb leads agree, without the one that contradicts the others; or the error that says why."""
+    found = limbs.conflict(recording.signal, recording.leads, recording.rate_hz)
+    if found is None:
+        size = limbs.disagreement(recording.signal, recording.leads)
+        told = f"limb leads disagree by up to {size:.2f} mV, as noise does: I and II are by least squares of all"
+        return replace(recording, remarks=(*recording.remarks, told)) if size > ROUNDING_MV else recording
+    if guessed and (order := limbs.order_of(recording.signal, recording.rate_hz)):
+        raise DataError(
+            f"the limb leads of {recording.name} contradict each other by up to {found.largest:.2f} mV in the usual "
+            "order of rows; they agree in another one",
+            hint=f"--order {','.join(order)}, if the chest leads are in that order",
+        )
+    if not found.lead or guessed and "upside down" not in found.how:
+        raise limbs.refused(recording.name, found)
+    kept = [i for i, lead in enumerate(recording.leads) if lead != found.lead]
+    told = (
+        f"lead {found.lead} contradicts the other limb leads by up to {found.largest:.2f} mV: it {found.how}; set aside"
+    )
+    return replace(
+        recording,
+        signal=recording.signal[kept],
+        leads=tuple(recording.leads[i] for i in kept),
+        remarks=(*recording.remarks, told),
+    )
+
+
+def _plausible(
+    name: str, signal: np.ndarray, leads: Sequence[str], *, in_header: bool
+) -> tuple[list[int], tuple[str, ...]]:
+    """The rows that a heart can have made, and what to tell of the others."""
+    correct = "correct the gain or the units in its header"
     if np.isinf(signal).any():
         raise DataError(f"{name} holds infinite values", hint="write NaN where nothing was recorded")
-    largest = float(np.nanmax(np.abs(signal))) if np.isfinite(signal).any() else 0.0
-    if largest > LARGEST_MV:
+    sizes = [float(np.nanmax(np.abs(row))) if np.isfinite(row).any() else 0.0 for row in signal]
+    kept = [k for k, size in enumerate(sizes) if size <= LARGEST_MV]
+    if not any(sizes[k] > SMALLEST_MV for k in kept) and len(kept) < len(sizes):
         raise DataError(
-            f"{name} reaches {largest:,.0f} mV, no heart does: its numbers are probably uV or ADC counts",
+            f"{name} reaches {max(sizes):,.0f} mV, no heart does: its numbers are probably uV or ADC counts",
             hint=correct if in_header else "say --unit uV, or divide ADC counts by the gain",
         )
+    largest = max((sizes[k] for k in kept), default=0.0)
     if 0.0 < largest < SMALLEST_MV:
         raise DataError(
             f"{name} reaches {largest:.2g} mV only: its numbers are probably V",
             hint=correct if in_header else "say --unit V; or is it a recording?",
         )
-    return Recording(name, torch.from_numpy(np.ascontiguousarray(signal, np.float64)), leads, float(rate_hz))
+    wrong = [
+        f"lead {leads[k]} reaches {size:,.0f} mV, no heart does: set aside"
+        for k, size in enumerate(sizes)
+        if k not in kept
+    ]
+    return kept, tuple(wrong)
 
 
-def _named(path: str | Path) -> Path:
-    """The path of a recording; that of a folder is none."""
-    path = Path(path)
-    if path.is_dir() and not path.with_name(f"{path.resolve().name}.hea").is_file():
-        raise DataError(f"recording {path} is a folder", hint="give the path of one recording in it")
-    return path
-
-
-def _read_wfdb(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndarray, float]:
-    """Lead names, millivolts of shape (leads, time), rate."""
-    record = path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
-    if not record.with_name(record.name + ".hea").is_file():
-        raise DataError(
-            f"there is no recording {path}", hint="a WFDB record has a .hea file; other kinds: .csv, .tsv, .npy"
-        )
-    try:
-        with using_wfdb() as wfdb:
-            check_header(record, wfdb)
-            read = wfdb.rdrecord(str(record))
-        signal, units, length = read.p_signal.T, read.units, read.sig_len
-    except MidguideError:
-        raise
-    except Exception as error:  # wfdb raises ValueError, IndexError, TypeError and others on damage
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the WFDB record {record} cannot be read: {reason}", hint="is it complete?") from error
-    if signal.shape[1] != length:
-        raise DataError(f"{record} has {signal.shape[1]} samples, its header says {length}", hint="is it complete?")
-    if rate_hz is not None and not abs(rate_hz - read.fs) <= 0.01 * read.fs:
-        raise DataError(
-            f"the header of {record} says {read.fs:g} samples per second, not {rate_hz:g}", hint="leave --rate out"
-        )
-    unknown = [unit for unit in units if str(unit).lower() not in MILLIVOLTS]
-    if unknown:
-        raise DataError(f"{record} is in {unknown[0]!r}, not in mV, uV or V", hint="correct the units in its header")
-    scales = np.array([MILLIVOLTS[unit.lower()] for unit in units])
-    return read.sig_name, signal * scales[:, None], read.fs
-
-
-@contextmanager
-def using_wfdb() -> Iterator[Any]:
-    """The library `wfdb`; what it does in the block gives no warnings (it uses what pandas has deprecated).
-
-    Raises:
-        ConfigError: If it is not installed.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import wfdb
-        except ImportError as error:
-            raise ConfigError(
-                "WFDB records are read by the library wfdb, which is not installed", hint="pip install 'midguide[ecg]'"
-            ) from error
-        yield wfdb
-
-
-def _read_csv(path: Path, rate_hz: float | None) -> tuple[Sequence[str], np.ndarray, float]:
-    """Lead names, values of shape (leads, time), rate."""
-    file = io.StringIO(_TABLE.text(path), newline="")
-    try:
-        header = file.readline()
-        delimiter = next((mark for mark in "\t;" if mark in header), ",")
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-        rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
-        columns = np.array([[float(cell) if cell.strip() else np.nan for cell in row] for row in rows]).T
-    except (ValueError, StopIteration, csv.Error) as error:
-        reason = "its rows have different lengths" if "inhomogeneous" in str(error) else error
-        raise DataError(f"{path} is no table of numbers: {reason}", hint=_TABLE.hint) from error
-    if columns.ndim != 2 or len(columns) != len(names):
-        raise DataError(f"{path} has {len(names)} names and {len(columns)} columns", hint="name every column")
-    if names[0].lower() not in ("time", "t", "seconds"):
-        return names, columns, _known_rate(path, rate_hz)
-    steps = np.diff(columns[0])
-    even = len(steps) > 0 and bool((steps > 0).all()) and float(np.ptp(steps)) <= 0.1 * float(steps.mean())
-    if not even and rate_hz is None:
-        raise DataError(f"the times of {path} are not equally spaced", hint="in seconds; or give the rate with --rate")
-    stated = 1 / float(steps.mean()) if even else None
-    if stated and rate_hz is not None and not abs(rate_hz - stated) <= 0.01 * stated:
-        raise DataError(
-            f"the times of {path} are those of {stated:g} samples per second, not of {rate_hz:g}",
-            hint="are they in seconds? Leave the rate out, or the times",
-        )
-    return names[1:], columns[1:], _known_rate(path, rate_hz if stated is None else stated)
-
-
-def _read_npy(
-    path: Path, rate_hz: float | None, leads: Sequence[str] | None
-) -> tuple[Sequence[str], np.ndarray, float]:
-    """Lead names, values of shape (leads, time), rate."""
-    values = _ARRAY.array(path)
-    names = leads or {len(MODELED): MODELED, len(TWELVE): TWELVE}.get(len(values) if values.ndim else 0, ())
-    if values.ndim != 2 or len(values) != len(names) or values.dtype.kind not in "fiu":
-        raise DataError(
-            f"{path} has shape {values.shape}, expected (leads, time)",
-            hint="nine or twelve leads in the usual order, or say which",
-        )
-    return names, values.astype(np.float64), _known_rate(path, rate_hz)
-
-
-def _known_rate(path: Path, rate_hz: float | None) -> float:
-    if rate_hz is None:
-        raise DataError(f"the sampling rate of {path} is unknown", hint="give it in Hz, for example --rate 500")
-    return rate_hz
+def _at_rate(row: np.ndarray, count: int, most: int) -> np.ndarray:
+    """A lead of `count` samples in each frame as one of `most`; gaps stay gaps."""
+    if count == most:
+        return row
+    bridged, gaps = _bridged(row[None])
+    out = resampled(bridged, count, most)[0]
+    nearest = np.minimum(np.rint(np.arange(len(out)) * count / most).astype(int), len(row) - 1)
+    return np.where(gaps[0, nearest], np.nan, out)

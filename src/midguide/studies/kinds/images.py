@@ -55,6 +55,7 @@ class ImageProblem:
         data: a folder or zip file of images of the size of the prior, in the order of their names; `astronaut`, the one
             portrait of scikit-image; or
             `prior`, draws of the prior itself, for which the prior is right by construction.
+        white: the value of white in the image files, as 4095 for 12 bits in 16; by default the largest of their type.
         noise: a name in `midguide list likelihoods`.
         sigma_y: standard deviation of Gaussian noise in the value range of the prior; by default 0.05.
         rate: expected counts at the largest value, for Poisson noise.
@@ -72,6 +73,7 @@ class ImageProblem:
     prior: str = "faces-64"
     prior_settings: PriorSettings = AS_STATED
     data: Annotated[str, PathOr(PRIOR, PORTRAIT)] = PRIOR
+    white: float | None = None
     noise: str = "gaussian"
     sigma_y: float | None = None
     rate: float | None = None
@@ -147,7 +149,7 @@ class ImageProblem:
     def _pixels(self, seed: int) -> Tensor:
         """The image as bytes, shape (3, H, W)."""
         shape = self._denoiser.signal_shape
-        images = _images(self.data, shape)
+        images = _images(self.data, shape, self.white)
         if not 0 <= seed < len(images):
             last = f"0 to {len(images) - 1}" if len(images) > 1 else "0 only"
             raise DataError(f"{self.data} has no image {seed}", hint=f"the seeds of its images are {last}")
@@ -167,7 +169,7 @@ class ImageProblem:
 
 
 @kept(8)
-def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
+def _images(data: str, event_shape: tuple[int, ...], white: float | None) -> Tensor:
     """All images of a source, uint8, shape (N, 3, H, W) with the size of the prior."""
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
         raise DataError(
@@ -181,7 +183,7 @@ def _images(data: str, event_shape: tuple[int, ...]) -> Tensor:
                 hint="problems.data is a folder or zip file of images, or prior for draws of the prior: "
                 "--set problems.data=PATH",
             )
-        images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data))
+        images = to_uint8(portrait(event_shape[1])) if data == PORTRAIT else load_image_set(Path(data), white=white)
     (height, width), (rows, columns) = images.shape[2:], event_shape[1:]
     if (height, width) != (rows, columns):
         raise DataError(

@@ -20,7 +20,8 @@ from midguide.domains.ecg.leads import (
     twelve_leads,
     with_einthoven,
 )
-from midguide.domains.ecg.recordings import Recording, is_flat, nine_leads
+from midguide.domains.ecg.limbs import is_flat
+from midguide.domains.ecg.recordings import Recording, nine_leads
 from midguide.domains.ecg.scores import ecg_scores, hidden_of_twelve, mae
 from midguide.errors import ConfigError, DataError
 from midguide.likelihoods.gaussian import GaussianLikelihood
@@ -97,12 +98,12 @@ def window(given: Given, form: EcgFormat, samples: int, start: float) -> tuple[T
     nine, known = torch.where(some.isfinite(), some, whole), some.isfinite()
     agreeing = with_einthoven(nine, known)
     nine = torch.where(agreeing.isfinite(), agreeing, nine)
-    first = round(start * form.rate_hz)
-    if first == 0 and nine.shape[1] < samples:
+    first = round((start - given.whole.begins) * form.rate_hz)
+    if start == 0 and nine.shape[1] < samples:
         return nine, known
     if first + samples > nine.shape[1]:
         raise DataError(
-            f"{given.whole.name} lasts {given.whole.seconds:g} s, "
+            f"{given.whole.name} lasts {given.whole.lasts:g} s, "
             f"the window is {samples / form.rate_hz:g} s from {start:g} s on",
             hint="choose another --start, or a prior of shorter recordings",
         )
@@ -137,7 +138,8 @@ def remarks(given: Given, leads: str | None, known: Tensor, form: EcgFormat, len
         form: of the prior.
         length: samples that the prior sees.
     """
-    lines = [f"lead {', '.join(given.flat)} is flat: taken as missing"] if given.flat else []
+    lines = [f"{given.whole.name}: {told}" for told in given.whole.remarks]
+    lines += [f"lead {', '.join(given.flat)} is flat: taken as missing"] if given.flat else []
     if leads is None and given.absent:
         lines.append(f"lead {', '.join(given.absent)} was not recorded: hidden")
     rows = modeled(given.given.leads)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from midguide.cli.runs import Run
     from midguide.domains.ecg.leads import EcgFormat
-    from midguide.domains.ecg.recordings import Recording
+    from midguide.domains.ecg.recordings import Part, Recording
     from midguide.inference.verdict.base import Verdict
 
 TRAIN = "train one: see domains/ecg/shipped/ecg-256.toml"
@@ -52,7 +52,9 @@ group.command("diagnose")(diagnose)
 @group.command("reconstruct")
 def reconstruct(
     context: typer.Context,
-    record: Annotated[Path, typer.Argument(metavar="RECORD", help="A WFDB record, a .csv or .tsv, or a .npy.")],
+    record: Annotated[
+        Path, typer.Argument(metavar="RECORD", help="WFDB, EDF, a table, NumPy: `midguide list recordings`.")
+    ],
     leads: Annotated[
         str | None, typer.Option(metavar="LEADS", help="Leads that are given, as I,V2 or smartwatch; all by default.")
     ] = None,
@@ -61,8 +63,17 @@ def reconstruct(
     ] = None,
     start: Annotated[float, typer.Option(metavar="S", help="Where the window begins, in seconds.")] = 0.0,
     rate: Annotated[float | None, typer.Option(metavar="HZ", help="Samples per second, if the file is silent.")] = None,
-    unit: Annotated[
-        str | None, typer.Option(metavar="{mV|uV|V}", help="Of a .csv, .tsv or .npy; mV by default.")
+    unit: Annotated[str | None, typer.Option(metavar="{mV|uV|V}", help="If the file is silent; mV by default.")] = None,
+    lead: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LEAD=CHANNEL", help="Take a channel as a lead, as II=MLII; III= leaves one out."),
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(metavar="LEADS", help="Leads of rows without names, in their order; _ for none.")
+    ] = None,
+    variable: Annotated[str | None, typer.Option(metavar="NAME", help="Which array, in a file of several.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Of the file, or FILE.py:NAME of your own.")
     ] = None,
     prior: Prior = PRIOR,
     sampler: Annotated[
@@ -85,11 +96,34 @@ def reconstruct(
     """
     folder = output.out_folder(out or output.default_folder("ecg", record.stem, of=context))
     output.use_threads(context)
+    from midguide.domains.ecg.channels import parse_map
     from midguide.domains.ecg.recordings import load_recording
 
-    recording = load_recording(record, rate_hz=rate, unit=unit)
+    recording = load_recording(
+        record,
+        rate_hz=rate,
+        unit=unit,
+        leads=order and order.split(","),
+        channels=parse_map(lead or []),
+        variable=variable,
+        part=_part(prior, start),
+        form=format_,
+    )
     settings = {"sampler": sampler, "steps": steps, "n": samples, "sigma_mv": sigma, "seed": seed}
     _run(recording, leads, hide, start, prior, settings, folder, budget=budget, as_json=as_json, verbose=verbose)
+
+
+def _part(prior: str, start: float) -> Part | None:
+    """What a prior sees of a recording; None where it is no prior of electrocardiograms, or the start no time."""
+    from midguide.domains.ecg.leads import EcgFormat
+    from midguide.domains.ecg.recordings import Part
+    from midguide.priors.loading import prior_spec
+
+    spec = prior_spec(prior)
+    form = EcgFormat.of(spec.signals)
+    if form is None or spec.event_shape is None or not 0 <= start < float("inf"):
+        return None
+    return Part(start=start, seconds=spec.event_shape[-1] / form.rate_hz, rate_hz=form.rate_hz)
 
 
 @group.command("demo")
@@ -183,6 +217,7 @@ def _run(
     nine = ecg_problem.completed(drawn_mv, window, observed)
     chi2 = run.problem.expand(run.n).likelihood.chi_square(drawn.draws[0]).mean()
     metrics: dict[str, Any] = {**run.labels, **settings, "start": start, "leads": leads, "hide": hide}
+    metrics["remarks"] = list(recording.remarks)
     metrics |= ecg_problem.scores(nine, window, observed) | {"chi2": float(chi2), "seconds": drawn.cost.seconds}
     metrics = _write(run, form, nine, window, observed, metrics | runs.of_verdict(verdict))
     _report(metrics, verdict, as_json=as_json)

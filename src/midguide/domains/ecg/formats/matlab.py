@@ -1,0 +1,60 @@
+"""MATLAB files: up to version 7 by SciPy, version 7.3 as the HDF5 that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from midguide.domains.ecg.formats._arrays import Array, in_memory, of_arrays
+from midguide.domains.ecg.formats.base import RECORDING, RECORDINGS, Contents, File, RecordingFormat, Said
+from midguide.domains.ecg.formats.hdf5 import MAGIC
+from midguide.storage.outside import afford
+
+
+@RECORDINGS.register("matlab", summary="a MATLAB file: arrays by name, also in structures; 7.3 is read as HDF5")
+class Matlab(RecordingFormat):
+    """Arrays by name. A file beside a header of the same name is a WFDB record."""
+
+    extensions = (".mat",)
+    order = 30
+    home = "https://www.mathworks.com/help/matlab/import_export/mat-file-versions.html"
+
+    def recognizes(self, file: File) -> bool:
+        return file.suffix == ".mat" and file.path.exists() and MAGIC not in file.start
+
+    @contextmanager
+    def open(self, file: File, said: Said) -> Iterator[Contents]:
+        """The array of the signals.
+
+        Raises:
+            DataError: If the file is damaged, or no array, or several, can be the signals.
+        """
+        from scipy.io import loadmat, whosmat
+
+        path = RECORDING.check(file.path)
+        with RECORDING.damage(path):
+            size = sum(float(np.prod(shape, dtype=float)) for _, shape, _ in whosmat(path))
+        afford(int(8 * size), f"the file {path.name}")
+        with RECORDING.damage(path):
+            found = loadmat(path, squeeze_me=False, chars_as_strings=True, struct_as_record=True)
+        arrays: dict[str, Array] = {}
+        for name, value in found.items():
+            if not name.startswith("__"):
+                _add(arrays, name, np.asarray(value))
+        yield of_arrays(path, arrays, said)
+
+
+def _add(arrays: dict[str, Array], name: str, value: np.ndarray, depth: int = 0) -> None:
+    """An array, or the fields of a structure, by names with points."""
+    if value.dtype.names and value.size == 1 and depth < 3:
+        for field in value.dtype.names:
+            _add(arrays, f"{name}.{field}", np.asarray(_inner(value[field])), depth + 1)
+    else:
+        arrays[name] = in_memory(value)
+
+
+def _inner(field: np.ndarray) -> Any:
+    return field.item() if field.dtype == object and field.size == 1 else field
