@@ -11,8 +11,9 @@ import torch
 from midguide.errors import is_out_of_memory
 from midguide.inference.cost import free_memory, used_memory
 
-PESSIMISTIC = 6000
-"""Bytes per byte of a sample that the first chunk allows for: about what a large network needs with a derivative."""
+CAREFUL = {"cpu": 6000, "cuda": 1000}
+"""Bytes per byte of a sample that the first chunk allows for: on the CPU what a large network needs with a derivative,
+since running out of memory ends the process; less on a GPU, where it costs the start of a chunk."""
 
 _learned: dict[str, int] = {}
 """Rows that fitted, by what was drawn and where."""
@@ -29,7 +30,7 @@ class Budget:
 
     def __init__(self, device: torch.device, workers: int = 1, most: int | None = None) -> None:
         self.device, (self.before, self.peak) = device, used_memory(device)
-        self.per_row = math.inf
+        self.per_row, self.careful = math.inf, CAREFUL.get(device.type, CAREFUL["cpu"])
         free = free_memory(device) if most is None else None
         share = (0.85 if device.type == "cuda" else 0.5) / workers
         self.bytes = most if free is None else int(free * share)
@@ -54,7 +55,7 @@ class Budget:
 class Parts:
     """Ranges of rows, handed out in order, each to one worker. Safe to call from several threads.
 
-    With a `size` from the user each is that large. Without one the first is as large as a pessimistic guess allows;
+    With a `size` from the user each is that large. Without one the first is as large as a careful guess allows;
     each next may be twice as large while the measured peak says that it fits. After running out of memory the size
     is halved for good, and remembered for the same `key`.
 
@@ -139,7 +140,7 @@ class Parts:
 
     def _first(self, bytes_per_row: int) -> int:
         known = _learned.get(self.key) if self.key else None
-        allowed = self.budget.rows(PESSIMISTIC * bytes_per_row) if self.budget is not None else None
+        allowed = None if self.budget is None else self.budget.rows(self.budget.careful * bytes_per_row)
         if known is not None:
             self._most = min(self._most, known)
         return min(self._most, max(self._whole(self._most if allowed is None else allowed), self.unit))
