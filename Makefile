@@ -60,8 +60,9 @@ check: $(VENV)/.setup  ## lint, format and types
 prose: $(VENV)/.setup  ## every remark of the prose linter, page by page
 	@$(BIN)/python benchmarks/prose.py --all
 
-pages: $(VENV)/.core  ## write the pages of docs/ that are made from the code
+pages: $(VENV)/.core  ## write the pages of docs/ that are made from the code, and tables of results/
 	@$(BIN)/python -m midguide.cli.compatibility > docs/compatibility.md
+	@$(BIN)/python benchmarks/pages.py
 
 docs: $(VENV)/.docs pages  ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,4 +1,4 @@
-"""The figure and the tables of docs/results/calibration.md, from what `midguide calibrate` and `tune` wrote.
+"""The figure and the tables of results/calibration.md, from what `midguide calibrate` and `tune` wrote.
 
     python benchmarks/calibration.py OUT/calibration.json ... --figure docs/images/calibration.png
 

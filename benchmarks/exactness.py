@@ -1,6 +1,6 @@
-"""Every sampler against posteriors that are known exactly: the tables of docs/results/exactness.md.
+"""Every sampler against posteriors that are known exactly: the tables of results/exactness.md.
 
-    python benchmarks/exactness.py > docs/results/exactness.md
+    python benchmarks/exactness.py > results/exactness.md
 
 About half an hour on one core. Seeds are fixed; intervals are 95 % over problems.
 """

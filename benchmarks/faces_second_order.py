@@ -1,4 +1,4 @@
-"""Moment matching and second-order draws on held-out faces: the table of docs/results/faces-second-order.md.
+"""Moment matching and second-order draws on held-out faces: the table of results/faces-second-order.md.
 
     python benchmarks/faces_second_order.py DATA/test.zip --out draws
     python benchmarks/faces_second_order.py --portrait docs/images/faces-second-order.png

@@ -1,10 +1,10 @@
-"""Accuracy against network calls: the page docs/results/frontier.md, and its figure.
+"""Accuracy against network calls: the page results/frontier.md, and its figure.
 
     midguide study run experiments/frontier.toml --out exact
-    midguide study report exact --csv > docs/results/frontier.csv
+    midguide study report exact --csv > results/data/frontier.csv
     midguide study run experiments/frontier-faces.toml --out faces --weights DIR
-    midguide study report faces --csv > docs/results/frontier-faces.csv
-    python benchmarks/frontier.py > docs/results/frontier.md
+    midguide study report faces --csv > results/data/frontier-faces.csv
+    python benchmarks/frontier.py > results/frontier.md
 
 Reads the two CSV files, writes docs/images/frontier.png, and prints the page.
 """
@@ -28,7 +28,7 @@ from midguide.problem import Problem
 from midguide.samplers.base import make_sampler
 from midguide.samplers.budget import total_calls
 
-RESULTS = Path("docs/results")
+RESULTS = Path("results")
 FIGURE = Path("docs/images/frontier.png")
 SW, W2 = "sliced_wasserstein_1[slices=100]", "gaussian_w2"
 PROBLEMS = {  # label, its metric, dimension, measured values
@@ -67,7 +67,7 @@ A network would pay 250 calls for that. `smcdiff:islands` comes to 0.63 ± 0.39 
 Exact draws have 0.45; no sampler without weights comes below 2.7.
 Command: `midguide study run experiments/frontier.toml`, then `python benchmarks/frontier.py`.
 
-![Error over network calls](../images/frontier.png)
+![Error over network calls](../docs/images/frontier.png)
 
 The nearest sampler on each problem at each budget, with the calls that a network would take and the problems:
 """
@@ -78,7 +78,7 @@ Sliced Wasserstein distance of order 1 (100 slices) or 2-Wasserstein distance of
 A column says how many problems most of its cells average, a cell where it has another number.
 Problems differ more than samplers do: compare cells of equal n.
 The columns of the tables are budgets of network calls, forwards and vjps of one sample together.
-A sampler at a budget has the steps that come nearest from below; [studies.md](../studies.md#budgets) has the rule.
+A sampler at a budget has the steps that come nearest from below; [studies.md](../docs/studies.md#budgets) has the rule.
 
 These priors give their covariance in closed form, with the forward. A network would take vjps for it.
 "A network's calls" are those of the same settings there. The figure and the first table have these on their axis.
@@ -286,7 +286,7 @@ def _usual(found: list[Cell], budget: int) -> int:
 
 
 def main() -> None:
-    exact, faces = read(RESULTS / "frontier.csv"), read(RESULTS / "frontier-faces.csv")
+    exact, faces = read(RESULTS / "data" / "frontier.csv"), read(RESULTS / "data" / "frontier-faces.csv")
     figure(exact)
     print(HEAD)
     print("\n".join(nearest(exact)) + "\n")

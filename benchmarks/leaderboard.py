@@ -4,7 +4,7 @@
     python benchmarks/leaderboard.py                                       # the page, its HTML twin, the figure
     python benchmarks/leaderboard.py --pictures                            # draws of letters too, a few minutes
 
-Writes docs/results/leaderboard.md and leaderboard-lines.html, docs/images/leaderboard.png and, with --pictures,
+Writes results/leaderboard.md and leaderboard-lines.html, docs/images/leaderboard.png and, with --pictures,
 docs/images/glyph-posteriors.png.
 """
 
@@ -29,6 +29,7 @@ from midguide.studies.kinds.known import KnownProblem
 from midguide.studies.leaderboard import Mean, as_html, as_markdown, families, figure, means
 
 DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = Path(__file__).parents[1] / "results"
 LPIPS = {
     "ddrm": (0.082, 0.076, 0.079),
     "ddnm-plus": (0.090, 0.081, 0.098),
@@ -49,7 +50,7 @@ PAGE = """\
 Command: `python benchmarks/leaderboard.py`; the numbers are those of `midguide benchmark --all --csv`.
 Your own sampler stands beside these with `midguide benchmark FILE.py:MySampler`.
 
-![Distance from the posterior over network calls](../images/leaderboard.png)
+![Distance from the posterior over network calls](../docs/images/leaderboard.png)
 
 Lower left is better. Zero is as near as exact draws, one as far as draws of the prior, which ignore the observation.
 Each point is a mean over the problems of its panel. Gray lines are samplers without a name here.
@@ -60,7 +61,7 @@ A click on a heading sorts it.
 
 {images}
 
-![Draws of letters whose posterior is known](../images/glyph-posteriors.png)
+![Draws of letters whose posterior is known](../docs/images/glyph-posteriors.png)
 
 Above: draws for one measurement at 100 calls; in yellow their chi-square per measured value.
 All are clean letters that explain the measurement, so that neither the eye nor the chi-square finds much wrong.
@@ -202,8 +203,8 @@ def main() -> None:
         quadrature=quadrature,
         gibbs=gibbs,
     )
-    (DOCS / "results" / "leaderboard.md").write_text(page, "utf-8")
-    (DOCS / "results" / "leaderboard-lines.html").write_text(as_html(lines), "utf-8")
+    (RESULTS / "leaderboard.md").write_text(page, "utf-8")
+    (RESULTS / "leaderboard-lines.html").write_text(as_html(lines), "utf-8")
     figure(lines).savefig(DOCS / "images" / "leaderboard.png")
     if "--pictures" in sys.argv:
         glyph_picture().savefig(DOCS / "images" / "glyph-posteriors.png")

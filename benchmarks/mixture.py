@@ -1,6 +1,6 @@
-"""What samplers cost beside the denoiser, on the 25-component mixture: the tables of docs/results/mixture-cost.md.
+"""What samplers cost beside the denoiser, on the 25-component mixture: the tables of results/mixture-cost.md.
 
-    OMP_NUM_THREADS=1 python benchmarks/mixture.py > docs/results/mixture-cost.md
+    OMP_NUM_THREADS=1 python benchmarks/mixture.py > results/mixture-cost.md
 
 Half a minute on one idle core. Everything is measured in one process, with one thread.
 """

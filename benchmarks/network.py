@@ -1,4 +1,4 @@
-"""What samplers cost beside a network, the prior `faces-64`: the table of docs/results/network-cost.md.
+"""What samplers cost beside a network, the prior `faces-64`: the table of results/network-cost.md.
 
     OMP_NUM_THREADS=1 python benchmarks/network.py
     OMP_NUM_THREADS=1 python benchmarks/network.py --steps 10 --repeats 1 --operators box-inpainting mmps tmpd

@@ -1,4 +1,4 @@
-"""What the engines of a study cost beside its units: docs/results/plan.md.
+"""What the engines of a study cost beside its units: results/plan.md.
 
     python benchmarks/scheduler.py [--units 400] [--engine local --engine ray] [--workers 1,2] [--batch 1,10]
     python benchmarks/scheduler.py --wait 2 --units 120 --repeats 3

@@ -1,7 +1,7 @@
 """What the verdict finds: right results, planted faults, every sampler's default, a learned prior. The page
-docs/results/verdict.md.
+results/verdict.md.
 
-    python benchmarks/verdict.py --faces faces64/test.zip --keep verdict.json > docs/results/verdict.md
+    python benchmarks/verdict.py --faces faces64/test.zip --keep verdict.json > results/verdict.md
 
 `--faces` is a folder or zip file of held-out images of faces-64; without it the part on the learned prior is left out.
 Results are kept in the file `--keep` as they come, so that the command goes on after an interrupt. The exact problems
@@ -206,9 +206,9 @@ def head(kept: Kept) -> Iterator[str]:
         f"in {sum(f[0] for f in faults)} of {of} with a planted fault, the right cause first in "
         f"{sum(f[1] for f in faults)}."
     )
-    yield "Command: `python benchmarks/verdict.py --faces faces64/test.zip > docs/results/verdict.md`."
+    yield "Command: `python benchmarks/verdict.py --faces faces64/test.zip > results/verdict.md`."
     yield ""
-    yield "[How to read a verdict](../verdict.md). On the simplest problem nothing is found in the draws of"
+    yield "[How to read a verdict](../docs/verdict.md). On the simplest problem nothing is found in the draws of"
     yield ", ".join(f"`{name}`" for name in silent) + "; all other defaults below are named as not right."
     yield ""
 

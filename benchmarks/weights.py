@@ -1,4 +1,4 @@
-"""What becomes of the weights of particles with many measured values: the tables of docs/results/weights.md.
+"""What becomes of the weights of particles with many measured values: the tables of results/weights.md.
 
     python benchmarks/weights.py
     python benchmarks/weights.py size                          one section: size, steps, remedies or faces

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+sys.path[:0] = [str(ROOT / "docs" / "hooks"), str(ROOT / "benchmarks")]
 
+import pages  # noqa: E402
+import prose  # noqa: E402
 import snippets  # noqa: E402
 
 PAGES = sorted(
@@ -66,3 +68,21 @@ def test_every_format_has_an_example():
 def test_unknown_command_of_a_page_is_an_error():
     with pytest.raises(RuntimeError, match="no page may have the command 'curl'"):
         snippets.shell(["curl", "https://example.org"])
+
+
+def test_tables_of_results_pages_are_those_of_their_data(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Text.\n\n| a | b |\n|---|---|\n| 1 | x \\| y |\n", "utf-8")
+    text, fresh = pages.written(page)
+    assert list(fresh.values()) == ["a,b\n1,x | y\n"]
+    assert text == "Text.\n\n<!-- data: data/page-1.csv -->\n| a | b |\n| --- | --- |\n| 1 | x \\| y |\n"
+    assert pages.main(["--check"]) == 0, "run `make pages`"
+
+
+def test_prose_rules_find_what_they_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("The colour is red. It was made anew. `colour` is code.\n", "utf-8")
+    found, sentences = prose.remarks(page)
+    assert sentences == 3
+    assert [remark.rule for remark in found] == ["spelling", "passive", "phrase"]

@@ -73,8 +73,7 @@ def on_page_content(html, page, config, files):
 
 
 def _results() -> list[str]:
-    folder = ROOT / "results" if (ROOT / "results").is_dir() else ROOT / "docs" / "results"
-    return [f"results/{page.name}" for page in folder.glob("*.md") if page.name != "README.md"]
+    return [f"results/{page.name}" for page in (ROOT / "results").glob("*.md") if page.name != "README.md"]
 
 
 def _source(path: str) -> str:
@@ -82,7 +81,7 @@ def _source(path: str) -> str:
     alone = {place: source for source, place in ALONE.items()}
     if path in alone:
         return alone[path]
-    return path if path.split("/")[0] in OUTSIDE and not (ROOT / "docs" / path).exists() else f"docs/{path}"
+    return path if path.split("/")[0] in OUTSIDE else f"docs/{path}"
 
 
 def _relinked(link: re.Match[str], source: str, page: str, files) -> str:

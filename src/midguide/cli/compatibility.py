@@ -33,7 +33,7 @@ The pseudo-inverse of `motion-blur` is found by conjugate gradients, which end a
 strong blur that is too early: at 64x64, seed 0, `A A^+ A x` is off by 4e-5 of `A x`, and `A^+ A A^+ y` of a random y by
 up to a half, in double precision as in single. DDNM meets this at every step, DiffPIR at the noisiest levels; DPS, MGPS
 and PGDM, whose systems have the noise in them, do not. `motion-blur-decomposed` has the exact one, and is faster up to
-64x64, the largest that it takes: see [network-cost.md](results/network-cost.md).
+64x64, the largest that it takes: see [network-cost.md](../results/network-cost.md).
 
 A composition is linear if all its parts are, and has no SVD then. Noise by name (`midguide list likelihoods`), for an
 operator that the sampler takes:
@@ -41,7 +41,7 @@ operator that the sampler takes:
 {noise}
 
 `auto`, the default of `midguide reconstruct` and `demo`, is a rule and no sampler: it takes
-every problem, and chooses by the first line that fits ([frontier.md](results/frontier.md) has the reasons).
+every problem, and chooses by the first line that fits ([frontier.md](../results/frontier.md) has the reasons).
 
 {auto}
 

@@ -58,7 +58,7 @@ class ALD:
     what is not measured well is that of the levels before.
 
     By default the total variance on random Gaussians is 1.59 times the posterior's, the relative W2 0.208 ± 0.047
-    (docs/results/related-work.md).
+    (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 1.77 (0.92 is right) and 1.31
     times the standard deviation of the posterior.

@@ -1,6 +1,6 @@
 """`auto`: which sampler suits a problem. It is a rule, no method; `make_sampler("auto", problem=problem)` applies it.
 
-The lines of the rule and their reasons come from `docs/results/frontier.md`. What it chooses is an ordinary sampler,
+The lines of the rule and their reasons come from `results/frontier.md`. What it chooses is an ordinary sampler,
 and results record that one, with the reason.
 """
 

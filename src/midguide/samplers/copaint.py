@@ -54,7 +54,7 @@ class CoPaint:
     first noise as far as the data leave it. The gradient step is absolute, made for images in [-1, 1].
 
     Relative W2 on random Gaussians: 0.273 ± 0.088, total variance 0.81 of the posterior's
-    (docs/results/related-work.md).
+    (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.01 (0.92 is right) and 0.01
     times the standard deviation of the posterior.

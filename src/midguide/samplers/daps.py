@@ -48,7 +48,7 @@ class DAPS:
 
     No posterior: where `N(m, r_t^2 I)` should have the mean of `p(x_0 | x_t)`, m has the law of a draw, whose variance
     counts twice. Where nothing is measured of N(0, 1), the draws' variance tends to 2 as steps grow (a test); on random
-    Gaussians the total variance is 1.70 times the posterior's (docs/results/related-work.md).
+    Gaussians the total variance is 1.70 times the posterior's (results/related-work.md).
 
     Cost: up to `ode_steps` forwards for each step, no vjp; a proximal step of the operator each, or `iterations`
     gradients of the likelihood.

@@ -49,7 +49,7 @@ class DInG:
     `x_s`, as `dps` does, and moves the measured directions only.
 
     The error falls with steps. Relative W2 on random Gaussians: 0.082 ± 0.024 at 50, 0.063 ± 0.021 at 300; sliced
-    Wasserstein on the mixture: 4.8 ± 1.4 and 2.7 ± 1.2 (docs/results/related-work.md).
+    Wasserstein on the mixture: 4.8 ± 1.4 and 2.7 ± 1.2 (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.53 (0.92 is right) and 0.77
     times the standard deviation of the posterior.

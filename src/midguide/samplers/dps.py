@@ -50,7 +50,7 @@ class DPS:
     `x_s ~ q(x_s | x_0 = D(x_t, t), x_t) - guidance / ||r|| grad_{x_t} ||r||^2`, `r = y - A(D(x_t, t))`.
 
     No posterior, also where the prior is exact: the step's length does not depend on the noise, with a single measured
-    value not even on the residual, so that the spread follows from `guidance` (docs/results/photon-counts.md).
+    value not even on the residual, so that the spread follows from `guidance` (results/photon-counts.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3, chi-square is 0.00 where 0.92 is right: `guidance` is a
     length in units of the data, to be chosen for each task. `annealed` needs no such choice where singular values of A

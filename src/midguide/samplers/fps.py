@@ -65,7 +65,7 @@ class FPS:
     As steps grow, draws tend to those of a noiseless y. With `weigh_paths` they tend to the posterior as groups grow,
     but weights collapse with steps times measured values; `smcdiff` is the same without that trouble.
 
-    Sliced Wasserstein on the mixture: 0.92 ± 0.27, 0.17 for exact draws (docs/results/posterior.md).
+    Sliced Wasserstein on the mixture: 0.92 ± 0.27, 0.17 for exact draws (results/posterior.md).
 
     Cost: `steps` forwards, no vjp.
 

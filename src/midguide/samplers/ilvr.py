@@ -46,7 +46,7 @@ class ILVR:
     No posterior: y is taken for noiseless, and since each step replaces the measured part by noise that the rest has
     not seen, the rest does not learn enough of it. More steps do not mend that, walking them again does (`repaint`).
 
-    Relative W2 on random Gaussians: 0.204 ± 0.048 (docs/results/related-work.md).
+    Relative W2 on random Gaussians: 0.204 ± 0.048 (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
     times the standard deviation of the posterior.

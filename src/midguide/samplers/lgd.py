@@ -52,7 +52,7 @@ class LGD:
     No posterior: as for `dps`, the length of the step does not depend on the noise. Few draws see little of a
     likelihood that is narrow beside `r_t`: the nearest of them decides.
 
-    Relative W2 on random Gaussians: 0.194 ± 0.040, that of `dps` 0.232 ± 0.065 (docs/results/related-work.md).
+    Relative W2 on random Gaussians: 0.194 ± 0.040, that of `dps` 0.232 ± 0.065 (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.04
     times the standard deviation of the posterior.

@@ -59,9 +59,9 @@ class MCGDiff:
 
     Tends to the posterior: the bias of one group falls with the number of particles, that of the backward kernel with
     the steps. Steps below the noise of y count: with few of them draws spread too little. Weights of draws with many
-    measured values collapse (docs/results/weights.md).
+    measured values collapse (results/weights.md).
 
-    Sliced Wasserstein on the mixture: 1.2 ± 0.8 in islands of 16, 0.17 for exact draws (docs/results/posterior.md).
+    Sliced Wasserstein on the mixture: 1.2 ± 0.8 in islands of 16, 0.17 for exact draws (results/posterior.md).
 
     Cost: `steps` forwards, no vjp.
 

@@ -64,7 +64,7 @@ class MGDM:
     drawn from the prior, has only as much of y as the midpoint had.
 
     Relative W2 on random Gaussians: 0.240 ± 0.066, total variance 1.22 times the posterior's. The rate that is good on
-    the mixture (`mgdm:mixture`) is worse there, 0.323 (docs/results/related-work.md).
+    the mixture (`mgdm:mixture`) is worse there, 0.323 (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 3.15 (0.92 is right) and 1.68
     times the standard deviation of the posterior.

@@ -30,7 +30,7 @@ Differences from the paper:
   - times lie closer where there is little noise (`spacing`);
 - with gradient steps, one network forward per step besides them: `D(x_t, t)`. The prediction that initializes the next
   fit (Eq. 3.9) is the one of the last gradient step, `D(mu + exp(rho) z, l)`; the paper spends one more forward on
-  `D(x_l, l)` (`recompute=True`). What that costs on the exact problems is in `docs/results/exactness.md`;
+  `D(x_l, l)` (`recompute=True`). What that costs on the exact problems is in `results/exactness.md`;
 - at the cleanest level the likelihood of `x_l` itself is used, without the network, as the authors' code does;
 - the midpoint is at least the cleanest level (the authors' code divides by zero variance there);
 - the likelihood is that of each sample, never a norm over the batch.
@@ -92,7 +92,7 @@ class MGPS:
     With the fit in closed form and `spread = 1` it is exact at every number of steps where the prior is an isotropic
     Gaussian. Elsewhere it does not tend to the posterior.
 
-    Limits: with gradient steps the midpoint's target is not exact (docs/results/exactness.md), and the optimizer's rate
+    Limits: with gradient steps the midpoint's target is not exact (results/exactness.md), and the optimizer's rate
     must suit the scale of the data: the paper's 0.03 leaves draws of N(0, I) twice too wide.
 
     Cost: with the fit in closed form two forwards and `2 iterations + 1` vjps a step, or less where there are fewer

@@ -59,7 +59,7 @@ class PnPDM:
     at a small rho do not mix: modes keep the weights that they had when rho was of the size of their distance.
 
     Relative W2 on random Gaussians: 0.059 ± 0.017. Sliced Wasserstein on the mixture: 5.7 ± 1.7 with one move a level,
-    4.3 ± 1.3 with ten, 0.17 for exact draws (docs/results/related-work.md).
+    4.3 ± 1.3 with ten, 0.17 for exact draws (results/related-work.md).
 
     Cost: up to `walk_steps` forwards for each move, no vjp; a proximal step of the operator each.
 

@@ -48,7 +48,7 @@ class RePaint:
     that, as repeats and steps grow (Gaussian prior; a test shows the errors).
 
     Relative W2 on random Gaussians with noise of 0.3: 0.168 ± 0.061, total variance 0.85 of the posterior's
-    (docs/results/related-work.md).
+    (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
     times the standard deviation of the posterior.

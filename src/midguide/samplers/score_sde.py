@@ -50,7 +50,7 @@ class ScoreSDE:
     No posterior: y is taken for noiseless, as by `ilvr`. Correctors take the unmeasured part nearer to its law given
     the measured one; what stays is the bias of their steps, which `snr` sets.
 
-    Relative W2 on random Gaussians: 0.182 ± 0.054 (docs/results/related-work.md).
+    Relative W2 on random Gaussians: 0.182 ± 0.054 (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
     times the standard deviation of the posterior.

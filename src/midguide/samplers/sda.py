@@ -57,7 +57,7 @@ class SDA:
     prior's covariance.
 
     Relative W2 on random Gaussians: 0.143 ± 0.049 without corrections, 0.068 ± 0.022 with one a step
-    (docs/results/related-work.md).
+    (results/related-work.md).
 
     Cost: `1 + corrections` forwards and vjps a step, and one more of each.
 

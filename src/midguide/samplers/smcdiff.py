@@ -67,10 +67,10 @@ class SMCDiff:
 
     Tends to the posterior as groups and steps grow, for any number of particles. One group does as particles and steps
     grow: its path is one draw. Steps below the noise of y count: with few of them draws spread too little. Weights of
-    draws with many measured values collapse (docs/results/weights.md).
+    draws with many measured values collapse (results/weights.md).
 
     Sliced Wasserstein on the mixture: 0.46 ± 0.21 in islands of 16, 0.33 ± 0.14 in one filter of 2,000, 0.17 for exact
-    draws (docs/results/posterior.md).
+    draws (results/posterior.md).
 
     Cost: `steps` forwards, no vjp.
 

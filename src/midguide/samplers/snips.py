@@ -46,7 +46,7 @@ class SNIPS:
     It tends to the posterior as `rate` and the cleanest level fall and moves grow: at levels below every c the score is
     that of the exact law of u given y. Few moves of a small rate do not reach it.
 
-    By default the relative W2 on random Gaussians is 0.091 ± 0.024 (docs/results/related-work.md).
+    By default the relative W2 on random Gaussians is 0.091 ± 0.024 (results/related-work.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.70 (0.92 is right) and 0.86
     times the standard deviation of the posterior.
