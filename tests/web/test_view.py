@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from midguide import Samples
+from midguide import Problem, Samples, make_sampler, sample
 from midguide.cli import main
 from midguide.errors import MidguideError
 from midguide.inference.cost import Cost
+from midguide.operators import Identity
+from midguide.priors import Gaussian
 from midguide.signals.base import Signal
 from midguide.web.base import READERS, Viewed, read
 from midguide.web.page import as_html
@@ -98,6 +100,16 @@ def test_the_command_writes_the_page_beside_the_draws(tmp_path: Path, capsys: py
 def test_a_bare_file_of_draws_can_be_viewed(tmp_path: Path) -> None:
     save_file({"draws": torch.zeros(1, 3, 2, 20)}, tmp_path / "mine.safetensors")
     assert len(read(tmp_path / "mine.safetensors").draws) == 3
+
+
+@pytest.mark.parametrize("name", ["draws.zarr", "draws.nc"])
+def test_a_store_of_draws_can_be_viewed(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("zarr", reason="needs the extra 'arrays'")
+    prior = Gaussian(torch.zeros(1, 8, 8), 1.0)
+    problem = Problem.simulate(prior, Identity(), prior.sample(1), sigma_y=0.5)
+    stored = sample(make_sampler("mgps", {"steps": 3}), problem, 2, out=tmp_path / name)
+    assert repr(stored).endswith("draws=2 of each of 1 observations, signals=(1, 8, 8))")
+    assert torch.equal(read(tmp_path / name).draws, stored.draws[0])
 
 
 def test_a_reconstructed_electrocardiogram_has_leads_and_a_time_axis(tmp_path: Path) -> None:

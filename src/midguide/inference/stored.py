@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from midguide.catalogue.shown import Shown
 from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.inference.arrays import libraries
 from midguide.inference.cost import Cost
@@ -64,7 +65,7 @@ class OnDisk:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredSamples:
+class StoredSamples(Shown):
     """Posterior draws of every observation, on disk. The statistics are those of `Samples`.
 
     Each takes one pass, and memory for a block of draws and what it accumulates, not for all draws.
@@ -109,6 +110,11 @@ class StoredSamples:
             found = dict(source.arrays())
         arrays = {name: OnDisk(array, path, source) for name, array in found.items()}
         return cls(path, arrays, Cost(**head["cost"]), head["record"], head["group"], head["labels"])
+
+    def shown(self) -> Mapping[str, Any]:
+        """Where the draws are and how many; nothing is read."""
+        count, n, *signal = self.draws.shape
+        return {"path": self.path, "draws": f"{n} of each of {count} observations", "signals": tuple(signal)}
 
     @property
     def draws(self) -> OnDisk:

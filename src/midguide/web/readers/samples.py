@@ -13,6 +13,7 @@ from midguide.catalogue.shown import brief
 from midguide.errors import DataError, MidguideError
 from midguide.inference.cost import Cost
 from midguide.inference.samples import WEIGHTS, Samples
+from midguide.inference.stored import StoredSamples
 from midguide.inference.summary import check_observation, told
 from midguide.inference.verdict.base import band_in_words
 from midguide.storage.outside import Outside
@@ -20,12 +21,17 @@ from midguide.storage.tensors import read_tensors
 from midguide.web.base import READERS, Viewed
 
 RESULT = Outside("file of results", "run the command that wrote it again")
+STORES = (".zarr", ".nc")
+"""Endings of what `sample(..., out=...)` writes; of one observation all draws are read."""
 FILE, METRICS = "samples.safetensors", "metrics.json"
 
 
 @READERS.register("samples")
 def samples(path: Path, observation: int) -> Viewed | None:
-    """A folder of `Samples.save`, of `midguide reconstruct`, or of a unit of a study; or its `.safetensors`."""
+    """A folder of `Samples.save`, of `midguide reconstruct`, or of a unit of a study; a `.safetensors`; or a store."""
+    if path.suffix in STORES:
+        stored = StoredSamples.open(path).load(observation)
+        return viewed(stored, 0, path.resolve().name, {})
     if path.is_file() and path.suffix != ".safetensors":
         return None
     folder = path if path.is_dir() else path.parent
