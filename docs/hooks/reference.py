@@ -26,6 +26,7 @@ API = {
     "calibration": ["calibration"],
     "metrics": ["metrics"],
     "plots": ["plots"],
+    "pages of results": ["web"],
     "studies": ["studies"],
     "training": ["training", "diagnostics"],
     "testing": ["testing"],
