@@ -33,7 +33,10 @@ from midguide.errors import DataError, unknown
 from midguide.storage.outside import GIB, Outside
 
 _TABLE = Outside(
-    "table", "unzip PTB-XL and give the folder that holds ptbxl_database.csv; or download it again", limit=GIB
+    "table",
+    "is it complete? download it again",
+    limit=GIB,
+    place="unzip PTB-XL and give the folder that holds ptbxl_database.csv; or download it again",
 )
 
 SPLITS = ("train", "val", "test")
