@@ -93,7 +93,7 @@ def test_train_writes_a_prior_that_sample_takes_and_goes_on_where_it_stopped(cli
 def test_train_refuses_images_that_the_network_cannot_take(cli, tmp_path):
     (tmp_path / "images").mkdir()
     for i in range(2):
-        Image.new("RGB", (18, 18)).save(tmp_path / "images" / f"{i}.png")
+        Image.new("RGB", (18, 18), (i, 0, 0)).save(tmp_path / "images" / f"{i}.png")
     (tmp_path / "recipe.toml").write_text("[network]\npatch = 4\n")
     cli("train", "recipe.toml", "--data", "images").assert_mistake("18x18", "multiples of 8")
     cli("train", "recipe.toml", "--data", "images", "--device", "abacus").assert_mistake("abacus")

@@ -210,7 +210,7 @@ def test_targets_are_consistent_with_the_noisy_image():
         ("stepz = 4", "stepz"),
         ("steps = 'many'", "steps"),
         ("[network]\nchannelz = 3", "unet has no setting `channelz`"),
-        ("steps =", "cannot read"),
+        ("steps =", "cannot be read"),
         ("steps = 0", "positive"),
         ("cooldown = 1.5", "cooldown is 1.5"),
         ("more_emas = [1.0]", "more_emas"),
