@@ -58,6 +58,8 @@ class Page:
 
     def __call__(self, network: nn.Module) -> None:
         before = time.monotonic()
+        if not rows(self.folder / NAME):  # somebody has deleted the folder: the next checkpoint makes it again
+            return
         if self.kept is not None and self._spent <= COST * (before - self._started):
             self._show_samples(network, self.kept)
         self._write()
@@ -73,6 +75,7 @@ class Page:
         if len(kept) < FEW:
             return
         found = asdict(quality(images, kept[: 4 * SAMPLES]))
+        self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
         with (self.folder / "quality.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": rows(self.folder / NAME)[-1]["step"], **found}) + "\n")
 

@@ -176,7 +176,16 @@ class Store:
         return self._units / f"{unit.address}.parquet"
 
     def write(self, unit: Unit, rows: list[dict[str, Any]]) -> None:
-        """Store the rows of a unit, all or nothing; a file in their place that is damaged or foreign is set aside."""
+        """Store the rows of a unit, all or nothing; a file in their place that is damaged or foreign is set aside.
+
+        Raises:
+            DataError: If the folder of the study has vanished, or the disk is full.
+        """
+        if not (self.folder / "study.json").exists():
+            raise DataError(
+                f"the results in {self.folder} have vanished while the study ran",
+                hint="repeat the command: it runs again what was there",
+            )
         self._make_room(unit)
         texts = ("configuration", "code")
         plain = [{**row, **{name: json.dumps(row[name], sort_keys=True) for name in texts}} for row in rows]
