@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,14 +59,15 @@ class Page:
 
     def __call__(self, network: nn.Module) -> None:
         before = time.monotonic()
-        if not rows(self.folder / NAME):  # somebody has deleted the folder: the next checkpoint makes it again
+        log = rows(self.folder / NAME)
+        if not log:  # somebody has deleted the folder: the next checkpoint makes it again
             return
         if self.kept is not None and self._spent <= COST * (before - self._started):
-            self._show_samples(network, self.kept)
-        self._write()
+            self._show_samples(network, self.kept, log[-1]["step"])
+        self._write(log)
         self._spent += time.monotonic() - before
 
-    def _show_samples(self, network: nn.Module, kept: Tensor) -> None:
+    def _show_samples(self, network: nn.Module, kept: Tensor, step: int) -> None:
         denoiser = NetworkDenoiser(
             network.eval(), DiscreteVP.linear(), self.config.prediction, self.event_shape, device=self.device
         )
@@ -77,10 +79,10 @@ class Page:
         found = asdict(quality(images, kept[: 4 * SAMPLES]))
         self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
         with (self.folder / "quality.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": rows(self.folder / NAME)[-1]["step"], **found}) + "\n")
+            file.write(json.dumps({"step": step, **found}) + "\n")
 
-    def _write(self) -> None:
-        log, found = rows(self.folder / NAME), rows(self.folder / "quality.jsonl")
+    def _write(self, log: list[dict[str, Any]]) -> None:
+        found = rows(self.folder / "quality.jsonl")
         with replacing(self.folder / "progress.png") as temporary:
             training_progress(log, found).savefig(temporary, dpi=100, format="png")
         last, name = log[-1], html.escape(self.config.name)
