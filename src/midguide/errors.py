@@ -76,6 +76,10 @@ class DataError(MidguideError):
     """An input file is missing, broken or not what it claims to be."""
 
 
+class DataRemark(UserWarning):
+    """Something that a file states is not used, or may not be as it was meant."""
+
+
 class ConvergenceWarning(RuntimeWarning):
     """An iterative solver ended before it reached its tolerance: what it returns is approximate."""
 

@@ -102,8 +102,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(calibrate, argv, words: str) -
 
 def test_a_folder_with_two_images_is_too_few_truths(calibrate) -> None:
     Path("two").mkdir()
-    for name in ("a.png", "b.png"):
-        Image.new("L", (4, 4), 100).save(Path("two") / name)
+    for level, name in ((100, "a.png"), (200, "b.png")):
+        Image.new("L", (4, 4), level).save(Path("two") / name)
     result = calibrate("--sampler", "exact", "--truths", "two")
     assert result.code == 2
     assert "20 problems need as many truths, there are 2" in result.err

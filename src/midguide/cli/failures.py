@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from midguide.errors import ConvergenceWarning, MidguideError, PluginWarning, WorkerWarning, is_out_of_memory
+from midguide.errors import (
+    ConvergenceWarning,
+    DataRemark,
+    MidguideError,
+    PluginWarning,
+    WorkerWarning,
+    is_out_of_memory,
+)
 
 MISTAKE, INTERRUPTED = 2, 130
 _OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -83,7 +90,7 @@ def _interrupting(number: int) -> list[int]:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, otherwise: Callable[..., object]) -> None:
-    if issubclass(category, ConvergenceWarning | PluginWarning | WorkerWarning):
+    if issubclass(category, ConvergenceWarning | DataRemark | PluginWarning | WorkerWarning):
         _say(str(message), label="warning: ")
     else:
         otherwise(message, category, *where)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from midguide.errors import ConfigError, DataError
+from midguide.errors import ConfigError, DataError, DataRemark
 from midguide.storage.listing import is_hidden, passed_over
 from midguide.storage.outside import MIB, Outside
 from midguide.storage.picture_facts import depth_remark, remarks, white_is_zero
@@ -28,10 +28,6 @@ _STRIPE = 2**20  # pixels of a stripe: what is computed from an image is compute
 
 IMAGE = Outside("image", f"is it complete? {_PNG_HINT}", limit=512 * MIB)
 _SET = Outside("set of images", "make it again", limit=2**40)
-
-
-class DataRemark(UserWarning):
-    """Something of a file that is not used, or may not be as it was meant."""
 
 
 Note = Callable[[str], None]
