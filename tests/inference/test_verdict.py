@@ -98,6 +98,7 @@ WHITE = Gaussian(torch.zeros(1, 8, 8), 1.0)
     [
         ("mgps:paper", {"steps": 20}, "the fits have not converged: take more steps"),
         ("dps", {"steps": 300, "guidance": 10.0}, "`guidance` is 10"),
+        ("dps", {"steps": 300, "guidance": 0.1}, "lower `guidance` (0.1 now)"),
         ("dps", {"steps": 300, "guidance": 0.001}, "`guidance` is 0.001"),
         ("pgdm", {"steps": 300}, "overfitting"),
     ],
@@ -108,6 +109,13 @@ def test_a_planted_fault_of_the_sampler_is_named_first(spec, changes, cause):
     assert {"misfit", "spread"} <= {each.check for each in verdict.findings}
     assert cause in verdict.findings[0].advice.split("; or ")[0]
     assert verdict.line().startswith(verdict.findings[0].check)
+
+
+def test_a_y_that_is_usual_at_one_in_a_hundred_does_not_blame_the_prior_for_the_sampler():
+    prior = Gaussian(torch.zeros(1, 32, 32), 1.0)
+    problem = Problem.simulate(prior, Identity(), prior.sample(1, seed=100), sigma_y=0.3)
+    (misfit, *_) = sample(make_sampler("dps", {"steps": 300}), problem, 20).check().findings
+    assert misfit.advice.startswith("`steps` is 300, its default 1000")
 
 
 def test_posteriors_that_are_too_narrow_are_named_where_the_right_one_is_known():

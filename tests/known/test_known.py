@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from midguide.catalogue.directory import catalogue
-from midguide.errors import ConfigError, UnsupportedProblem
+from midguide.errors import ConfigError, ShapeError, UnsupportedProblem
 from midguide.exact.posteriors import Opaque, error_of, known_prior, posterior_of
 from midguide.known.base import KNOWN
+from midguide.maths.rng import Rng
 from midguide.metrics.base import METRICS
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.wrapped import Wrapped
@@ -42,6 +43,28 @@ def test_draws_have_the_moments_that_the_posterior_states(name):
     assert float(draws.var(0).sum() / covariance.trace()) == pytest.approx(1, abs=0.15)
     assert error_of(posterior) < 0.03
     assert torch.equal(posterior.sample(5, seed=3), posterior.sample(5, seed=3))
+
+
+@pytest.mark.parametrize("name", ["levy-laplace", "levy-student", "levy-jumps"])
+def test_learned_denoisers_of_walks_are_near_the_exact_ones_and_know_the_same_posterior(name):
+    exact, learned = (KNOWN.make(name, {"denoiser": denoiser}, 0) for denoiser in ("exact", "learned"))
+    x = exact.denoiser.sample(200, seed=9)
+    for ratio in (0.2, 1.0, 5.0):
+        t = exact.schedule.time_at(ratio)
+        level = exact.schedule.level(t)
+        x_t = level.alpha * x + level.sigma * Rng([(0, "noise")], size=200).normal(x)
+        other = learned.denoiser.on(exact.schedule)
+        gap = (other(x_t, t) - exact.denoiser(x_t, t)).square().mean().sqrt()
+        spread = (x - exact.denoiser(x_t, t)).square().mean().sqrt()
+        assert gap < 0.25 * spread  # 6 % of the least error
+    assert torch.equal(posterior_of(exact).sample(2, seed=1), posterior_of(learned).sample(2, seed=1))
+
+
+def test_walks_without_a_network_and_of_other_lengths_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match="no network is shipped for `gauss`"):
+        KNOWN.make("levy", {"law": "gauss", "measured": "all", "denoiser": "learned"}, 0)
+    with pytest.raises(ShapeError, match="walks of 16 entries, these have 8"):
+        KNOWN.make("levy-laplace", {"length": 8, "denoiser": "learned"}, 0)
 
 
 @pytest.mark.parametrize("name", READY)

@@ -1,7 +1,8 @@
 """Signals of Levy processes: random walks whose increments are Laplace, Student's t, or mostly zero.
 
 The prior's denoiser is exact (messages on a lattice), the posterior is drawn by a Gibbs sampler that checks itself. So
-what a sampler gets wrong is its own error, not that of a network.
+what a sampler gets wrong is its own error, not that of a network. With `denoiser="learned"` a trained network takes the
+place of the exact denoiser, and the posterior stays that of the process: the difference is what the network costs.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from midguide.errors import ConfigError, ShapeError
+from midguide.exact.gibbs import GibbsPosterior
 from midguide.exact.increments import BernoulliLaplace, Gauss, Increments, Laplace, StudentT
 from midguide.exact.levy import LevyProcess
 from midguide.known.base import KNOWN, simulated
+from midguide.likelihoods.base import Likelihood
 from midguide.maths.rng import Rng, stream_seed
 from midguide.operators.base import Operator
 from midguide.operators.mask import Mask
 from midguide.operators.matrix import Identity, Matrix
+from midguide.priors.loading import load_prior
+from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
 
 LAWS: dict[str, Increments] = {
@@ -29,6 +35,44 @@ LAWS: dict[str, Increments] = {
 }
 """Increments by name; all have the standard deviation 0.25."""
 
+LEARNED = {"laplace": "levy-laplace-16", "student-t": "levy-student-16", "bernoulli-laplace": "levy-jumps-16"}
+"""Shipped networks that were trained on walks, by the law of their increments."""
+Denoises = Literal["exact", "learned"]
+
+
+class LearnedWalk(Wrapped):
+    """A network that was trained on the walks of a process, which knows the process and its posterior.
+
+    Args:
+        process: the law of the walks, of the length that the network takes.
+        network: name or file of a prior; the shipped one of the law by default.
+
+    Raises:
+        ConfigError: If no network is shipped for the law.
+        ShapeError: If the network takes walks of another length.
+
+    Example:
+        >>> LearnedWalk(LevyProcess(Laplace(), 16)).event_shape
+        (16,)
+    """
+
+    def __init__(self, process: LevyProcess, network: str | None = None) -> None:
+        law = next(name for name, law in LAWS.items() if law == process.law)
+        if network is None and law not in LEARNED:
+            raise ConfigError(f"no network is shipped for `{law}` walks", hint=f"there is one for {', '.join(LEARNED)}")
+        super().__init__(load_prior(network or LEARNED[law]))
+        if self.event_shape != process.event_shape:
+            raise ShapeError(f"the network takes walks of {self.event_shape[0]} entries, these have {process.length}")
+        self.process = process
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """`n` independent draws of the process, shape (n, length)."""
+        return self.process.sample(n, seed=seed)
+
+    def posterior(self, likelihood: Likelihood) -> GibbsPosterior:
+        """That of the process: see `LevyProcess.posterior`."""
+        return self.process.posterior(likelihood)
+
 
 @KNOWN.register("levy", family="Levy process")
 def levy(
@@ -38,6 +82,7 @@ def levy(
     measured: Literal["all", "blurred", "some", "fourier"],
     length: int = 64,
     sigma_y: float = 0.2,
+    denoiser: Denoises = "exact",
 ) -> Problem:
     """A random walk, seen as a whole, blurred, at every fourth place, or by some Fourier coefficients.
 
@@ -48,27 +93,37 @@ def levy(
             the lowest frequencies and random others, a third of all.
         length: entries of the signal.
         sigma_y: standard deviation of the noise.
+        denoiser: `exact`, or `learned`: a shipped network of walks of 16 entries.
     """
-    prior = LevyProcess(LAWS[law], length)
+    process = LevyProcess(LAWS[law], length)
+    prior = process if denoiser == "exact" else LearnedWalk(process)
     return simulated(prior, _instrument(measured, length, seed), "gaussian", seed, sigma_y=sigma_y)
 
 
 @KNOWN.register("levy-laplace", family="Levy process", seeds=2, title="Laplace walk, 16 entries, blurred")
-def levy_laplace(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
+def levy_laplace(seed: int, *, length: int = 16, sigma_y: float = 0.2, denoiser: Denoises = "exact") -> Problem:
     """A random walk with Laplace increments, blurred."""
-    return levy(seed, law="laplace", measured="blurred", length=length, sigma_y=sigma_y)
+    return levy(seed, denoiser=denoiser, law="laplace", measured="blurred", length=length, sigma_y=sigma_y)
 
 
 @KNOWN.register("levy-student", family="Levy process", seeds=2, title="Student's t walk, 16 entries, every fourth")
-def levy_student(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
+def levy_student(seed: int, *, length: int = 16, sigma_y: float = 0.2, denoiser: Denoises = "exact") -> Problem:
     """A random walk with increments of Student's t, heavy-tailed, seen at every fourth place."""
-    return levy(seed, law="student-t", measured="some", length=length, sigma_y=sigma_y)
+    return levy(seed, denoiser=denoiser, law="student-t", measured="some", length=length, sigma_y=sigma_y)
 
 
 @KNOWN.register("levy-jumps", family="Levy process", seeds=2, title="piecewise constant, 16 entries, Fourier")
-def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
+def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2, denoiser: Denoises = "exact") -> Problem:
     """A signal that is constant piece by piece, of which some Fourier coefficients are measured."""
-    return levy(seed, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)
+    return levy(seed, denoiser=denoiser, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)
+
+
+@KNOWN.register(
+    "levy-learned", family="Levy process", seeds=2, title="Laplace walk, 16 entries, blurred; learned denoiser"
+)
+def levy_learned(seed: int, *, sigma_y: float = 0.2) -> Problem:
+    """The problems of `levy-laplace`, for samplers that see a trained network in place of the exact denoiser."""
+    return levy_laplace(seed, sigma_y=sigma_y, denoiser="learned")
 
 
 def _instrument(measured: str, length: int, seed: int) -> Operator:

@@ -250,6 +250,11 @@ def one_vjp_a_step(sampler: Sampler, problem: Problem) -> Calls:
     return Calls(forwards=sampler.steps, vjps=sampler.steps - 1)
 
 
+def one_forward_a_step(sampler: Sampler, problem: Problem) -> Calls:
+    """`Sampler.calls` of a method that asks the network once at each step."""
+    return Calls(forwards=sampler.steps, vjps=0)
+
+
 def schedule_times(sampler: Sampler, problem: Problem) -> list[Time]:
     """`times` of a sampler that visits `steps` times of the prior's schedule."""
     return problem.schedule.times(sampler.steps)

@@ -23,12 +23,12 @@ from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
-    Calls,
     Needs,
     NoisyState,
     Step,
     check_share,
     finish_denoised,
+    one_forward_a_step,
     schedule_times,
 )
 
@@ -70,10 +70,8 @@ class DDRM:
         check_share("eta_measured", self.eta_measured)
 
     times = schedule_times
+    calls = one_forward_a_step
     finish = finish_denoised
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
 
     def init(self, problem: Problem, rng: Rng) -> NoisyState:
         spectrum, zeros = problem.spectral, problem.zeros()

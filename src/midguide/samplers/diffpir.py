@@ -29,13 +29,13 @@ from midguide.operators.base import LinearOperator, Operator
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
-    Calls,
     Needs,
     NoisyState,
     Step,
     check_share,
     finish_denoised,
     gaussian,
+    one_forward_a_step,
     schedule_times,
     start_from_noise,
 )
@@ -82,11 +82,9 @@ class DiffPIR:
         return Needs(operator=operator, likelihood=GaussianLikelihood)
 
     times = schedule_times
+    calls = one_forward_a_step
     init = start_from_noise
     finish = finish_denoised
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t = state.x_t

@@ -22,7 +22,6 @@ from midguide.operators.base import LinearOperator
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
-    Calls,
     Finished,
     Needs,
     NoisyState,
@@ -30,6 +29,7 @@ from midguide.samplers.base import (
     check_share,
     finish_denoised,
     finish_replaced,
+    one_forward_a_step,
     replaced,
     schedule_times,
     start_from_noise,
@@ -69,10 +69,8 @@ class ILVR:
         check_share("until", self.until)
 
     times = schedule_times
+    calls = one_forward_a_step
     init = start_from_noise
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x_t, level_s = state.x_t, problem.schedule.level(s)

@@ -30,13 +30,13 @@ from midguide.operators.base import SVDOperator
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
-    Calls,
     Finished,
     Needs,
     Step,
     check_particles,
     draw_times,
     log_unseen,
+    one_forward_a_step,
     schedule_times,
 )
 
@@ -84,9 +84,7 @@ class MCGDiff:
         return Needs(operator=SVDOperator, likelihood=GaussianLikelihood, group=self.particles)
 
     times = schedule_times
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
+    calls = one_forward_a_step
 
     def init(self, problem: Problem, rng: Rng) -> Guided:
         level, zeros, basis = problem.schedule.level(self.times(problem)[0]), problem.zeros(), problem.spectral

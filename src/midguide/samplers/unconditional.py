@@ -18,11 +18,11 @@ from midguide.maths.rng import Rng
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
-    Calls,
     Needs,
     NoisyState,
     Step,
     finish_denoised,
+    one_forward_a_step,
     schedule_times,
     start_from_noise,
 )
@@ -51,11 +51,9 @@ class Unconditional:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}", hint="1 is DDPM, 0 is DDIM")
 
     times = schedule_times
+    calls = one_forward_a_step
     init = start_from_noise
     finish = finish_denoised
-
-    def calls(self, problem: Problem) -> Calls:
-        return Calls(forwards=self.steps, vjps=0)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x0_hat = problem.denoiser(state.x_t, t)

@@ -34,7 +34,9 @@ AXES = 600
 """Most measured values whose principal axes are computed."""
 GROUPS = 6
 UNUSUAL = 0.05
-"""The level at which y explains what other checks find, and below which undoing a fault must bring it."""
+"""The level at which a fault that can be undone explains other findings, and below which undoing it must bring y."""
+RARE = 0.005
+"""The level at which the prior is named, which nothing undoes."""
 UNREACHED = 0.5
 """Axes along which independent values of the prior's contrast stay below this share of the noise hold noise only."""
 FACTORS = (0.1, 1 / 3, 0.5, 2.0, 3.0, 10.0)
@@ -132,7 +134,8 @@ def _suspicion(evidence: Evidence, level: float) -> Suspicion:
     if value <= upper_limit(law, UNUSUAL):
         return Suspicion("", value, high)
     found = [*_ranges(evidence, likelihood, model, y, value), *_levels(model, y)]
-    return Suspicion("; or ".join(found) or _rest(model, y, level), value, high)
+    rest = _rest(model, y, level) if value > upper_limit(law, RARE) else ""
+    return Suspicion("; or ".join(found) or rest, value, high)
 
 
 def _predictive(evidence: Evidence, likelihood: GaussianLikelihood) -> Predictive:
