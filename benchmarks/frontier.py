@@ -105,13 +105,17 @@ OUTLOOK = """\
 |---|---|---|
 | exact moments, linear, up to 64 measured values | `matheron:weighted` | nearest for its forwards; no groups |
 | exact moments otherwise | `matheron` | exact on Gaussians at every number of steps |
-| a network, linear, Gaussian noise | `mmps`, below 200 calls `mmps:fast` | least LPIPS-like distance |
+| a network, linear, Gaussian noise | `matheron:fast`, 50 steps | validation faces, below |
 | a network, nonlinear, Gaussian noise | `mmps`, 100 steps of two iterations | trials on JPEG, HDR and phase retrieval |
 | noise that is not Gaussian | `mgps` | its fit takes any noise model |
 | a prior of latents | `mgps:ffhq-latent` | the best means in [faces-latent.md](faces-latent.md) |
 
-A network of which few values are measured may have a posterior of several modes. `auto` takes `mmps` there, too, whose
-modes have the wrong weights. `smcdiff:islands` costs no derivative and is the one to compare with.
+On ten validation faces (two draws each) `matheron:fast` in 50 steps, 148 calls, minus `mmps`, 256 calls, is in the
+LPIPS-like distance -0.003 ± 0.013 (box), -0.014 ± 0.024 (half mask), -0.005 ± 0.010 (x4) and 0.003 ± 0.003 (blur);
+its chi-square is 0.83 to 1.00, that of `mmps` 0.82 to 0.90. With 33 steps it loses 1.6 ± 0.2 dB on the blur.
+
+A network of which few values are measured may have a posterior of several modes. `auto` takes `matheron:fast` there,
+too, whose modes have the wrong weights. `smcdiff:islands` costs no derivative and is the one to compare with.
 
 ## Limits
 

@@ -213,7 +213,7 @@ def make_sampler(
         if spec != AUTO:
             raise ConfigError(f"`{AUTO}` has no presets, got `{spec}`", hint="`midguide list auto` has its rule")
         budget = cast("int | None", given.pop("budget", budget))
-        choice = choose(_given(problem, "`auto` chooses by the problem"), budget)
+        choice = choose(_given(problem, "`auto` chooses by the problem"))
         spec, settings, reason = choice.spec, {**choice.settings, **given}, choice.reason
     sampler = SAMPLERS.make(spec, settings)
     if budget is not None:
