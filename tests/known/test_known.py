@@ -45,9 +45,8 @@ def test_draws_have_the_moments_that_the_posterior_states(name):
     assert torch.equal(posterior.sample(5, seed=3), posterior.sample(5, seed=3))
 
 
-@pytest.mark.parametrize("name", ["levy-laplace", "levy-student", "levy-jumps"])
-def test_learned_denoisers_of_walks_are_near_the_exact_ones_and_know_the_same_posterior(name):
-    exact, learned = (KNOWN.make(name, {"denoiser": denoiser}, 0) for denoiser in ("exact", "learned"))
+def test_the_learned_denoiser_of_walks_is_near_the_exact_one_and_knows_the_same_posterior():
+    exact, learned = (KNOWN.make("levy-laplace", {"denoiser": denoiser}, 0) for denoiser in ("exact", "learned"))
     x = exact.denoiser.sample(200, seed=9)
     for ratio in (0.2, 1.0, 5.0):
         t = exact.schedule.time_at(ratio)

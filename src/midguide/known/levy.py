@@ -35,7 +35,7 @@ LAWS: dict[str, Increments] = {
 }
 """Increments by name; all have the standard deviation 0.25."""
 
-LEARNED = {"laplace": "levy-laplace-16", "student-t": "levy-student-16", "bernoulli-laplace": "levy-jumps-16"}
+LEARNED = {"laplace": "levy-laplace-16"}
 """Shipped networks that were trained on walks, by the law of their increments."""
 Denoises = Literal["exact", "learned"]
 
@@ -93,7 +93,7 @@ def levy(
             the lowest frequencies and random others, a third of all.
         length: entries of the signal.
         sigma_y: standard deviation of the noise.
-        denoiser: `exact`, or `learned`: a shipped network of walks of 16 entries.
+        denoiser: `exact`, or `learned`: a network of walks of 16 entries, shipped for Laplace increments.
     """
     process = LevyProcess(LAWS[law], length)
     prior = process if denoiser == "exact" else LearnedWalk(process)
@@ -107,15 +107,15 @@ def levy_laplace(seed: int, *, length: int = 16, sigma_y: float = 0.2, denoiser:
 
 
 @KNOWN.register("levy-student", family="Levy process", seeds=2, title="Student's t walk, 16 entries, every fourth")
-def levy_student(seed: int, *, length: int = 16, sigma_y: float = 0.2, denoiser: Denoises = "exact") -> Problem:
+def levy_student(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
     """A random walk with increments of Student's t, heavy-tailed, seen at every fourth place."""
-    return levy(seed, denoiser=denoiser, law="student-t", measured="some", length=length, sigma_y=sigma_y)
+    return levy(seed, law="student-t", measured="some", length=length, sigma_y=sigma_y)
 
 
 @KNOWN.register("levy-jumps", family="Levy process", seeds=2, title="piecewise constant, 16 entries, Fourier")
-def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2, denoiser: Denoises = "exact") -> Problem:
+def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
     """A signal that is constant piece by piece, of which some Fourier coefficients are measured."""
-    return levy(seed, denoiser=denoiser, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)
+    return levy(seed, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)
 
 
 @KNOWN.register(
