@@ -16,9 +16,16 @@ class MidguideError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message}\nhint: {hint}" if hint else message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = _one_line(message), _one_line(hint)
+        super().__init__(f"{self.message}\nhint: {self.hint}" if hint else self.message)
+
+
+def _one_line(text: str) -> str:
+    """A text as a terminal may show it: what names and files hold may steer one, or begin another line."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
 
 
 @contextmanager

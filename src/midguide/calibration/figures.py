@@ -11,6 +11,7 @@ from scipy import stats
 
 from midguide.calibration.coverage import Covered
 from midguide.calibration.uniform import Array, Band, band, points_for, share_below
+from midguide.plots.text import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def coverage_figure(curves: Mapping[str, Sequence[Covered]]) -> Figure:
     for name, curve in curves.items():
         if curve:
             level, share, half = np.array([tuple(c) for c in curve]).T
-            axes.errorbar(level, share, yerr=half, fmt="o-", ms=3, lw=1, capsize=2, label=name)
+            axes.errorbar(level, share, yerr=half, fmt="o-", ms=3, lw=1, capsize=2, label=literal(name))
     axes.set(xlabel="level", ylabel="truths held (mean, 95 % over problems)", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=8)
     return made
@@ -77,7 +78,7 @@ def _histogram(axes: Axes, name: str, u: Array, draws: int, level: float) -> Non
     axes.axhspan(low, high, color="0.9")
     axes.hist(u, bins=list(np.linspace(0, 1, bins + 1)), color="C0")
     axes.axhline(len(u) / bins, color="0.5", lw=0.8)
-    axes.set_title(name, fontsize=9)
+    axes.set_title(literal(name), fontsize=9)
     axes.tick_params(labelsize=7)
 
 

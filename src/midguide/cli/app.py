@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ def run(argv: Sequence[str]) -> int:
         MidguideError: If the user made a mistake.
     """
     command = typer.main.get_command(build())
+    _show_brackets(command)
     if COMPLETE in os.environ:  # a shell asks how a word may go on
         command.main(list(argv), prog_name="midguide")
     try:
@@ -39,6 +41,15 @@ def run(argv: Sequence[str]) -> int:
         path = "midguide" if context is None else context.command_path
         raise failures.explain_usage(error.format_message(), path) from None
     return 0
+
+
+def _show_brackets(command: Any) -> None:
+    """Let help show brackets as they are written; they are markup for what prints it."""
+    for thing in (command, *command.params):
+        if getattr(thing, "help", None):
+            thing.help = re.sub(r"\[(?=[a-zA-Z/@#])", r"\\[", thing.help)
+    for inner in getattr(command, "commands", {}).values():
+        _show_brackets(inner)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from midguide.errors import ShapeError
+from midguide.errors import NumericalError, ShapeError
 from midguide.maths.linalg import gaussian_w2
 from midguide.metrics.base import SET_METRICS
 from midguide.metrics.features import CLASSIFIER, INCEPTION, Features, classifier_features, inception_features
@@ -75,6 +75,8 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             f"cannot compare features of shapes {tuple(a.shape)} and {tuple(b.shape)}",
             hint="give (n, d) and (m, d) with the same d, n and m at least 2",
         )
+    if not bool(a.isfinite().all() and b.isfinite().all()):
+        raise NumericalError("features hold NaN or infinity", hint="are the images finite, and in the value range?")
     return a.double(), b.double()
 
 

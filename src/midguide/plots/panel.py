@@ -14,6 +14,7 @@ from torch import Tensor
 
 from midguide.errors import ShapeError
 from midguide.inference.samples import Samples
+from midguide.plots.text import literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +124,7 @@ class _Canvas:
         for spine in axes.spines.values():
             spine.set_visible(False)
         height = bottom + self.tile_height + 0.07
-        self._text(left, height, title, size=10, weight="bold", color=_INK)
+        self._text(left, height, literal(title), size=10, weight="bold", color=_INK)
         self._text(left + _TILE, height, caption, size=8.5, color=_SOFT, ha="right")
         return axes
 
@@ -138,7 +139,7 @@ class _Canvas:
 
     def footer(self, text: str) -> None:
         """Small text at the lower left."""
-        self._text(_MARGIN, 0.15, text, size=8.5, color=_SOFT)
+        self._text(_MARGIN, 0.15, literal(text), size=8.5, color=_SOFT)
 
     def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)

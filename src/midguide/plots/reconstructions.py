@@ -10,6 +10,7 @@ from torch import Tensor
 
 from midguide.plots.measurement import Picture
 from midguide.plots.panel import pixels
+from midguide.plots.text import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,14 +57,14 @@ def reconstructions(
     columns, rows = 1 + len(samplers), len(_ROWS) * len(images)
     width, height = columns * (_TILE + _GAP), _HEAD * 2 + rows * (_TILE + _GAP)
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    figure.text(_GAP / width, 1 - 0.6 * _HEAD / height, title, size=10, weight="bold")
+    figure.text(_GAP / width, 1 - 0.6 * _HEAD / height, literal(title), size=10, weight="bold")
 
     def tile(row: int, column: int) -> Axes:
         left, top = column * (_TILE + _GAP), 2 * _HEAD + row * (_TILE + _GAP)
         axes = figure.add_axes((left / width, 1 - (top + _TILE) / height, _TILE / width, _TILE / height))
         axes.set_axis_off()
         if row == 0:
-            axes.set_title(samplers[column - 1] if column else "truth, y", size=7, pad=3)
+            axes.set_title(literal(samplers[column - 1]) if column else "truth, y", size=7, pad=3)
         return axes
 
     for i, image in enumerate(images):

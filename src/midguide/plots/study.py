@@ -9,6 +9,8 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from midguide.plots.text import literal
+
 
 class Mark(NamedTuple):
     """A mean with half of its interval (None: unknown), and the expected value where there is one."""
@@ -57,11 +59,11 @@ def bars(axes: Axes, marks: Sequence[Mark], title: str) -> Axes:
         x, y = zip(*known, strict=True)
         axes.plot(x, y, "D", markerfacecolor="none", color="C1", label="expected")
         axes.legend(fontsize=8)
-    axes.set_yticks(list(places), [mark.label for mark in marks], fontsize=8)
+    axes.set_yticks(list(places), [literal(mark.label) for mark in marks], fontsize=8)
     axes.invert_yaxis()
     if not _spread_out(axes.set_xscale, [mark.mean for mark in marks]):
         axes.set_xlim(left=0)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(literal(title), fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     return axes
 
@@ -72,16 +74,26 @@ def curves(axes: Axes, points: Sequence[Point], title: str, xlabel: str, levels:
         own = sorted(point for point in points if point.line == line)
         errors = [point.ci95 or 0.0 for point in own]
         axes.errorbar(
-            [p.x for p in own], [p.mean for p in own], yerr=errors, marker="o", markersize=3, capsize=2, label=line
+            [p.x for p in own],
+            [p.mean for p in own],
+            yerr=errors,
+            marker="o",
+            markersize=3,
+            capsize=2,
+            label=literal(line),
         )
     for i, level in enumerate(levels):
         axes.axhline(
-            level.mean, linestyle="--", linewidth=1, color=f"{0.3 + 0.4 * i / len(levels):.2f}", label=level.label
+            level.mean,
+            linestyle="--",
+            linewidth=1,
+            color=f"{0.3 + 0.4 * i / len(levels):.2f}",
+            label=literal(level.label),
         )
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(literal(xlabel))
     if not _spread_out(axes.set_yscale, [point.mean for point in points]):
         axes.set_ylim(bottom=0)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(literal(title), fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return axes
@@ -93,11 +105,11 @@ def histograms(axes: Axes, counts: Mapping[str, Mapping[float, int]], title: str
     width = 0.8 / len(counts)
     for i, (name, own) in enumerate(counts.items()):
         left = [place - 0.4 + (i + 0.5) * width for place in range(len(values))]
-        axes.bar(left, [own.get(value, 0) for value in values], width, label=name)
+        axes.bar(left, [own.get(value, 0) for value in values], width, label=literal(name))
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values], fontsize=8)
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(literal(xlabel))
     axes.set_ylabel("problems")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(title, fontsize=9)
+    axes.set_title(literal(title), fontsize=9)
     axes.legend(fontsize=7)
     return axes

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from midguide.plots.text import literal
 from midguide.storage.cards import Card
 
 
@@ -18,7 +19,7 @@ def training_curves(card: Card) -> Figure:
     loss, held_out = figure.subplots(1, 2)
     steps, curve = card.facts["loss"], card.facts["denoising_curve"]
     loss.plot([row["step"] for row in steps], [row["loss"] for row in steps])
-    loss.set(xlabel="step", ylabel="training loss", yscale="log", title=card.name)
+    loss.set(xlabel="step", ylabel="training loss", yscale="log", title=literal(card.name))
     held_out.plot([row["noise_to_signal"] for row in curve], [row["relative_error"] for row in curve], marker=".")
     title = f"{card.facts['held_out']} held-out examples"
     held_out.set(xlabel="noise / signal", ylabel="relative error of D", xscale="log", yscale="log", title=title)

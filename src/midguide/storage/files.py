@@ -33,7 +33,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _usual_mode(temporary)
         yield temporary
+        temporary.chmod(mode)  # some libraries write files that only their owner may read
         os.replace(temporary, path)
     except FAILED_WRITES as error:
         raise _unwritten(path, error) from error
@@ -55,9 +57,13 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process of the same number, as in a container
         temporary.mkdir(parents=True)
+        mode = _usual_mode(temporary / ".mode")
+        (temporary / ".mode").unlink()
         yield temporary
         path.mkdir(exist_ok=True)
         for file in sorted(temporary.iterdir()):
+            if file.is_file():
+                file.chmod(mode)
             os.replace(file, path / file.name)
     except FAILED_WRITES as error:
         raise _unwritten(path, error) from error
@@ -103,6 +109,13 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(place)
+
+
+def _usual_mode(path: Path) -> int:
+    """The mode of a file that is newly made at `path`: what the user's mask leaves."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        return os.fstat(file.fileno()).st_mode & 0o777
 
 
 def aside(path: Path, mark: str) -> Path:

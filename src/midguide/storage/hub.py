@@ -6,13 +6,16 @@ A file appears in the cache complete and verified, or not at all. What has arriv
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import http.client
 import os
 import re
 import shutil
+import stat
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -20,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from midguide._version import __version__
 from midguide.errors import CheckpointError, DataError
@@ -28,6 +31,8 @@ from midguide.storage.cards import Card, read_cards
 from midguide.storage.files import replacing, sha256_of
 
 _BLOCK = 1 << 20
+_LARGEST, _SPARE = 1 << 40, 1 << 26  # bytes of a download whose size is not known; and above one that is
+_HERE = ("localhost", "127.0.0.1", "::1")
 _TIMEOUT = 30.0  # seconds without a byte
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)  # what reading an archive may raise
 _BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTTPStatus.TOO_MANY_REQUESTS)
@@ -82,7 +87,7 @@ def _fetched(card: Card) -> Path:
     path = cache_folder() / card.file
     record = path.with_name(f"{path.name}.sha256")
     if not path.exists():
-        download(card.source, path, sha256=card.sha256 or _recorded(record))
+        download(card.source, path, sha256=card.sha256 or _recorded(record), size=card.size)
     known, found = card.sha256 or _recorded(record), sha256_of(path)
     if known is None:
         with replacing(record) as temporary:
@@ -95,7 +100,7 @@ def _fetched(card: Card) -> Path:
     return path
 
 
-def download(source: str, path: Path, *, sha256: str | None = None) -> None:
+def download(source: str, path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
     """Download a file, going on where an interrupted attempt stopped.
 
     Args:
@@ -108,12 +113,14 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
         DataError: If there is no connection, file or space, or the download broke off.
         CheckpointError: If the sum is another, an archive is damaged, or nothing says where the file ends.
     """
+    _check_address(source)
     partial = path.with_name(f"{path.name}.partial")
+    limit = _LARGEST if size is None else size + size // 4 + _SPARE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("ab") as file:
+        with _opened(partial) as file:
             _lock(file, partial)
-            whole = _receive(source, file)
+            whole = _receive(source, file, limit)
         _verify(partial, source, sha256, whole)
         os.replace(partial, path)
         _tag(partial).unlink(missing_ok=True)
@@ -136,7 +143,50 @@ def download(source: str, path: Path, *, sha256: str | None = None) -> None:
             _forget(partial)
 
 
-def _receive(source: str, file: BinaryIO) -> bool:
+class _OfTheSameKind(urllib.request.HTTPRedirectHandler):
+    """Follows an answer that points elsewhere only where `download` would go itself."""
+
+    def redirect_request(self, *arguments: Any) -> urllib.request.Request | None:
+        _check_address(arguments[-1])
+        return super().redirect_request(*arguments)
+
+
+def _check_address(source: str) -> None:
+    """Refuse addresses other than `https:`; this machine may also speak `http:`.
+
+    Raises:
+        DataError: If it is another, such as `file:` or `ftp:`.
+    """
+    try:
+        address = urllib.parse.urlsplit(source)
+        fine = address.scheme == "https" or (address.scheme == "http" and address.hostname in _HERE)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise DataError(f"{source[:200]!r} is no address to download from", hint="it begins with https://")
+
+
+def _opened(partial: Path) -> BinaryIO:
+    """The file of a partial download, to go on with; a link in its place is not followed.
+
+    Raises:
+        DataError: If something else lies there.
+    """
+    try:
+        file = open(
+            partial, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        )
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise DataError(f"{partial} is no file of a download", hint="remove it") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DataError(f"{partial} is no file of a download", hint="remove it")
+    return file
+
+
+def _receive(source: str, file: BinaryIO, limit: int) -> bool:
     """Append what is missing; start again where the server cannot go on or has another file by now.
 
     Returns:
@@ -147,23 +197,37 @@ def _receive(source: str, file: BinaryIO) -> bool:
     headers = {"User-Agent": f"midguide/{__version__}"}
     if have and version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
-    with urllib.request.urlopen(urllib.request.Request(source, headers=headers), timeout=_TIMEOUT) as answer:
+    opener = urllib.request.build_opener(_OfTheSameKind)
+    with opener.open(urllib.request.Request(source, headers=headers), timeout=_TIMEOUT) as answer:
         if answer.headers.get_content_type() == "text/html":  # of a file service that wants a click, for one
             raise DataError(f"{source} is a web page, not a file", hint="download it in a browser, and give its path")
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             have = 0
             file.truncate(0)
+            tag.unlink(missing_ok=True)  # should it be a link
             tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", encoding="utf-8")
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
+        if total is not None and total > limit:
+            raise _too_large(source, total, limit, Path(file.name))
         with _bar(Path(file.name).stem, have, total) as advance:
             while block := answer.read(_BLOCK):
+                if file.tell() + len(block) > limit:
+                    raise _too_large(source, file.tell() + len(block), limit, Path(file.name))
                 file.write(block)
                 advance(len(block))
     file.flush()
     if total is not None and file.tell() < total:
         raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
     return total is not None or answer.chunked  # the last chunk says that it is the last
+
+
+def _too_large(source: str, size: int, limit: int, partial: Path) -> CheckpointError:
+    """The error for a download that is larger than its card allows; what has arrived is forgotten."""
+    _forget(partial)
+    return CheckpointError(
+        f"{source} has {size:,} bytes or more, expected at most {limit:,}", hint="is it still the file of the card?"
+    )
 
 
 def _verify(partial: Path, source: str, sha256: str | None, whole: bool) -> None:

@@ -197,7 +197,7 @@ def _words(error: Exception) -> str:
             text = str(error.strerror or error)
         case _:
             text = reason(error)
-    return "".join(c if c.isprintable() else "?" for c in text)[:300] or type(error).__name__
+    return text[:300] or type(error).__name__
 
 
 def memory_budget() -> int | None:
@@ -303,14 +303,8 @@ def plain_name(name: str, what: str, *, error: type[MidguideError] = ConfigError
         else ""
     )
     if why:
-        raise error(
-            f"{what} `{_shown(name)}` cannot name a file: {why}", hint="letters, digits, hyphens and underscores"
-        )
+        raise error(f"{what} `{name[:80]}` cannot name a file: {why}", hint="letters, digits, hyphens and underscores")
     return name
-
-
-def _shown(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name)[:80]
 
 
 def size_of(count: int) -> str:

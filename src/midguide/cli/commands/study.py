@@ -182,7 +182,12 @@ def report(
         _save(_overview(found), figure)
     form.print(found, lambda: panels(study, store, images))
     if pictures is not None:
-        for label, picture in panels(study, store, images).items():
+        made = panels(study, store, images)
+        if not made:
+            raise DataError(
+                f"there are no panels: {out} keeps no draws of images", hint="run it with keep_samples = true"
+            )
+        for label, picture in made.items():
             _save(picture, pictures / f"{output.file_name(label)}.png")
 
 

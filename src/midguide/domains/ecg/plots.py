@@ -14,6 +14,7 @@ from torch import Tensor
 
 from midguide.domains.ecg.leads import MODELED, TWELVE
 from midguide.errors import ShapeError, unknown
+from midguide.plots.text import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,10 +167,10 @@ def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: s
             _draw(axes, cell, left, baseline, (low, high), rate_hz)
             left += len(cell.signals["line"]) / rate_hz * MM_PER_SECOND + _GAP
         top = baseline + low - _SPARE
-    figure.text(_MARGIN / width, 1 - 4 / height, title, size=11, weight="bold", color=_INK, va="top")
+    figure.text(_MARGIN / width, 1 - 4 / height, literal(title), size=11, weight="bold", color=_INK, va="top")
     scale = f"{MM_PER_SECOND:g} mm/s   {MM_PER_MV:g} mm/mV"
     figure.text(1 - _MARGIN / width, 1 - 4 / height, scale, size=9, color=_INK, ha="right", va="top")
-    figure.text(_MARGIN / width, (foot - 4) / height, footer, size=8.5, color=_HIDDEN, va="top")
+    figure.text(_MARGIN / width, (foot - 4) / height, literal(footer), size=8.5, color=_HIDDEN, va="top")
     _legend(figure, rows[0][0], foot / height, label)
     return figure
 

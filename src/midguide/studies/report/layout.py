@@ -81,16 +81,23 @@ def notes(report: Report) -> list[str]:
 
 def as_markdown(report: Report) -> str:
     """The report as Markdown."""
-    lines = [f"# {report.title}", ""]
+    lines = [f"# {_cell(report.title)}", ""]
     if report.missing:
         lines += [f"Not complete: {report.missing} units are missing.", ""]
     for heading, header, cells in tables(report):
-        lines += [f"## {heading}", ""]
-        lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *cells)]
+        lines += [f"## {_cell(heading)}", ""]
+        rows = [list(map(_cell, line)) for line in (header, *cells)]
+        lines += ["| " + " | ".join(line) + " |" for line in (rows[0], ["---"] * len(header), *rows[1:])]
         lines.append("")
     for text in notes(report):
-        lines += [text, ""]
+        lines += [_cell(text), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text in Markdown that begins no tag, no other column and no other line."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def plus_minus(mean: float | None, ci95: float | None) -> str:

@@ -268,8 +268,13 @@ def as_csv(report: Report) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, KEYS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(as_dicts(report))
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in as_dicts(report))
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value in CSV; a spreadsheet would run a text that begins like a formula, which an apostrophe prevents."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _baseline(study: Study, wanted: str | None) -> str:

@@ -135,7 +135,18 @@ def _absolute(path: str) -> str:
 
 def label_of(row: Mapping[str, Any]) -> str:
     """The label of a row: its own, or what it names."""
-    return str(row.get("label") or short(str(row.get("kind") or row.get("spec"))))
+    return check_label(str(row.get("label") or short(str(row.get("kind") or row.get("spec")))))
+
+
+def check_label(text: str) -> str:
+    """A text that a terminal, a table and a page can show.
+
+    Raises:
+        ConfigError: If it holds line breaks or other control characters.
+    """
+    if not text.isprintable():
+        raise ConfigError(f"the text {text[:80]!r} holds control characters", hint="labels and titles are one line")
+    return text
 
 
 def table_of(plain: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from midguide.problem import Problem
 from midguide.samplers.base import make_sampler
 from midguide.studies.kinds.base import KINDS, ProblemKind
 from midguide.studies.sources.base import SOURCES, Source, own_source, taken_of_a_sampler
-from midguide.studies.spec.plain import label_of
+from midguide.studies.spec.plain import check_label, label_of
 
 MOST_SEEDS = 10**6
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
@@ -61,6 +61,11 @@ class Head:
             raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if not self.metrics or not self.seeds:
             raise ConfigError("metrics and seeds must not be empty")
+        _check_storable(self.seeds)
+        for text in (self.name, self.title, self.expected):
+            check_label(text)
+        if not self.name.strip():
+            raise ConfigError("the study has no name", hint='name = "my-study"')
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"a seed occurs twice in {list(self.seeds)}")
         if self.batch < 1:
@@ -226,9 +231,17 @@ def _seeds(given: Any) -> tuple[int, ...]:
         raise ConfigError(
             "seeds must be a list of integers", hint=f"or {{ first = 0, count = 10 }}, of at most {MOST_SEEDS:,}"
         )
+    _check_storable(given)
     if len(set(given)) < len(given):
         raise ConfigError(f"a seed occurs twice in {given}")
     return tuple(given)
+
+
+def _check_storable(seeds: Iterable[int]) -> None:
+    """Refuse seeds that results could not be stored with."""
+    for seed in seeds:
+        if not -(2**63) <= seed < 2**63:
+            raise ConfigError(f"the seed {str(seed)[:40]} has more than 64 bits", hint="take one below 2**63")
 
 
 def parse_samplers(table: Mapping[str, Any], index: int, budgets: tuple[int, ...] = ()) -> list[SamplerRow]:
