@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,13 +38,11 @@ class Measured:
 
     Args:
         unit_seconds: draws, metrics and verdict of one unit; CPU seconds of one thread where the device is a CPU.
-        truth_seconds: of what a process makes once for each problem: a truth that is drawn from the prior.
         rows: rows of the batches that were measured.
         memory_mib: what the process took at most, by then.
     """
 
     unit_seconds: float
-    truth_seconds: float
     rows: int
     memory_mib: float
 
@@ -56,21 +53,24 @@ class Bench:
     Args:
         device: where networks compute.
         batch: units of a cell that the study draws together.
+
+    Attributes:
+        truths: seconds of what a process makes once for each seed, by priors: a truth that is drawn from the prior.
     """
 
     def __init__(self, device: str, batch: int) -> None:
         self._device, self._batch = device, batch
-        self._truths: dict[str, float] = {}
+        self.truths: dict[str, float] = {}
 
     def cell(self, units: Sequence[Unit]) -> Measured:
         """Measure a cell by its first units."""
         some, share = self._some(units)
         with one_thread():
-            truth = self._truth_seconds(units)
+            self._measure_truth(units[-1])
             build_all(some[0].problem, [unit.problem_seed for unit in some])
             seconds = self._extrapolated(some)
         rows = len(some) * some[0].n
-        return Measured(unit_seconds=seconds / share, truth_seconds=truth, rows=rows, memory_mib=peak_mib())
+        return Measured(unit_seconds=seconds / share, rows=rows, memory_mib=peak_mib())
 
     def _some(self, units: Sequence[Unit]) -> tuple[list[Unit], float]:
         """Units to measure, and how many whole units they are: on a CPU few rows stand for many."""
@@ -85,14 +85,10 @@ class Bench:
         few = [replace(unit, n=n) for unit in together[: max(ROWS // n, 1)]]
         return few, len(few) * n / first.n
 
-    def _truth_seconds(self, units: Sequence[Unit]) -> float:
-        """What a problem takes when it is first built, beyond what it takes again."""
-        label = units[0].problem_label
-        if label not in self._truths:
-            unit = units[-1]
-            first, again = (self._seconds(lambda: build_all(unit.problem, [unit.problem_seed])) for _ in range(2))
-            self._truths[label] = max(first - again, 0.0)
-        return self._truths[label]
+    def _measure_truth(self, unit: Unit) -> None:
+        """What a problem takes when it is first built, beyond what it takes again; all problems of a prior share it."""
+        first, again = (self._seconds(lambda: build_all(unit.problem, [unit.problem_seed])) for _ in range(2))
+        self.truths[unit.problem.prior] = max(first - again, self.truths.get(unit.problem.prior, 0.0))
 
     def _extrapolated(self, units: Sequence[Unit]) -> float:
         """Seconds of a batch: of the run itself where that is short, else by calls from two shorter runs."""
@@ -159,7 +155,7 @@ def collect_seconds(unit: Unit) -> float:
     """What a unit takes in the process that hands out batches and writes rows: CPU seconds."""
     rows = failed(unit, ArithmeticError("none"))
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), {}, [])
+        store = Store.create(folder, {"study": {"name": "plan"}}, [])
         store.write(unit, rows)
         started = time.process_time()
         for _ in range(WRITES):
@@ -171,7 +167,7 @@ def collect_seconds(unit: Unit) -> float:
 def row_bytes(unit: Unit) -> int:
     """What the file of a unit's rows takes on disk."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), {}, [])
+        store = Store.create(folder, {"study": {"name": "plan"}}, [])
         store.write(unit, failed(unit, ArithmeticError("none")))
         return store.path(unit).stat().st_size
 

@@ -18,6 +18,8 @@ from midguide.studies.spec.study import Study
 START_SECONDS = 4.0
 """Until a process has loaded torch and this package."""
 WORKERS = (1, 8, 64)
+NEGLIGIBLE = 0.01
+"""Seconds of a truth below which it is none that was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def make_plan(
         on_cell(f"{cell[1]} on {cell[0]}")
         measured[cell] = bench.cell(units)
     cells = tuple(_cell(units, measured.get(cell), seconds_per_call or 0.0) for cell, units in cells_of.items())
-    together = _batches(study, cells_of, cells, measured)
+    together = _batches(study, cells_of, cells, bench.truths)
     truths = {truth: batch.truth_seconds for batch in together for truth in batch.truths}
     return Plan(
         study=study.head.name,
@@ -161,17 +163,15 @@ def _cell(units: Sequence[Unit], measured: Measured | None, per_call: float) -> 
 Cells = dict[tuple[str, str], list[Unit]]
 
 
-def _batches(
-    study: Study, cells_of: Cells, cells: Sequence[Cell], measured: dict[tuple[str, str], Measured]
-) -> list[Batch]:
+def _batches(study: Study, cells_of: Cells, cells: Sequence[Cell], truth_seconds: dict[str, float]) -> list[Batch]:
     """The batches of the study in the order in which they run, with their seconds."""
     seconds = {name: cell.unit_seconds for name, cell in zip(cells_of, cells, strict=True)}
     unique = {unit.address: unit for unit in study.units}.values()
     found = []
     for batch in batches(unique, study.head.batch):
         name = (batch[0].problem_label, batch[0].sampler_label)
-        truth = measured[name].truth_seconds if name in measured else 0.0
-        seeds = tuple(unit.problem_seed for unit in batch) if truth else ()
+        truth = truth_seconds.get(batch[0].problem.prior, 0.0)
+        seeds = tuple((batch[0].problem.prior, unit.problem_seed) for unit in batch) if truth > NEGLIGIBLE else ()
         found.append(Batch(len(batch) * seconds[name], len(batch), seeds, truth))
     return found
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-WORK, LONGEST, SERIAL, START = "the work itself", "the longest batch", "the process that collects", "start of workers"
+WORK, LONGEST, SERIAL, START = (
+    "the work itself",
+    "the longest batch",
+    "the one process that hands out",
+    "start of workers",
+)
 
 
 class Batch(NamedTuple):
@@ -16,13 +21,13 @@ class Batch(NamedTuple):
     Args:
         seconds: of its draws and metrics.
         units: whose rows it brings.
-        truths: what a worker makes once and keeps: the seeds of its problems.
+        truths: what a worker makes once and keeps, such as images that are drawn from the prior.
         truth_seconds: what each of them takes.
     """
 
     seconds: float
     units: int = 1
-    truths: tuple[int, ...] = ()
+    truths: tuple[Hashable, ...] = ()
     truth_seconds: float = 0.0
 
 
@@ -62,7 +67,7 @@ class Schedule:
 class _Worker:
     """A process, and the truths that it has made."""
 
-    known: set[int] = field(default_factory=set)
+    known: set[Hashable] = field(default_factory=set)
 
     def seconds(self, batch: Batch) -> float:
         """What a batch takes here."""
