@@ -85,7 +85,8 @@ def cases(small: bool) -> Iterator[Case]:
 
 def prior_of(name: str, mode: str, device: str) -> Denoiser:
     """A network as a prior, computing as `mode` says."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = mode == "tf32"
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = mode == "tf32"
     settings: dict[str, Any] = {"device": device, "compile": mode.endswith("compiled")}
     settings["dtype"] = "bfloat16" if mode.startswith("bf16") else "float32"
     if name == "faces-64":

@@ -129,7 +129,8 @@ def train_there(given: argparse.Namespace) -> None:
     """Train until the time is nearly up, draw, and write what comes back."""
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
     config = recipe(given)
     pixels, kept = (Images(read_images(given.faces / f"{name}.zip"), flip=name == "train") for name in ("train", "val"))
     weights = None if given.parts is None else read_parts(given.parts)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from midguide.catalogue.directory import catalogue, places
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs" / "hooks"), str(ROOT / "benchmarks")]
 
@@ -28,11 +30,13 @@ def test_page_runs_as_it_stands(page, monkeypatch, tmp_path):
         pytest.importorskip("diffusers", reason="needs the extra 'hub'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["midguide"])
-    threads = torch.get_num_threads()
+    threads, registered = torch.get_num_threads(), {kind: dict(kind._entries) for kind in map(catalogue, places())}
     try:
         snippets.run(page, tmp_path)
     finally:
         torch.set_num_threads(threads)
+        for kind, entries in registered.items():  # pages register pieces of a reader's own
+            kind._entries = entries
 
 
 def test_every_block_of_a_page_is_found():

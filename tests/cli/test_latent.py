@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from midguide.inference.samples import Samples
 
@@ -20,8 +21,9 @@ FILE = "coder/coder.safetensors"
 @pytest.fixture
 def recipes(tmp_path, image):
     (tmp_path / "images").mkdir()
-    for i in range(4):
-        (tmp_path / "images" / f"{i}.png").write_bytes(image.read_bytes())
+    with Image.open(image) as picture:
+        for i in range(4):
+            picture.rotate(90 * i).save(tmp_path / "images" / f"{i}.png")
     (tmp_path / "coder.toml").write_text(CODER)
     (tmp_path / "prior.toml").write_text(PRIOR)
 

@@ -25,7 +25,7 @@ def test_json_is_one_object_with_the_documented_keys(reconstruct):
     result = reconstruct("--json", "--seed", 3)
     assert result.code == 0
     assert result.json.keys() >= KEYS
-    assert (result.json["sampler"], result.json["prior"], result.json["seed"]) == ("mmps", "tiny", 3)
+    assert (result.json["sampler"], result.json["prior"], result.json["seed"]) == ("matheron", "tiny", 3)
 
 
 def test_all_files_are_written_and_named_in_the_result(reconstruct):
@@ -285,16 +285,18 @@ def test_a_budget_sets_the_steps(cli, prior, image):
     assert cli(*words, "--budget", 9, "--sampler", "ddrm").json["network_forwards"] == 9
     cli(*words, "--budget", 9, "--steps", 3).assert_mistake("a budget sets the steps")
     cli(*words, "--budget", 0).assert_mistake("--budget must be at least 1")
-    cli(*words, "--budget", 1).assert_mistake("`mmps` takes at least 4 network calls, the budget is 1")
+    cli(*words, "--budget", 1).assert_mistake("`matheron` takes at least 5 network calls, the budget is 1")
 
 
 def test_a_run_that_names_no_sampler_says_what_was_chosen_and_records_it(reconstruct):
     result = reconstruct()
-    assert "sampler: mmps, 5 steps, 20 network calls a sample; for a linear operator" in " ".join(result.err.split())
+    assert "sampler: matheron, 5 steps, 14 network calls a sample; for a linear operator" in " ".join(
+        result.err.split()
+    )
     record = Samples.load("out").record
-    assert (record["sampler"]["name"], record["sampler"]["settings"]["steps"]) == ("mmps", 5)
+    assert (record["sampler"]["name"], record["sampler"]["settings"]["steps"]) == ("matheron", 5)
     assert record["auto"].startswith("a linear operator: ")
-    assert reconstruct("--sampler", "mmps", "--out", "named").code == 0
+    assert reconstruct("--sampler", "matheron:fast", "--out", "named").code == 0
     named = Samples.load("named")
     assert torch.equal(Samples.load("out").draws, named.draws)
     assert "auto" not in named.record

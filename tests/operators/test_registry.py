@@ -174,7 +174,7 @@ def test_integers_serve_as_floats_and_none_where_it_is_allowed() -> None:
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lacks the setting `path`"):
         make_operator("mask-file", (3, 16, 16))
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="does not exist"):
         make_operator("mask-file", (3, 16, 16), path=str(tmp_path / "missing.png"))
 
 

@@ -217,7 +217,7 @@ def test_targets_are_consistent_with_the_noisy_image():
         ("batch = 5\naccumulate = 2", "no 2 equal parts"),
         ("prediction = 'noise'", "eps, v or x0"),
         ("[network]\nchannels = 33", "32 groups"),
-        ("body = 'resnet'", "unknown body `resnet`\nhint: .*adm, sashimi, unet"),
+        ("body = 'resnet'", "unknown body `resnet`\nhint: .*adm, mlp, sashimi, unet"),
         ("body = 'sashimi'\n[network]\npatch = 4", "sashimi has no setting `patch`"),
         ("body = 'adm'", "takes 3 channels and returns 6"),
         ("kind = 'autoencoder'\nbody = 'unet'", "body"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,8 @@ def check_memory(problem: Problem, n: int) -> None:
     """
     values = problem.observations * n * math.prod(problem.signal_shape)
     needed, there = values * problem.likelihood.y.element_size(), memory()
+    if there is None:
+        torch.empty(values, dtype=problem.likelihood.y.dtype)  # the allocator refuses what is out of reach
     if there is not None and needed > there:
         raise ConfigError(
             f"{n:,} samples of each observation ({problem.observations:,}) take {needed / 2**30:,.0f} GiB, "
@@ -61,11 +62,12 @@ def used_memory(device: torch.device) -> Used:
     """What this process takes: of torch's allocator on a GPU, in all on the CPU."""
     if device.type == "cuda":
         return Used(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
-    try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        return Used(pages * os.sysconf("SC_PAGE_SIZE"), peak)
-    except (OSError, ValueError):  # not on this system
+    try:  # of this program alone: `ru_maxrss` counts what the process was before it started it
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
+        now, peak = (int(lines[name].split()[0]) * 2**10 for name in ("VmRSS", "VmHWM"))
+        return Used(now, peak)
+    except (OSError, ValueError, KeyError):  # not on this system
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
         return Used(peak, peak)
 
 

@@ -23,6 +23,7 @@ from midguide.maths.rng import Rng, stream_seed
 from midguide.operators.base import Operator
 from midguide.operators.mask import Mask
 from midguide.operators.matrix import Identity, Matrix
+from midguide.priors.base import Denoiser
 from midguide.priors.loading import load_prior
 from midguide.priors.wrapped import Wrapped
 from midguide.problem import Problem
@@ -44,25 +45,16 @@ class LearnedWalk(Wrapped):
     """A network that was trained on the walks of a process, which knows the process and its posterior.
 
     Args:
-        process: the law of the walks, of the length that the network takes.
-        network: name or file of a prior; the shipped one of the law by default.
-
-    Raises:
-        ConfigError: If no network is shipped for the law.
-        ShapeError: If the network takes walks of another length.
+        inner: the network as a prior.
+        process: the process.
 
     Example:
-        >>> LearnedWalk(LevyProcess(Laplace(), 16)).event_shape
+        >>> LearnedWalk(load_prior("levy-laplace-16"), LevyProcess(Laplace(), 16)).event_shape
         (16,)
     """
 
-    def __init__(self, process: LevyProcess, network: str | None = None) -> None:
-        law = next(name for name, law in LAWS.items() if law == process.law)
-        if network is None and law not in LEARNED:
-            raise ConfigError(f"no network is shipped for `{law}` walks", hint=f"there is one for {', '.join(LEARNED)}")
-        super().__init__(load_prior(network or LEARNED[law]))
-        if self.event_shape != process.event_shape:
-            raise ShapeError(f"the network takes walks of {self.event_shape[0]} entries, these have {process.length}")
+    def __init__(self, inner: Denoiser, process: LevyProcess) -> None:
+        super().__init__(inner)
         self.process = process
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
@@ -96,7 +88,7 @@ def levy(
         denoiser: `exact`, or `learned`: a network of walks of 16 entries, shipped for Laplace increments.
     """
     process = LevyProcess(LAWS[law], length)
-    prior = process if denoiser == "exact" else LearnedWalk(process)
+    prior = process if denoiser == "exact" else _learned(law, process)
     return simulated(prior, _instrument(measured, length, seed), "gaussian", seed, sigma_y=sigma_y)
 
 
@@ -124,6 +116,15 @@ def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
 def levy_learned(seed: int, *, sigma_y: float = 0.2) -> Problem:
     """The problems of `levy-laplace`, for samplers that see a trained network in place of the exact denoiser."""
     return levy_laplace(seed, sigma_y=sigma_y, denoiser="learned")
+
+
+def _learned(law: str, process: LevyProcess) -> LearnedWalk:
+    if law not in LEARNED:
+        raise ConfigError(f"no network is shipped for `{law}` walks", hint=f"there is one for {', '.join(LEARNED)}")
+    network = load_prior(LEARNED[law])
+    if network.event_shape != process.event_shape:
+        raise ShapeError(f"the network takes walks of {network.event_shape[0]} entries, these have {process.length}")
+    return LearnedWalk(network, process)
 
 
 def _instrument(measured: str, length: int, seed: int) -> Operator:

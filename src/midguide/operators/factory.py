@@ -36,7 +36,7 @@ def make_operator(
 
     Example:
         >>> make_operator("super-resolution", (3, 64, 64), factor=4)
-        BlockMean(factor=4)
+        BlockMean(factor=4, made_from=super-resolution(factor=4))
     """
     entry, plain = OPERATORS.resolve(name, settings)
     if not event_shape or any(not isinstance(size, int) or size < 1 for size in event_shape):

@@ -55,7 +55,7 @@ class EDMPreconditioned(nn.Module):
         >>> from midguide import load_prior
         >>> network = EDMPreconditioned(lambda x, noise: 0 * x)
         >>> load_prior(network, prediction="x0", schedule="edm", event_shape=(3, 8, 8)).schedule
-        EDM(sigma_min=0.002, sigma_max=80.0, rho=7.0)
+        EDM(sigma_min=0.002, sigma_max=80, rho=7)
     """
 
     def __init__(self, network: nn.Module | Callable[[Tensor, Tensor], Tensor], *, sigma_data: float = 0.5) -> None:
