@@ -374,6 +374,8 @@ def make_schedule(name: str) -> Schedule:
     `vp-linear:FIRST,LAST` and `vp-scaled-linear:FIRST,LAST` state the first and the last beta and, with a third number,
     how many there are if not 1000; `vp-betas:BETA,BETA,...` states all of them; `edm:0.002,80` the ends of sigma.
 
+    `vp-cosine:4000` has 4,000 times.
+
     Raises:
         ConfigError: If there is no such name, or the numbers are not settings of it.
 
@@ -405,6 +407,8 @@ def _settings(entry: Entry[Schedule], numbers: list[float]) -> dict[str, object]
     if len(numbers) > len(names) or len(numbers) < min(2, len(names)):
         raise ConfigError("too many or too few")
     whole = {"steps"}
+    if any(key in whole and value != int(value) for key, value in zip(names, numbers, strict=False)):
+        raise ConfigError("steps are counted")
     return {key: int(value) if key in whole else value for key, value in zip(names, numbers, strict=False)}
 
 

@@ -79,8 +79,8 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(inputs), _conv(inputs, outputs)
-        self.norm2, self.conv2 = _norm(outputs), _conv(outputs, outputs)
+        self.norm1, self.conv1 = norm(inputs), conv(inputs, outputs)
+        self.norm2, self.conv2 = norm(outputs), conv(outputs, outputs)
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = norm(channels)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Resample(nn.Module):
     def __init__(self, channels: int, *, up: bool) -> None:
         super().__init__()
         self.up = up
-        self.conv = _conv(channels, channels) if up else nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = conv(channels, channels) if up else nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         grown = F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up else F.pad(x, (0, 1, 0, 1))
@@ -153,13 +153,13 @@ class Encoder(nn.Module):
     def __init__(self, config: LDMAutoencoderConfig) -> None:
         super().__init__()
         current, last = config.width, len(config.multipliers) - 1
-        self.conv_in, self.down = _conv(config.channels, current), nn.ModuleList()
+        self.conv_in, self.down = conv(config.channels, current), nn.ModuleList()
         for level, multiplier in enumerate(config.multipliers):
             resample, attention = ("downsample" if level < last else None), level in config.attention
             inputs, current = current, config.width * multiplier
             self.down.append(Level(inputs, current, blocks=config.blocks, attention=attention, resample=resample))
-        self.mid, self.norm_out = Middle(current), _norm(current)
-        self.conv_out = _conv(current, config.inner_channels * (1 if config.codes else 2))
+        self.mid, self.norm_out = Middle(current), norm(current)
+        self.conv_out = conv(current, config.inner_channels * (1 if config.codes else 2))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
@@ -174,13 +174,13 @@ class Decoder(nn.Module):
     def __init__(self, config: LDMAutoencoderConfig) -> None:
         super().__init__()
         current, levels = config.width * config.multipliers[-1], []
-        self.conv_in, self.mid = _conv(config.inner_channels, current), Middle(current)
+        self.conv_in, self.mid = conv(config.inner_channels, current), Middle(current)
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
             resample, attention = ("upsample" if level else None), level in config.attention
             inputs, current = current, config.width * multiplier
             levels.append(Level(inputs, current, blocks=config.blocks + 1, attention=attention, resample=resample))
         self.up = nn.ModuleList(reversed(levels))
-        self.norm_out, self.conv_out = _norm(current), _conv(current, config.channels)
+        self.norm_out, self.conv_out = norm(current), conv(current, config.channels)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(z))
@@ -264,9 +264,11 @@ def visible_autoencoder(state: Mapping[str, Tensor]) -> LDMAutoencoderConfig:
         ) from None
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def norm(channels: int) -> nn.GroupNorm:
+    """Normalization in groups, as everywhere in this network."""
     return nn.GroupNorm(GROUPS, channels, eps=EPSILON)
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the grid."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,13 +19,17 @@ from midguide.errors import CheckpointError, ConfigError, MidguideError, suggest
 from midguide.nn.base import Takes, check_fits
 from midguide.priors import cards
 from midguide.priors.base import Autoencoder, Denoiser
-from midguide.priors.formats.weights import Weights, metadata_of, read_weights
+from midguide.priors.formats.contents import Contents
+from midguide.priors.formats.weights import Weights, load, metadata_of, weights_in
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.priors.network import NetworkDenoiser
 from midguide.priors.settings import EXECUTION, UNBOUNDED, PriorSettings, prior_settings
 from midguide.priors.statistics import Statistics
 from midguide.storage import hub
 from midguide.storage.cards import Card, read_card
+
+LOG = logging.getLogger("midguide")
+"""Says on stderr, where nothing else is set up, what a reader of results should know of a prior's file."""
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -70,8 +75,11 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """The ending of the file's name; empty where there is no file."""
-        return self.place.suffix if self.place is not None and self.place.is_file() else ""
+        """The ending of the file's name in small letters; empty where there is no file."""
+        if self.place is None or not self.place.is_file():
+            return ""
+        name = self.place.name.lower()
+        return ".pth.tar" if name.endswith((".pth.tar", ".pt.tar", ".ckpt.tar")) else Path(name).suffix
 
     @property
     def is_folder(self) -> bool:
@@ -84,9 +92,14 @@ class Source:
         return metadata_of(self.path) if self.suffix == ".safetensors" else {}
 
     @cached_property
+    def contents(self) -> Contents:
+        """All that the checkpoint holds, read once."""
+        return Contents(load(self.path))
+
+    @cached_property
     def weights(self) -> Weights:
-        """The tensors in the file, read once."""
-        return read_weights(self.path)
+        """The tensors in the file, where its names are those of the network."""
+        return weights_in(self.contents.loaded, self.path)
 
 
 class Format(ABC):
@@ -198,7 +211,10 @@ def read(source: Source, said: PriorSettings) -> Denoiser:
                 hint="leave it out" + (f"; it is for {', '.join(users)}" if users else ""),
             )
     if not (own := plugins.source_digest(form)):
-        return _with_statistics(form.read(source, said), source)
+        prior = _with_statistics(form.read(source, said), source)
+        for remark in prior.provenance.get("remarks", ()) if source.place is not None else ():
+            LOG.warning("%s: %s", source.name, remark)
+        return prior
     with plugins.outside_code(f"the format `{FORMATS.name_of(form)}`"):
         prior = form.read(source, said)
     prior.provenance = {**prior.provenance, "format_sha256": own}  # a stranger's format is part of what the prior is

@@ -21,8 +21,8 @@ from midguide.nn.adm_unet import LDM_VQ4
 from midguide.nn.ldm_autoencoder import LDMAutoencoder, visible_autoencoder
 from midguide.priors.base import Denoiser
 from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
-from midguide.priors.formats.guided_diffusion import adm_network, learned_variance
-from midguide.priors.formats.weights import CHECKPOINTS, Weights, fit, to_load_prior, to_say
+from midguide.priors.formats.guided_diffusion import adm_network, learned_variance, refuse_text
+from midguide.priors.formats.weights import CHECKPOINTS, Weights, betas_schedule, fit, to_say
 from midguide.priors.latent import NetworkAutoencoder
 from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
@@ -47,7 +47,8 @@ class CompVis(Format):
     home = "https://github.com/CompVis/latent-diffusion"
 
     def recognizes(self, source: Source) -> bool:
-        return source.suffix in self.extensions and any(name.startswith(UNET) for name in source.weights.last)
+        held = source.contents.containers if source.suffix in self.extensions else ()
+        return any(name.removeprefix("module.").startswith(UNET) for c in held for name in c.tensors)
 
     def read(self, source: Source, said: PriorSettings) -> Denoiser:
         """The prior; `network` and `event_shape`, of one latent, may be left out for the public models of faces.
@@ -57,12 +58,7 @@ class CompVis(Format):
             ConfigError: If `network`, `event_shape` or `class_index` is needed and missing, or does not apply.
         """
         path, weights = source.path, source.weights.last
-        if any(".transformer_blocks." in name for name in weights):
-            raise ConfigError(
-                f"{path} holds a network with cross-attention, which is conditioned on text or the like",
-                hint="load it yourself; "
-                + to_load_prior("a function of x and the index with prediction, schedule and event_shape"),
-            )
+        refuse_text(path, weights)
         chosen, which = _unets(path, weights, said.averaged).choose(said.averaged, path)
         network, taken, public = adm_network(path, chosen, said.network, [LDM_VQ4], said.class_index)
         if said.event_shape is None and not public:
@@ -145,16 +141,4 @@ def _schedule(path: Path, weights: Mapping[str, Tensor]) -> DiscreteVP:
         raise ConfigError(
             f"{path} holds no betas", hint="state the schedule that it was trained on, for example vp-scaled-linear"
         )
-    betas = weights["betas"].double()
-    if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas <= 1)).all()):
-        raise CheckpointError(
-            f"the betas in {path}, of shape {tuple(betas.shape)}, are not all between 0 and 1",
-            hint="state the schedule that it was trained on, for example vp-scaled-linear",
-        )
-    kept = torch.cumprod(1.0 - betas, 0).tolist()
-    usual = DiscreteVP.scaled_linear()
-    if len(kept) == usual.noisiest and all(
-        abs(a - b) < 1e-6 * b for a, b in zip(kept, usual.alphas_cumprod, strict=True)
-    ):
-        return usual
-    return DiscreteVP(tuple(kept))
+    return betas_schedule(weights["betas"], path)

@@ -7,47 +7,49 @@ float64.
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from midguide.diffusion.schedules import DiscreteVP, RectifiedFlow, Schedule
-from midguide.errors import CheckpointError, ConfigError, DataError, reason
+from midguide.errors import CheckpointError, ConfigError
 from midguide.maths.autodiff import frozen
 from midguide.priors.base import Denoiser
 from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
-from midguide.priors.formats.weights import read_weights, refuse_misfit, to_load_prior
+from midguide.priors.formats.repositories import (
+    REPOSITORY,
+    STEM,
+    WEIGHTS,
+    Files,
+    fetch_repository,
+    files_in,
+    network_in,
+    read_json,
+)
+from midguide.priors.formats.schedulers import SCHEDULER_KEYS, stated_by
+from midguide.priors.formats.schedulers import read_scheduler as read_scheduler
+from midguide.priors.formats.weights import CHECKPOINTS, to_load_prior
 from midguide.priors.latent import NetworkAutoencoder
 from midguide.priors.settings import PriorSettings
 from midguide.storage import hub
 from midguide.storage.cards import Card
 from midguide.storage.files import sha256_of
 
-PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-BETA_SCHEDULES = {"linear": DiscreteVP.linear, "scaled_linear": DiscreteVP.scaled_linear}
-COSINE = "squaredcos_cap_v2"
-STATES_BETAS = ("beta_schedule", "num_train_timesteps", "beta_start", "beta_end", "trained_betas")
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+CLASSES, PIPELINE = ("UNet2DModel", "UNet2DConditionModel", "UNet1DModel"), "pipeline"
+MARKER = "down_blocks.0.resnets.0.norm1.weight"
+AVERAGE = "unet_ema"
+CODERS = ("vqvae", "vae")
+EMA_KEYS = {"decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"}
+"""What the averaging of the library adds to a configuration; it matters to a training only."""
 ENCODERS: dict[str, Callable[[Any], Tensor]] = {
     "VQModel": lambda out: out.latents,
     "AutoencoderKL": lambda out: out.latent_dist.mode(),
 }
 """Autoencoders by class: the latent in what `encode` returns."""
-
-REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-"""The id of a repository, `owner/name`."""
-
-CONNECTION_TIMEOUT = 10.0  # seconds
-FLOW_TIMES = 1000.0  # flow-matching networks of diffusers are told t times this
 
 
 class Images(NamedTuple):
@@ -58,27 +60,36 @@ class Images(NamedTuple):
 
 
 class SampleOf(nn.Module):
-    """A diffusers network as a function of x and times: its output's `sample` alone."""
+    """A diffusers network as a function of x and times: its output's `sample` alone, at one class if it has classes."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: nn.Module, index: int | None = None) -> None:
         super().__init__()
         self.unet = unet
+        if index is not None:
+            self.index = index
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.unet(x, t, return_dict=False)[0]
+        if (index := getattr(self, "index", None)) is None:
+            return self.unet(x, t, return_dict=False)[0]
+        return self.unet(x, t, class_labels=torch.full((len(x),), index, device=x.device), return_dict=False)[0]
 
 
 @FORMATS.register("diffusers")
 class Diffusers(Format):
     """Folders and repositories of diffusers: UNet2DModel with its scheduler, and maybe an autoencoder."""
 
+    extensions = CHECKPOINTS
+    uses = frozenset({"averaged", "class_index"})
     order = 30
     home = "https://huggingface.co/docs/diffusers"
 
     def recognizes(self, source: Source) -> bool:
-        if source.place is not None or not isinstance(source.given, str):
-            return source.is_folder
-        return REPOSITORY.fullmatch(source.given) is not None
+        if not isinstance(source.given, str | Path):
+            return False
+        if source.place is not None:
+            ours = source.suffix in CHECKPOINTS and (_beside(source.path) or source.contents.holds(MARKER))
+            return source.is_folder or bool(ours)
+        return REPOSITORY.fullmatch(str(source.given)) is not None
 
     def fetch(self, card: Card) -> Path:
         """The folder of a public repository, whose weights have the sum of the card."""
@@ -93,52 +104,194 @@ class Diffusers(Format):
     def read(self, source: Source, said: PriorSettings) -> Denoiser:
         """A pipeline: `unet` and `scheduler` in folders of their own, or both in one, and `vqvae` or `vae`.
 
+        One of its parts, `PIPELINE/unet` or `PIPELINE/unet_ema`, is read with the scheduler beside it; a network
+        without one needs `prediction` and `schedule`.
+
         Raises:
             ConfigError: If diffusers is not installed, or the pipeline is of another kind.
             CheckpointError: If a file is missing, damaged, or wants to run code.
             DataError: If a repository cannot be downloaded.
         """
-        folder = source.path if source.place is not None else fetch_repository(source.given)
-        weights, network, config = _unet(folder)
-        schedule, prediction = read_scheduler(_json(_place(folder, "scheduler") / "scheduler_config.json"))
+        place = source.path if source.place is not None else fetch_repository(str(source.given))
+        folder, part, files = _parts(place, said.averaged)
+        network = _unet(part, files)
+        config = network.config
+        remarks = [*_remarks(folder, part, files, said.averaged), *unread(part / "config.json", network.config)]
+        process, told = _process(folder, part)
+        coder_place = next((folder / name for name in CODERS if (folder / name).is_dir()), None)
         shape = (config.in_channels, *_size(config.sample_size, folder))
-        multiple = 2 ** (len(config.block_out_channels) - 1)
-        place = next((folder / part for part in ("vqvae", "vae") if (folder / part).is_dir()), None)
-        stated = PriorSettings(
-            name=source.name if source.place is not None else source.given,
-            prediction=prediction,
-            schedule=schedule,
-            event_shape=shape,
-            value_range=(-1.0, 1.0),
-            learned_variance=config.out_channels == 2 * config.in_channels,
-            label=(lambda t: FLOW_TIMES * t) if isinstance(schedule, RectifiedFlow) else None,
+        coder = None if coder_place is None else load_autoencoder(coder_place, shape)
+        remarks += [*told, *(coder.provenance.get("remarks", ()) if coder else ())]
+        facts: dict[str, Any] = {"format": "diffusers", "sha256": files.sha256, "class": said.class_index}
+        if (folder / AVERAGE).is_dir():
+            facts["weights"] = "averaged" if part.name == AVERAGE else "last"
+        facts = {key: value for key, value in facts.items() if value is not None}
+        facts |= {"remarks": remarks} if remarks else {}
+        stated = replace(
+            process, name=source.name if source.place is not None else str(source.given), event_shape=shape
         )
-        facts = {"format": "diffusers", "sha256": sha256_of(weights)}
-        coder = None if place is None else load_autoencoder(place, shape)
-        takes = Images(config.in_channels, (multiple, multiple))
-        return network_prior(SampleOf(network), stated, said, provenance=facts, autoencoder=coder, takes=takes)
+        return _prior(network, stated, said, facts, coder)
 
 
-def _unet(folder: Path) -> tuple[Path, nn.Module, Any]:
-    """The file of weights of a pipeline, its network, and the network's configuration with the defaults of its class.
+@FORMATS.register("diffusers-object")
+class InMemory(Format):
+    """Networks and pipelines that diffusers holds in memory: `load_prior(pipeline)`, `load_prior(UNet2DModel(...))`."""
+
+    uses = frozenset({"class_index"})
+    order = 0
+    home = Diffusers.home
+
+    def recognizes(self, source: Source) -> bool:
+        return not isinstance(source.given, str | Path) and _kind(source.given) in (*CLASSES, PIPELINE)
+
+    def read(self, source: Source, said: PriorSettings) -> Denoiser:
+        """The prior; of a network alone `prediction` and `schedule` must be said.
+
+        Raises:
+            ConfigError: If a setting is missing, the pipeline is conditioned, or its network is of an unknown class.
+        """
+        given = source.given
+        pipeline = _kind(given) == PIPELINE
+        network, scheduler = (given.unet, given.scheduler) if pipeline else (given, None)
+        if _kind(network) != CLASSES[0]:
+            raise _other_network(type(given).__name__, type(network).__name__)
+        process = PriorSettings() if scheduler is None else stated_by(dict(scheduler.config))
+        shape = (network.config.in_channels, *_size(network.config.sample_size, type(network).__name__))
+        part = next((m for name in CODERS if (m := getattr(given, name, None)) is not None), None) if pipeline else None
+        coder = None if part is None else autoencoder_of(part, dict(part.config), shape, type(part).__name__)
+        facts = {"format": "diffusers", **source.provenance}
+        return _prior(network, replace(process, name=source.label or "custom", event_shape=shape), said, facts, coder)
+
+
+def _prior(
+    network: Any, stated: PriorSettings, said: PriorSettings, facts: dict[str, Any], coder: NetworkAutoencoder | None
+) -> Denoiser:
+    """A network of the library as a prior."""
+    config = network.config
+    classes = config.num_class_embeds
+    if (classes is not None or config.class_embed_type is not None) and said.class_index is None:
+        raise ConfigError(
+            f"the network {stated.name} is conditioned on a class{f' of {classes}' if classes else ''}, which a prior "
+            "of one law is not told",
+            hint="fix the class: class_index=..., or "
+            + to_load_prior("a module that calls the network with class_labels of its own"),
+        )
+    if said.class_index is not None and not 0 <= said.class_index < (classes or 0):
+        known = f"classes 0..{classes - 1}" if classes else "no numbered classes"
+        raise ConfigError(f"class_index={said.class_index}, but the network has {known}", hint="change class_index")
+    multiple = 2 ** (len(config.block_out_channels) - 1)
+    takes = Images(config.in_channels, (multiple, multiple))
+    own = replace(stated, value_range=(-1.0, 1.0), learned_variance=config.out_channels == 2 * config.in_channels)
+    run = SampleOf(network, said.class_index)
+    return network_prior(run, own, said, provenance=facts, autoencoder=coder, takes=takes)
+
+
+def _kind(thing: object) -> str:
+    """The class of an object of the library; of pipelines with a U-Net `pipeline`; empty for others."""
+    for kind in type(thing).__mro__:
+        if kind.__module__.startswith("diffusers.") and kind.__name__ in CLASSES:
+            return kind.__name__
+    library = type(thing).__module__.startswith("diffusers.") or any(
+        kind.__name__ == "DiffusionPipeline" for kind in type(thing).__mro__
+    )
+    return PIPELINE if library and getattr(thing, "unet", None) is not None else ""
+
+
+def _beside(path: Path) -> bool:
+    """Whether a file of weights lies in a folder of the library."""
+    config = path.parent / "config.json"
+    return path.name.startswith(STEM) and config.is_file() and "_class_name" in read_json(config)
+
+
+def _parts(place: Path, averaged: bool | None) -> tuple[Path, Path, Files]:
+    """The folder of the pipeline, that of the network, and the files of its weights.
 
     Raises:
-        ConfigError: If the network is of another kind, or conditioned.
+        CheckpointError: If a file of weights lies alone, or there are none.
     """
-    kind = _json(_place(folder, "unet") / "config.json").get("_class_name", "of no class")
-    if kind != "UNet2DModel":
-        raise ConfigError(
-            f"{folder} holds a network {kind}, expected UNet2DModel",
-            hint="load it yourself; " + to_load_prior("the module with prediction, schedule and event_shape"),
-        )
-    weights = unet_weights(folder)
-    network = _network(weights, kind)
-    if network.config.num_class_embeds is not None or network.config.class_embed_type is not None:
-        raise ConfigError(
-            f"the network in {folder} is conditioned on a class, which a prior of one law is not told",
-            hint="fix the class: " + to_load_prior("a module that calls the network with class_labels of its own"),
-        )
-    return weights, network, network.config
+    if place.is_file():
+        if not _beside(place):
+            raise CheckpointError(
+                f"{place} holds a network of diffusers without its config.json",
+                hint="put that beside it, or build the network: "
+                + to_load_prior("UNet2DModel(...) with these weights, prediction and schedule"),
+            )
+        part = place.parent
+        return _pipeline_of(part), part, files_in(part, place.name)
+    if (place / AVERAGE).is_dir() and averaged is not False:
+        part = place / AVERAGE
+    else:
+        part = _place(place, "unet")
+    folder = _pipeline_of(place) if part == place else place
+    read_json(part / "config.json")
+    if averaged and part.name != AVERAGE:
+        raise ConfigError(f"{place} holds no averaged weights beside the others", hint="leave averaged out")
+    return folder, part, files_in(part)
+
+
+def _pipeline_of(part: Path) -> Path:
+    """The pipeline that a part of it belongs to; the folder itself where it is none."""
+    above = part.resolve().parent
+    is_part = part.resolve().name in ("unet", AVERAGE) and (above / "scheduler").is_dir()
+    return above if is_part and not (part / "scheduler_config.json").is_file() else part
+
+
+def _remarks(folder: Path, part: Path, files: Files, averaged: bool | None) -> list[str]:
+    """What is said of the weights that were chosen, and of parts of a pipeline that are not used."""
+    told = []
+    if part.name == AVERAGE:
+        told.append(f"the averaged weights (EMA) of `{AVERAGE}` are used; averaged=False takes the last ones")
+    elif (part.resolve().parent / AVERAGE).is_dir() and averaged is None:
+        told.append(f"these are the last weights; their average (EMA) lies beside them, in `{AVERAGE}`")
+    if files.variant:
+        told.append(f"the variant {files.variant} of the weights is used, and float32 here")
+    known = {"unet", AVERAGE, "scheduler", *CODERS}
+    index = folder / "model_index.json"
+    parts = [name for name, value in (read_json(index) if index.is_file() else {}).items() if isinstance(value, list)]
+    if others := [name for name in parts if name not in known]:
+        told.append(f"not used: the parts {', '.join(f'`{name}`' for name in others)} of the pipeline")
+    return told
+
+
+def _process(folder: Path, part: Path) -> tuple[PriorSettings, list[str]]:
+    """What the scheduler beside a network states, with remarks; nothing where there is none."""
+    places = (folder / "scheduler", folder, part)
+    found = next((p for p in (place / "scheduler_config.json" for place in places) if p.is_file()), None)
+    if found is None:
+        if (folder / "scheduler").is_dir():
+            read_json(folder / "scheduler" / "scheduler_config.json")  # which says that it is missing
+        return PriorSettings(), []
+    config = read_json(found)
+    others = [key for key in config if key not in SCHEDULER_KEYS and not key.startswith("_")]
+    told = [f"not used: {', '.join(f'`{key}`' for key in others)} of the scheduler"] if others else []
+    return stated_by(config), told
+
+
+def unread(place: Path, config: Any) -> list[str]:
+    """What a configuration states and its class does not know."""
+    known = {*config, *EMA_KEYS}
+    others = [key for key in read_json(place) if key not in known and not key.startswith("_")]
+    return [f"not used: {', '.join(f'`{key}`' for key in others)} of {place.parent.name}"] if others else []
+
+
+def _unet(folder: Path, files: Files) -> Any:
+    """The network in a folder.
+
+    Raises:
+        ConfigError: If the network is of another kind.
+    """
+    kind = read_json(folder / "config.json").get("_class_name", "of no class")
+    if kind != CLASSES[0]:
+        raise _other_network(folder, kind)
+    return network_in(files, kind)
+
+
+def _other_network(where: object, kind: str) -> ConfigError:
+    told = ", which is conditioned on text or the like" if "Condition" in kind else ""
+    return ConfigError(
+        f"{where} holds a network {kind}{told}, expected {CLASSES[0]}",
+        hint="load it yourself; " + to_load_prior("the module with prediction, schedule and event_shape"),
+    )
 
 
 def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAutoencoder:
@@ -155,136 +308,68 @@ def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAuto
         ConfigError: If the autoencoder is of another kind.
         CheckpointError: If a file is missing, damaged, or wants to run code.
     """
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     kind = str(config.get("_class_name", "of no class"))
     if kind not in ENCODERS:
         raise ConfigError(f"{folder} holds a {kind}", hint=f"known autoencoders: {', '.join(ENCODERS)}")
-    weights = _weights(folder)
-    network = _network(weights, kind)
+    files = files_in(folder)
+    network = network_in(files, kind)
+    coder = autoencoder_of(network, config, latent_shape, kind, folder.name)
+    remarks = [*coder.provenance.get("remarks", ()), *unread(folder / "config.json", network.config)]
+    remarks += [f"the variant {files.variant} of the autoencoder is used, and float32 here"] if files.variant else []
+    coder.provenance = {"format": "diffusers", "sha256": files.sha256, **({"remarks": remarks} if remarks else {})}
+    return coder
+
+
+def autoencoder_of(
+    network: Any, config: Mapping[str, Any], latent_shape: tuple[int, ...], kind: str, name: str = "autoencoder"
+) -> NetworkAutoencoder:
+    """An autoencoder of the library with the scaling that its configuration states.
+
+    With `latents_mean` m and `latents_std` s of each channel a latent is `(e(x) - m) scaling_factor / s`; else it is
+    `(e(x) - shift_factor) scaling_factor`, as in the pipelines of the library.
+
+    Raises:
+        ConfigError: If the autoencoder is of another kind, or only one of mean and deviation is stated.
+    """
+    if kind not in ENCODERS:
+        raise ConfigError(f"{name} holds a {kind}", hint=f"known autoencoders: {', '.join(ENCODERS)}")
     frozen(network)
     factor = 2 ** (len(network.config.block_out_channels) - 1)
+    # a VQ autoencoder has no scale unless its file states one; the library's default is that of another autoencoder
+    scale = config.get("scaling_factor", 1.0 if kind == "VQModel" else network.config.scaling_factor)
+    shift, remarks = config.get("shift_factor") or 0.0, []
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if (mean is None) != (deviation is None):
+        stated = "latents_mean" if deviation is None else "latents_std"
+        raise ConfigError(f"the autoencoder {name} states {stated} alone", hint="its config.json needs both or none")
+    if mean is not None and deviation is not None:
+        remarks = ["not used: `shift_factor` of the autoencoder, which has latents_mean"] if shift else []
+        spread = _numbers("latents_std", deviation, latent_shape[0])
+        scale, shift = tuple(scale / value for value in spread), _numbers("latents_mean", mean, latent_shape[0])
     coder = NetworkAutoencoder(
         lambda x: ENCODERS[kind](network.encode(x)),
         lambda z: network.decode(z).sample,
         (network.config.in_channels, *(factor * size for size in latent_shape[1:])),
         latent_shape,
-        # a VQ autoencoder has no scale unless its file states one; the library's default is that of another autoencoder
-        scale=config.get("scaling_factor", 1.0 if kind == "VQModel" else network.config.scaling_factor),
-        shift=network.config.get("shift_factor") or 0.0,
+        scale=scale,
+        shift=shift,
         network=network,
-        name=folder.name,
+        name=name,
     )
-    coder.provenance = {"format": "diffusers", "sha256": sha256_of(weights)}
+    coder.provenance = {"remarks": remarks} if remarks else {}
     return coder
 
 
-def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
-    """The forward process and the prediction that a diffusers scheduler's configuration states.
-
-    Raises:
-        ConfigError: If the process or the prediction is unknown here, or the betas are none.
-    """
-    kind = str(config.get("_class_name", ""))
-    named = str(config.get("prediction_type", "epsilon"))  # files older than the setting predict eps
-    flows = bool(config.get("use_flow_sigmas")), named == "flow_prediction"
-    if "FlowMatch" in kind or all(flows):  # betas beside them mean nothing
-        return RectifiedFlow(), "flow"
-    if any(flows):
+def _numbers(what: str, stated: Any, channels: int) -> tuple[float, ...]:
+    """One finite number for each channel, positive for deviations."""
+    values = tuple(stated) if isinstance(stated, list | tuple) else ()
+    plain = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    if len(values) != channels or not plain or (what == "latents_std" and min(values) <= 0):
         raise ConfigError(
-            f"the scheduler {kind} has prediction_type {named!r} and use_flow_sigmas {flows[0]}: flow or betas?",
-            hint="a network trained on a flow has flow_prediction and true; correct scheduler_config.json",
+            f"{what} is {str(stated)[:60]}, expected {channels} finite numbers", hint="correct config.json of the vae"
         )
-    other_labels = config.get("timestep_type", "discrete") != "discrete"
-    if "EDM" in kind or "VeScheduler" in kind or "beta_schedule" not in config or other_labels:
-        raise ConfigError(
-            f"the scheduler {kind or 'of no class'} is not one whose networks are known",
-            hint="load the network yourself; " + to_load_prior("it with prediction, schedule and event_shape"),
-        )
-    if named not in PREDICTION_TYPES:
-        raise ConfigError(f"unknown prediction_type `{named}`", hint=f"known: {', '.join(PREDICTION_TYPES)}")
-    return _discrete(config), PREDICTION_TYPES[named]
-
-
-def fetch_repository(name: str, *, revision: str | None = None, weights: Sequence[str] = WEIGHTS) -> Path:
-    """The folder of a repository of the Hugging Face hub, downloaded if it is not in the cache.
-
-    The cache is that of the library, or `huggingface` in MIDGUIDE_CACHE where that is set.
-
-    Args:
-        name: `owner/name`.
-        revision: commit, tag or branch; the newest by default.
-        weights: names of the files of weights that are wanted.
-
-    Raises:
-        ConfigError: If huggingface_hub is not installed.
-        DataError: If there is no such repository, or no connection.
-    """
-    hub = _library("huggingface_hub")
-    own = os.environ.get("MIDGUIDE_CACHE")
-    cache = Path(own) / "huggingface" if own else None
-    patterns = ["*.json", *(f"{folder}{file}" for folder in ("", "unet/", "vqvae/", "vae/") for file in weights)]
-    download = hub.snapshot_download  # brings the part of the library that sets up its logger
-    settings = {"revision": revision, "cache_dir": cache, "allow_patterns": patterns}
-    try:
-        with _silenced("huggingface_hub"):  # which tells of every attempt
-            if revision is not None and (unreachable := _unreachable(hub, name, revision)):
-                return _cached(download, name, settings, unreachable)
-            return Path(download(name, **settings))
-    except Exception as error:  # of several libraries: connection, HTTP, cache
-        other = "no prior, no file, and no repository" if revision is None else "cannot get the repository"
-        raise DataError(
-            f"{other} {name!r} to download: {reason(error)}",
-            hint="check the name and the network; a downloaded repository is loaded by the path of its folder",
-        ) from error
-
-
-def _unreachable(hub: Any, name: str, revision: str) -> Exception | None:
-    """Why a repository does not answer, asked once: for a commit the library asks six times over half a minute."""
-    try:
-        hub.HfApi().repo_info(name, revision=revision, timeout=CONNECTION_TIMEOUT)
-    except Exception as error:  # of several libraries
-        return error
-    return None
-
-
-def _cached(download: Callable[..., str], name: str, settings: Mapping[str, Any], otherwise: Exception) -> Path:
-    """The folder of a repository in the cache; where it is not there, the error that kept it from being downloaded."""
-    try:
-        return Path(download(name, **settings, local_files_only=True))
-    except Exception:  # of several libraries
-        raise otherwise from None
-
-
-def _discrete(config: dict[str, Any]) -> DiscreteVP:
-    """The process of the betas that a configuration states, and of nothing but noise at last where it says so."""
-    kinds = [*BETA_SCHEDULES, COSINE]
-    if config.get("trained_betas") is None and (kind := config["beta_schedule"]) not in kinds:
-        raise ConfigError(f"unknown beta_schedule `{kind}`", hint=f"known: {', '.join(kinds)}, and trained_betas")
-    try:
-        schedule = _of_betas(config)
-        return _without_last_signal(schedule) if config.get("rescale_betas_zero_snr") else schedule
-    except (TypeError, ValueError, ArithmeticError, ConfigError):
-        stated = ", ".join(f"{name} {config[name]!r}" for name in STATES_BETAS if config.get(name) is not None)
-        raise ConfigError(
-            f"the scheduler states no betas between 0 and 1: {stated[:200]}",
-            hint="correct scheduler_config.json, by default num_train_timesteps 1000, beta_start 0.0001, beta_end 0.02",
-        ) from None
-
-
-def _of_betas(config: dict[str, Any]) -> DiscreteVP:
-    steps, kind = config.get("num_train_timesteps", 1000), config["beta_schedule"]
-    if config.get("trained_betas") is not None:
-        return DiscreteVP.from_betas(config["trained_betas"])
-    if kind == COSINE:
-        return DiscreteVP.cosine(steps)
-    return BETA_SCHEDULES[kind](steps, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
-
-
-def _without_last_signal(schedule: DiscreteVP) -> DiscreteVP:
-    """Square roots of `alphas_cumprod` shifted and scaled so that the last is zero (Lin et al. 2024, Algorithm 1)."""
-    roots = [math.sqrt(value) for value in schedule.alphas_cumprod]
-    first, last = roots[0], roots[-1]
-    return DiscreteVP(tuple(((root - last) * first / (first - last)) ** 2 for root in roots))
+    return tuple(map(float, values))
 
 
 def unet_weights(folder: Path) -> Path:
@@ -293,7 +378,7 @@ def unet_weights(folder: Path) -> Path:
     Raises:
         CheckpointError: If there is none.
     """
-    return _weights(_place(folder, "unet"))
+    return files_in(_place(folder, "unet")).main
 
 
 def _place(folder: Path, part: str) -> Path:
@@ -301,7 +386,7 @@ def _place(folder: Path, part: str) -> Path:
     return folder / part if (folder / part).is_dir() else folder
 
 
-def _size(stated: Any, folder: Path) -> tuple[int, int]:
+def _size(stated: Any, folder: object) -> tuple[int, int]:
     """Height and width of images, from the `sample_size` of a network: both, or one number for both."""
     sides = (stated, stated) if isinstance(stated, int) else stated
     match sides:
@@ -311,76 +396,3 @@ def _size(stated: Any, folder: Path) -> tuple[int, int]:
         f"{folder} does not say the size of its images: sample_size is {stated!r}",
         hint="set sample_size in unet/config.json",
     )
-
-
-def _weights(folder: Path) -> Path:
-    """The file of weights in a folder, safetensors where there is one."""
-    found = next((folder / file for file in WEIGHTS if (folder / file).exists()), None)
-    if found is None:
-        raise CheckpointError(f"{folder} holds no weights", hint=f"expected {' or '.join(WEIGHTS)}")
-    return found
-
-
-def _network(weights: Path, kind: str) -> Any:
-    diffusers = _library("diffusers")
-    if weights.suffix != ".safetensors":
-        read_weights(weights)  # which says of a file that wants to run code that it does
-    try:
-        with _silenced("diffusers.models.modeling_utils"):  # what it would say of weights that do not fit is said below
-            network, found = getattr(diffusers, kind).from_pretrained(
-                weights.parent,
-                use_safetensors=weights.suffix == ".safetensors",
-                local_files_only=True,
-                low_cpu_mem_usage=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except Exception as error:  # of diffusers, safetensors and torch
-        raise CheckpointError(
-            f"{weights} cannot be read: {reason(error)}", hint="are the file and its config.json complete?"
-        ) from error
-    faults = {
-        "missing": sorted(found["missing_keys"]),
-        "unexpected": sorted(found["unexpected_keys"]),
-        "of another shape": [
-            f"{name} {tuple(has)} for {tuple(wants)}" for name, has, wants in sorted(found["mismatched_keys"])
-        ],
-    }
-    hint = f"{weights.parent / 'config.json'} states another network: see its layers_per_block, block types and widths"
-    refuse_misfit(faults, weights, hint=hint)
-    return network
-
-
-@contextmanager
-def _silenced(logger: str) -> Iterator[None]:
-    """Nothing below an error is logged by this logger."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        found.setLevel(level)
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"{name} is not installed: {error}", hint="pip install 'midguide[hub]'") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a file of JSON.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or holds something else.
-    """
-    hint = "is it a folder of diffusers?"
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds {json.dumps(found)[:40]}, expected an object in braces", hint=hint)
-    return found

@@ -18,11 +18,12 @@ from midguide.errors import CheckpointError, ConfigError
 from midguide.nn.adm_unet import FFHQ_256, IMAGENET_256, ADMConfig, ADMUNet, visible_config
 from midguide.priors.base import Denoiser
 from midguide.priors.formats.base import FORMATS, Format, Source, network_prior
-from midguide.priors.formats.weights import CHECKPOINTS, fit, to_load_prior, to_say
+from midguide.priors.formats.weights import CHECKPOINTS, Weights, betas_schedule, fit, to_load_prior, to_say
 from midguide.priors.settings import PriorSettings
 from midguide.storage.files import sha256_of
 
 FORMAT = "guided-diffusion"
+MARKER = "input_blocks.0.0.weight"
 PUBLIC = {"ffhq-256": FFHQ_256, "imagenet-256": IMAGENET_256}
 _INVISIBLE = {"heads", "head_channels", "legacy_attention", "dropout"}
 
@@ -63,7 +64,9 @@ class GuidedDiffusion(Format):
             ConfigError: If `network`, `event_shape` or `class_index` is needed and missing, or does not apply.
         """
         path = source.path
-        chosen, which = source.weights.choose(said.averaged, path)
+        held = source.contents.weights(MARKER) or _none(source)
+        chosen, which = held.choose(said.averaged, path)
+        refuse_text(path, chosen)
         config = said.network or PUBLIC.get(source.name)
         network, taken, public = adm_network(path, chosen, config, PUBLIC.values(), said.class_index)
         if said.event_shape is None and not public:
@@ -74,13 +77,41 @@ class GuidedDiffusion(Format):
         stated = PriorSettings(
             name=source.name,
             prediction="eps",
-            schedule="vp-linear",
+            schedule="vp-linear" if held.betas is None else betas_schedule(held.betas, path),
             event_shape=(3, 256, 256),
             value_range=(-1.0, 1.0),
             learned_variance=learned_variance(chosen),
         )
         facts = {"format": FORMAT, "sha256": sha256_of(path), "class": said.class_index, **which}
         return network_prior(network, stated, said, provenance=facts, takes=taken)
+
+
+def refuse_text(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse a network that is told a text.
+
+    Raises:
+        ConfigError: If the names of its weights show that.
+    """
+    if any(word in name for name in weights for word in (".transformer_blocks.", ".attn2.", "encoder_kv.")):
+        raise ConfigError(
+            f"{path} holds a network with cross-attention, which is conditioned on text or the like",
+            hint="load it yourself; "
+            + to_load_prior("a function of x and the index with prediction, schedule and event_shape"),
+        )
+
+
+def _none(source: Source) -> Weights:
+    """What a file without such a network holds, to be refused with what it lacks.
+
+    Raises:
+        CheckpointError: If it holds no weights.
+    """
+    if source.contents.is_optimizer:
+        raise CheckpointError(
+            f"{source.path} holds the state of an optimizer, and no weights",
+            hint="look for another file of the training",
+        )
+    return source.weights
 
 
 def adm_network(

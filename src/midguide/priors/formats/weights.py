@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from midguide.diffusion.schedules import DiscreteVP
 from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.storage.outside import GIB, Outside
 from midguide.storage.pickles import foreign_imports
@@ -22,11 +23,12 @@ from midguide.storage.tensors import read_metadata, read_tensors, read_torch
 _AVERAGED = ("ema", "ema_state_dict", "model_ema")
 _LAST = ("state_dict", "model_state_dict", "model")
 _STARTS = (b"PK", b"\x80")  # a zip archive; a pickle, as torch wrote before 1.6
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
 """Endings of files that hold nothing but weights."""
 
 CHECKPOINT = Outside("checkpoint", "is the file complete?", CheckpointError, limit=1024 * GIB)
 _SHOWN = 3
+AVERAGED = "the averaged weights (EMA) are used; averaged=False takes the last ones"
 _ALONE = "ask its author for the weights alone, as safetensors or as a state dict saved by torch.save as it is"
 
 
@@ -65,22 +67,29 @@ class Weights:
     Args:
         last: the weights at the end of training, or the only ones.
         averaged: their average over the training (EMA) where the file also has that.
+        remarks: what a reader of results should know, each one line.
+        betas: those of the forward process, where they lie beside the weights.
     """
 
     last: Mapping[str, Tensor]
     averaged: Mapping[str, Tensor] | None = None
+    remarks: tuple[str, ...] = ()
+    betas: Tensor | None = None
 
-    def choose(self, averaged: bool | None, where: str | Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    def choose(self, averaged: bool | None, where: str | Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         """The weights to use, by default the average, and what a record says of them.
 
         Raises:
             ConfigError: If the average is asked for and there is none.
         """
+        told = {"remarks": list(self.remarks)} if self.remarks else {}
         if self.averaged is None:
             if averaged:
                 raise ConfigError(f"{where} holds no averaged weights beside the others", hint="leave averaged out")
-            return self.last, {}
-        return (self.last, {"weights": "last"}) if averaged is False else (self.averaged, {"weights": "averaged"})
+            return self.last, told
+        if averaged is False:
+            return self.last, {"weights": "last", **told}
+        return self.averaged, {"weights": "averaged", "remarks": [AVERAGED, *self.remarks]}
 
 
 def read_weights(path: Path) -> Weights:
@@ -92,13 +101,41 @@ def read_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: If the file is damaged, holds no weights, or wants to run code.
     """
-    loaded = _load(path)
+    return weights_in(load(path), path)
+
+
+def weights_in(loaded: Any, path: Path) -> Weights:
+    """The tensors in what a checkpoint was read to: at the top, or in one of the usual containers.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
     averaged, last = _inside(loaded, _AVERAGED), _inside(loaded, _LAST)
     if not averaged and not last and not (last := _tensors(loaded)):
         raise CheckpointError(
             f"{path} holds no weights", hint=f"looked at the top and in {', '.join((*_AVERAGED, *_LAST))}"
         )
     return Weights(_plain(last or averaged), _plain(averaged) if last and averaged else None)
+
+
+def betas_schedule(betas: Tensor, path: Path) -> DiscreteVP:
+    """The forward process of the betas in a file, in float64; a usual one where they are its, rounded to float32.
+
+    Raises:
+        CheckpointError: If they are no betas.
+    """
+    betas = betas.double()
+    if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas <= 1)).all()):
+        raise CheckpointError(
+            f"the betas in {path}, of shape {tuple(betas.shape)}, are not all between 0 and 1",
+            hint="state the schedule that it was trained on, for example vp-scaled-linear",
+        )
+    kept = torch.cumprod(1.0 - betas, 0).tolist()
+    for usual in (DiscreteVP.scaled_linear(), DiscreteVP.linear(), DiscreteVP.cosine()):
+        pairs = zip(kept, usual.alphas_cumprod, strict=False)
+        if len(kept) == usual.noisiest and all(abs(a - b) < 1e-6 * b for a, b in pairs):
+            return usual
+    return DiscreteVP(tuple(kept))
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -111,7 +148,12 @@ def metadata_of(path: Path) -> dict[str, str]:
     return read_metadata(CHECKPOINT, path)
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """What a `.safetensors` file or a torch checkpoint holds, read so that nothing in it can run.
+
+    Raises:
+        CheckpointError: If the file is damaged, or wants to run code.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickle protocols
@@ -130,7 +172,11 @@ def _load(path: Path) -> Any:
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): v.float() if v.is_floating_point() else v for name, v in weights.items()}
+    wrapped = re.compile(r"((module|_orig_mod)\.)+")
+    return {
+        wrapped.sub("", name, 1) if wrapped.match(name) else name: v.float() if v.is_floating_point() else v
+        for name, v in weights.items()
+    }
 
 
 def fit(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path, *, hint: str) -> None:
