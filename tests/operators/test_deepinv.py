@@ -7,9 +7,11 @@ from types import ModuleType
 import pytest
 import torch
 
+from midguide import Problem, observe, sample
 from midguide.errors import ConfigError
 from midguide.operators.base import LinearOperator
-from midguide.operators.deepinv import from_deepinv
+from midguide.operators.deepinv import SVDDeepInverse, from_deepinv, physics_of_deepinv
+from midguide.priors import Gaussian
 from midguide.testing import check_operator
 
 
@@ -22,7 +24,8 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def physics() -> ModuleType:
-    return pytest.importorskip("deepinv.physics")
+    pytest.importorskip("einops", reason="`make interop` has deepinv")  # without torchvision's help: see below
+    return physics_of_deepinv()
 
 
 def test_something_else_is_refused(physics: ModuleType) -> None:
@@ -59,3 +62,48 @@ def test_nonlinear_operators_of_the_library_are_not_linear(physics: ModuleType) 
     operator = from_deepinv(physics.Physics(A=lambda x, **_: x**2))
     assert not isinstance(operator, LinearOperator)
     check_operator(operator, (1, 8, 8))
+
+
+@pytest.mark.parametrize("kind", ["bicubic", "gaussian", "sinc", "bilinear"])
+def test_downsampling_with_a_filter_runs_in_a_sampler(kind: str, physics: ModuleType) -> None:
+    """Its filter is a view of conjugate values, which a record has to digest."""
+    shape = (1, 8, 8)
+    operator = from_deepinv(physics.Downsampling(shape, filter=kind, factor=2), shape)
+    prior = Gaussian(torch.zeros(shape), 1.0)
+    observed = observe(torch.zeros(1, *shape), operator, 0.1, seed=0)
+    samples = sample(Problem(prior, observed), "mgps", n=1, steps=3, seed=0)
+    assert samples.draws.shape == (1, 1, *shape)
+    assert samples.record["problem"]["likelihood"]["operator"]["physics"]["sha256"]
+
+
+def test_a_decomposition_is_used(physics: ModuleType) -> None:
+    """Inpainting and colors have one of real numbers; that of MRI is complex, so it stays linear."""
+    mask = (torch.arange(64).reshape(1, 8, 8) % 3 > 0).float()
+    operators = [physics.Inpainting((1, 8, 8), mask=mask), physics.Denoising(), physics.Demosaicing((3, 8, 8))]
+    for library, shape in zip(operators, [(1, 8, 8), (1, 8, 8), (3, 8, 8)], strict=True):
+        operator = from_deepinv(library, shape)
+        assert isinstance(operator, SVDDeepInverse)
+        check_operator(operator, shape)
+    observed = observe(torch.zeros(1, 1, 8, 8), from_deepinv(operators[0], (1, 8, 8)), 0.1, seed=0)
+    draws = sample(Problem(Gaussian(torch.zeros(1, 8, 8), 1.0), observed), "ddrm", n=2, steps=5, seed=0).draws
+    assert bool(draws.isfinite().all())
+
+
+def test_what_is_no_operator_here_is_one_line_when_it_is_converted(physics: ModuleType) -> None:
+    shape = (1, 8, 8)
+    same = physics.Denoising()
+    cases = [
+        (physics.StackedLinearPhysics([same, same]), "several tensors at once.*\nhint: .*`stack`"),
+        (physics.LinearPhysics(A=lambda x, **_: [x, x]), "several tensors at once"),
+        (
+            physics.LinearPhysics(A=lambda x, **_: torch.fft.fft2(x)),
+            "complex numbers of real signals\nhint: .*`fourier`",
+        ),
+        (physics.LinearPhysics(A=lambda x, **_: x[:, 5:6] @ x), "fails on signals of shape"),
+        (physics.LinearPhysics(A=lambda x, **_: x, A_adjoint=lambda y, **_: y[..., 1:]), "the adjoint of .* gives"),
+        (physics.LinearPhysics(A=lambda x, **_: x[:1], A_adjoint=lambda y, **_: y), "1 measurements for 2 signals"),
+    ]
+    for library, says in cases:
+        with pytest.raises(ConfigError, match=says) as caught:
+            from_deepinv(library, shape)
+        assert "\n" not in caught.value.message

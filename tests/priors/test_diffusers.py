@@ -310,15 +310,13 @@ def test_a_latent_pipeline_with_a_kl_autoencoder_is_scaled_and_shifted(diffusers
         assert torch.allclose(prior.autoencoder.decode(want), coder.decode(want / 0.7 + 0.2).sample, atol=1e-4)
 
 
-def test_a_module_of_the_library_is_passed_as_its_sample_alone(unet):
+def test_a_module_of_the_library_is_passed_as_it_is_or_as_its_sample_alone(unet):
     """A flow network at module level, told a thousand times t."""
-    settings = {"prediction": "flow", "schedule": RectifiedFlow(), "event_shape": (3, 8, 16)}
-    flow = load_prior(SampleOf(unet), label=lambda t: 1000 * t, **settings)
+    settings = {"prediction": "flow", "schedule": RectifiedFlow(), "label": lambda t: 1000 * t}
     with torch.no_grad():
         want = X - 0.4 * unet(X, torch.full((2,), 400.0)).sample  # x_t = (1 - t) x_0 + t eps, the network eps - x_0
-    torch.testing.assert_close(flow(X, 0.4), want)
-    with pytest.raises(ConfigError, match="returns a UNet2DOutput, expected a tensor"):
-        load_prior(unet, **settings)(X, 0.4)
+    for flow in (load_prior(SampleOf(unet), event_shape=(3, 8, 16), **settings), load_prior(unet, **settings)):
+        torch.testing.assert_close(flow(X, 0.4), want)
 
 
 def test_damaged_and_foreign_folders_are_one_line(pipeline, tmp_path):
