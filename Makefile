@@ -17,6 +17,7 @@ PYTEST_FLAGS ?=
 WORKERS ?= auto
 
 BIN := $(VENV)/bin
+PEERS := deepinv==0.5.0 azula==0.11.1
 MANIFEST := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -29,7 +30,7 @@ define install
 	@touch $(addprefix $(VENV)/.,$(2))
 endef
 
-.PHONY: help setup demo test test-slow test-ray check prose pages docs dist matrix bench clean
+.PHONY: help setup demo test test-slow test-ray interop check prose pages docs dist matrix bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +51,11 @@ test-slow: $(VENV)/.test  ## the slow tests only
 
 test-ray: $(VENV)/.ray  ## the tests on a Ray cluster of two simulated machines
 	@$(BIN)/python -m pytest -m ray $(PYTEST_FLAGS) tests/studies/test_ray.py
+
+# deepinv and azula need torchvision, which must never come into $(VENV): they have an environment that only looks there.
+interop: $(VENV)/.interop  ## the tests beside deepinv and azula, in an environment of their own
+	@OMP_NUM_THREADS=1 PYTHONPATH=src $(VENV)/interop/bin/python -m pytest -o filterwarnings=default -p no:cacheprovider \
+		-n 0 $(PYTEST_FLAGS) tests/operators/test_deepinv.py tests/priors/test_interop.py
 
 check: $(VENV)/.setup  ## lint, format and types
 	@$(BIN)/ruff check .
@@ -103,6 +109,13 @@ $(VENV)/.ray: $(MANIFEST) | $(BIN)/python
 
 $(VENV)/.setup: $(MANIFEST) | $(BIN)/python
 	$(call install,.[dev],core test ray setup)
+
+$(VENV)/.interop: $(MANIFEST) $(VENV)/.test
+	@$(BIN)/python -m venv $(VENV)/interop
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(VENV)/interop/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/core.pth"
+	@$(VENV)/interop/bin/python -m pip install --quiet --progress-bar off $(PIP_FLAGS) -c constraints.txt $(PEERS)
+	@touch $@
 
 $(VENV)/.docs: $(MANIFEST) | $(BIN)/python
 	$(call install,.[docs],core docs)

@@ -66,7 +66,7 @@ def test_replacement_that_finds_nothing_is_an_error():
 
 
 def test_every_format_has_an_example():
-    assert sum(block.language == "python" for block in snippets.snippets(ROOT / "docs" / "priors.md")) == 9
+    assert sum(block.language == "python" for block in snippets.snippets(ROOT / "docs" / "priors.md")) == 10
 
 
 def test_unknown_command_of_a_page_is_an_error():

@@ -120,17 +120,26 @@ def physics_of_deepinv() -> Any:
 
 
 def _imported() -> Any:
+    mend_torchvision()
+    return importlib.import_module("deepinv.physics")
+
+
+def mend_torchvision() -> None:
+    """Make torchvision importable beside a torch that it was not compiled for, such as one for CPUs.
+
+    Its compiled part, which is not needed here, cannot be loaded there, and what it would register is missing.
+    """
     try:
-        return importlib.import_module("deepinv.physics")
+        importlib.import_module("torchvision")
+    except ImportError:
+        return
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    # a torchvision from the index beside a torch for CPUs: its compiled part, which is not needed, cannot be loaded
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in SCHEMAS:
-        library.define(schema)
-    _kept.append(library)  # what a library defines ends with it
-    return importlib.import_module("deepinv.physics")
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in SCHEMAS:
+            library.define(schema)
+        _kept.append(library)  # what a library defines ends with it
 
 
 _kept: list[torch.library.Library] = []

@@ -7,6 +7,7 @@ float64.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -116,7 +117,7 @@ class Diffusers(Format):
         folder, part, files = _parts(place, said.averaged)
         network = _unet(part, files)
         config = network.config
-        remarks = [*_remarks(folder, part, files, said.averaged), *unread(part / "config.json", network.config)]
+        remarks = [*_remarks(folder, part, files, said.averaged), *unread(part / "config.json", network)]
         process, told = _process(folder, part)
         coder_place = next((folder / name for name in CODERS if (folder / name).is_dir()), None)
         shape = (config.in_channels, *_size(config.sample_size, folder))
@@ -267,9 +268,9 @@ def _process(folder: Path, part: Path) -> tuple[PriorSettings, list[str]]:
     return stated_by(config), told
 
 
-def unread(place: Path, config: Any) -> list[str]:
+def unread(place: Path, network: Any) -> list[str]:
     """What a configuration states and its class does not know."""
-    known = {*config, *EMA_KEYS}
+    known = {*inspect.signature(type(network).__init__).parameters, *EMA_KEYS}
     others = [key for key in read_json(place) if key not in known and not key.startswith("_")]
     return [f"not used: {', '.join(f'`{key}`' for key in others)} of {place.parent.name}"] if others else []
 
@@ -315,7 +316,7 @@ def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAuto
     files = files_in(folder)
     network = network_in(files, kind)
     coder = autoencoder_of(network, config, latent_shape, kind, folder.name)
-    remarks = [*coder.provenance.get("remarks", ()), *unread(folder / "config.json", network.config)]
+    remarks = [*coder.provenance.get("remarks", ()), *unread(folder / "config.json", network)]
     remarks += [f"the variant {files.variant} of the autoencoder is used, and float32 here"] if files.variant else []
     coder.provenance = {"format": "diffusers", "sha256": files.sha256, **({"remarks": remarks} if remarks else {})}
     return coder
