@@ -62,9 +62,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.time = nn.Linear(width, 2 * width)
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.zeros_(self.layers[2].weight)
-        nn.init.zeros_(self.layers[2].bias)
+        last = nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.time(embedding).chunk(2, dim=1)
