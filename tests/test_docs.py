@@ -30,12 +30,12 @@ def test_page_runs_as_it_stands(page, monkeypatch, tmp_path):
         pytest.importorskip("diffusers", reason="needs the extra 'hub'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["midguide"])
-    threads, registered = torch.get_num_threads(), {kind: dict(kind._entries) for kind in map(catalogue, places())}
+    threads, registered = torch.get_num_threads(), [(kind, dict(kind._entries)) for kind in map(catalogue, places())]
     try:
         snippets.run(page, tmp_path)
     finally:
         torch.set_num_threads(threads)
-        for kind, entries in registered.items():  # pages register pieces of a reader's own
+        for kind, entries in registered:  # pages register pieces of a reader's own
             kind._entries = entries
 
 
