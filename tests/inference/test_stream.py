@@ -325,9 +325,10 @@ def peaks(folder: Path, *counts: int) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_draws(tmp_path):
-    few, many = peaks(tmp_path, 3_000, 10_000)
-    assert many - few < 10  # the draws are 40 MB, 28 MB more
+    few, many = peaks(tmp_path, 8_000, 40_000)  # the threads of Zarr keep some 50 MiB, more or less
+    assert many - few < 80  # the draws are 160 MB, 128 MB more
 
 
 @pytest.mark.slow
