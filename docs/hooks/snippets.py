@@ -142,7 +142,7 @@ def shell(words: list[str], *, only_parse: bool = False) -> None:
     """Run a command, in this process.
 
     Raises:
-        RuntimeError: If it ends with another code than 0, or is no command that pages may have.
+        RuntimeError: If its exit code is another one, or pages may not have the command.
     """
     program, *arguments = words
     target = Path(arguments[arguments.index(">") + 1]) if ">" in arguments else None

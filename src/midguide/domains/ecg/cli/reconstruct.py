@@ -114,7 +114,7 @@ def reconstruct(
 
 
 def _part(prior: str, start: float) -> Part | None:
-    """What a prior sees of a recording; None where it is no prior of electrocardiograms, or the start no time."""
+    """What a prior sees of a recording; None if the prior knows no electrocardiograms, or the start is no time."""
     from midguide.domains.ecg.leads import EcgFormat
     from midguide.domains.ecg.recordings import Part
     from midguide.priors.loading import prior_spec
