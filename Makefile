@@ -19,6 +19,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 PEERS := deepinv==0.5.0 azula==0.11.1
 MANIFEST := pyproject.toml constraints.txt
+comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One line per package; errors and warnings of pip arrive on stderr as they are.
@@ -105,7 +106,7 @@ $(VENV)/.test: $(MANIFEST) | $(BIN)/python
 	$(call install,.[test],core test)
 
 $(VENV)/.ray: $(MANIFEST) | $(BIN)/python
-	$(call install,.[test,ray],core test ray)
+	$(call install,.[test$(comma)ray],core test ray)
 
 $(VENV)/.setup: $(MANIFEST) | $(BIN)/python
 	$(call install,.[dev],core test ray setup)
