@@ -1,6 +1,8 @@
 """Moment matching and second-order draws on held-out faces: the table of results/faces-second-order.md.
 
     python benchmarks/faces_second_order.py DATA/test.zip --out draws
+    python benchmarks/faces_second_order.py DATA/test.zip --out draws --n 2 --samplers mmps:nonlinear mgps:faces-64 \
+        --operators jpeg:paper high-dynamic-range:paper phase-retrieval:paper
     python benchmarks/faces_second_order.py --portrait docs/images/faces-second-order.png
 
 DATA is a zip file or folder of aligned 64x64 faces that the prior has not seen. Draws are kept in the folder `--out`, a
@@ -51,11 +53,18 @@ def held(draws: Tensor, truth: Tensor, where: Tensor) -> float:
     return float(((truth - draws.mean(0)).abs() <= reach)[where].double().mean())
 
 
+def hidden_entries(problem: Problem) -> Tensor:
+    """Entries of the signal that a mask hides, or all of them where the operator is no mask, shape of the signal."""
+    y, whole = problem.likelihood.y, torch.ones(problem.event_shape, dtype=torch.bool)
+    measured = problem.likelihood.operator.measured(y).expand_as(y)[0]
+    return whole if bool(measured.all()) or measured.shape != whole.shape else ~measured
+
+
 def scores(kept: dict[str, Tensor], problem: Problem) -> list[float]:
-    """Coverage and spread where hidden, PSNR, chi-square and LPIPS-like distance of the draws of one face."""
+    """Coverage and spread where hidden (everywhere where nothing is), PSNR, chi-square and LPIPS-like distance of the draws of one face."""
     draws, truth = kept["draws"], problem.truth
     assert truth is not None
-    hidden = ~problem.likelihood.operator.measured(problem.likelihood.y).expand_as(problem.likelihood.y)[0]
+    hidden = hidden_entries(problem)
     squared = (draws.clamp(-1, 1) - truth).square().flatten(1).mean(1)
     distances = load_lpips("squeezenet1.1-caffe")(draws, truth)
     chi_square = problem.expand(len(draws)).likelihood.chi_square(draws)
@@ -111,6 +120,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?")
     parser.add_argument("--portrait", type=Path, help="draw the picture of the page, to this file, and no faces")
     parser.add_argument("--samplers", nargs="*", default=SAMPLERS)
+    parser.add_argument("--operators", nargs="*", default=OPERATORS)
     parser.add_argument("--faces", type=int, default=10)
     parser.add_argument("--n", type=int, default=4, help="draws of each face")
     parser.add_argument("--out", type=Path, default=Path("faces-second-order"))
@@ -123,17 +133,17 @@ def main() -> None:
     options.out.mkdir(exist_ok=True)
     truth = load_image_set(options.data)[: options.faces].float() / 127.5 - 1
     problems = {}
-    for name in OPERATORS:
+    for name in options.operators:
         whole = Problem.simulate(prior, make_operator(name, prior.event_shape), truth, sigma_y=0.05, seed=0)
         problems[name] = [whole.select(torch.tensor([i])) for i in range(len(truth))]
     for spec in options.samplers:
         for i in range(len(truth)):
-            for name in OPERATORS:
+            for name in options.operators:
                 n = max(options.n, make_sampler(spec).needs.group)
                 draw(spec, problems[name][i], n, options.out / f"{name}-{spec}-{i}.pt".replace(":", "-"))
-    for name in OPERATORS:
+    for name in options.operators:
         print(f"\n## {name}\n\n| sampler | {' | '.join(COLUMNS)} |\n{'|---' * (len(COLUMNS) + 1)}|")
-        print("\n".join(row for spec in SAMPLERS if (row := line(spec, name, problems[name], options.out))))
+        print("\n".join(row for spec in options.samplers if (row := line(spec, name, problems[name], options.out))))
 
 
 if __name__ == "__main__":
