@@ -24,7 +24,7 @@ from midguide.studies.report.rows import Report
 
 DRAWS = 64
 SEEDS = 3
-BUDGETS = (25, 100, 300)
+BUDGETS = (25, 50, 100, 300)
 ERROR, GAP, COVERAGE = "posterior_error", "mmse_gap", "coverage"
 MEASURES = {
     ERROR: "posterior_error[by=energy]",
