@@ -218,7 +218,38 @@ def test_image_that_is_too_large_says_what_to_do_with_its_numbers(reconstruct, t
     result = reconstruct(picture=tmp_path / "large.png")
     result.assert_mistake("is 50x40, expected 16x16", "--resize takes its largest centered part, 40x40, to 16x16")
     assert "--crop TOP,LEFT,16,16" in result.err
-    assert "not tiled" in result.err
+    assert "--tile covers all of it with tiles, for priors of patches" in result.err
+
+
+def test_large_image_is_covered_with_tiles(reconstruct, tmp_path):
+    Image.effect_noise((37, 40), 50).convert("RGB").save(tmp_path / "large.png")
+    result = reconstruct("--tile", "--overlap", 3, "--json", picture=tmp_path / "large.png")
+    assert result.code == 0, result.err
+    assert "9 tiles of 16x16, each a call of the prior, cover 37x40: made for priors of patches" in result.err
+    assert Samples.load("out").draws.shape == (1, 2, 3, 40, 37)
+    with Image.open("out/mean.png") as mean:
+        assert mean.size == (37, 40)
+    again = reconstruct("--tile", "--crop", "0,0,20,30", operator="identity", picture=tmp_path / "large.png")
+    assert "cover 30x20" in again.err
+
+
+def test_small_measurement_is_taken_for_one_of_a_larger_image(reconstruct, tmp_path):
+    Image.effect_noise((10, 8), 50).convert("RGB").save(tmp_path / "small.png")
+    words = ("--measured", "--tile", "--operator-set", "factor=4")
+    result = reconstruct(*words, operator="super-resolution", picture=tmp_path / "small.png")
+    assert result.code == 0, result.err
+    assert Samples.load("out").draws.shape == (1, 2, 3, 32, 40)
+
+
+def test_tiles_that_cannot_be_are_refused_in_one_line(reconstruct, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
+    Image.new("RGB", (50, 10)).save(tmp_path / "flat.png")
+    reconstruct("--tile", "--resize", picture=tmp_path / "large.png").assert_mistake("--tile keeps the size")
+    reconstruct("--overlap", 3, picture=tmp_path / "large.png").assert_mistake("--overlap is one of tiles")
+    reconstruct("--tile", "--overlap", 16, picture=tmp_path / "large.png").assert_mistake("overlap 16")
+    reconstruct("--tile", picture=tmp_path / "flat.png").assert_mistake(
+        "(10, 50) are not larger than tiles of (16, 16)"
+    )
 
 
 def test_photon_counts_are_reconstructed_and_the_rate_is_recorded(reconstruct):

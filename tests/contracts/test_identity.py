@@ -37,11 +37,13 @@ from midguide.operators import OPERATORS, BlockMean, Identity, Operator, make_op
 from midguide.priors.base import Denoiser
 from midguide.priors.box import UniformBox
 from midguide.priors.cards import shipped
+from midguide.priors.field import GaussianField, matern_spectrum
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.latent import LatentPrior, NetworkAutoencoder
 from midguide.priors.loading import load_prior
 from midguide.priors.mixture import GaussianMixture
 from midguide.priors.network import NetworkDenoiser
+from midguide.priors.tiles import Tiled
 from midguide.priors.wrapped import OnSchedule, Wrapped
 from midguide.problem import Problem
 from midguide.samplers.base import SAMPLERS, make_sampler
@@ -444,6 +446,11 @@ def mixture(**changes: Any) -> GaussianMixture:
     return GaussianMixture(settings.pop("weights"), settings.pop("means"), settings.pop("covariances"), **settings)
 
 
+def field(length: float = 1.0, schedule: Any = None, **changes: Any) -> GaussianField:
+    settings = {"mean": torch.zeros(1, 4)} | changes
+    return GaussianField(settings["mean"], matern_spectrum((4,), std=1.0, length=length), schedule=schedule)
+
+
 EXACT: dict[str, tuple[Callable[[], Denoiser], dict[str, Callable[[], Denoiser]]]] = {
     "gaussian": (
         gaussian,
@@ -466,6 +473,17 @@ EXACT: dict[str, tuple[Callable[[], Denoiser], dict[str, Callable[[], Denoiser]]
             "schedule": lambda: mixture(schedule=EDM()),
             "dtype of draws": lambda: mixture(means=torch.eye(2, dtype=torch.float64)),
             "signal": lambda: with_signal(mixture()),
+        },
+    ),
+    "field": (
+        field,
+        {
+            "mean": lambda: field(mean=torch.ones(1, 4)),
+            "channels": lambda: field(mean=torch.zeros(2, 4)),
+            "spectrum": lambda: field(length=2.0),
+            "schedule": lambda: field(schedule=EDM()),
+            "dtype of draws": lambda: field(mean=torch.zeros(1, 4, dtype=torch.float64)),
+            "signal": lambda: with_signal(field()),
         },
     ),
     "box": (
@@ -548,10 +566,16 @@ WRAPPERS: dict[type[Wrapped], Callable[[Denoiser], Wrapped]] = {
     OnSchedule: lambda inner: OnSchedule(inner, EDM()),
     samplers._Reordered: samplers._Reordered,
     samplers._Spy: samplers._Spy,
+    Tiled: lambda inner: Tiled(inner, (20, 24), 2),
     Watched: Watched,
     Wrapped: Wrapped,
 }
-OWN = {LatentPrior: {"autoencoder", "value_range", "provenance"}, OnSchedule: {"schedule"}, Opaque: {"exact_moments"}}
+OWN = {
+    LatentPrior: {"autoencoder", "value_range", "provenance"},
+    OnSchedule: {"schedule"},
+    Opaque: {"exact_moments"},
+    Tiled: {"event_shape", "exact_moments", "statistics"},
+}
 """Attributes that a wrapper has of its own."""
 
 
@@ -599,6 +623,10 @@ def test_the_record_of_a_wrapper_changes_with_what_it_wraps(wrapper):
     changes = {name: (lambda other=other: make(other())) for name, other in inner.items()}
     if wrapper is OnSchedule:
         changes["the other schedule"] = lambda: OnSchedule(of_network(), EDM(sigma_max=40.0))
+    if wrapper is Tiled:
+        changes["size"] = lambda: Tiled(of_network(), (20, 25), 2)
+        changes["overlap"] = lambda: Tiled(of_network(), (20, 24), 1)
+        changes["slices"] = lambda: Tiled(of_network(), (2, 20, 24), 2)
     check_identity(lambda: make(of_network()), changes)
 
 

@@ -101,6 +101,17 @@ def load_image(
     return (low + (high - low) * values).clamp(low, high).float()[None].contiguous()
 
 
+def image_size(path: str | Path, *, white: float | None = None) -> tuple[int, int]:
+    """Height and width of an image file, upright, in pixels.
+
+    Raises:
+        DataError: As in `load_image`.
+    """
+    with IMAGE.open(Path(path)) as file:
+        image = open_picture(file, Path(path), white)
+    return image.rows, image.columns
+
+
 def load_image_set(path: str | Path, *, white: float | None = None, note: Note = warned) -> Tensor:
     """All images of a folder or zip file, in the order of their names.
 
@@ -256,7 +267,7 @@ def _how_to_fit(rows: int, columns: int, height: int, width: int) -> str:
         return resize
     return (
         f"{resize}; --crop TOP,LEFT,{height},{width} takes a part as it is, and with --resize a part of any size; "
-        f"larger images than the prior are not tiled"
+        f"--tile covers all of it with tiles, for priors of patches"
     )
 
 

@@ -129,7 +129,7 @@ class Covariance(ABC):
         """`L z` with `L L^T = C`, for noise z of shape (B, *root_shape); L need not be square."""
 
     @abstractmethod
-    def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> LowRank:
+    def condensed(self, operator: Linear, like: Tensor, rng: Rng) -> Covariance:
         """A covariance in closed form near C, most of all along what measurements shaped like `like` see."""
 
     def draw(self, rng: Rng, like: Tensor) -> Root:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError
+from midguide.maths.stationary import hartley
 from midguide.operators.base import (
     LARGEST,
     OPERATORS,
@@ -93,10 +94,10 @@ class CircularBlur(SVDOperator):
         return values if self.per_observation else values[0]
 
     def vt(self, x: Tensor) -> Tensor:
-        return _hartley(x, _dimensions(self)).flatten(1)
+        return hartley(x, _dimensions(self)).flatten(1)
 
     def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
-        return _hartley(coefficients.unflatten(1, like.shape[1:]), _dimensions(self))
+        return hartley(coefficients.unflatten(1, like.shape[1:]), _dimensions(self))
 
     def ut(self, y: Tensor) -> Tensor:
         coefficients = self.vt(_filter(y, self._transfer(y).sgn().conj(), _dimensions(self)))
@@ -206,7 +207,7 @@ def check_fits(kernel: tuple[int, ...], image: tuple[int, ...]) -> None:
 def gaussian_blur_circular(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
 ) -> CircularBlur:
-    """Gaussian blur that wraps around; `std` is that of a 256x256 image and scales with the image's shorter side."""
+    """Gaussian blur that wraps around; `std` is in pixels of a 256x256 image and scales with the shorter side."""
     kernel = scaled_gaussian(event_shape, std, truncate)
     return CircularBlur(torch.outer(kernel, kernel))
 
@@ -309,12 +310,6 @@ def _filter(x: Tensor, transfer: Tensor, dimensions: int) -> Tensor:
     axes = _space(dimensions)
     half = transfer[..., : x.shape[-1] // 2 + 1]
     return torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) * half, s=x.shape[-dimensions:], dim=axes)
-
-
-def _hartley(x: Tensor, dimensions: int) -> Tensor:
-    """Orthonormal Hartley transform of each channel: `sum_n x_n cas(2 pi (u n_y / H + v n_x / W)) / sqrt(H W)`."""
-    transform = torch.fft.fftn(x, dim=_space(dimensions), norm="ortho")
-    return transform.real - transform.imag
 
 
 def _reflect(x: Tensor, pad: int, dim: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from midguide.errors import ConfigError, ShapeError, suggestion
 from midguide.maths.rng import Rng
+from midguide.maths.stationary import hartley
 from midguide.operators.base import (
     OPERATORS,
     LinearOperator,
@@ -83,13 +84,13 @@ class Fourier(SVDOperator):
         _check_signal(self, x)
         if self.complex_signal:
             return torch.view_as_real(_forward(self._values(x), self.dimensions)).flatten(1)
-        return _hartley(x, self.dimensions).flatten(1)
+        return hartley(x, self.dimensions).flatten(1)
 
     def v(self, coefficients: Tensor, like: Tensor) -> Tensor:
         if self.complex_signal:
             spectrum = coefficients.reshape(-1, *like.shape[2:], 2)
             return _pairs(_backward(_complex(spectrum), self.dimensions), self.dimensions)
-        return _hartley(coefficients.unflatten(1, like.shape[1:]), self.dimensions)
+        return hartley(coefficients.unflatten(1, like.shape[1:]), self.dimensions)
 
     @property
     def dimensions(self) -> int:
@@ -353,12 +354,6 @@ def _forward(x: Tensor, dimensions: int) -> Tensor:
 def _backward(y: Tensor, dimensions: int) -> Tensor:
     axes = _space(dimensions)
     return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(y, axes), dim=axes, norm="ortho"), axes)
-
-
-def _hartley(x: Tensor, dimensions: int) -> Tensor:
-    """Orthonormal Hartley transform along the last axes: real, symmetric and its own inverse."""
-    spectrum = torch.fft.fftn(x, dim=_space(dimensions), norm="ortho")
-    return spectrum.real - spectrum.imag
 
 
 def _complex(y: Tensor) -> Tensor:

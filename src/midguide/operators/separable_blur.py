@@ -64,7 +64,7 @@ class SeparableBlur(Separable):
 def gaussian_blur(
     event_shape: tuple[int, ...], *, seed: int = 0, std: float = 3.0, truncate: float = 4.0
 ) -> SeparableBlur:
-    """Gaussian blur, reflect padding; `std` is that of a 256x256 image and scales with the image's shorter side.
+    """Gaussian blur, reflect padding; `std` is in pixels of a 256x256 image and scales with the shorter side.
 
     Its decomposition is exact, down to the smallest singular values: where the noise is not accounted for, as in the
     pseudo-inverse, take `gaussian-blur-separable`, which cuts them.

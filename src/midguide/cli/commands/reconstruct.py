@@ -61,7 +61,11 @@ class Instrument:
         str, typer.Option(metavar="NAME[:PRESET]", help="What the instrument does: `midguide list operators`.")
     ]
     operator_set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the operator; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A setting of the operator; repeatable. Lengths, as std of a blur, are in pixels of a 256x256 one.",
+        ),
     ] = None
     noise: Annotated[str, typer.Option(metavar="MODEL", help="The noise: `midguide list likelihoods`.")] = "gaussian"
     sigma: Annotated[
@@ -127,9 +131,49 @@ class Picture:
         float | None,
         typer.Option(metavar="VALUE", help="White in IMAGE, as 4095 for 12 bits; by default its type's largest."),
     ] = None
+    tile: Annotated[
+        bool,
+        typer.Option(
+            "--tile",
+            help="Cover an IMAGE larger than the prior with overlapping tiles. For priors of patches: one of whole "
+            "scenes, such as faces, draws a scene in every tile.",
+        ),
+    ] = False
+    overlap: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Least overlap of tiles, in pixels; a quarter of a tile by default."),
+    ] = None
 
     def __post_init__(self) -> None:
         self.box()
+        if self.tile and self.resize:
+            raise ConfigError("--tile keeps the size of IMAGE, --resize does not", hint="leave one of them out")
+        if self.overlap is not None and not self.tile:
+            raise ConfigError("--overlap is one of tiles", hint="give --tile, too")
+
+    def tiled(self, denoiser: Denoiser, image: Path, setup: Setup, told: list[str], *, measured: bool) -> Denoiser:
+        """The prior of images as large as the one in the file, or as large as that of which it is a measurement.
+
+        Raises:
+            UnsupportedProblem: If the prior is one of latents or of no images, or the sizes do not fit.
+        """
+        from midguide.data.images import image_size
+        from midguide.priors.tiles import tiled
+
+        if not self.tile:
+            return denoiser
+        box, shape = self.box(), denoiser.signal_shape
+        size = image_size(image, white=self.white) if box is None else box[2:]
+        if measured:
+            one = _measurement_shape(setup.instrument(denoiser), denoiser)
+            size = tuple(n * whole // part for n, whole, part in zip(size, shape[1:], one[1:], strict=True))
+        large = tiled(denoiser, size, self.overlap)
+        height, width = shape[1:]
+        told.append(
+            f"{large.tiles} tiles of {width}x{height}, each a call of the prior, cover {size[1]}x{size[0]}: "
+            f"made for priors of patches; one of whole scenes draws a scene in every tile"
+        )
+        return large
 
     def box(self) -> tuple[int, int, int, int] | None:
         """The numbers of `crop`."""
@@ -181,6 +225,7 @@ def reconstruct(
     setup = measurement.setup(drawing.seed)
     denoiser = asked.load(prior)
     told: list[str] = []
+    denoiser = picture.tiled(denoiser, image, setup, told, measured=measurement.measured)
     problem = _problem(denoiser, setup, image, picture, drawing.seed, told, measured=measurement.measured)
     for line in told:
         output.note(line)

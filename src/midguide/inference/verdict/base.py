@@ -188,6 +188,7 @@ def judge(pieces: Iterable[Evidence], false_alarms: float = FALSE_ALARMS) -> Ver
             except LeftOut as why:
                 left_out.setdefault(name, why.message)
                 continue
+            left_out |= evidence.omitted
             for each in found:
                 place = f"{each.what} of observation {number}" if len(pieces) > 1 else each.what
                 key = each.check, each.what

@@ -15,6 +15,7 @@ from midguide.errors import MidguideError
 from midguide.likelihoods.base import Likelihood
 from midguide.maths.weights import effective_size, pairs_share
 from midguide.priors.base import Denoiser
+from midguide.priors.field import GaussianField
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
@@ -57,6 +58,8 @@ class Evidence:
     effective: float = 0.0
     kept: dict[str, Any] = field(default_factory=dict, repr=False)
     """What one check found and another asks for."""
+    omitted: dict[str, str] = field(default_factory=dict, repr=False)
+    """Parts of checks that did not apply, with the reason."""
 
     @classmethod
     def of(cls, samples: Samples, problem: Problem | None) -> list[Evidence]:
@@ -104,10 +107,10 @@ class Evidence:
         return self.asked.denoiser
 
     @property
-    def closed_form(self) -> Gaussian | GaussianMixture | None:
+    def closed_form(self) -> Gaussian | GaussianField | GaussianMixture | None:
         """The prior where it is known exactly."""
         prior = self.prior
-        return prior if isinstance(prior, Gaussian | GaussianMixture) else None
+        return prior if isinstance(prior, Gaussian | GaussianField | GaussianMixture) else None
 
     @cached_property
     def distinct(self) -> float:

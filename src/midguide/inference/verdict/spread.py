@@ -67,7 +67,12 @@ def _variances(evidence: Evidence) -> Tensor:
 def _known(evidence: Evidence, level: float) -> Band | None:
     """The band of as many draws of the exact posterior; None where that is not known quickly."""
     prior = evidence.closed_form
-    if prior is None or prior.dimension > LARGEST:
+    if prior is None:
+        return None
+    if prior.dimension > LARGEST:
+        evidence.omitted["spread: beside the exact posterior"] = (
+            f"signals of {prior.dimension} values are too large, at most {LARGEST}"
+        )
         return None
     try:
         posterior = prior.posterior(evidence.likelihood)
