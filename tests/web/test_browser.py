@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from midguide import load_prior
+from midguide.data.images import load_image
 from midguide.priors import Gaussian
+from midguide.priors.base import Denoiser
 from midguide.signals.base import Signal
 from midguide.web.base import Viewed
 from midguide.web.page import as_html
@@ -123,25 +127,48 @@ def test_signals_have_rows_and_volumes_have_slices(page: Any, tmp_path: Path) ->
     assert page.locator("#place").text_content() == "8"
 
 
-def test_play_draws_what_may_be_behind_a_painted_mask(page: Any, tmp_path: Path) -> None:
-    prior = Gaussian(torch.zeros(1, 8, 8), 0.1)
-    prior.value_range = (-1.0, 1.0)
-    server = Server(Playground("mine", prior, tmp_path / "out"), 0)
+@contextmanager
+def playing(page: Any, name: str, prior: Denoiser, folder: Path) -> Iterator[None]:
+    """A page of `play` that shows its first picture."""
+    server = Server(Playground(name, prior, folder), 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         page.goto(server.address)
         api.expect(page.locator("#picture")).to_have_attribute("data-number", "0", timeout=WAIT)
-        box = page.locator("#picture").bounding_box()
-        page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.5)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.6)
-        page.mouse.up()
-        page.locator("#samples").fill("3")
-        page.locator("#steps").fill("5")
+        yield
+    finally:
+        server.playground.job.end()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def paint(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """One fast stroke of the pointer, between shares of the picture."""
+    box = page.locator("#picture").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * start[0], box["y"] + box["height"] * start[1])
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * end[0], box["y"] + box["height"] * end[1])
+    page.mouse.up()
+
+
+def draw(page: Any, **fields: str) -> str:
+    """What the page says once its draws are there."""
+    for name, value in fields.items():
+        page.locator(f"#{name}").fill(value)
+    page.locator("#draw").click()
+    api.expect(page.locator("#progress")).to_contain_text("done", timeout=WAIT)
+    return page.locator("#progress").text_content()
+
+
+def test_play_draws_what_may_be_behind_a_painted_mask(page: Any, tmp_path: Path) -> None:
+    prior = Gaussian(torch.zeros(1, 8, 8), 0.1)
+    prior.value_range = (-1.0, 1.0)
+    with playing(page, "mine", prior, tmp_path / "out"):
+        paint(page, (0.2, 0.5), (0.3, 0.6))
         page.locator("#sampler").select_option("mgps")
-        page.locator("#draw").click()
-        api.expect(page.locator("#progress")).to_contain_text("done", timeout=WAIT)
+        draw(page, samples="3", steps="5")
         assert page.locator("#draws canvas").count() == 3
         assert "midguide reconstruct" in page.locator("#command").text_content()
         assert page.locator("#verdict table").count() == 1
@@ -149,7 +176,19 @@ def test_play_draws_what_may_be_behind_a_painted_mask(page: Any, tmp_path: Path)
         page.locator("#form").evaluate("form => { form.noValidate = true; }")
         page.locator("#draw").click()
         api.expect(page.locator("#progress")).to_contain_text("steps must be an integer", timeout=WAIT)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+
+@pytest.mark.parametrize("name", ["faces-64", "faces-64-latent"])
+def test_play_paints_over_a_face_and_draws_faces(page: Any, tmp_path: Path, name: str) -> None:
+    with playing(page, name, load_prior(name), tmp_path / "out"):
+        assert "A portrait that the prior has never seen." in page.locator("#about").text_content()
+        paint(page, (0.3, 0.6), (0.7, 0.6))
+        assert "matheron" in draw(page, samples="2", steps="2") or name == "faces-64-latent"
+        row = load_image(tmp_path / "out" / "mask.png", (1, 64, 64), value_range=(0.0, 1.0))[0, 0, 38]
+        assert not row[20:44].any()
+        assert row[:10].all()
+        sizes = page.locator("#draws canvas").evaluate_all("all => all.map(c => [c.width, c.height])")
+        assert sizes == [[64, 64]] * 2
+        page.locator("#erase").check()
+        paint(page, (0.3, 0.6), (0.7, 0.6))
+        assert page.evaluate("state.mask.every(Boolean)")

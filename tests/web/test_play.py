@@ -144,5 +144,8 @@ def test_a_port_is_free_again_after_the_end(tmp_path: Path) -> None:
 
 
 def test_a_prior_that_draws_no_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedProblem, match="a prior of images"):
+    with pytest.raises(UnsupportedProblem, match=r"`mine` has signals of shape \(3,\), and `play` paints over images"):
         Playground("mine", Gaussian(torch.zeros(3), 1.0), tmp_path)
+    unbounded = Gaussian(torch.zeros(SHAPE), 1.0)
+    with pytest.raises(UnsupportedProblem, match="`mine` states no value range"):
+        Playground("mine", unbounded, tmp_path)

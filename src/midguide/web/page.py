@@ -37,18 +37,24 @@ def as_html(viewed: Viewed) -> str:
     return filled("view", title=viewed.title, data=content)
 
 
-def filled(name: str, *, title: str, data: str) -> str:
-    """The page of this name with its style and its script.
+def filled(name: str, *, title: str, data: str, connect: str = "'none'") -> str:
+    """The page of this name with its style and its script, in the head that all pages share.
 
     Args:
-        name: of `assets/NAME.html` and `assets/NAME.js`.
+        name: of `assets/NAME.html`, the body, and `assets/NAME.js`.
         title: is escaped.
         data: JSON without `<`.
+        connect: what the script may ask, as a source of a Content-Security-Policy.
     """
     assets = files("midguide.web") / "assets"
-    text = {kind: (assets / kind).read_text("utf-8") for kind in (f"{name}.html", f"{name}.js", "view.css")}
-    page = Template(text[f"{name}.html"])
-    return page.substitute(title=escape(title), css=text["view.css"], script=text[f"{name}.js"], data=data)
+    page, css, body, *scripts = (
+        (assets / kind).read_text("utf-8")
+        for kind in ("page.html", "page.css", f"{name}.html", "page.js", f"{name}.js")
+    )
+    title = escape(title)
+    body = Template(body).substitute(title=title)
+    script = "".join(scripts)
+    return Template(page).substitute(title=title, css=css, body=body, script=script, data=data, connect=connect)
 
 
 def _content(viewed: Viewed) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class Job:
     command: str = ""
     verdict: list[dict[str, str]] = field(default_factory=list)
     pictures: Tensor | None = None
+    answer: Tensor | None = None
     watched: Watched | None = None
 
     def start(self, total: int, done: int) -> None:
@@ -138,8 +139,13 @@ class Playground:
 
     def __init__(self, name: str, prior: Denoiser, folder: Path) -> None:
         shape = prior.signal_shape
-        if len(shape) != 3 or shape[0] not in (1, 3) or prior.signal_range is None:
-            raise UnsupportedProblem(f"{name} is a prior of signals {shape}", hint="play takes a prior of images")
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise UnsupportedProblem(
+                f"`{name}` has signals of shape {shape}, and `play` paints over images of 1 or 3 channels",
+                hint="take a prior of images, such as `faces-64`; `midguide view RESULT` shows draws of other signals",
+            )
+        if prior.signal_range is None:
+            raise UnsupportedProblem(f"`{name}` states no value range", hint="set `prior.value_range`, as (-1, 1)")
         self.name, self.prior, self.folder = name, prior, folder
         self.range = prior.signal_range
         self.job = Job(finished=True)
@@ -164,6 +170,14 @@ class Playground:
         )
         return drawn.draws[0, 0].clamp(*self.range)
 
+    def about(self, number: int) -> str:
+        """What a picture is, in one sentence."""
+        if self.name == "glyphs-32":
+            return "A letter or digit that the prior has never seen."
+        if self.name.startswith("faces-64") and number == 0:
+            return "A portrait that the prior has never seen."
+        return f"A draw of the prior itself, seed {number}."
+
     def begin(self, asked: Asked) -> None:
         """Stop the run that goes on, and start another.
 
@@ -186,7 +200,7 @@ class Playground:
 
     def _draw(self, job: Job, sampler: Any, problem: Problem, asked: Asked) -> None:
         result = sample(sampler, problem, asked.samples, seed=asked.seed, observers=[_Watch(job)], progress=False)
-        job.pictures = result.resampled().draws[0]
+        job.answer = result.resampled().draws[0]
         job.verdict = [
             {"check": each.check, "line": each.line(), "advice": each.advice} for each in result.check().judged
         ]
@@ -223,7 +237,10 @@ class Playground:
         known = {
             name: getattr(job, name) for name in ("total", "done", "finished", "error", "note", "command", "verdict")
         }
-        pictures = job.pictures
+        pictures, coder = job.pictures if job.answer is None else job.answer, self.prior.autoencoder
+        if pictures is not None and job.answer is None and coder is not None:
+            with torch.no_grad():
+                pictures = coder.decode(pictures)  # a sampler sees latents
         return {**known, "pictures": [] if pictures is None else [pixels(each, self.range) for each in pictures]}
 
     def settings(self) -> dict[str, Any]:
@@ -324,11 +341,13 @@ class _Handler(BaseHTTPRequestHandler):
         match place:
             case "":
                 data = json.dumps(play.settings()).replace("<", "\\u003c")
-                self._answer(filled("play", title=f"midguide play: {play.name}", data=data), "text/html")
+                self._answer(
+                    filled("play", title=f"midguide play: {play.name}", data=data, connect="'self'"), "text/html"
+                )
             case "state":
                 self._json(play.told())
             case "picture" if query.isdecimal() and len(query) < 10:
-                self._json({"pixels": pixels(play.picture(int(query)), play.range)})
+                self._json(self._picture(int(query)))
             case _:
                 self._refuse()
 
@@ -342,6 +361,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(self._begin(self.rfile.read(int(length))))
         else:
             self._refuse()
+
+    def _picture(self, number: int) -> Mapping[str, str]:
+        play = self.server.playground
+        try:
+            return {"pixels": pixels(play.picture(number), play.range), "about": play.about(number)}
+        except MidguideError as error:
+            return {"error": error.message + (f" ({error.hint})" if error.hint else "")}
 
     def _begin(self, body: bytes) -> Mapping[str, str]:
         try:

@@ -1,10 +1,5 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const make = (tag, text, parent) => { const e = document.createElement(tag); e.textContent = text; parent.append(e); return e; };
 const { width: W, height: H, channels: C } = data;
 const state = { number: 0, pixels: null, mask: new Uint8Array(W * H).fill(1), x: W >> 1, y: H >> 1, timer: 0 };
-const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
 function paint(canvas, pixels, mask) {
   canvas.width = W; canvas.height = H;
@@ -22,15 +17,27 @@ function hide(x, y) {
   const radius = +$("brush").value;
   for (let j = -radius; j <= radius; j++) for (let i = -radius; i <= radius; i++) {
     const u = x + i, v = y + j;
-    if (i * i + j * j < (radius + 0.3) ** 2 && u >= 0 && v >= 0 && u < W && v < H) state.mask[v * W + u] = 0;
+    if (i * i + j * j < (radius + 0.3) ** 2 && u >= 0 && v >= 0 && u < W && v < H) state.mask[v * W + u] = +$("erase").checked;
   }
-  show();
+}
+function stroke(x, y) { // without gaps, however fast the pointer
+  const [u, v] = state.last || [x, y], parts = Math.max(1, Math.abs(x - u), Math.abs(y - v));
+  for (let k = 0; k <= parts; k++) hide(Math.round(u + (x - u) * k / parts), Math.round(v + (y - v) * k / parts));
+  state.last = [x, y]; show();
 }
 function half() { for (let i = 0; i < W * H; i++) state.mask[i] = +(i % W < W / 2); show(); }
 
-async function load(number) {
-  const found = await (await fetch(`picture?${number}`)).json();
-  state.number = number; state.pixels = bytesOf(found.pixels); show(); $("picture").dataset.number = number;
+async function load(number) { // a picture that the prior itself draws takes seconds
+  const said = $("progress").textContent, wait = `${data.prior} draws a picture ...`;
+  $("other").disabled = true; $("progress").textContent = wait;
+  try {
+    const found = await (await fetch(`picture?${number}`)).json();
+    if (found.error) { $("progress").textContent = found.error; return; }
+    state.number = number; state.pixels = bytesOf(found.pixels); show();
+    $("picture").dataset.number = number;
+    $("about").textContent = `${found.about} Paint over what is to be hidden: ${data.prior} draws what may be there.`;
+    if ($("progress").textContent === wait) $("progress").textContent = said;
+  } catch { $("progress").textContent = "The server has stopped."; } finally { $("other").disabled = false; }
 }
 
 async function draw(event) {
@@ -49,30 +56,27 @@ async function watch() {
   const box = $("draws");
   while (box.children.length > told.pictures.length) box.lastChild.remove();
   told.pictures.forEach((text, i) => { const canvas = box.children[i] || make("canvas", "", box); canvas.className = "pixels"; canvas.setAttribute("role", "img"); canvas.setAttribute("aria-label", `draw ${i + 1}`); paint(canvas, bytesOf(text), null); });
-  $("progress").textContent = told.error || (told.finished ? `done: ${told.note}` : `step ${told.done} of ${told.total}: ${told.note}`);
+  $("progress").replaceChildren();
+  say("span", told.error || (told.finished ? `done: ${told.note}` : `step ${told.done} of ${told.total}: ${told.note}`), $("progress"));
   $("command").textContent = told.command;
   if (!told.finished) { state.timer = setTimeout(watch, 250); return; }
   $("draw").disabled = false; $("stop").disabled = true;
   if (told.error) return;
-  const found = told.verdict.filter((v) => v.advice), verdict = $("verdict");
-  verdict.replaceChildren();
-  make("p", found.length ? `${found.length} of ${told.verdict.length} numbers are outside their bands.` : "Nothing found by these checks. They do not show that the draws are right.", verdict).className = found.length ? "found" : "";
-  const table = make("table", "", verdict);
-  for (const each of told.verdict) { const row = make("tr", "", table); make("th", each.check, row).scope = "row"; const cell = make("td", each.line, row); if (each.advice) make("div", each.advice, cell).className = "found"; }
+  judge(told.verdict, $("verdict"));
 }
 
 data.operators.forEach((name, i) => { make("option", i ? name : "what I paint", $("operator")).value = name; });
 for (const name of data.samplers) make("option", name, $("sampler")).value = name;
-$("about").textContent = `Hide parts of the picture. ${data.prior} draws what may be there, given the rest and the noise.`;
 const canvas = $("picture");
-const at = (event) => { const box = canvas.getBoundingClientRect(); hide(Math.floor(W * (event.clientX - box.left) / box.width), Math.floor(H * (event.clientY - box.top) / box.height)); };
+const at = (event) => { const box = canvas.getBoundingClientRect(); stroke(Math.floor(W * (event.clientX - box.left) / box.width), Math.floor(H * (event.clientY - box.top) / box.height)); };
 canvas.style.touchAction = "none";
-canvas.onpointerdown = (event) => { canvas.setPointerCapture(event.pointerId); if (byHand()) at(event); };
+$("brush").max = Math.ceil(W / 5); $("brush").value = Math.max(1, Math.round(W / 14));
+canvas.onpointerdown = (event) => { canvas.setPointerCapture(event.pointerId); state.last = null; if (byHand()) at(event); };
 canvas.onpointermove = (event) => { if (event.buttons && byHand()) at(event); };
 canvas.onkeydown = (event) => {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }, by = moves[event.key];
   if (by) { state.x = Math.max(0, Math.min(W - 1, state.x + by[0])); state.y = Math.max(0, Math.min(H - 1, state.y + by[1])); show(); const c = canvas.getContext("2d"); c.fillStyle = "#ff7a3d"; c.fillRect(state.x, state.y, 1, 1); event.preventDefault(); }
-  if (event.key === " " && byHand()) { hide(state.x, state.y); event.preventDefault(); }
+  if (event.key === " " && byHand()) { hide(state.x, state.y); show(); event.preventDefault(); }
 };
 $("other").onclick = () => load(state.number + 1);
 $("half").onclick = half;

@@ -1,12 +1,8 @@
-"use strict";
 // Values are numbers of 8 or 16 bits between `low` and `high` of their plane, one plane after the other.
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const make = (tag, text, parent) => { const e = document.createElement(tag); e.textContent = text; parent.append(e); return e; };
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const number = (x) => Math.abs(x) >= 1e4 || (x && Math.abs(x) < 1e-3) ? x.toExponential(2) : String(+x.toPrecision(3));
 
-const bytes = Uint8Array.from(atob(data.values), (c) => c.charCodeAt(0));
+const bytes = bytesOf(data.values);
 const planes = {};
 for (const plane of data.planes) {
   const size = plane.shape.reduce((a, b) => a * b, 1);
@@ -138,9 +134,8 @@ function build() {
   if (frames) draws.slice(0, 24).forEach((name) => { const small = make("canvas", "", $("strip")); small.setAttribute("aria-hidden", "true"); small.onclick = () => choose(name); paint(small, name, state.slice); });
   $("about").textContent = data.about;
   for (const [name, value] of Object.entries(data.facts)) { const row = make("tr", "", $("facts")); make("th", name, row).scope = "row"; make("td", value, row); }
-  const found = data.verdict.filter((v) => v.advice), box = $("verdict");
-  make("p", !data.verdict.length ? "Not judged: the problem is not stored with the draws; samples.check(problem) judges them." : found.length ? `${found.length} of ${data.verdict.length} numbers are outside their bands.` : "Nothing found by the checks below. They do not show that the draws are right.", box).className = found.length ? "found" : "";
-  if (data.verdict.length) { const table = make("table", "", box); for (const each of data.verdict) { const row = make("tr", "", table); make("th", each.check, row).scope = "row"; const cell = make("td", each.line, row); if (each.advice) { cell.className = "found"; make("div", each.advice, cell).className = "soft"; } } }
+  if (data.verdict.length) judge(data.verdict, $("verdict"));
+  else say("p", "Not judged: the problem is not stored with the draws. `samples.check(problem)` judges them.", $("verdict"));
   const view = $("view"); view.onpointermove = point; view.onpointerdown = point;
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "INPUT") return;
