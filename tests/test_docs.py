@@ -1,5 +1,8 @@
 """What the pages tell readers to type runs as it stands: every block of every page, and no page is left out."""
 
+import ast
+import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -7,12 +10,14 @@ import pytest
 import torch
 
 from midguide.catalogue.directory import catalogue, places
+from midguide.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs" / "hooks"), str(ROOT / "benchmarks")]
 
 import pages  # noqa: E402
 import prose  # noqa: E402
+import reference  # noqa: E402
 import snippets  # noqa: E402
 
 PAGES = sorted(
@@ -87,6 +92,26 @@ def test_tables_of_results_pages_are_those_of_their_data(tmp_path):
     assert list(fresh.values()) == ["a,b\n1,x | y\n"]
     assert text == "Text.\n\n<!-- data: data/page-1.csv -->\n| a | b |\n| --- | --- |\n| 1 | x \\| y |\n"
     assert pages.main(["--check"]) == 0, "run `make pages`"
+
+
+@pytest.mark.parametrize("row", SAMPLERS.listed(), ids=lambda row: row["name"])
+def test_example_on_the_card_of_a_sampler_runs(row):
+    text = reference.example(row).replace("problem=problem)", 'changes={"steps": 4}, problem=problem)')
+    exec(compile(text, row["name"], "exec"), {})
+
+
+def imported(page):
+    """The classes and functions of the package that the snippets of a page import."""
+    for snippet in snippets.snippets(page):
+        for node in ast.walk(ast.parse(snippet.text)) if snippet.language in ("python", "py") else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("midguide"):
+                things = (getattr(importlib.import_module(node.module), name.name) for name in node.names)
+                yield from (thing for thing in things if inspect.isclass(thing) or inspect.isfunction(thing))
+
+
+def test_what_pages_import_has_an_example_in_its_docstring():
+    lacking = {thing for page in PAGES for thing in imported(page) if "Example:" not in thing.__doc__}
+    assert lacking == set()
 
 
 def test_prose_rules_find_what_they_name(tmp_path, monkeypatch):

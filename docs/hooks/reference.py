@@ -123,8 +123,24 @@ def _card(entry: Entry, samplers: Catalogue) -> str:
         rows = [[f"`{entry.name}:{name}`", _settings(p.settings), p.source] for name, p in presets.items()]
         parts.append("## Presets\n\n" + _table(["preset", "settings", "source"], rows))
     place = f"{entry.thing.__module__}.{entry.thing.__qualname__}"
-    parts.append(f"## In Python\n\n::: {place}\n    options:\n      heading_level: 3\n")
+    parts.append(f"## In Python\n\n```python\n{example(row)}```\n\n::: {place}\n    options:\n      heading_level: 3\n")
     return "\n\n".join(parts)
+
+
+def example(row: typing.Mapping[str, typing.Any]) -> str:
+    """A program that draws with a sampler, which a test runs for each."""
+    latents = bool(row["latents"])
+    imports = "load_prior, make_operator, make_sampler, sample" if latents else "make_operator, make_sampler, sample"
+    prior = 'load_prior("faces-64-latent")' if latents else "Gaussian(torch.zeros(1, 8, 8), 1.0)  # yours"
+    shape = "prior.signal_shape" if latents else "prior.event_shape"
+    lines = ["import torch", f"from midguide import Problem, {imports}"]
+    lines += [] if latents else ["from midguide.priors import Gaussian"]
+    truth = f"torch.zeros(1, *{shape})" if latents else "prior.sample(1)"
+    lines += ["", f"prior = {prior}", f'operator = make_operator("half-mask", {shape})']
+    lines += [f"problem = Problem.simulate(prior, operator, {truth}, sigma_y=0.1)"]
+    lines += [f'sampler = make_sampler("{row["name"]}", problem=problem)']
+    lines += ["result = sample(sampler, problem, n=sampler.needs.group)", "print(result.mean().shape, result.cost)"]
+    return "\n".join(lines) + "\n"
 
 
 def _paper(docstring: str) -> str:

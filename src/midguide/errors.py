@@ -13,6 +13,13 @@ class MidguideError(Exception):
     Args:
         message: what was got and what was expected, in one line.
         hint: what to do about it, in one line; shown after the message.
+
+    Example:
+        >>> try:
+        ...     raise MidguideError("sigma_y must be positive, got -1", hint="give a standard deviation")
+        ... except MidguideError as error:
+        ...     print(error.hint)
+        give a standard deviation
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:

@@ -55,6 +55,14 @@ class Problem(Shown):
     Raises:
         ConfigError: If the prior is one of latents, or the operator is made for values of another range.
         ShapeError: If the operator does not map signals to observations.
+
+    Example:
+        >>> from midguide.operators import Identity
+        >>> from midguide.priors import Gaussian
+        >>> prior = Gaussian(torch.zeros(1, 4, 4), 1.0)
+        >>> problem = Problem.simulate(prior, Identity(), prior.sample(2), sigma_y=0.1)
+        >>> problem.likelihood.y.shape
+        torch.Size([2, 1, 4, 4])
     """
 
     denoiser: Denoiser

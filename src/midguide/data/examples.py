@@ -11,8 +11,15 @@ from midguide.errors import DataError
 def portrait(size: int) -> Tensor:
     """The face of the astronaut Eileen Collins (NASA, public domain), in [-1, 1], shape (1, 3, size, size).
 
+    Args:
+        size: height and width in pixels.
+
     Raises:
-        DataError: the installation of scikit-image lacks its pictures.
+        DataError: If the installation of scikit-image lacks its pictures.
+
+    Example:
+        >>> portrait(64).shape
+        torch.Size([1, 3, 64, 64])
     """
     try:
         from skimage import data, transform

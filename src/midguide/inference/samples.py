@@ -77,6 +77,16 @@ class Samples(Shown):
         signs: signs of convergence by name, each the largest value over the steps of every draw, float64, shape
             (observation, sample); what they mean is in the record under `signs`.
         problem: what was asked, as long as it is at hand: it is not stored with the draws. `check` needs it.
+
+    Example:
+        >>> from midguide import Problem, make_sampler, sample
+        >>> from midguide.operators import Identity
+        >>> from midguide.priors import Gaussian
+        >>> prior = Gaussian(torch.zeros(3), 1.0)
+        >>> problem = Problem.simulate(prior, Identity(), prior.sample(1), sigma_y=0.1)
+        >>> samples = sample(make_sampler("ddrm", {"steps": 5}), problem, n=4)
+        >>> samples.draws.shape, samples.mean().shape
+        (torch.Size([1, 4, 3]), torch.Size([1, 3]))
     """
 
     draws: Tensor

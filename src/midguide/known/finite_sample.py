@@ -64,7 +64,19 @@ def finite_sample_prior(images: Tensor, bandwidth: float) -> GaussianMixture:
 
 
 def effective_components(posterior: GaussianMixture) -> float:
-    """How many components of a mixture count: `1 / sum_k w_k^2`."""
+    """How many components of a mixture count: `1 / sum_k w_k^2`.
+
+    Args:
+        posterior: a mixture with the weights w_k.
+
+    Returns:
+        A number from 1, where one component has all the weight, to the number of components.
+
+    Example:
+        >>> from midguide.priors import GaussianMixture
+        >>> effective_components(GaussianMixture(torch.tensor([0.5, 0.5]), torch.zeros(2, 3), 1.0))
+        2.0
+    """
     return float(1 / posterior.weights.square().sum())
 
 
@@ -91,6 +103,14 @@ def finite_sample(
         bandwidth: standard deviation of the noise that smooths the images.
         count: images of the prior, at most: the first ones of a folder.
         size: side of a patch in pixels; for `patches` only.
+
+    Returns:
+        A problem whose posterior is a mixture with one component for each image, in closed form.
+
+    Example:
+        >>> problem = finite_sample(0, data="glyphs", operator="half-mask", count=20)
+        >>> problem.truth.shape
+        torch.Size([1, 1, 32, 32])
     """
     prior = _prior(data, count, bandwidth, size)
     made = make_operator(

@@ -29,6 +29,15 @@ class GaussianLikelihood(Likelihood):
         operator: the instrument.
         y: observations, shape (N, *measurement).
         sigma_y: standard deviation of the noise in the value range of the prior; positive.
+
+    Raises:
+        ConfigError: If the noise level is not positive.
+
+    Example:
+        >>> from midguide.operators.matrix import Identity
+        >>> likelihood = GaussianLikelihood(Identity(), torch.zeros(1, 2), 0.5)
+        >>> likelihood.log_prob(torch.ones(1, 2))
+        tensor([-4.])
     """
 
     sigma_y: float
@@ -160,6 +169,14 @@ def observe(operator: Operator, x: Tensor, sigma_y: float | Tensor, *, seed: int
         x: true signals, shape (N, *event).
         sigma_y: noise level in the value range of x; or an array of levels, see `GaussianLikelihood.of`.
         seed: seed of the noise.
+
+    Returns:
+        The likelihood of the simulated observations; its `y` has the shape (N, *measurement).
+
+    Example:
+        >>> from midguide.operators.matrix import Identity
+        >>> observe(Identity(), torch.zeros(2, 3), 0.1).y.shape
+        torch.Size([2, 3])
     """
     if not isinstance(sigma_y, Tensor | np.ndarray):
         check_sigma(sigma_y)

@@ -166,6 +166,14 @@ def observe_counts(
         background: expected counts besides those of the signal.
         gain: units of y for one count.
         read_noise: standard deviation of the camera's own noise, in counts.
+
+    Returns:
+        The likelihood of the simulated counts. Its `y` has the shape (N, *measurement); one count is `gain` units.
+
+    Example:
+        >>> from midguide.operators.matrix import Identity
+        >>> observe_counts(Identity(), torch.ones(1, 100), 50.0).y.mean().round(decimals=-1)
+        tensor(50.)
     """
     x = as_rows(x, "true signals")
     unknown = PoissonLikelihood(

@@ -43,6 +43,10 @@ class ADMConfig:
         learned_resampling: those layers have a convolution (`conv_resample`).
         classes: number of classes that the network is conditioned on; 0 for none.
         dropout: dropout rate inside residual blocks while training.
+
+    Example:
+        >>> ADMConfig(channels=32, multipliers=(1, 2), attention=(1,), head_channels=16).out_channels  # mean, variance
+        6
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -35,6 +35,10 @@ class LDMAutoencoderConfig:
         inner_channels: channels between encoder or decoder and the 1x1 convolution beside the latent (`z_channels`).
         latent_channels: channels of the latent (`embed_dim`).
         codes: vectors of the codebook; 0 for a KL autoencoder, whose encoder gives mean and log-variance.
+
+    Example:
+        >>> LDMAutoencoderConfig(width=32, multipliers=(1, 2), codes=64).codes
+        64
     """
 
     channels: int = 3

@@ -170,7 +170,21 @@ class PseudoInvertibleOperator(Operator):
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator(PseudoInvertibleOperator):
-    """A linear operator `A`; pseudo-inverse and proximal step are conjugate gradients by default."""
+    """A linear operator `A`; pseudo-inverse and proximal step are conjugate gradients by default.
+
+    A subclass defines `__call__`, shape (B, *event) -> (B, *measurement). `adjoint` goes back; where it is left out it
+    comes from automatic differentiation.
+
+    Example:
+        >>> class Twice(LinearOperator):
+        ...     def __call__(self, x):
+        ...         return 2 * x
+        ...
+        ...     def adjoint(self, y):
+        ...         return 2 * y
+        >>> Twice().adjoint(torch.ones(1, 2))
+        tensor([[2., 2.]])
+    """
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:

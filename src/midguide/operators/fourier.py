@@ -234,6 +234,11 @@ def coil_maps(coils: int, space: tuple[int, ...]) -> Tensor:
 
     Returns:
         Float64, shape (coils, *space, 2).
+
+    Example:
+        >>> maps = coil_maps(4, (8, 8))
+        >>> maps.shape, bool(torch.allclose(maps.square().sum((0, -1)), torch.ones(8, 8).double()))
+        (torch.Size([4, 8, 8, 2]), True)
     """
     if coils < 1:
         raise ConfigError(f"coils must be at least 1, got {coils}", hint="leave it out for a scan without coils")

@@ -115,7 +115,18 @@ def stack(operators: Sequence[Operator], event_shape: tuple[int, ...]) -> Operat
 
 
 def join(measurements: Sequence[Tensor]) -> Tensor:
-    """Observations of several operators as one of their stack, each of shape (N, *measurement) -> (N, m)."""
+    """Observations of several operators as one of their stack, each of shape (N, *measurement) -> (N, m).
+
+    Args:
+        measurements: in the order of the operators, each of shape (N, *measurement).
+
+    Returns:
+        Shape (N, m), m the number of all measured values of one observation.
+
+    Example:
+        >>> join([torch.zeros(2, 1, 4), torch.ones(2, 3)]).shape
+        torch.Size([2, 7])
+    """
     return torch.cat([y.flatten(1) for y in measurements], 1)
 
 

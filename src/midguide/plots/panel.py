@@ -62,6 +62,14 @@ def panel(
 
     Raises:
         ShapeError: If the samples are no images.
+
+    Example:
+        >>> from midguide import Problem, make_operator, make_sampler, sample
+        >>> from midguide.priors import Gaussian
+        >>> prior = Gaussian(torch.zeros(1, 4, 4), 1.0)
+        >>> problem = Problem.simulate(prior, make_operator("half-mask", (1, 4, 4)), prior.sample(1), sigma_y=0.1)
+        >>> len(panel(sample(make_sampler("ddrm", {"steps": 3}), problem, n=2)).axes)
+        7
     """
     draws = samples.draws[observation]
     if draws.ndim != 4:

@@ -60,6 +60,12 @@ class AutoencoderSpec(_Use):
         shift: mean of each channel.
         value_range: range of images.
         name: what to call it in records.
+
+    Example:
+        >>> from midguide.nn.ldm_autoencoder import LDMAutoencoderConfig
+        >>> network = LDMAutoencoderConfig(width=32, multipliers=(1, 2))
+        >>> AutoencoderSpec(network=network, event_shape=(3, 16, 16), scale=(1.0,), shift=(0.0,)).event_shape
+        (3, 16, 16)
     """
 
     network: AutoencoderBody
@@ -156,7 +162,15 @@ def build_autoencoder(
 
 
 def prefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An autoencoder's weights under the names that they have in the file of a prior."""
+    """An autoencoder's weights under the names that they have in the file of a prior.
+
+    Args:
+        weights: by their names in the network.
+
+    Example:
+        >>> list(prefixed({"encoder.weight": torch.zeros(1)}))
+        ['autoencoder.encoder.weight']
+    """
     return {PREFIX + name: value for name, value in weights.items()}
 
 

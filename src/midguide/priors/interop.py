@@ -92,6 +92,15 @@ def score_fn(prior: Denoiser, convention: str = "score") -> Callable[[Tensor, Ti
 
     Raises:
         ConfigError: If the convention is unknown.
+
+    Returns:
+        A function of `x_t`, shape (B, *event), and a time; its values have the shape of `x_t`.
+
+    Example:
+        >>> from midguide.priors import Gaussian
+        >>> score = score_fn(Gaussian(torch.zeros(2), 1.0))
+        >>> bool(torch.allclose(score(torch.ones(1, 2), 500), -torch.ones(1, 2), atol=1e-4))
+        True
     """
     match convention:
         case "score":

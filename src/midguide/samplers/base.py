@@ -38,6 +38,11 @@ class Needs:
         group: samples of one observation that must stay together in a batch, such as the particles of a filter; 1
             where samples are independent. May depend on settings.
         autoencoder: whether it works on latents, with encoder and decoder; `operator` is then that on signals.
+
+    Example:
+        >>> from midguide.operators.base import LinearOperator
+        >>> Needs(operator=LinearOperator).group
+        1
     """
 
     operator: type[Operator] = Operator
@@ -51,6 +56,10 @@ class Step(NamedTuple):
     """State after a step, and what a diagnostic may want to know: a dictionary of tensors of shape (B,).
 
     What belongs to a group has the shape (groups,).
+
+    Example:
+        >>> Step(NoisyState(torch.zeros(2, 3)), {"residual": torch.zeros(2)}).state.x_t.shape
+        torch.Size([2, 3])
     """
 
     state: Any
@@ -92,7 +101,12 @@ class Sign(NamedTuple):
 
 
 class Calls(NamedTuple):
-    """Network calls that one sample costs."""
+    """Network calls that one sample costs.
+
+    Example:
+        >>> sum(Calls(forwards=100, vjps=50))
+        150
+    """
 
     forwards: int
     vjps: int
@@ -240,7 +254,12 @@ def initial_noise(problem: Problem, t: Time, rng: Rng) -> Tensor:
 
 
 class NoisyState(NamedTuple):
-    """The state of a method that carries `x_t` alone, shape (B, *event)."""
+    """The state of a method that carries `x_t` alone, shape (B, *event).
+
+    Example:
+        >>> NoisyState(torch.zeros(2, 3)).x_t.shape
+        torch.Size([2, 3])
+    """
 
     x_t: Tensor
 
@@ -256,17 +275,32 @@ def one_forward_a_step(sampler: Sampler, problem: Problem) -> Calls:
 
 
 def schedule_times(sampler: Sampler, problem: Problem) -> list[Time]:
-    """`times` of a sampler that visits `steps` times of the prior's schedule."""
+    """`times` of a sampler that visits `steps` times of the prior's schedule.
+
+    Example:
+        >>> class Mine:
+        ...     times = schedule_times
+    """
     return problem.schedule.times(sampler.steps)
 
 
 def start_from_noise(sampler: Sampler, problem: Problem, rng: Rng) -> NoisyState:
-    """`init` of a sampler that starts from pure noise."""
+    """`init` of a sampler that starts from pure noise.
+
+    Example:
+        >>> class Mine:
+        ...     init = start_from_noise
+    """
     return NoisyState(initial_noise(problem, sampler.times(problem)[0], rng))
 
 
 def finish_denoised(sampler: Sampler, problem: Problem, state: Any, t: Time, rng: Rng) -> Finished:
-    """`finish` of a sampler that returns `D(x_t, t)` at the cleanest time visited."""
+    """`finish` of a sampler that returns `D(x_t, t)` at the cleanest time visited.
+
+    Example:
+        >>> class Mine:
+        ...     finish = finish_denoised
+    """
     return Finished(problem.denoiser(state.x_t, t))
 
 

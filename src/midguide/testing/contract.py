@@ -10,7 +10,20 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
 class ContractError(AssertionError):
-    """A piece breaks a contract of this package."""
+    """A piece breaks a contract of this package.
+
+    Example:
+        >>> from midguide.operators import Mask
+        >>> from midguide.testing import check_operator
+        >>> class Wrong(Mask):
+        ...     def adjoint(self, y):
+        ...         return 2 * y
+        >>> try:
+        ...     check_operator(Wrong(torch.ones(4, dtype=torch.bool)), (4,))
+        ... except AssertionError as error:
+        ...     print(str(error).partition(" is off")[0])
+        Wrong: <A x, y> = <x, A^T y>
+    """
 
 
 def require(holds: bool, piece: object, message: str) -> None:

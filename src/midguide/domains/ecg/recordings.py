@@ -44,6 +44,10 @@ class Part:
         start: seconds from its beginning.
         seconds: duration.
         rate_hz: of the prior that will see it. What is read begins where a sample of that rate lies.
+
+    Example:
+        >>> Part(start=20.0, seconds=2.56).start
+        20.0
     """
 
     start: float

@@ -39,6 +39,11 @@ class Judged:
         high: largest value in the band, or None.
         advice: likely causes and what to change, the most likely first; empty where the value is in its band.
         rank: where a finding stands among several: the least is the most likely to explain the others.
+
+    Example:
+        >>> judged = Judged(check="misfit", what="chi-square", value=3.0, low=0.9, high=1.1, advice="raise `steps`")
+        >>> judged.line()
+        'chi-square 3, expected 0.9 to 1.1'
     """
 
     check: str

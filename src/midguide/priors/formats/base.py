@@ -114,6 +114,16 @@ class Format(ABC):
         order: formats are asked in this order, the lowest first, whether they recognize a source; those that take
             whatever looks like weights come last.
         home: where it is described.
+
+    Example:
+        >>> class Gain(Format):
+        ...     extensions = (".gain",)
+        ...
+        ...     def recognizes(self, source):
+        ...         return source.suffix == ".gain"
+        ...
+        ...     def read(self, source, said):
+        ...         "Returns `network_prior(network, stated, said, provenance={...})`."
     """
 
     extensions: ClassVar[tuple[str, ...]] = ()
@@ -243,6 +253,12 @@ def network_prior(
     Raises:
         ConfigError: If a setting is missing, or belongs to a prior of latents, which this is not.
         ShapeError: If the network cannot take samples of this shape.
+
+    Example:
+        >>> stated = PriorSettings(prediction="x0", schedule="edm", event_shape=(2, 4))
+        >>> prior = network_prior(lambda x, label: 0 * x, stated, PriorSettings(), provenance={"format": "mine"})
+        >>> prior.event_shape
+        (2, 4)
     """
     settings = stated.changed(said)
     schedule, prediction, event_shape = settings.complete()

@@ -105,6 +105,14 @@ def save_prior(
 
     Raises:
         ConfigError: If a setting is missing, or cannot be written to a file.
+
+    Example:
+        >>> import tempfile
+        >>> from midguide.nn.adm_unet import ADMConfig, ADMUNet
+        >>> config = ADMConfig(channels=32, multipliers=(1,), blocks=1, attention=(), head_channels=16)
+        >>> settings = PriorSettings(network=config, event_shape=(3, 8, 8), prediction="eps")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_prior(f"{folder}/own.safetensors", ADMUNet(config).state_dict(), settings)
     """
     text, network = to_metadata(settings), settings.body
     tensors = {

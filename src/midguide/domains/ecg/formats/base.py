@@ -36,6 +36,10 @@ class Channel:
         name: as it stands in the file.
         unit: as it stands there; None where the file does not say.
         per_frame: samples in each frame.
+
+    Example:
+        >>> Channel(name="MLII", unit="mV").per_frame
+        1
     """
 
     name: str
@@ -57,6 +61,13 @@ class Contents:
         stated: what else the file states, by key. It may name a person: it is given to who reads the file and written
             nowhere.
         rows: whether the names of the channels are not in the file, but those of its rows in the usual order.
+
+    Example:
+        >>> from midguide.domains.ecg.formats.base import Channel
+        >>> zeros = lambda rows, first, stop: [np.zeros(stop - first) for _ in rows]
+        >>> contents = Contents(channels=(Channel(name="I", unit="mV"),), frames=500, frame_rate=250.0, read=zeros)
+        >>> contents.read([0], 0, 100)[0].shape
+        (100,)
     """
 
     channels: tuple[Channel, ...]
@@ -113,6 +124,13 @@ class RecordingFormat(ABC):
         needs: the library that reads it and the extra that brings it; empty where none is needed.
         order: formats are asked in this order, the lowest first, whether they recognize a file.
         home: where it is described.
+
+    Example:
+        >>> class Raw(RecordingFormat):
+        ...     extensions = (".raw",)
+        ...
+        ...     def open(self, file, said):
+        ...         "Yields the `Contents` of a file."
     """
 
     extensions: ClassVar[tuple[str, ...]] = ()
