@@ -61,7 +61,7 @@ def hidden_entries(problem: Problem) -> Tensor:
 
 
 def scores(kept: dict[str, Tensor], problem: Problem) -> list[float]:
-    """Coverage and spread where hidden (everywhere where nothing is), PSNR, chi-square and LPIPS-like distance of the draws of one face."""
+    """Coverage and spread where hidden, PSNR, chi-square and LPIPS-like distance of the draws of one face."""
     draws, truth = kept["draws"], problem.truth
     assert truth is not None
     hidden = hidden_entries(problem)

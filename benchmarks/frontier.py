@@ -108,7 +108,7 @@ OUTLOOK = """\
 | exact moments, linear, up to 64 measured values | `matheron:weighted` | nearest for its forwards; no groups |
 | exact moments otherwise | `matheron` | exact on Gaussians at every number of steps |
 | a network, linear, Gaussian noise | `matheron:fast`, 50 steps | validation faces, below |
-| a network, nonlinear, Gaussian noise | `mmps:nonlinear`: 83 steps of two iterations | [faces-second-order.md](faces-second-order.md) |
+| a network, nonlinear, Gaussian noise | `mmps:nonlinear` | [faces-second-order.md](faces-second-order.md) |
 | noise that is not Gaussian | `mgps` | its fit takes any noise model |
 | a prior of latents | `mgps:ffhq-latent` | the best means in [faces-latent.md](faces-latent.md) |
 
