@@ -91,6 +91,7 @@ def test_a_function_that_knows_its_derivative_has_it_in_both_modes():
     assert torch.equal(value, x.sin())
     assert torch.equal(pullback(vector), vector * x.cos())
     assert torch.allclose(autodiff.jvp(sine, x, vector)[1], vector * x.cos())
+    assert torch.allclose(torch.func.vjp(sine, x)[1](vector)[0], vector * x.cos())
 
 
 def test_adam_takes_the_steps_of_torch():

@@ -102,11 +102,14 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Derivat
 def with_pullback(f: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]], x: Tensor) -> Tensor:
     """The value of a function that knows its derivative, which is then taken from it; there is no second one.
 
+    Under the transforms of `torch.func`, which take no derivatives from outside, the function itself is differentiated.
+
     Args:
         f: maps x to its value and to its pullback, the map from a vector w to `w^T df/dx`, shape of x.
         x: where to evaluate, shape (B, ...).
     """
-    return _WithPullback.apply(f, x) if torch.is_grad_enabled() else f(x)[0]
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return _WithPullback.apply(f, x) if torch.is_grad_enabled() and not transformed else f(x)[0]
 
 
 class _WithPullback(torch.autograd.Function):
