@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from midguide import Samples
 from midguide.catalogue.directory import catalogue
 from midguide.errors import ConfigError, ShapeError
 from midguide.inference.cost import Cost
 from midguide.plots.base import BODIES, PLOTS, as_frames, body_of
-from midguide.plots.study import Mark, bars
+from midguide.plots.study import Mark, Point, Quartiles, bars, curves
 from midguide.signals.base import SIGNALS, Axis, Signal
 
 SHAPES = {
@@ -72,9 +73,40 @@ def test_what_is_no_plot_is_refused() -> None:
         catalogue("plots").register("mine")(lambda x: x)
 
 
-@pytest.mark.parametrize(("most", "scale"), [(0.5, "linear"), (50.0, "log")])
-def test_a_sampler_that_diverges_does_not_hide_the_others(most: float, scale: str) -> None:
-    from matplotlib.figure import Figure
+def drawn(axes) -> tuple[list[float], list[float], list[float]]:
+    """Where marks stand along x, and both ends of their bars."""
+    line, _, (bar,) = axes.containers[0].lines
+    ends = [segment[:, 0] for segment in bar.get_segments()]
+    return list(line.get_xdata()), [end.min() for end in ends], [end.max() for end in ends]
 
-    marks = [Mark("a", 0.1, 0.02), Mark("b", 0.2, 0.02), Mark("c", most, 0.1)]
-    assert bars(Figure().subplots(), marks, "error").get_xscale() == scale
+
+@pytest.mark.parametrize("most", [50.0, 1e6])
+def test_where_a_sampler_diverges_a_picture_shows_medians_and_quartiles_on_a_log_axis(most: float) -> None:
+    quartiles = [Quartiles(0.08, 0.1, 0.13), Quartiles(0.15, 0.2, 0.3), Quartiles(1.0, 40.0, 3 * most)]
+    means = [0.1, 0.2, most]
+    marks = [Mark(name, mean, mean, None, of) for name, mean, of in zip("abc", means, quartiles, strict=True)]
+    axes = bars(Figure().subplots(), marks, "error")
+    places, low, high = drawn(axes)
+    assert axes.get_xscale() == "log"
+    assert places == pytest.approx([0.1, 0.2, 40.0])
+    assert low == pytest.approx([0.08, 0.15, 1.0])
+    assert high == pytest.approx([0.13, 0.3, 3 * most])
+    assert "median" in axes.get_xlabel()
+
+
+def test_where_none_diverges_a_picture_shows_means_and_intervals_from_zero() -> None:
+    marks = [Mark(name, mean, 0.02, None, Quartiles(0.0, 9.0, 9.0)) for name, mean in (("a", 0.1), ("b", 0.2))]
+    axes = bars(Figure().subplots(), [*marks, Mark("floor", 1e-9, 0.0)], "error")
+    places, low, high = drawn(axes)
+    assert (axes.get_xscale(), axes.get_xlim()[0]) == ("linear", 0)
+    assert places == pytest.approx([0.1, 0.2, 1e-9])
+    assert low == pytest.approx([0.08, 0.18, 1e-9])
+    assert high == pytest.approx([0.12, 0.22, 1e-9])
+
+
+@pytest.mark.parametrize(("means", "log"), [((0.1, 1.0, 9.0), False), ((0.1, 5.0, 11.0), True), ((-0.1, 1, 40), False)])
+def test_curves_of_more_than_two_decades_are_logarithmic(means: tuple[float, ...], log: bool) -> None:
+    points = [Point("a", i, mean, None, Quartiles(mean / 2, mean, 2 * mean)) for i, mean in enumerate(means)]
+    axes = curves(Figure().subplots(), points, "error", "steps")
+    assert axes.get_yscale() == ("log" if log else "linear")
+    assert list(axes.containers[0].lines[0].get_ydata()) == pytest.approx(list(means))

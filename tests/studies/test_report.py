@@ -174,6 +174,13 @@ def test_minimizers_are_counted_problem_by_problem_and_drawn_beside_their_curves
     assert sum(bar.get_height() for bar in bars.patches) == 6
 
 
+def test_quartiles_are_those_of_the_problems(swept):
+    report = reports.make_report(*swept)
+    row = next(row for row in report.rows if row.sampler == "ddnm, eta 1")
+    want = np.quantile(per_problem(*swept, row.sampler), [0.25, 0.5, 0.75])
+    assert (row.quartile1, row.median, row.quartile3) == pytest.approx(tuple(want))
+
+
 def test_minimizers_without_a_sweep_are_refused(tiny):
     with pytest.raises(ConfigError, match="no sampler has one"):
         load_study(tiny, [("minimizers", True)])

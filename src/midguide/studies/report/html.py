@@ -10,9 +10,9 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from midguide.plots.study import Level, Mark, Point, bars, curves, histograms
+from midguide.plots.study import Level, Mark, Point, Quartiles, bars, curves, histograms
 from midguide.studies.report.layout import notes, tables
-from midguide.studies.report.rows import Report
+from midguide.studies.report.rows import Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,13 +83,13 @@ def _cell(report: Report, problem: str, metric: str) -> list[Callable[[Axes], ob
     known = [(r, r.mean, report.place(r.sampler)) for r in report.cell(problem, metric) if r.mean is not None]
     settings = dict.fromkeys(place.setting for _, _, place in known if place)
     if not settings:
-        marks = [Mark(row.sampler, mean, row.ci95, row.expected) for row, mean, _ in known]
+        marks = [Mark(row.sampler, mean, row.ci95, row.expected, _quartiles(row)) for row, mean, _ in known]
         return [partial(bars, marks=marks, title=title)]
     levels = [Level(row.sampler, mean) for row, mean, place in known if place is None]
     panels: list[Callable[[Axes], object]] = []
     for setting in settings:
         points = [
-            Point(place.curve, place.value, mean, row.ci95)
+            Point(place.curve, place.value, mean, row.ci95, _quartiles(row))
             for row, mean, place in known
             if place and place.setting == setting
         ]
@@ -98,6 +98,12 @@ def _cell(report: Report, problem: str, metric: str) -> list[Callable[[Axes], ob
         if least:
             panels.append(partial(histograms, counts=least, title=f"where it is least, {problem}", xlabel=setting))
     return panels
+
+
+def _quartiles(row: Row) -> Quartiles | None:
+    if row.quartile1 is None or row.median is None or row.quartile3 is None:
+        return None
+    return Quartiles(row.quartile1, row.median, row.quartile3)
 
 
 def inline(made: Figure) -> str:

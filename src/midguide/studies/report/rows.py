@@ -41,7 +41,7 @@ _ROWS = """
 SELECT min(place), problem, any_value(prior), sampler, any_value(preset), metric,
        avg(value ORDER BY place), stddev_samp(value ORDER BY place), count(value), sum(failures)::BIGINT,
        avg(forwards ORDER BY place), avg(vjps ORDER BY place), avg(seconds ORDER BY place),
-       avg(effective ORDER BY place)
+       avg(effective ORDER BY place), quantile_cont(value, [0.25, 0.5, 0.75])
 FROM per_problem GROUP BY problem, sampler, metric ORDER BY min(place)
 """
 _PAIRS = """
@@ -65,7 +65,7 @@ WHERE r.verdict IS NOT NULL ORDER BY c.place
 class Row:
     """One line of the report; None where a number is not known. Network calls are per sample, seconds per unit.
 
-    The effective sample size is that of a unit's draws; None where draws have no weights.
+    The effective sample size is that of a unit's draws; None where draws have no weights. Quartiles are over problems.
     """
 
     problem: str
@@ -82,6 +82,9 @@ class Row:
     seconds: float | None
     expected: float | None
     effective_sample_size: float | None
+    quartile1: float | None = None
+    median: float | None = None
+    quartile3: float | None = None
 
 
 KEYS = tuple(field.name for field in fields(Row))
@@ -221,7 +224,8 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         expected = known.get((one.problem, one.sampler, one.metric))
         value = None if expected is None else expected.value
         like = first[one.problem, one.sampler]  # which has the costs
-        found.append(replace(like, metric=one.metric, mean=one.value, ci95=None, n=one.images, expected=value))
+        own = {"metric": one.metric, "mean": one.value, "n": one.images, "expected": value}
+        found.append(replace(like, ci95=None, quartile1=None, median=None, quartile3=None, **own))
     order = {short(name): i for i, name in enumerate((*study.metrics, *study.head.set_metrics))}
     return Report(
         title=(study.head.title or study.head.name) + (" (SIMULATED)" if study.simulated else ""),
@@ -334,9 +338,9 @@ def _verdicts(units: Iterable[Sequence[Any]]) -> list[Verdicts]:
 
 
 def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:
-    _, problem, prior, sampler, preset, metric, mean, deviation, n, failures, forwards, vjps, seconds, effective = (
-        values
-    )
+    _, problem, prior, sampler, preset, metric, mean, deviation, n, failures, *costs, effective, quartiles = values
+    forwards, vjps, seconds = costs
+    low, middle, high = quartiles or (None, None, None)
     expected = known.get((problem, sampler, metric))
     return Row(
         problem=problem,
@@ -353,6 +357,9 @@ def _row(values: Sequence[Any], known: dict[tuple[str, str, str], Any]) -> Row:
         seconds=seconds,
         expected=None if expected is None else expected.value,
         effective_sample_size=effective,
+        quartile1=low,
+        median=middle,
+        quartile3=high,
     )
 
 
