@@ -1,6 +1,7 @@
 """Do unconditional samples of a prior look like recordings? Power by frequency and amplitudes by quantile.
 
-    python benchmarks/ecg_prior.py DATA --prior ecg-256/ecg-256.safetensors > results/ecg-prior.md
+    python benchmarks/ecg_prior.py DATA --prior ecg-256/ecg-256.safetensors > tables.md
+    python benchmarks/pages.py --take ecg-prior tables.md
 
 DATA is a PTB-XL folder. Samples of DDIM (eta = 0) and of DDPM (eta = 1) are compared with the training folds, whose law
 they should have; beside them stands the test fold, of which as many windows are taken as there are samples: what two

@@ -1,6 +1,7 @@
 """Every sampler against posteriors that are known exactly: the tables of results/exactness.md.
 
-    python benchmarks/exactness.py > results/exactness.md
+    python benchmarks/exactness.py > tables.md
+    python benchmarks/pages.py --take exactness tables.md
 
 About half an hour on one core. Seeds are fixed; intervals are 95 % over problems.
 """

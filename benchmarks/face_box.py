@@ -1,6 +1,7 @@
 """Box inpainting of held-out faces: does the posterior beat simple fills, and does its spread predict its error?
 
-    python benchmarks/face_box.py DATA/test.zip > results/faces-box.md
+    python benchmarks/face_box.py DATA/test.zip > tables.md
+    python benchmarks/pages.py --take faces-box tables.md
 
 DATA is a zip file or folder of aligned 64x64 faces that the prior has not seen. Progress is kept in
 face-box.progress; an interrupted run goes on from it.

@@ -1,6 +1,7 @@
 """What `midguide.storage.machine` does for a network on the CPU: the table of results/machine.md.
 
-    python benchmarks/machine.py > results/machine.md
+    python benchmarks/machine.py > tables.md
+    python benchmarks/pages.py --take machine tables.md
 
 Two minutes on a machine of two cores with nothing else on it. Each row is a process of its own, since both settings are
 read when it starts; beside the last two another process computes without end.

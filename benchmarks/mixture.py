@@ -1,6 +1,7 @@
 """What samplers cost beside the denoiser, on the 25-component mixture: the tables of results/mixture-cost.md.
 
-    OMP_NUM_THREADS=1 python benchmarks/mixture.py > results/mixture-cost.md
+    OMP_NUM_THREADS=1 python benchmarks/mixture.py > tables.md
+    python benchmarks/pages.py --take mixture-cost tables.md
 
 Half a minute on one idle core. Everything is measured in one process, with one thread.
 """

@@ -2,10 +2,11 @@
 
     python benchmarks/pages.py              # `make pages` runs it, after a benchmark has written a page or a CSV
     python benchmarks/pages.py --check      # changes nothing; fails where a table and its data differ
+    python benchmarks/pages.py --take gmm tables.md    # tables that a benchmark or `study report` printed, as data
 
-A table with a comment in front of it, `<!-- data: data/gmm-1.csv -->`, is written from that file. A table without one,
-as `study report` and the benchmarks print it, becomes such a file, named after its page. Numbers are edited in the CSV,
-words in the page.
+A table with a comment in front of it, `<!-- data: data/gmm-1.csv -->`, is written from that file. A table without one
+becomes such a file, named after its page. Words live in the page alone: of what a benchmark prints, `--take` keeps the
+tables, in their order.
 """
 
 from __future__ import annotations
@@ -60,8 +61,17 @@ def written(page: Path) -> tuple[str, dict[Path, str]]:
     return TABLE.sub(write, page.read_text("utf-8")), fresh
 
 
+def take(name: str, printed: str) -> None:
+    """Make the tables of a text the data of a page: the first is `data/NAME-1.csv`."""
+    for number, found in enumerate(TABLE.finditer(printed), 1):
+        (RESULTS / "data" / f"{name}-{number}.csv").write_text(as_csv(found[2]), "utf-8")
+
+
 def main(arguments: list[str]) -> int:
     changed = []
+    if arguments[:1] == ["--take"]:
+        _, name, printed = arguments
+        take(name, Path(printed).read_text("utf-8"))
     for page in sorted(RESULTS.glob("*.md")):
         if page.name == "README.md":  # a list of pages, not data
             continue

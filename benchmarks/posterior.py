@@ -1,6 +1,7 @@
 """Samplers that tend to the posterior, on the mixture of the MGPS paper: the table of results/posterior.md.
 
-    python benchmarks/posterior.py > results/posterior.md
+    python benchmarks/posterior.py > tables.md
+    python benchmarks/pages.py --take posterior tables.md
     python benchmarks/posterior.py particles                     the second table alone
 
 Rows appear on stderr as they are done; about five minutes on one core. Weighted draws are resampled for the distance.

@@ -1,6 +1,7 @@
 """The rest of the related work against posteriors that are known exactly: the tables of results/related-work.md.
 
-    python benchmarks/related.py > results/related-work.md
+    python benchmarks/related.py > tables.md
+    python benchmarks/pages.py --take related-work tables.md
     python benchmarks/related.py daps "pnp-dm, 50 x 20"      rows that begin so
 
 Rows appear on stderr as they are done; about ten minutes on one core. Problems, samples, seeds and intervals are those

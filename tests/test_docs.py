@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -112,6 +113,26 @@ def imported(page):
 def test_what_pages_import_has_an_example_in_its_docstring():
     lacking = {thing for page in PAGES for thing in imported(page) if "Example:" not in thing.__doc__}
     assert lacking == set()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "results").glob("*.md")), ids=lambda page: page.stem)
+def test_results_page_opens_with_question_answer_and_command(page):
+    opening = re.split(r"^(?:\||<!--|##)", page.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
+    if page.name == "README.md":  # a list of pages, all of them
+        assert {f"{other.name}" for other in page.parent.glob("*.md")} - {"README.md"} <= set(
+            re.findall(r"\]\(([\w-]+\.md)\)", page.read_text("utf-8"))
+        )
+        return
+    question, command = opening.find("?"), opening.find("Command")
+    assert 0 < question < command
+    assert re.search(r"\d", opening[question:command]), "an answer has a figure"
+
+
+def test_printed_tables_become_the_data_of_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    (tmp_path / "data").mkdir()
+    pages.take("page", "# Words\n\n| a |\n|---|\n| 1 |\n\nMore.\n\n| b |\n|---|\n| 2 |\n")
+    assert [(tmp_path / "data" / f"page-{i}.csv").read_text() for i in (1, 2)] == ["a\n1\n", "b\n2\n"]
 
 
 def test_prose_rules_find_what_they_name(tmp_path, monkeypatch):
