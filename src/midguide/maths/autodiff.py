@@ -108,7 +108,7 @@ def with_pullback(f: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]
         f: maps x to its value and to its pullback, the map from a vector w to `w^T df/dx`, shape of x.
         x: where to evaluate, shape (B, ...).
     """
-    transformed = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     return _WithPullback.apply(f, x) if torch.is_grad_enabled() and not transformed else f(x)[0]
 
 
