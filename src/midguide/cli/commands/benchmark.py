@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Budgets = Annotated[
     list[int] | None,
-    typer.Option("--budget", metavar="N", help="Network calls of a draw; repeatable. 25, 100 and 300 by default."),
+    typer.Option("--budget", metavar="N", help="Network calls of a draw; repeatable. 25, 50, 100 and 300 by default."),
 ]
 Problems = Annotated[
     list[str] | None,
