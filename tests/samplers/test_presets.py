@@ -84,7 +84,8 @@ PAPER = {
     "imagenet": mgps(0.03, 0.7, 0.5, None, cleanest=(10, 2), noisiest=(5, 20), every=(20, 10), default=2),
     "imagenet-deblurring": mgps(0.03, 0.7, 0.5, 1.0, cleanest=(10, 2), noisiest=(5, 20), every=(20, 10), default=2),
     "mixture": mgps(0.1, None, 0.75, None, cleanest=(20, 2), noisiest=(10, 20), every=(10, 20), default=2),
-    "ecg": mgps(0.03, 0.7, 0.5, None, cleanest=(20, 5), noisiest=(10, 10), default=5),
+    # A rate of 0.03 mV, in the unit of our prior: 0.03 / 0.22.
+    "ecg": mgps(0.14, 0.7, 0.5, None, cleanest=(20, 5), noisiest=(10, 10), default=5),
 }
 
 

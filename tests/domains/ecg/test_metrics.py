@@ -30,6 +30,7 @@ SCORES = {
     "ecg_coverage[level=0.9,leads=12]": "coverage90",
     "ecg_einthoven[unit=mV]": "einthoven_max_mv",
 }
+AMPLITUDE = "ecg_amplitude[leads=12]"
 
 
 def problem(operator, length=8):
@@ -46,10 +47,17 @@ def test_each_metric_is_the_score_in_millivolts(operator):
     given = problem(operator)
     draws = given.denoiser.sample(12, seed=2)
     scores = ecg_scores(0.25 * draws, 0.25 * given.truth[0], operator.measured(draws)[0].expand(9, 8))
-    assert set(SCORES) == {name for name in METRICS if name.startswith("ecg_")}
+    assert {*SCORES, AMPLITUDE} == {name for name in METRICS if name.startswith("ecg_")}
     for name, score in SCORES.items():
         METRICS.make(name).check(given, 12)
         assert METRICS.make(name).compute(Answer(draws), Target(given)) == pytest.approx(scores[score], rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 2.0])
+def test_the_amplitude_of_a_scaled_truth_is_its_scale(factor):
+    given = problem(missing_leads((9, 8), observed="I,V2"))
+    draws = factor * given.truth.expand(3, 9, 8)
+    assert METRICS.make(AMPLITUDE).compute(Answer(draws), Target(given)) == pytest.approx(factor, abs=1e-12)
 
 
 def test_zeros_after_the_end_of_a_recording_do_not_count():
@@ -59,7 +67,7 @@ def test_zeros_after_the_end_of_a_recording_do_not_count():
     longer = Problem(problem(operator, 12).denoiser, GaussianLikelihood(operator, operator(padded), 0.1), padded)
     draws = longer.denoiser.sample(3, seed=2)
     assert recorded(padded[0]) == 8
-    for name in SCORES:
+    for name in (*SCORES, AMPLITUDE):
         if name != "ecg_einthoven[unit=mV]":
             want = METRICS.make(name).compute(Answer(draws[..., :8]), Target(whole))
             assert METRICS.make(name).compute(Answer(draws), Target(longer)) == pytest.approx(want, rel=1e-6)

@@ -6,6 +6,7 @@ import torch
 
 from midguide.domains.ecg.leads import with_einthoven
 from midguide.domains.ecg.scores import (
+    amplitude_ratio,
     coverage,
     crps,
     ecg_scores,
@@ -28,6 +29,15 @@ def test_errors_are_those_of_each_sample_over_hidden_entries_only():
     draws = torch.tensor([3.0, -4.0, 100.0, 100.0]).expand(2, 4)[None].clone()
     assert mae(draws, truth, hidden).tolist() == [3.5]
     assert rmse(draws, truth, hidden).tolist() == [pytest.approx(12.5**0.5)]
+
+
+def test_amplitudes_compare_peaks_of_hidden_entries_and_not_their_places():
+    truth = torch.tensor([[0.0, 2.0, -1.0, 0.0], [0.0, 0.0, 1.0, 9.0]])
+    hidden = torch.tensor([[True, True, True, True], [True, True, True, False]])
+    moved = torch.tensor([[2.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 50.0]])
+    assert amplitude_ratio(torch.stack([moved, moved / 4]), truth, hidden).tolist() == [1.0, 0.25]
+    with pytest.raises(NumericalError, match="flat where it is hidden"):
+        amplitude_ratio(moved[None], torch.zeros(2, 4), hidden)
 
 
 def test_crps_agrees_with_a_library_and_is_the_error_of_a_certain_guess():

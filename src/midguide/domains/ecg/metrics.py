@@ -91,4 +91,5 @@ for _name, _score in (("mae", signal.mae), ("rmse", signal.rmse)):
     enter_metric(f"ecg_{_name}_mean[leads=12,unit=mV]", _made, f"{_name.upper()} of the mean of the draws")
 enter_metric("ecg_crps[leads=12,unit=mV]", EcgMetric(compute=_crps, draws=2))
 enter_metric("ecg_coverage[level=0.9,leads=12]", EcgMetric(compute=partial(_coverage, 0.9)))
+enter_metric("ecg_amplitude[leads=12]", EcgMetric(compute=partial(_error, signal.amplitude_ratio, 12)))
 enter_metric("ecg_einthoven[unit=mV]", EcgMetric(compute=_einthoven))
