@@ -11,7 +11,7 @@ from PIL import Image
 
 from midguide import __version__
 from midguide.catalogue.directory import places
-from midguide.cli import main, output
+from midguide.cli import letters, main, output
 from midguide.cli.commands import demo
 from midguide.cli.commands.list import OTHERS
 from midguide.data.examples import portrait
@@ -106,6 +106,17 @@ def test_demo_runs_and_says_what_to_look_at(cli, prior, monkeypatch):
     assert result.json["std_inside"] > 0
     assert Path(result.json["files"]["panel"]).is_file()
     assert "chi-square" in result.err
+
+
+def test_the_quick_demo_puts_known_probabilities_beside_what_draws_are_read_as(cli, monkeypatch):
+    monkeypatch.setattr(letters, "SETTINGS", {"steps": 2})
+    result = cli("demo", "--quick", "--samples", 2, "--json")
+    assert result.code == 0
+    readings = result.json["readings"]
+    assert {row["reading"] for row in readings} >= {"5", "S"}  # which half a letter leaves open
+    assert sum(row["known"] for row in readings) > 0.5
+    assert Path(result.json["files"]["panel"]).is_file()
+    assert "brute force" in result.err
 
 
 def test_portrait_is_an_image_in_the_range_of_the_prior():
