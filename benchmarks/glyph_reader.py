@@ -1,6 +1,6 @@
 """Trains the network that reads glyphs, `glyphs-32-reader`, from nothing but the generator, and writes its card.
 
-    python benchmarks/glyph_reader.py --steps 4000
+    python benchmarks/glyph_reader.py --steps 1500
 
 Pictures are drawn without end; numbers below 4096, on which its accuracy is measured, are never trained on. Half of the
 pictures have noise of up to 0.1, so that a draw with a little noise left is read like a clean one.
@@ -71,10 +71,10 @@ def accuracy(network: FeatureNet, noise: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rows", type=int, default=128, help="pictures a step")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak of the learning rate")
-    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--out", type=Path, default=card_path().parent)
     given = parser.parse_args()
     config = FeatureNetConfig(channels=given.channels, classes=(len(CHARACTERS),), event_shape=(1, SIZE, SIZE))
