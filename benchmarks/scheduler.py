@@ -5,17 +5,21 @@
 
 The first command counts units a second where a unit does nothing. The first `WARM` are not counted: they wait for
 workers to start. The rate is that of the process that hands out and writes rows, in wall and in CPU seconds. The second
-compares the time of a whole run, start of workers included, of units that wait, so that other work on the machine
-matters little; engines take turns.
+compares whole commands, from start to end, whose units wait, so that other work on the machine matters little; engines
+take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -69,21 +73,30 @@ class Zeros:
         return Samples(torch.zeros(len(seeds), n, 1), Cost(0.0, 0.0, 0.0, 0.0), {})
 
 
-def study(units: int, batch: int, wait: float = 0.0):
-    here = Path(__file__).resolve()
-    return parse_study(
-        {
-            "study": {"name": "nothing", "samples": 2, "metrics": ["truth_rmse"], "batch": batch},
-            "problems": [{"kind": f"{here}:Nothing", "seeds": {"first": 0, "count": units}}],
-            "samplers": [{"spec": f"{here}:Zeros", "settings": {"wait": wait}}],
-        }
-    )
+STUDY = """
+[study]
+name = "nothing"
+samples = 2
+metrics = ["truth_rmse"]
+batch = {batch}
+[[problems]]
+kind = "{here}:Nothing"
+seeds = {{ first = 0, count = {units} }}
+[[samplers]]
+spec = "{here}:Zeros"
+settings = {{ wait = {wait} }}
+"""
+
+
+def study(units: int, batch: int = 1, wait: float = 0.0) -> str:
+    """The file of a study that costs nothing but waits."""
+    return STUDY.format(here=Path(__file__).resolve(), units=units, batch=batch, wait=wait)
 
 
 def rate(engine: str, workers: int, units: int, batch: int) -> tuple[float, float]:
     """Units a second, in wall and in CPU seconds of this process."""
     times: list[tuple[float, float]] = []
-    made = study(units + WARM, batch)
+    made = parse_study(tomllib.loads(study(units + WARM, batch)))
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(folder, made.plain, [], made.code)
         runner = RUNNERS.make(engine, {"workers": workers})
@@ -98,25 +111,49 @@ def rate(engine: str, workers: int, units: int, batch: int) -> tuple[float, floa
     return units / wall, units / cpu
 
 
-def wall(engine: str, workers: int, units: int, wait: float) -> tuple[float, float]:
-    """Seconds of a whole run, and of the part after the first unit."""
-    made, times = study(units, 1, wait), list[float]()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store.create(folder, made.plain, [], made.code)
-        started = time.perf_counter()
-        runner = RUNNERS.make(engine, {"workers": workers})
-        run_units(made, store, list(made.units), runner=runner, on_unit=lambda *unit: times.append(time.perf_counter()))
-        return time.perf_counter() - started, times[-1] - times[0]
+def wall(engine: str, workers: int, units: int, wait: float) -> tuple[float, float, float]:
+    """Seconds of a whole command, and of the part after the first unit; CPU seconds of all its processes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "study.toml").write_text(study(units, wait=wait))
+        words = [sys.executable, "-m", "midguide", "study", "run", "study.toml", "--engine", engine]
+        started, known = time.perf_counter(), dict[str, float]()
+        with (folder / "told").open("w") as told:
+            process = subprocess.Popen([*words, "--workers", str(workers), "--out", "out"], cwd=folder, stderr=told)
+            while process.poll() is None:
+                known |= cpu_seconds(str(process.pid))
+                time.sleep(0.2)
+        whole = time.perf_counter() - started
+        times = [path.stat().st_mtime for path in (folder / "out" / "units").glob("*.parquet")]
+        if len(times) < units:
+            sys.exit((folder / "told").read_text())
+        return whole, max(times) - min(times), sum(known.values())
+
+
+def cpu_seconds(process: str) -> dict[str, float]:
+    """CPU seconds of a process and of all that it started, so far, by their number (Linux)."""
+    parents, used = dict[str, str](), dict[str, float]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            _, _, rest = path.read_text().rpartition(")")
+            values = rest.split()
+            parents[path.parent.name], ticks = values[1], int(values[11]) + int(values[12])
+            used[path.parent.name] = ticks / os.sysconf("SC_CLK_TCK")
+    found, size = {process}, 0
+    while len(found) > size:
+        size = len(found)
+        found |= {number for number, parent in parents.items() if parent in found}
+    return {number: used[number] for number in found & set(used)}
 
 
 def compare(engines: Sequence[str], workers: int, units: int, wait: float, repeats: int) -> None:
-    """Whole runs of each engine by turns."""
+    """Whole commands of each engine by turns."""
     print(f"{units} units of {wait:g} s on {workers} workers: at best {units * wait / workers:.1f} s")
-    print("| repeat | engine | seconds | after the first unit | load |\n|---|---|---|---|---|")
+    print("| repeat | engine | seconds | after the first unit | CPU seconds | load |\n|---|---|---|---|---|---|")
     for k in range(repeats):
         for engine in engines:
-            whole, rest = wall(engine, workers, units, wait)
-            print(f"| {k + 1} | {engine} | {whole:.1f} | {rest:.1f} | {os.getloadavg()[0]:.1f} |", flush=True)
+            numbers = [*wall(engine, workers, units, wait), os.getloadavg()[0]]
+            print(f"| {k + 1} | {engine} | {' | '.join(f'{number:.1f}' for number in numbers)} |", flush=True)
 
 
 def main() -> None:

@@ -261,6 +261,22 @@ def test_statistics_block_by_block_are_those_of_all_draws(weighted, monkeypatch)
     torch.testing.assert_close(norm, (weights * want.draws.square().sum(2)).sum(1), rtol=1e-5, atol=1e-6)
 
 
+def test_resampled_draws_and_those_of_one_observation_are_those_in_memory(weighted, tmp_path):
+    want, found = weighted
+    found.read_through()
+    for n in (None, 3):
+        one, other = found.resampled(n), want.resampled(n)
+        assert torch.equal(one.draws, other.draws)
+        assert one.record == other.record
+        assert {name: value.tolist() for name, value in one.tensors.items()} == {
+            name: value.tolist() for name, value in other.tensors.items()
+        }
+    found.extract(1, tmp_path / "second.zarr", {"name": "second"})
+    second, each = StoredSamples.open(tmp_path / "second.zarr"), want.each()[1]
+    assert_same(second, replace(each, record={**each.record, "name": "second"}))
+    assert second.resampled().record == replace(each, record=second.record).resampled().record
+
+
 def test_quantiles_of_many_draws_come_from_a_digest(tmp_path, monkeypatch):
     prior = Gaussian(torch.zeros(7), 1.0)
     problem = Problem.simulate(prior, Identity(), prior.sample(1), sigma_y=0.5)

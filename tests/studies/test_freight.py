@@ -12,8 +12,8 @@ from midguide.errors import ConfigError
 from midguide.studies.engine.units import batches
 from midguide.studies.runners import freight
 from midguide.studies.runners.base import Job
+from midguide.studies.runners.cluster import Cluster
 from midguide.studies.runners.freight import Freight, unpack
-from midguide.studies.runners.ray import connect
 from midguide.studies.runners.remote import Storage, Worker, identity
 from midguide.studies.spec.study import load_study
 
@@ -94,13 +94,13 @@ def test_address_that_does_not_answer_is_one_line():
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         for place in (address, f"ray://{address}"):
             with pytest.raises(ConfigError, match=f"nothing answers at {place}"):
-                connect(place, None)
+                Cluster(place, None)
     with pytest.raises(ConfigError, match="HOST:PORT"):
-        connect("nowhere", None)
+        Cluster("nowhere", None)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ConfigError, match="needs Ray") as caught:
-        connect("", None)
+        Cluster("", None)
     assert "midguide[ray]" in caught.value.hint

@@ -263,15 +263,7 @@ class Samples(Shown):
 
     def picks(self, n: int | None = None, seed: int = 0) -> Tensor:
         """Which draws `resampled` takes, in its order, shape (observation, n)."""
-        count = self.draws.shape[1]
-        n = count if n is None else n
-        if n < 1:
-            raise ConfigError(f"n must be positive, got {n}")
-        if self.log_weight is None and n <= count:
-            return torch.arange(n, device=self.draws.device).expand(len(self.draws), n)
-        log_weight = torch.zeros(self.draws.shape[:2]) if self.log_weight is None else self.log_weight
-        first = self.record.get("observation", 0)
-        return equal_picks(log_weight, Rng([(seed, "resampled", first + i) for i in range(len(log_weight))]), n)
+        return picks_of(self, n, seed).to(self.draws.device)
 
     def each(self) -> list[Samples]:
         """The samples of each observation on their own, on the CPU, with an equal share of the seconds.
@@ -290,7 +282,7 @@ class Samples(Shown):
             Samples(
                 self.draws[i : i + 1].cpu(),
                 cost,
-                self.record if count == 1 else self._record_of(i),
+                self.record if count == 1 else record_of(self, i),
                 # those of a single observation may be of other kinds than one row per observation
                 {name: (value if count == 1 else value[i : i + 1]).cpu() for name, value in self.tensors.items()},
                 None if self.log_weight is None else self.log_weight[i : i + 1].cpu(),
@@ -301,11 +293,6 @@ class Samples(Shown):
             )
             for i in range(count)
         ]
-
-    def _record_of(self, observation: int) -> dict[str, Any]:
-        """The record of one observation, with what must be said of it alone."""
-        kept = {name: value for name, value in self.record.items() if name != "remarks"}
-        return {**kept, "observation": observation, **remarks(self.log_weight, self.signs, self.record, observation)}
 
     def _weighted(self, log_weight: Tensor, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """A statistic of draws and weights of each observation, in the type of the draws."""
@@ -375,6 +362,27 @@ class Samples(Shown):
                 f"{folder} holds no readable samples: {getattr(error, 'message', error)}",
                 hint="give the folder that save() wrote",
             ) from error
+
+
+def record_of(samples: Samples | StoredSamples, observation: int) -> dict[str, Any]:
+    """The record of one of several observations, with what must be said of it alone."""
+    kept = {name: value for name, value in samples.record.items() if name != "remarks"}
+    told = remarks(samples.log_weight, samples.signs, samples.record, observation)
+    return {**kept, "observation": observation, **told}
+
+
+def picks_of(samples: Samples | StoredSamples, n: int | None, seed: int) -> Tensor:
+    """What `Samples.picks` gives."""
+    observations, count = samples.draws.shape[:2]
+    n = count if n is None else n
+    if n < 1:
+        raise ConfigError(f"n must be positive, got {n}")
+    log_weight = samples.log_weight
+    if log_weight is None and n <= count:
+        return torch.arange(n).expand(observations, n)
+    log_weight = torch.zeros(observations, count) if log_weight is None else log_weight
+    first = samples.record.get("observation", 0)
+    return equal_picks(log_weight, Rng([(seed, "resampled", first + i) for i in range(observations)]), n)
 
 
 def remarks(

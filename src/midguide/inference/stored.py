@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from midguide.catalogue.shown import Shown
 from midguide.errors import CheckpointError, ConfigError, reason
 from midguide.inference.arrays import libraries
 from midguide.inference.cost import Cost
-from midguide.inference.samples import SIGN, WEIGHTS, Samples
-from midguide.inference.stream import stored_head
+from midguide.inference.samples import BEFORE, SIGN, WEIGHTS, Samples, picks_of, record_of
+from midguide.inference.stream import copied, stored_head
 from midguide.maths.digest import Digest
 from midguide.maths.weights import effective_size, normalized
 from midguide.problem import Problem
@@ -24,6 +24,8 @@ from midguide.problem import Problem
 if TYPE_CHECKING:
     from xarray import Dataset
 
+STORE = "draws.zarr"
+"""The store in a folder of draws, such as that of a unit of a study."""
 BLOCK = 2**23
 """Bytes of draws that are read at once."""
 EXACT = 2**28
@@ -131,19 +133,76 @@ class StoredSamples(Shown):
         """As of `Samples`."""
         return self.arrays["log_evidence"][:] if "log_evidence" in self.arrays else None
 
+    @cached_property
+    def signs(self) -> dict[str, Tensor]:
+        """As of `Samples`."""
+        return {name.removeprefix(SIGN): self.arrays[name][:] for name in self.arrays if name.startswith(SIGN)}
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """As of `Samples`, without what is as large as the draws."""
+        return {name: self.arrays[name][:] for name in ("y", "truth") if name in self.arrays}
+
     def load(self, observation: int | None = None) -> Samples:
         """All draws in memory, or those of one observation, as `Samples`."""
         of = slice(None) if observation is None else slice(observation, observation + 1)
         if observation is not None and not 0 <= observation < len(self.draws):
             raise ConfigError(f"there is no observation {observation}", hint=f"0 to {len(self.draws) - 1}")
-        signs = {name.removeprefix(SIGN): self.arrays[name][of] for name in self.arrays if name.startswith(SIGN)}
+        signs = {name: value[of] for name, value in self.signs.items()}
         tensors = {name: self.arrays[name][of] for name in ("y", "truth", "latents") if name in self.arrays}
         log_weight, log_evidence = (self.arrays[name][of] if name in self.arrays else None for name in WEIGHTS)
         asked = self.problem if observation is None else None
         if observation is not None and self.problem is not None:
             asked = self.problem.select(torch.tensor([observation], device=self.problem.likelihood.y.device))
-        draws = self.draws[of]
-        return Samples(draws, self.cost, self.record, tensors, log_weight, log_evidence, self.group, signs, asked)
+        record, cost = self._about(observation)
+        return Samples(self.draws[of], cost, record, tensors, log_weight, log_evidence, self.group, signs, asked)
+
+    def _about(self, observation: int | None) -> tuple[dict[str, Any], Cost]:
+        """Record and cost, of one observation with an equal share of the seconds."""
+        count = len(self.draws)
+        if observation is None or count == 1:
+            return self.record, self.cost
+        return record_of(self, observation), replace(self.cost, seconds=self.cost.seconds / count)
+
+    def extract(self, observation: int, path: Path, more: Mapping[str, Any]) -> None:
+        """Write the draws of one observation into a Zarr store of their own, piece by piece.
+
+        Args:
+            observation: which one.
+            path: of the new store, whose folder exists.
+            more: what its record says besides.
+        """
+        record, cost = self._about(observation)
+        copied(self.path, path, observation, {"record": {**record, **more}, "cost": asdict(cost)})
+
+    def read_through(self) -> None:
+        """Read every piece once, which compares the checksums.
+
+        Raises:
+            CheckpointError: If one is damaged.
+        """
+        for array in self.arrays.values():
+            size = max(BLOCK // max(array[:1, :1].nbytes, 1), 1) if len(array.shape) > 1 else len(array)
+            for i in range(len(array)):
+                for first in range(0, array.shape[1], size) if len(array.shape) > 1 else (None,):
+                    array[i] if first is None else array[i, first : first + size]
+
+    def resampled(self, n: int | None = None, seed: int = 0) -> Samples:
+        """As of `Samples`; only the draws that are taken are read, each observation after the other."""
+        picks = picks_of(self, n, seed)
+        tensors, record = dict(self.tensors), dict(self.record)
+        if self.log_weight is not None:
+            record["resampled"] = {"n": picks.shape[1], "seed": seed}
+            tensors[BEFORE] = self.effective_sample_size()
+        at = [(i, pick.unique(return_inverse=True)) for i, pick in enumerate(picks)]
+        draws, *latents = (
+            torch.stack([self.arrays[name][i, some.numpy()][back] for i, (some, back) in at])
+            for name in ("draws", "latents")
+            if name in self.arrays
+        )
+        tensors |= {"latents": latents[0]} if latents else {}
+        signs = {name: value.gather(1, picks) for name, value in self.signs.items()}
+        return Samples(draws, self.cost, record, tensors, None, self.log_evidence, 1, signs, self.problem)
 
     def each(self) -> Iterator[Samples]:
         """The samples of one observation after the other, in memory one at a time."""

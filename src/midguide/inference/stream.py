@@ -339,6 +339,40 @@ def stored_head(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} {state}", hint=hint) from error
 
 
+def copied(source: Path, target: Path, observation: int, changes: Mapping[str, Any]) -> None:
+    """Write one observation of a complete Zarr store into a new one, piece by piece.
+
+    Args:
+        source: the store.
+        target: the new one; complete at the end of the call.
+        observation: which one.
+        changes: of what the attribute `midguide` says.
+    """
+    plain = stored_head(source) | dict(changes)
+    plain |= {"fingerprint": fingerprint([plain["fingerprint"], observation])}
+    with _writing(target):
+        ours, theirs = _group(target, "w"), _group(source, "r")
+        for name, array in theirs.arrays():
+            whole = array.metadata.dimension_names[0] != "observation"  # places along an axis
+            shape = array.shape if whole else (1, *array.shape[1:])
+            kept = ours.create_array(
+                name,
+                shape=shape,
+                chunks=array.chunks if whole else (1, *array.chunks[1:]),
+                dtype=array.dtype,
+                compressors=array.compressors,
+                dimension_names=array.metadata.dimension_names,
+                attributes=dict(array.attrs),
+            )
+            if whole or array.ndim < 2:
+                kept[:] = array[:] if whole else array[observation : observation + 1]
+                continue
+            for first in range(0, array.shape[1], array.chunks[1]):
+                piece = slice(first, first + array.chunks[1])
+                kept[0:1, piece] = array[observation : observation + 1, piece]
+        ours.attrs[HEAD] = json.dumps(plain | {"sha256": fingerprint(plain)})
+
+
 def _as_netcdf(store: Path, path: Path) -> None:
     """Copy a store into a netCDF file, piece by piece."""
     import h5netcdf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,21 +74,21 @@ def run(
     from midguide.studies.engine.shards import Shard
 
     share = Shard.parse(shard) if shard else None
-    runner = engine.make()
-    study, store = _started(file, settings, folder, engine.device if engine.is_here else "cpu", share)
-    progress = store.progress(share.units(study) if share else study.units)
-    units = which.units(study, store, progress)
-    _tell_what_is_odd(study, store, progress)
-    what = f"shard {share.name} of {len(study.units)} units: " if share else ""
-    output.note(f"{what}{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
-    started = time.monotonic()
-    try:
-        with watched(len(units)) as on_unit:
-            failed = run_units(
-                study, store, units, runner=runner, device=engine.device, old_code=which.accept_old, on_unit=on_unit
-            )
-    except KeyboardInterrupt:
-        raise Interrupted("repeat the same command to go on") from None
+    with closing(engine.make()) as runner:
+        study, store = _started(file, settings, folder, engine.device if engine.is_here else "cpu", share)
+        progress = store.progress(share.units(study) if share else study.units)
+        units = which.units(study, store, progress)
+        _tell_what_is_odd(study, store, progress)
+        what = f"shard {share.name} of {len(study.units)} units: " if share else ""
+        output.note(f"{what}{len(units)} units to run, {len(progress.done)} done, {len(progress.failed)} failed before")
+        started = time.monotonic()
+        try:
+            with watched(len(units)) as on_unit:
+                failed = run_units(
+                    study, store, units, runner=runner, device=engine.device, old_code=which.accept_old, on_unit=on_unit
+                )
+        except KeyboardInterrupt:
+            raise Interrupted("repeat the same command to go on") from None
     output.note(f"{len(units)} units in {time.monotonic() - started:.1f} s, {failed} of them failed")
     print(store.folder)
 

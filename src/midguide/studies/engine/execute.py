@@ -9,11 +9,13 @@ from pathlib import Path
 
 from midguide.catalogue.base import short
 from midguide.errors import ConfigError, about
+from midguide.inference.arrays import libraries
 from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.studies.engine.store import Progress, Store
 from midguide.studies.engine.units import Unit, batches
 from midguide.studies.runners.base import RUNNERS, Job, Runner
 from midguide.studies.spec.study import Study
+from midguide.studies.spec.tables import STREAM
 
 
 def units_to_run(
@@ -122,10 +124,14 @@ def run_units(
     """
     kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
     runner = runner or RUNNERS.make("local")
+    stream = study.head.keep_samples == STREAM
     failed, started = 0, time.monotonic()
     try:
+        if stream:
+            libraries()
         for batch in batches(units, study.head.batch):
-            runner.submit(Job(units=batch, kept=kept, device=device, old_code=old_code, code=study.code))
+            job = Job(units=batch, kept=kept, device=device, old_code=old_code, code=study.code, stream=stream)
+            runner.submit(job)
         for done, (unit, rows) in enumerate(runner.collect(), start=1):
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})

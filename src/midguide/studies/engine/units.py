@@ -15,14 +15,16 @@ from midguide.errors import CheckpointError, MidguideError, NumericalError
 from midguide.exact.posteriors import posterior_of
 from midguide.inference.loop import sample
 from midguide.inference.samples import Samples
+from midguide.inference.stored import StoredSamples
 from midguide.maths.rng import stream_seed
 from midguide.metrics.base import METRICS, Answer, Metric, Target
 from midguide.problem import Problem
 from midguide.storage.code import Code, code_of
 from midguide.storage.record import describe, fingerprint
-from midguide.studies.engine.draws import drawn_by, keep_draws, load_draws, named
+from midguide.studies.engine.draws import Draws, drawn_by, keep_draws, load_draws, named, write_draws
 from midguide.studies.kinds.base import ProblemKind, build_all
 from midguide.studies.sources.base import Source, law_of
+from midguide.studies.sources.sampled import Sampled
 
 FAILURES = (MidguideError, ArithmeticError, MemoryError, RuntimeError)  # torch's own errors are RuntimeErrors
 
@@ -135,7 +137,12 @@ def batches(units: Iterable[Unit], size: int) -> list[tuple[Unit, ...]]:
 
 
 def run_batch(
-    units: Sequence[Unit], kept: Path | None = None, device: str = "cpu", *, old_code: bool = False
+    units: Sequence[Unit],
+    kept: Path | None = None,
+    device: str = "cpu",
+    *,
+    old_code: bool = False,
+    stream: bool = False,
 ) -> list[Rows]:
     """Draw and measure units of one cell. A failure is a row, too, with its reason and no value.
 
@@ -146,13 +153,16 @@ def run_batch(
         kept: folder of stored draws. Draws that are there are measured again without sampling; others are added.
         device: where the network computes.
         old_code: also take stored draws that other code made.
+        stream: write draws of samplers to stores as they finish, so that memory holds a chunk of them, and those of one
+            unit while they are measured.
     """
     try:
         problems = build_all(units[0].problem, [unit.problem_seed for unit in units])
-        samples = _drawn(units, problems, kept, device, old_code)
+        samples = _drawn(units, problems, kept, device, old_code, stream)
     except FAILURES as error:
         if len(units) > 1:  # the failure of one must not be that of the others
-            return [rows for unit in units for rows in run_batch([unit], kept, device, old_code=old_code)]
+            each = [run_batch([unit], kept, device, old_code=old_code, stream=stream) for unit in units]
+            return [rows for (rows,) in each]
         return [failed(units[0], error)]
     return [_measured_unit(*each) for each in zip(units, problems, samples, strict=True)]
 
@@ -178,23 +188,27 @@ def codes_of(made: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _drawn(
-    units: Sequence[Unit], problems: list[Problem], kept: Path | None, device: str, old_code: bool
-) -> list[Samples]:
+    units: Sequence[Unit], problems: list[Problem], kept: Path | None, device: str, old_code: bool, stream: bool
+) -> list[Draws]:
     """The draws of each unit: those that are stored, and the others drawn together."""
     found = {i: samples for i, unit in enumerate(units) if (samples := reusable(unit, kept, old_code)) is not None}
     missing = [i for i in range(len(units)) if i not in found]
     if missing:
         problem = Problem.stack([problems[i] for i in missing]).to(device)
+        source, n = units[0].source, units[0].n
         seeds = [stream_seed(units[i].seed, units[i].problem_seed) for i in missing]
-        drawn = units[0].source.draw(problem, units[0].n, seeds).each()
-        for i, samples in zip(missing, drawn, strict=True):
-            found[i] = named(samples, units[i].draws_address, units[i].draws_code)
+        names = [(units[i].draws_address, units[i].draws_code) for i in missing]
+        if stream and kept is not None and isinstance(source, Sampled):
+            drawn = write_draws(lambda path: source.write(problem, n, seeds, path), names, kept)
+            return [found[i] if i in found else drawn[missing.index(i)] for i in range(len(units))]
+        for i, name, samples in zip(missing, names, source.draw(problem, n, seeds).each(), strict=True):
+            found[i] = made = named(samples, *name)
             if kept is not None:
-                keep_draws(found[i], units[i].draws_address, kept)
+                keep_draws(made, name[0], kept)
     return [found[i] for i in range(len(units))]
 
 
-def stored(unit: Unit, kept: Path | None) -> Samples | None:
+def stored(unit: Unit, kept: Path | None) -> Draws | None:
     """The draws of a unit in the folder of stored draws; None where they are absent, damaged or of something else."""
     try:
         return None if kept is None else load_draws(unit.draws_address, kept)
@@ -202,14 +216,15 @@ def stored(unit: Unit, kept: Path | None) -> Samples | None:
         return None
 
 
-def reusable(unit: Unit, kept: Path | None, old_code: bool) -> Samples | None:
+def reusable(unit: Unit, kept: Path | None, old_code: bool) -> Draws | None:
     """The stored draws of a unit, where this code made them, or any code with `old_code`."""
     samples = stored(unit, kept)
     return samples if samples is not None and (old_code or drawn_by(samples) == unit.draws_code) else None
 
 
-def _measured_unit(unit: Unit, problem: Problem, samples: Samples) -> Rows:
+def _measured_unit(unit: Unit, problem: Problem, samples: Draws) -> Rows:
     try:
+        samples = samples.load() if isinstance(samples, StoredSamples) else samples
         log_weight = None if samples.log_weight is None else samples.log_weight[0]
         answer, target = Answer(samples.draws[0], law_of(samples), log_weight), _target(unit, problem)
     except FAILURES as error:

@@ -27,6 +27,7 @@ class Job:
         device: where networks compute.
         old_code: also take stored draws that other code of this package made.
         code: the Python files that the study runs, by path, with the module of their content.
+        stream: store draws as they finish.
     """
 
     units: Batch
@@ -34,6 +35,7 @@ class Job:
     device: str = "cpu"
     old_code: bool = False
     code: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
 
     def run(self) -> list[Rows]:
         """The rows of each unit.
@@ -42,7 +44,7 @@ class Job:
             ConfigError: If a file of `code` has changed.
         """
         _check_unchanged(self.code)
-        return run_batch(self.units, self.kept, self.device, old_code=self.old_code)
+        return run_batch(self.units, self.kept, self.device, old_code=self.old_code, stream=self.stream)
 
     def packed(self) -> bytes:
         """The job for `run_packed` in another process."""
@@ -90,7 +92,7 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop what still runs; nothing that was not collected is kept."""
+        """Stop what still runs; nothing that was not collected is kept. Once more changes nothing."""
         ...
 
 

@@ -6,28 +6,22 @@ through the cluster's object store, once to each machine. A worker that is lost 
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import threading
 import uuid
 import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from midguide.errors import CheckpointError, ConfigError, DataError, WorkerWarning, reason
-from midguide.storage.files import aside
-from midguide.studies.engine.draws import load_draws
+from midguide.errors import ConfigError, WorkerWarning
+from midguide.studies.engine.draws import make_room
 from midguide.studies.engine.units import failed, stored
 from midguide.studies.runners.base import RUNNERS, Finished, Job, Runner
+from midguide.studies.runners.cluster import Cluster
 from midguide.studies.runners.freight import Freight, read_folders, write_folder
 from midguide.studies.runners.remote import Answer, Storage, Worker, identity
 
-CONNECT_SECONDS = 5.0
 PATIENCE = 60.0
 """Seconds without any free worker after which one line says so."""
 STARTS = 3
@@ -60,7 +54,7 @@ def ray_runner(
             raise ConfigError(f"{name} must be at least 1, got {count}")
     if retries < 0:
         raise ConfigError(f"retries must not be negative, got {retries}")
-    return RayRunner(connect(address, workers), workers, ahead, retries, shared, draws)
+    return RayRunner(Cluster(address, workers), workers, ahead, retries, shared, draws)
 
 
 @dataclass
@@ -86,13 +80,13 @@ class RayRunner:
     """Hands jobs to actors, a few ahead to each, and collects what they answer."""
 
     def __init__(
-        self, ray: ModuleType, workers: int | None, ahead: int, retries: int, shared: bool, address: str
+        self, cluster: Cluster, workers: int | None, ahead: int, retries: int, shared: bool, address: str
     ) -> None:
-        self._ray, self._workers, self._ahead, self._retries = ray, workers, ahead, retries
+        self._cluster, self._workers, self._ahead, self._retries = cluster, workers, ahead, retries
         self._shared, self._address = shared, address
         self._waiting: deque[Task] = deque()
         self._seats: list[Seat] = []
-        self._freight = Freight(ray.put)
+        self._freight = Freight(lambda contents: self._ray.put(contents))
         self._token: Path | None = None
         self._kept: Path | None = None
         self._failed_starts, self._idle = 0, 0.0
@@ -117,8 +111,12 @@ class RayRunner:
         self._seats.clear()
         if self._token is not None:
             self._token.unlink(missing_ok=True)
-        with _own_signals():
-            self._ray.shutdown()
+        self._cluster.close()
+
+    @property
+    def _ray(self) -> Any:
+        """Ray; waits until it is connected."""
+        return self._cluster.ray
 
     def _hire(self) -> None:
         """Ask for as many workers as there is work for. The cluster starts them when it has room."""
@@ -221,67 +219,6 @@ class RayRunner:
 SAME = "install the same version of midguide, with its libraries, on every machine of the cluster"
 
 
-def connect(address: str, workers: int | None) -> ModuleType:
-    """Ray, connected to a cluster, or to one of this machine that it starts.
-
-    Raises:
-        ConfigError: If Ray is not installed, nothing answers at the address, or the cluster is of another version.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # by default 15: any other process would come first
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("the runner `ray` needs Ray", hint="pip install 'midguide[ray]'") from error
-    address = address or os.environ.get("RAY_ADDRESS", "")
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address in ("", "local"):
-        own: dict[str, Any] = {"num_cpus": workers} if workers else {}
-        options |= {"address": "local", "include_dashboard": False, **own}
-    else:
-        _check_answers(address)
-        options["address"] = address
-    try:
-        with _own_signals():
-            ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        hint = "`ray status` on that machine says whether it runs; versions of Ray and Python must be the same"
-        raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {reason(error)}", hint=hint) from error
-    return ray
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address at which nothing listens; Ray itself would try for a minute."""
-    place = address.removeprefix("ray://")
-    if place == "auto":
-        return
-    host, _, port = place.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(
-            f"--address takes HOST:PORT or ray://HOST:PORT, got {address!r}", hint="as `ray start` prints"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"nothing answers at {address}: {getattr(error, 'strerror', None) or error}",
-            hint="`ray start --head` on that machine starts a cluster and prints its address",
-        ) from error
-
-
-class _own_signals:
-    """Keeps what this process does with signals, of which Ray would take some."""
-
-    def __enter__(self) -> None:
-        self._kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def __exit__(self, *error: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._kept.items():
-                signal.signal(number, handler)
-
-
 def _token(folder: Path) -> Path:
     """A file in the folder of results, by which a worker finds out whether it sees that folder."""
     token = folder / f".seen-{uuid.uuid4().hex}"
@@ -298,11 +235,8 @@ def _stored_draws(job: Job) -> dict[str, Any]:
 
 
 def _keep(kept: Path, name: str, contents: Any) -> None:
-    """Store draws that came back; what is damaged in their place is set aside."""
-    try:
-        load_draws(name, kept)
-    except (CheckpointError, DataError):
-        (kept / name).replace(aside(kept / name, "damaged"))
+    """Store draws that came back; see `make_room`."""
+    make_room(name, kept)
     write_folder(kept / name, contents)
 
 

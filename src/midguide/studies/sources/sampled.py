@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from midguide.inference.loop import sample
 from midguide.inference.rows import check_group
 from midguide.inference.samples import Samples
+from midguide.inference.stored import StoredSamples
 from midguide.maths.rng import Rng
 from midguide.maths.weights import equal_picks
 from midguide.priors.gaussian import Gaussian
@@ -43,14 +45,20 @@ class Sampled:
         check_group(n, self.sampler.needs.group)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
+        return sample(self.sampler, problem, n, seed=seeds, progress=False, **self._sizes(problem, n))
+
+    def write(self, problem: Problem, n: int, seeds: Sequence[int], path: Path) -> StoredSamples:
+        """The same draws, written to a store as they finish."""
+        return sample(self.sampler, problem, n, seed=seeds, progress=False, out=path, **self._sizes(problem, n))
+
+    def _sizes(self, problem: Problem, n: int) -> dict[str, int]:
+        """How many draws share a stream, and how many are drawn at once."""
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
-            return sample(self.sampler, problem, n, seed=seeds, progress=False)
+            return {}
         rows = self.stream(problem, n)
         together = math.lcm(rows, self.sampler.needs.group)
         most = 2 * rows if problem.observations == 1 else 2 * STREAM_VALUES // math.prod(problem.event_shape)
-        return sample(
-            self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=max(2 * rows, together, most), progress=False
-        )
+        return {"stream_size": rows, "chunk": max(2 * rows, together, most)}
 
     def stream(self, problem: Problem, n: int) -> int:
         """How many of `n` samples share a stream: the greatest divisor of n with at most `STREAM_VALUES` values.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from itertools import product
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from midguide.catalogue.base import Catalogue, split
 from midguide.catalogue.settings import build
@@ -23,6 +23,10 @@ MOST_SEEDS = 10**6
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
+STREAM = "zarr"
+"""The value of `keep_samples` for draws that are stored as they finish."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """The table `[study]`.
@@ -33,7 +37,8 @@ class Head:
         metrics: names of `midguide list metrics`.
         title: what the report is headed by.
         seeds: seeds of the draws; one unit each.
-        keep_samples: store the draws, so that they can be measured again.
+        keep_samples: store the draws, so that they can be measured again; with "zarr" those of samplers go to a Zarr
+            store while they are drawn, so that memory does not hold all draws of a batch (extra `arrays`).
         batch: units of one cell that are drawn together, where their problems allow it: faster on images, and up to
             rounding the same draws. What an interrupt loses is at most the batch in progress.
         set_metrics: likewise, of all draws of a cell together; needs `keep_samples`.
@@ -48,7 +53,7 @@ class Head:
     metrics: tuple[str, ...]
     title: str = ""
     seeds: tuple[int, ...] = (0,)
-    keep_samples: bool = False
+    keep_samples: bool | Literal["zarr"] = False
     batch: int = 1
     set_metrics: tuple[str, ...] = ()
     expected: str = ""

@@ -13,7 +13,7 @@ from midguide.catalogue.shown import brief
 from midguide.errors import DataError, MidguideError
 from midguide.inference.cost import Cost
 from midguide.inference.samples import WEIGHTS, Samples
-from midguide.inference.stored import StoredSamples
+from midguide.inference.stored import STORE, StoredSamples
 from midguide.inference.summary import check_observation, told
 from midguide.inference.verdict.base import band_in_words
 from midguide.storage.outside import Outside
@@ -29,8 +29,8 @@ FILE, METRICS = "samples.safetensors", "metrics.json"
 @READERS.register("samples")
 def samples(path: Path, observation: int) -> Viewed | None:
     """A folder of `Samples.save`, of `midguide reconstruct`, or of a unit of a study; a `.safetensors`; or a store."""
-    if path.suffix in STORES:
-        stored = StoredSamples.open(path).load(observation)
+    if path.suffix in STORES or (path / STORE).is_dir():
+        stored = StoredSamples.open(path if path.suffix in STORES else path / STORE).load(observation)
         return viewed(stored, 0, path.resolve().name, {})
     if path.is_file() and path.suffix != ".safetensors":
         return None
