@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +170,7 @@ def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(recon
 
 def test_a_stream_holds_the_draws_of_the_results_and_goes_on_where_it_was_interrupted(reconstruct, monkeypatch):
     words, step, calls = ("--sampler", "mgps", "--chunk", 1), MGPS.step, []
-    reconstruct(*words)
+    in_memory = reconstruct(*words, "--json").json
     expected = Samples.load("out").draws
 
     def interrupted(self, *arguments):
@@ -182,12 +185,53 @@ def test_a_stream_holds_the_draws_of_the_results_and_goes_on_where_it_was_interr
         result = reconstruct(*words)
     assert result.code == 130
     assert "repeat the same command to go on from" in result.err
-    result = reconstruct(*words, "--devices", "cpu")
+    result = reconstruct(*words, "--devices", "cpu", "--json")
     assert result.code == 0
     assert "going on after step 6 of" in result.err
     assert torch.equal(Samples.open("draws.zarr").draws[:], expected)
-    assert torch.equal(Samples.load("second").draws, expected)
     assert not Path("draws.zarr.progress").exists()
+    assert sorted(path.name for path in Path("second").iterdir()) == ["mean.png", "metrics.json", "panel.png"]
+    assert result.json["files"]["samples"] == str(Path("draws.zarr").absolute())
+    assert Path("second/panel.png").read_bytes() == Path("out/panel.png").read_bytes()
+    for name in {*in_memory} - {"files", "seconds", "peak_memory_mib"}:
+        assert result.json[name] == in_memory[name] or result.json[name] == pytest.approx(in_memory[name])
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from midguide import Problem, make_sampler
+from midguide.cli import runs
+from midguide.inference import stored
+from midguide.inference.cost import used_memory
+from midguide.operators import Identity
+from midguide.priors import Gaussian
+
+stored.BLOCK, stored.JUDGED = 2**20, 2**22
+prior = Gaussian(torch.zeros(3, 32, 32), 0.3)
+problem = Problem.simulate(prior, Identity(), prior.sample(1), sigma_y=0.3)
+peaks, folder = [], Path(sys.argv[1])
+for n in map(int, sys.argv[2:]):
+    labels = {"sampler": "ddnm", "prior": "gaussian", "operator": "identity", "noise": "gaussian", "sigma": 0.3}
+    stream = folder / f"{n}.zarr"
+    sampler = make_sampler("ddnm", {"steps": 2})
+    run = runs.Run(
+        problem=problem, sampler=sampler, n=n, seed=0, out=folder / str(n), labels=labels, chunk=100, stream=stream
+    )
+    result = runs.draw(run)
+    runs.write(run, result, runs.measure(run, result, result.check()))
+    peaks.append(used_memory(torch.device("cpu")).peak / 2**20)
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_a_streamed_reconstruction_does_not_grow_with_its_draws(tmp_path):
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), "1000", "6000"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
+    assert done.returncode == 0, done.stderr
+    few, many = map(float, done.stdout.split())
+    assert many - few < 30  # the draws are 12 and 74 MB, 61 MB more
 
 
 def test_a_stream_of_another_kind_of_file_is_refused_in_one_line(reconstruct):

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from midguide.catalogue.settings import as_plain
 from midguide.cli import output
 from midguide.cli.failures import Interrupted
 from midguide.inference.loop import sample
 from midguide.inference.observers import Event, Observer
 from midguide.inference.samples import Samples
+from midguide.inference.stored import StoredSamples
 from midguide.inference.verdict.base import Verdict
 from midguide.metrics.base import Answer
 from midguide.metrics.image import WINDOW, psnr, ssim
@@ -93,8 +97,10 @@ def noise_labels(setup: Setup) -> dict[str, Any]:
 _SHORT = {"sigma_y": "sigma"}
 
 
-def draw(run: Run) -> Samples:
+def draw(run: Run) -> Samples | StoredSamples:
     """Sample, with a progress bar, and with a file beside the results from which an interrupted run goes on.
+
+    With a stream the draws stay on disk.
 
     Raises:
         Interrupted: by the user; says how to go on.
@@ -115,14 +121,13 @@ def draw(run: Run) -> Samples:
     return drawn
 
 
-def _drawn(run: Run, observers: Sequence[Observer]) -> Samples:
-    """The draws; with a stream they are written to it first."""
+def _drawn(run: Run, observers: Sequence[Observer]) -> Samples | StoredSamples:
     options: dict[str, Any] = {"seed": run.seed, "chunk": run.chunk, "observers": observers}
     options["devices"] = "all" if run.devices == ["all"] else run.devices
     options["progress"] = False  # the bar is among the observers
     if run.stream is None:
         return sample(run.sampler, run.problem, run.n, checkpoint=run.progress, **options)
-    return sample(run.sampler, run.problem, run.n, out=run.stream, **options).load()
+    return sample(run.sampler, run.problem, run.n, out=run.stream, **options)
 
 
 class _Announcement:
@@ -142,22 +147,20 @@ class _Announcement:
         """Nothing to close."""
 
 
-def measure(run: Run, samples: Samples, verdict: Verdict) -> dict[str, Any]:
+def measure(run: Run, samples: Samples | StoredSamples, verdict: Verdict) -> dict[str, Any]:
     """The numbers of a reconstruction as JSON; those that need the truth are None where it is unknown."""
-    draws, mean, truth = samples.draws[0], samples.mean(), run.problem.truth
-    answer = Answer(draws, log_weight=None if samples.log_weight is None else samples.log_weight[0])
+    mean, truth = samples.mean(), run.problem.truth
+    each = _of_each_draw(run, samples)
+    answer = Answer(each["chi2"], log_weight=None if samples.log_weight is None else samples.log_weight[0])
     effective = None if samples.log_weight is None else float(samples.effective_sample_size()[0])
-    chi_square = run.problem.expand(run.n).signal_likelihood.chi_square(draws)
     scores: dict[str, Any] = dict.fromkeys(("psnr_mean", "psnr_samples", "ssim_mean", "ssim_samples"))
-    if truth is not None:
-        fits = min(truth.shape[-2:]) >= WINDOW  # of SSIM
-        for name, metric in (("psnr", psnr), ("ssim", ssim))[: 1 + fits]:
-            scores[f"{name}_mean"] = float(metric(mean, truth, run.value_range))
-            scores[f"{name}_samples"] = float(answer.average(metric(draws, truth.expand_as(draws), run.value_range)))
+    for name, metric in _scores(truth).items():
+        scores[f"{name}_mean"] = float(metric(mean, truth, run.value_range))
+        scores[f"{name}_samples"] = float(answer.average(each[name]))
     return {
         **scores,
-        "chi2": float(answer.average(chi_square)),
-        "chi2_samples": chi_square.tolist(),
+        "chi2": float(answer.average(each["chi2"])),
+        "chi2_samples": each["chi2"].tolist(),
         "effective_sample_size": effective,
         **of_verdict(verdict),
         "measured_values": int(run.problem.signal_likelihood.measured_values()[0]),
@@ -171,31 +174,58 @@ def measure(run: Run, samples: Samples, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _scores(truth: Tensor | None) -> dict[str, Any]:
+    """Metrics of images beside their truth, as far as they can be computed."""
+    if truth is None:
+        return {}
+    return {"psnr": psnr} | ({"ssim": ssim} if min(truth.shape[-2:]) >= WINDOW else {})
+
+
+def _of_each_draw(run: Run, samples: Samples | StoredSamples) -> dict[str, Tensor]:
+    """Chi-square and scores of each draw, shape (n,); draws on disk are read block by block."""
+    blocks = [samples.draws[0]] if isinstance(samples, Samples) else (x for x, _ in samples.blocks(0))
+    found: dict[str, list[Tensor]] = {}
+    for x in blocks:
+        x = x.to(run.problem.likelihood.y.device)
+        found.setdefault("chi2", []).append(run.problem.expand(len(x)).signal_likelihood.chi_square(x))
+        for name, metric in _scores(truth := run.problem.truth).items():
+            assert truth is not None
+            found.setdefault(name, []).append(metric(x, truth.expand_as(x), run.value_range))
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
 def of_verdict(verdict: Verdict) -> dict[str, Any]:
     """What JSON says of a verdict."""
     return {"verdict": verdict.as_json(), "verdict_left_out": verdict.left_out}
 
 
-def write(run: Run, samples: Samples, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Write all files of a reconstruction, complete or not at all.
+def write(run: Run, samples: Samples | StoredSamples, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Write all files of a reconstruction, complete or not at all; draws on disk stay where they are.
 
     Returns:
         `metrics` with `files`, their absolute paths by content.
     """
     from midguide.data.images import save_png
 
-    names = {"samples": "samples.safetensors", "record": "samples.json", "panel": "panel.png", "mean": "mean.png"}
-    names["metrics"] = "metrics.json"
+    names = kept_in(samples) | {"panel": "panel.png", "mean": "mean.png", "metrics": "metrics.json"}
     metrics = metrics | {"files": {content: str(run.out / name) for content, name in names.items()}}
     with appearing(run) as folder:
-        samples.write(folder)
+        if isinstance(samples, Samples):
+            samples.write(folder)
         picture(run, samples, metrics).savefig(folder / names["panel"])
         save_png(folder / names["mean"], samples.mean()[0], run.value_range)
         (folder / names["metrics"]).write_text(output.dump_json(metrics) + "\n", encoding="utf-8")
     return metrics
 
 
-def picture(run: Run, samples: Samples, metrics: dict[str, Any]) -> Any:
+def kept_in(samples: Samples | StoredSamples) -> dict[str, str]:
+    """The files of the draws, from the folder of the results: their store, or those of `Samples.write`."""
+    if isinstance(samples, StoredSamples):
+        return {"samples": str(samples.path.absolute())}
+    return {"samples": "samples.safetensors", "record": "samples.json"}
+
+
+def picture(run: Run, samples: Samples | StoredSamples, metrics: dict[str, Any]) -> Any:
     """The panel of a run with its numbers in small print."""
     labels = run.labels | {"seed": f"seed {run.seed}"}
     level = _level(labels)

@@ -17,6 +17,7 @@ from midguide.inference.arrays import libraries
 from midguide.inference.cost import Cost
 from midguide.inference.samples import BEFORE, SIGN, WEIGHTS, Samples, picks_of, record_of
 from midguide.inference.stream import copied, stored_head
+from midguide.inference.verdict.base import FALSE_ALARMS, Verdict
 from midguide.maths.digest import Digest
 from midguide.maths.weights import effective_size, normalized
 from midguide.problem import Problem
@@ -30,6 +31,8 @@ BLOCK = 2**23
 """Bytes of draws that are read at once."""
 EXACT = 2**28
 """Bytes of draws of one observation up to which quantiles are exact."""
+JUDGED = 2**26
+"""Bytes of draws that a verdict looks at."""
 ENTRIES = 2**16
 """Entries of a signal that are summarized together where quantiles are not."""
 
@@ -164,6 +167,29 @@ class StoredSamples(Shown):
             return self.record, self.cost
         return record_of(self, observation), replace(self.cost, seconds=self.cost.seconds / count)
 
+    def first(self, n: int) -> Samples:
+        """The first draws of each observation, whole groups of them, as `Samples` in memory."""
+        n = min(-(-n // self.group) * self.group, self.draws.shape[1])
+        log_weight = None if self.log_weight is None else self.log_weight[:, :n]
+        log_evidence = None if self.log_evidence is None else self.log_evidence[:, : n // self.group]
+        signs = {name: value[:, :n] for name, value in self.signs.items()}
+        return Samples(
+            self.draws[:, :n],
+            self.cost,
+            self.record,
+            self.tensors,
+            log_weight,
+            log_evidence,
+            self.group,
+            signs,
+            self.problem,
+        )
+
+    def check(self, problem: Problem | None = None, *, false_alarms: float = FALSE_ALARMS) -> Verdict:
+        """The verdict of `Samples.check` on the first draws of each observation: as many as 64 MiB hold."""
+        size = len(self.draws) * torch.Size(self.draws.shape[2:]).numel() * self.draws.dtype.itemsize
+        return self.first(max(JUDGED // size, 1)).check(problem, false_alarms=false_alarms)
+
     def extract(self, observation: int, path: Path, more: Mapping[str, Any]) -> None:
         """Write the draws of one observation into a Zarr store of their own, piece by piece.
 
@@ -187,9 +213,13 @@ class StoredSamples(Shown):
                 for first in range(0, array.shape[1], size) if len(array.shape) > 1 else (None,):
                     array[i] if first is None else array[i, first : first + size]
 
+    def picks(self, n: int | None = None, seed: int = 0) -> Tensor:
+        """As of `Samples`."""
+        return picks_of(self, n, seed)
+
     def resampled(self, n: int | None = None, seed: int = 0) -> Samples:
         """As of `Samples`; only the draws that are taken are read, each observation after the other."""
-        picks = picks_of(self, n, seed)
+        picks = self.picks(n, seed)
         tensors, record = dict(self.tensors), dict(self.record)
         if self.log_weight is not None:
             record["resampled"] = {"n": picks.shape[1], "seed": seed}
@@ -236,11 +266,15 @@ class StoredSamples(Shown):
 
     def mean(self) -> Tensor:
         """Posterior mean of each observation, shape (observation, *signal)."""
-        return torch.stack([self._moments(i)[0] for i in range(len(self.draws))]).to(self.draws.dtype)
+        return torch.stack([mean for mean, _ in self._all_moments]).to(self.draws.dtype)
 
     def std(self) -> Tensor:
         """Posterior standard deviation entry by entry, as that of `Samples`, shape (observation, *signal)."""
-        return torch.stack([self._moments(i)[1].sqrt() for i in range(len(self.draws))]).to(self.draws.dtype)
+        return torch.stack([variance.sqrt() for _, variance in self._all_moments]).to(self.draws.dtype)
+
+    @cached_property
+    def _all_moments(self) -> list[tuple[Tensor, Tensor]]:
+        return [self._moments(i) for i in range(len(self.draws))]
 
     def _moments(self, observation: int) -> tuple[Tensor, Tensor]:
         """Mean and variance, by the update of Chan et al. 1979 for each block."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
+    from midguide.inference.stored import StoredSamples
+
 DPI = 192
 _COLUMNS, _MOST_SAMPLES = 4, 8
 _TILE, _GAP, _MARGIN, _HEAD, _FOOT, _BAR = 2.0, 0.14, 0.18, 0.4, 0.4, 0.55  # inches
@@ -31,7 +33,7 @@ HIDDEN = 0.9
 
 
 def panel(
-    samples: Samples,
+    samples: Samples | StoredSamples,
     *,
     observation: int = 0,
     measured: Tensor | None = None,
@@ -48,7 +50,7 @@ def panel(
     once, under its number; the caption of the standard deviation has the effective sample size (ESS).
 
     Args:
-        samples: the result of `sample`, of images: events of shape (C, H, W).
+        samples: the result of `sample`, in memory or on disk, of images: events of shape (C, H, W).
         observation: which observation.
         measured: which entries of the observation were measured, broadcastable to it; the others are drawn light gray.
         measurement: what to show as the measurement, shape (C, H, W); by default the observation, if it is an image.
@@ -71,12 +73,12 @@ def panel(
         >>> len(panel(sample(make_sampler("ddrm", {"steps": 3}), problem, n=2)).axes)
         7
     """
-    draws = samples.draws[observation]
-    if draws.ndim != 4:
-        raise ShapeError(f"a panel shows images (C, H, W), the samples have shape {tuple(draws.shape[1:])}")
+    _, n, *shape = samples.draws.shape
+    if len(shape) != 3:
+        raise ShapeError(f"a panel shows images (C, H, W), the samples have shape {tuple(shape)}")
     captions = captions or {}
-    height, width = draws.shape[-2:]
-    y, truth, shown = samples.tensors.get("y"), samples.tensors.get("truth"), min(len(draws), _MOST_SAMPLES)
+    height, width = shape[-2:]
+    y, truth, shown = samples.tensors.get("y"), samples.tensors.get("truth"), min(n, _MOST_SAMPLES)
     seen = y[observation] if y is not None and y.ndim == 4 else None
     seen = measurement if measurement is not None else seen
     columns = max(min(shown, _COLUMNS), 2 + (truth is not None) + (seen is not None))
@@ -98,13 +100,13 @@ def panel(
     show(column, "posterior mean", "mean", samples.mean()[observation])
     effective = None if samples.log_weight is None else float(samples.effective_sample_size()[observation])
     caption = captions.get("std", "") if effective is None else f"ESS {effective:.1f}"
-    caption = "one sample" if len(draws) == 1 else caption
+    caption = "one sample" if n == 1 else caption
     axes = canvas.tile(0, column + 1, "standard deviation", caption)
     std = samples.std()[observation].square().mean(0).sqrt().cpu().numpy()
     for place, i in enumerate(map(int, samples.picks(shown)[observation])):
         caption = sample_captions[i] if i < len(sample_captions) else ""
         below = canvas.tile(1 + place // columns, place % columns, f"sample {i + 1}", caption)
-        below.imshow(pixels(draws[i], value_range), cmap="gray", vmin=0.0, vmax=1.0)
+        below.imshow(pixels(samples.draws[observation, i], value_range), cmap="gray", vmin=0.0, vmax=1.0)
     canvas.color_bar(axes, axes.imshow(std, cmap="magma", vmin=0.0, vmax=float(std.max()) or 1.0))
     canvas.footer(footer)
     return canvas.figure

@@ -13,6 +13,7 @@ from midguide.cli.commands.base import COMMANDS
 if TYPE_CHECKING:
     from midguide.cli.runs import Run
     from midguide.inference.samples import Samples
+    from midguide.inference.stored import StoredSamples
 
 PRIOR, OPERATOR, SAMPLER, SIGMA, SEED = "faces-64", "box-inpainting", "auto", 0.05, 0
 SHOWN, READ = 4, 24
@@ -80,7 +81,7 @@ def demo(
     )
 
 
-def spread(run: Run, samples: Samples) -> tuple[float, float]:
+def spread(run: Run, samples: Samples | StoredSamples) -> tuple[float, float]:
     """Root-mean-square standard deviation of the samples over hidden and over measured entries."""
     likelihood = run.problem.signal_likelihood
     variance = samples.std()[0].square()

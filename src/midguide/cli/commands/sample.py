@@ -13,9 +13,14 @@ from midguide.errors import ConfigError
 if TYPE_CHECKING:
     from midguide.cli.runs import Run
     from midguide.inference.samples import Samples
+    from midguide.inference.stored import StoredSamples
 
 CHUNK = 64
 """Most samples in memory at once, unless the command line says."""
+
+
+SHOWN = 64
+"""Most samples of a stream in the picture."""
 
 
 @COMMANDS.register("sample")
@@ -66,20 +71,23 @@ def sample(
     _report(summary, as_json=drawing.as_json)
 
 
-def _write(run: Run, result: Samples) -> dict[str, str]:
+def _write(run: Run, result: Samples | StoredSamples) -> dict[str, str]:
     """Write the samples, and a picture of them if they are images; the absolute paths by content."""
     from midguide.cli import runs
     from midguide.data.images import save_png
+    from midguide.inference.samples import Samples
     from midguide.plots.grid import grid
 
     (low, high), shape = run.value_range, run.problem.signal_shape
-    names = {"samples": "samples.safetensors", "record": "samples.json"}
+    names = runs.kept_in(result)
     if len(shape) == 3 and shape[0] in (1, 3):  # others have no picture
         names["grid"] = "grid.png"
     with runs.appearing(run) as temporary:
-        result.write(temporary)
+        if isinstance(result, Samples):
+            result.write(temporary)
         if "grid" in names:
-            save_png(temporary / names["grid"], grid(result.draws[0].clamp(low, high), background=high), (low, high))
+            shown = result.draws[0] if isinstance(result, Samples) else result.draws[0, :SHOWN]
+            save_png(temporary / names["grid"], grid(shown.clamp(low, high), background=high), (low, high))
     return {content: str(run.out / name) for content, name in names.items()}
 
 
