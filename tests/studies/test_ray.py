@@ -75,6 +75,12 @@ class Slow:
     def check(self, problem): pass
     def draw(self, problem, n, seeds):
         time.sleep(SLEEP)
+        for file in Path(os.environ["DEADLY"]).glob("hungry"):
+            file.unlink()
+            hoard = []
+            while len(hoard) < 100:  # 5 GiB at most, page by page
+                hoard.append(bytearray(b"x") * (50 * 2**20))
+                time.sleep(0.1)
         for file in Path(os.environ["DEADLY"]).glob("*"):
             if file.name.startswith("always") or file.name == "once":
                 if file.name == "once":
@@ -170,6 +176,42 @@ def test_worker_that_dies_once_costs_nothing_and_one_that_always_dies_costs_its_
     assert {unit.address for unit in worse.progress(study.units).failed} == {unit.address for unit in positive}
     reason = worse.read(positive[0])[0]["failure"]
     assert reason.startswith("ChildProcessError: 2 workers were lost with it: ")
+
+
+def in_use() -> tuple[int, int]:
+    """Bytes of memory that this machine has in use, and has."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    return total - free, total
+
+
+def test_worker_out_of_memory_costs_nothing_or_its_unit_and_is_named(own, deadly, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    study = load_study(own(2, 0))
+    here = Store.create(tmp_path / "here", study.plain, [])
+    run_units(study, here, list(study.units))
+    used, total = in_use()
+    limits = {"memory_usage_threshold": (used + 2**30) / total, "memory_monitor_refresh_ms": 100}
+    small = Cluster(initialize_head=True, head_node_args={**SMALL, "_system_config": QUICK | limits})
+    try:
+        (deadly / "hungry").touch()
+        there = Store.create(tmp_path / "there", study.plain, [])
+        with pytest.warns(WorkerWarning, match="was lost .*memory.*: its batch runs again"):
+            assert run_units(study, there, list(study.units), runner=ray_runner(address=small.address)) == 0
+        assert rows(tmp_path / "there") == rows(tmp_path / "here")
+        assert draws(tmp_path / "there") == draws(tmp_path / "here")
+        (deadly / "hungry").touch()
+        worse = Store.create(tmp_path / "worse", study.plain, [])
+        runner = ray_runner(address=small.address, retries=0)
+        assert run_units(study, worse, list(study.units), runner=runner) == 1
+        (lost,) = worse.progress(study.units).failed
+        reason = worse.read(lost)[0]["failure"]
+        assert reason.startswith("ChildProcessError: 1 workers were lost with it: ")
+        assert "memory" in reason
+        assert "\n" not in reason
+    finally:
+        small.shutdown()
 
 
 def test_machine_that_is_killed_in_the_middle_costs_nothing(own, cluster, tmp_path):
