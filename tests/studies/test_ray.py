@@ -207,7 +207,7 @@ def test_worker_out_of_memory_costs_nothing_or_its_unit_and_is_named(own, deadly
         assert run_units(study, worse, list(study.units), runner=runner) == 1
         (lost,) = worse.progress(study.units).failed
         reason = worse.read(lost)[0]["failure"]
-        assert reason.startswith("ChildProcessError: 1 workers were lost with it: ")
+        assert reason.startswith("ChildProcessError: 1 worker was lost with it: ")
         assert "memory" in reason
         assert "\n" not in reason
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,10 @@ def _of_each_draw(run: Run, samples: Samples | StoredSamples) -> dict[str, Tenso
     """Chi-square and scores of each draw, shape (n,); draws on disk are read block by block."""
     blocks = [samples.draws[0]] if isinstance(samples, Samples) else (x for x, _ in samples.blocks(0))
     found: dict[str, list[Tensor]] = {}
+    expanded = cache(lambda rows: run.problem.expand(rows).signal_likelihood)  # made once for all blocks but the last
     for x in blocks:
         x = x.to(run.problem.likelihood.y.device)
-        found.setdefault("chi2", []).append(run.problem.expand(len(x)).signal_likelihood.chi_square(x))
+        found.setdefault("chi2", []).append(expanded(len(x)).chi_square(x))
         for name, metric in _scores(truth := run.problem.truth).items():
             assert truth is not None
             found.setdefault(name, []).append(metric(x, truth.expand_as(x), run.value_range))

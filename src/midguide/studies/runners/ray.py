@@ -212,7 +212,8 @@ class RayRunner:
             warnings.warn(told, WorkerWarning, stacklevel=2)
             self._waiting.appendleft(running)
             return
-        death = ChildProcessError(f"{running.losses} workers were lost with it: {_cause(error)}")
+        many = "1 worker was" if running.losses == 1 else f"{running.losses} workers were"
+        death = ChildProcessError(f"{many} lost with it: {_cause(error)}")
         yield from (Finished(unit, failed(unit, death)) for unit in running.job.units)
 
 
