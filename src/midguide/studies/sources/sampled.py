@@ -45,20 +45,22 @@ class Sampled:
         check_group(n, self.sampler.needs.group)
 
     def draw(self, problem: Problem, n: int, seeds: Sequence[int]) -> Samples:
-        return sample(self.sampler, problem, n, seed=seeds, progress=False, **self._sizes(problem, n))
+        rows, chunk = self._sizes(problem, n)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=chunk, progress=False)
 
     def write(self, problem: Problem, n: int, seeds: Sequence[int], path: Path) -> StoredSamples:
         """The same draws, written to a store as they finish."""
-        return sample(self.sampler, problem, n, seed=seeds, progress=False, out=path, **self._sizes(problem, n))
+        rows, chunk = self._sizes(problem, n)
+        return sample(self.sampler, problem, n, seed=seeds, stream_size=rows, chunk=chunk, out=path, progress=False)
 
-    def _sizes(self, problem: Problem, n: int) -> dict[str, int]:
+    def _sizes(self, problem: Problem, n: int) -> tuple[int, int | None]:
         """How many draws share a stream, and how many are drawn at once."""
         if not isinstance(problem.denoiser, Gaussian | GaussianMixture):
-            return {}
+            return 1, None
         rows = self.stream(problem, n)
         together = math.lcm(rows, self.sampler.needs.group)
         most = 2 * rows if problem.observations == 1 else 2 * STREAM_VALUES // math.prod(problem.event_shape)
-        return {"stream_size": rows, "chunk": max(2 * rows, together, most)}
+        return rows, max(2 * rows, together, most)
 
     def stream(self, problem: Problem, n: int) -> int:
         """How many of `n` samples share a stream: the greatest divisor of n with at most `STREAM_VALUES` values.
