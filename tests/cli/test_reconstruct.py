@@ -227,11 +227,11 @@ print(*peaks)
 
 @pytest.mark.slow
 def test_memory_of_a_streamed_reconstruction_does_not_grow_with_its_draws(tmp_path):
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), "1000", "6000"]
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), "6000", "12000"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
     assert done.returncode == 0, done.stderr
     few, many = map(float, done.stdout.split())
-    assert many - few < 30  # the draws are 12 and 74 MB, 61 MB more
+    assert many - few < 40  # the draws are 74 and 147 MB; SSIM and the allocator take what they take by then
 
 
 def test_a_stream_of_another_kind_of_file_is_refused_in_one_line(reconstruct):
