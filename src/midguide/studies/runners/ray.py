@@ -173,7 +173,8 @@ class RayRunner:
             self._seats.remove(seat)
             self._failed_starts += 1
             if self._failed_starts >= STARTS or "No module named" in str(error):
-                raise ConfigError(f"no worker starts: {_cause(error)}", hint=SAME) from error
+                hint = SMALLER if isinstance(error, self._ray.exceptions.OutOfMemoryError) else SAME
+                raise ConfigError(f"no worker starts: {_cause(error)}", hint=hint) from error
             return
         if isinstance(answer, Exception):
             raise answer
@@ -217,6 +218,7 @@ class RayRunner:
         yield from (Finished(unit, failed(unit, death)) for unit in running.job.units)
 
 
+SMALLER = "give fewer --workers, or end what else takes memory on that machine"
 SAME = "install the same version of midguide, with its libraries, on every machine of the cluster"
 
 
