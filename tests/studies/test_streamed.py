@@ -14,6 +14,7 @@ from midguide.inference.stored import STORE, StoredSamples
 from midguide.studies.engine import units as units_module
 from midguide.studies.engine.draws import load_draws
 from midguide.studies.sources import sampled
+from midguide.web.readers import samples as readers
 
 ZARR = ("--set", 'keep_samples="zarr"')
 IN_MEMORY = ("--set", "keep_samples=true")
@@ -49,7 +50,10 @@ def test_rows_and_draws_are_those_in_memory(cli, both):
     for address, there in draws("stored").items():
         here = kept[address]
         if isinstance(there, StoredSamples):
+            viewed = readers.samples(there.path.parent, 0)
             there = there.load()
+            assert viewed is not None
+            assert torch.equal(viewed.draws, there.draws[0])
         assert torch.equal(there.draws, here.draws)
         assert {name: value.tolist() for name, value in there.tensors.items()} == {
             name: value.tolist() for name, value in here.tensors.items()
