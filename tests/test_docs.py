@@ -128,6 +128,16 @@ def test_results_page_opens_with_question_answer_and_command(page):
     assert re.search(r"\d", opening[question:command]), "an answer has a figure"
 
 
+def test_every_picture_of_the_gallery_links_to_its_page_and_its_code():
+    figures = re.findall(r"<figure.*?</figure>", (ROOT / "docs" / "gallery.md").read_text("utf-8"), re.DOTALL)
+    for figure in figures:
+        picture, page, code = re.findall(r"\]\(([^)]+)\)", figure)
+        assert picture.endswith(".png")
+        assert page.endswith(".md")
+        assert all((ROOT / "docs" / place).is_file() for place in (picture, page, code))
+    assert len(figures) > 10
+
+
 def test_printed_tables_become_the_data_of_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     (tmp_path / "data").mkdir()
