@@ -233,6 +233,10 @@ def matern_spectrum(space: tuple[int, ...], *, std: float, length: float, smooth
     Raises:
         ConfigError: If a number is not positive.
 
+    Example:
+        >>> round(float(matern_spectrum((8, 8), std=0.5, length=2.0).mean()), 6)  # the variance of a pixel
+        0.25
+
     References:
         Whittle 1954, "On stationary processes in the plane"; Rasmussen and Williams 2006, Eq. (4.15).
     """
