@@ -118,7 +118,7 @@ def test_impossible_settings_are_refused():
         finite_sample(0, data="nowhere", operator="half-mask")
     with pytest.raises(ConfigError, match="bandwidth must be positive"):
         finite_sample_prior(torch.zeros(20, 4), 0.0)
-    with pytest.raises(ShapeError, match="NaN"):
+    with pytest.raises(ConfigError, match="NaN"):
         finite_sample_prior(torch.full((20, 4), torch.nan), 0.1)
     with pytest.raises(ConfigError, match="count must be at least 10"):
         finite_sample(0, data="glyphs", operator="half-mask", count=3)

@@ -299,3 +299,21 @@ def test_the_public_checkpoint_is_recognized_by_its_shapes_and_loaded_by_its_nam
     assert prior.schedule == DiscreteVP.scaled_linear()
     assert prior.autoencoder.network.config == VQ_F4
     assert prior.autoencoder.rows == 1  # one image of 256 pixels at once
+
+
+def test_what_a_checkpoint_holds_besides_is_named_and_the_rest_is_used_or_known(state, networks, tmp_path):
+    """Walks all keys: those of the public files say nothing, any other does."""
+    known = {"epoch": 1, "pytorch-lightning_version": "1", "optimizer_states": [{}], "lr_schedulers": [], "loops": {}}
+    torch.save({"state_dict": kl(state, networks), "global_step": 3, **known}, tmp_path / "a.ckpt")
+    plain = load_prior(tmp_path / "a.ckpt", **ASKED).provenance["remarks"]
+    assert not any("not used" in line for line in plain)
+    extra = {"cond_stage_model.embedding.weight": torch.zeros(1), "teacher.weight": torch.zeros(1)}
+    torch.save({"state_dict": state | extra, "hyper_parameters": {"scale_by_std": True}}, tmp_path / "b.ckpt")
+    told = load_prior(tmp_path / "b.ckpt", **ASKED).provenance["remarks"]
+    line = next(line for line in told if line.startswith("not used"))
+    assert all(
+        f"`{name}`" in line for name in ("state_dict.cond_stage_model", "state_dict.teacher", "hyper_parameters")
+    )
+    torch.save({"state_dict": {name: v.half() for name, v in state.items()}}, tmp_path / "c.ckpt")
+    told = load_prior(tmp_path / "c.ckpt", **ASKED | {"schedule": "vp-linear"}).provenance["remarks"]
+    assert "the weights are float16 in the file, and float32 here" in told

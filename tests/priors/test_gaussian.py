@@ -1,11 +1,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from midguide.diffusion.schedules import EDM, RectifiedFlow
 from midguide.errors import ConfigError, NumericalError, ShapeError, UnsupportedProblem
+from midguide.known.finite_sample import finite_sample_prior
 from midguide.likelihoods import GaussianLikelihood, PoissonLikelihood
 from midguide.maths.autodiff import value_and_grad
 from midguide.maths.linalg import gaussian_w2
@@ -13,6 +15,7 @@ from midguide.operators.base import Operator
 from midguide.operators.mask import Mask
 from midguide.operators.matrix import Matrix
 from midguide.priors.gaussian import Gaussian
+from midguide.priors.mixture import GaussianMixture
 from midguide.testing import check_denoiser
 
 TIMES = (1, 100, 500, 1000)
@@ -266,3 +269,42 @@ def test_the_record_holds_schedule_and_digests_and_is_small():
     assert set(record) == {"type", "mean", "covariance", "dtype", "schedule", "signal"}
     assert record["mean"] | {"sha256": ""} == {"shape": [2, 3], "dtype": "float64", "sha256": ""}
     assert len(json.dumps(record)) < 1000
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.float16, bool])
+def test_parameters_of_numpy_are_those_of_torch(dtype):
+    values = np.array([1, 0, 1]).astype(dtype)
+    prior = Gaussian(values[::-1], np.eye(3)[::-1, ::-1])
+    want = Gaussian(torch.tensor([1.0, 0.0, 1.0], dtype=prior.sample(1).dtype), torch.eye(3))
+    assert prior.sample(2).is_floating_point()
+    assert torch.equal(prior.sample(2, seed=1), want.sample(2, seed=1))
+    mixture = GaussianMixture(np.ones(2), np.zeros((2, 3)), 0.1)
+    assert torch.equal(mixture.sample(2), GaussianMixture(torch.ones(2), torch.zeros(2, 3).double(), 0.1).sample(2))
+
+
+@pytest.mark.parametrize("value", [1j, torch.zeros(2, dtype=torch.complex64), np.zeros(2, complex), [1, 2j]])
+def test_complex_parameters_are_one_line(value):
+    fine = torch.zeros(2)
+    for make in (
+        lambda: Gaussian(value, 1.0),
+        lambda: Gaussian(fine, value),
+        lambda: GaussianMixture(value, fine[:, None], 1.0),
+        lambda: GaussianMixture(fine + 1, value, 1.0),
+        lambda: GaussianMixture(fine + 1, fine[:, None], value),
+        lambda: finite_sample_prior(value, 0.1),
+    ):
+        with pytest.raises(ConfigError, match="must be real, got complex numbers"):
+            make()
+
+
+@pytest.mark.parametrize("value", ["x", None, [None], object(), [[1.0], [1.0, 2.0]]])
+def test_parameters_that_are_no_numbers_are_one_line(value):
+    for make in (lambda: Gaussian(value, 1.0), lambda: Gaussian(torch.zeros(1), value)):
+        with pytest.raises(ShapeError, match="must be numbers"):
+            make()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_mean_that_is_not_finite_is_refused(bad):
+    with pytest.raises(ConfigError, match="the mean must be finite"):
+        Gaussian(torch.full((2,), bad), 1.0)

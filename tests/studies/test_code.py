@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import midguide
 from midguide.errors import CheckpointError
@@ -13,6 +14,7 @@ from midguide.exact.problems import mixture_problem
 from midguide.inference import loop
 from midguide.inference.loop import sample
 from midguide.samplers.base import make_sampler
+from midguide.samplers.ddrm import DDRM
 from midguide.storage import code
 from midguide.storage.code import Code, code_of
 from midguide.studies.engine import units
@@ -96,6 +98,22 @@ def test_a_progress_file_of_other_code_is_refused_with_a_hint(tmp_path, monkeypa
     with pytest.raises(CheckpointError, match=r"was written by version 0\.0\.9") as caught:
         sample(sampler, problem, checkpoint=path)
     assert "remove the file" in caught.value.hint
+
+
+def test_a_sampler_that_is_changed_in_memory_is_run_again_and_measured_anew(tiny, cli, monkeypatch):
+    assert cli("study", "run", tiny, "--out", "out").code == 0
+    counts = cli("study", "status", "out", "--json").json
+    assert (counts["done"], counts["old"]) == (6, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(DDRM, "finish", lambda self, problem, state, t, rng: torch.zeros_like(state.x))
+        counts = cli("study", "status", "out", "--json").json
+        assert (counts["done"], counts["old"]) == (4, 2)  # those of the other sampler are as they were
+        cli("study", "run", tiny, "--out", "out").assert_mistake("other code", "--rerun-old-code")
+        refused = cli("study", "run", tiny, "--out", "out", "--rerun-old-code", "--workers", 2)
+        assert refused.code == 2
+        assert "changed in memory" in refused.err
+        assert "2 units to run" in cli("study", "run", tiny, "--out", "out", "--rerun-old-code").err
+    assert cli("study", "status", "out", "--json").json["old"] == 2
 
 
 @pytest.fixture

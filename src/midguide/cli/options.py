@@ -107,6 +107,10 @@ PriorSet = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="Another setting of the prior, in place of what it states; repeatable."),
 ]
+White = Annotated[
+    float | None,
+    typer.Option(metavar="VALUE", help="White in image files, as 4095 for 12 bits; by default their type's largest."),
+]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="Where networks compute: cpu, cuda, cuda:1, ...; by default the CPU.")
 ]

@@ -24,6 +24,7 @@ from midguide.errors import ConfigError, DataError, ShapeError, about
 from midguide.known.base import KNOWN, simulated
 from midguide.maths.rng import Rng, stream_seed
 from midguide.operators.factory import make_operator
+from midguide.priors.gaussian import real_numbers
 from midguide.priors.mixture import GaussianMixture
 from midguide.problem import Problem
 
@@ -44,20 +45,19 @@ def finite_sample_prior(images: Tensor, bandwidth: float) -> GaussianMixture:
         bandwidth: h, in the unit of the images; positive.
 
     Raises:
-        ShapeError: If there are too few images, or they hold NaN or infinity.
-        ConfigError: If `bandwidth` is not positive.
+        ShapeError: If there are too few images, or they are no numbers.
+        ConfigError: If they are complex, or hold NaN or infinity, or `bandwidth` is not positive.
 
     Example:
         >>> prior = finite_sample_prior(glyphs(torch.arange(100)), 0.1)
         >>> prior.components, prior.event_shape
         (100, (1, 32, 32))
     """
+    images = real_numbers(images, "the images")
     if len(images) < FEWEST:
         raise ShapeError(
             f"{len(images)} images make no prior, it takes at least {FEWEST}", hint="hundreds to thousands are usual"
         )
-    if not bool(torch.isfinite(images).all()):
-        raise ShapeError("the images hold NaN or infinity", hint="check how they were read")
     if not 0.0 < bandwidth < float("inf"):
         raise ConfigError(f"bandwidth must be positive, got {bandwidth}", hint="for example 0.1 for images in [-1, 1]")
     return GaussianMixture(torch.ones(len(images)), images, bandwidth**2)

@@ -119,3 +119,9 @@ def check_fits(config: Takes, event_shape: tuple[int, ...], what: str = "data", 
             f"the {what} are {shape}, the network takes multiples of {multiples}",
             hint=hint or "change the coarse levels in [network] (patch, multipliers, pools), or the size of the data",
         )
+    if getattr(config, "needs_two_pixels", False) and tuple(sizes) == tuple(grid):  # few bodies do
+        raise ShapeError(
+            f"the {what} are {'x'.join(map(str, sizes))}, one pixel at the coarsest level of the network, where each "
+            "channel is normalized alone: nothing is left of it",
+            hint=hint or "take a smaller patch, or more channels in [network]",
+        )

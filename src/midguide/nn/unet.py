@@ -66,6 +66,11 @@ class UNetConfig:
         multiple = self.patch * 2 ** (len(self.multipliers) - 1)
         return multiple, multiple
 
+    @property
+    def needs_two_pixels(self) -> bool:
+        """Whether a single pixel at the coarsest level would be normalized away: its groups are single channels."""
+        return self.channels * self.multipliers[-1] == 32
+
     def build(self) -> UNet:
         """A new network of this shape."""
         return UNet(self)

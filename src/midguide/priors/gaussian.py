@@ -16,6 +16,7 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,15 +38,16 @@ class Gaussian(Denoiser):
     dtype of the input.
 
     Args:
-        mean: the mean, shape of one event.
+        mean: the mean, shape of one event; draws have its dtype.
         covariance: a variance for all entries (a number), one for each (shape of one event), or the covariance matrix
             over the flattened event, shape (d, d); symmetric, positive semi-definite.
         schedule: the forward process; linear betas over 1,000 steps by default.
         event_shape: shape of one event, where it is not that of `mean`.
 
     Raises:
-        ShapeError: the shape of `covariance` fits none of the three forms.
-        ConfigError: `covariance` is not symmetric or has a negative eigenvalue.
+        ShapeError: If the shape of `covariance` fits none of the three forms, or the mean is no array of numbers.
+        ConfigError: If a value is complex, the mean is not finite, or `covariance` is not symmetric or has a negative
+            eigenvalue.
 
     Example:
         >>> prior = Gaussian(torch.zeros(2), 1.0)
@@ -58,21 +60,21 @@ class Gaussian(Denoiser):
 
     def __init__(
         self,
-        mean: Tensor,
-        covariance: float | Tensor,
+        mean: Tensor | np.ndarray,
+        covariance: float | Tensor | np.ndarray,
         *,
         schedule: Schedule | None = None,
         event_shape: tuple[int, ...] | None = None,
     ) -> None:
-        self.schedule = schedule or exact_schedule()
+        self.schedule, mean = schedule or exact_schedule(), real_numbers(mean, "the mean")
         self.event_shape = tuple(mean.shape if event_shape is None else event_shape)
         self.dimension = math.prod(self.event_shape)
         if mean.numel() != self.dimension:
             raise ShapeError(f"the mean has shape {tuple(mean.shape)}, an event has shape {self.event_shape}")
         self._dtype = mean.dtype
-        self._mean = mean.detach().double().cpu().reshape(-1)
+        self._mean = mean.double().cpu().reshape(-1)
         self._vectors: Tensor | None = None
-        given = torch.as_tensor(covariance, dtype=torch.float64).detach().cpu()
+        given = real_numbers(covariance, "the covariance").double().cpu()
         if given.ndim == 0:
             self.kind, self._values = "isotropic", given.reshape(1)
         elif given.shape == self.event_shape:
@@ -177,6 +179,28 @@ class LinearSystem(NamedTuple):
     matrix: Tensor
     y: Tensor
     sigma_y: float
+
+
+def real_numbers(values: Any, what: str) -> Tensor:
+    """The parameters of a prior as a tensor, at no less than single precision.
+
+    Args:
+        values: a number, list, array of NumPy, or tensor.
+        what: what they are, for the message.
+
+    Raises:
+        ShapeError: If they are no numbers.
+        ConfigError: If they are complex, or not finite.
+    """
+    try:
+        found = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(f"{what} must be numbers, got {type(values).__name__}", hint="a tensor or an array") from error
+    if found.is_complex():
+        raise ConfigError(f"{what} must be real, got complex numbers", hint="take real and imaginary parts as entries")
+    if not bool(found.isfinite().all()):
+        raise ConfigError(f"{what} must be finite, got NaN or infinity")
+    return found if found.dtype in (torch.float32, torch.float64) else found.float()
 
 
 def exact_schedule() -> DiscreteVP:

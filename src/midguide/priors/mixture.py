@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from midguide.priors.gaussian import (
     exact_schedule,
     linear_system,
     posterior_weights,
+    real_numbers,
     square_root,
 )
 from midguide.storage.record import describe
@@ -99,8 +101,9 @@ class GaussianMixture(Denoiser):
         schedule: the forward process; linear betas over 1,000 steps by default.
 
     Raises:
-        ShapeError: the shape of `covariances` fits no form, or two forms (K = d).
-        ConfigError: impossible weights, or a covariance that is not symmetric or not positive semi-definite.
+        ShapeError: If the shape of `covariances` fits no form, or two forms (K = d), or something is no number.
+        ConfigError: If weights are impossible, a value is complex, or a covariance is not symmetric or not positive
+            semi-definite.
 
     Example:
         >>> prior = GaussianMixture(torch.ones(2), torch.tensor([[-5.0], [5.0]]), 1.0)
@@ -111,15 +114,22 @@ class GaussianMixture(Denoiser):
     exact_moments = True
 
     def __init__(
-        self, weights: Tensor, means: Tensor, covariances: float | Tensor, *, schedule: Schedule | None = None
+        self,
+        weights: Tensor | np.ndarray,
+        means: Tensor | np.ndarray,
+        covariances: float | Tensor | np.ndarray,
+        *,
+        schedule: Schedule | None = None,
     ) -> None:
-        self.schedule = schedule or exact_schedule()
+        self.schedule, means = schedule or exact_schedule(), real_numbers(means, "the means")
+        if means.ndim < 1:
+            raise ShapeError("the means are a single number", hint="one row for each component")
         self.event_shape = tuple(means.shape[1:])
         self.components, self.dimension = len(means), math.prod(self.event_shape)
         self._dtype = means.dtype
-        self._means = means.detach().double().cpu().reshape(self.components, -1)
+        self._means = means.double().cpu().reshape(self.components, -1)
         self.weights = _normalized(weights, self.components)
-        given = torch.as_tensor(covariances, dtype=torch.float64).detach().cpu()
+        given = real_numbers(covariances, "the covariances").double().cpu()
         self.kind = _covariance_kind(given, self.components, self.event_shape)
         self._vectors: Tensor | None = None
         if self.kind in ("shared full", "full"):
@@ -337,9 +347,9 @@ def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.softmax(gaps.to(dtype).clamp_min(-60.0), 0)
 
 
-def _normalized(weights: Tensor, components: int) -> Tensor:
+def _normalized(weights: Tensor | np.ndarray, components: int) -> Tensor:
     """The weights in float64 with sum 1."""
-    values = weights.detach().double().cpu()
+    values = real_numbers(weights, "the weights").double().cpu()
     if values.shape != (components,):
         raise ShapeError(f"there are {components} means, the weights have shape {tuple(values.shape)}")
     if not bool((values >= 0).all() and values.sum().isfinite() and values.sum() > 0):

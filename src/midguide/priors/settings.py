@@ -6,6 +6,7 @@ merged field by field, whether they come from Python, a TOML file, a command lin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, Self, get_args
@@ -135,7 +136,9 @@ class PriorSettings(Execution):
             self._settle("network", body_config(self.network))
         if isinstance(self.signal, Mapping):
             self._settle("signal", _signal(self.signal))
-        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+        if self.event_shape is not None and not (self.event_shape and min(self.event_shape) > 0):
+            raise ConfigError(f"event_shape {list(self.event_shape)} is no shape", hint="for example [3, 64, 64]")
+        if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
             raise ConfigError(f"value_range {list(self.bounds)} is no range", hint="for example [-1.0, 1.0]")
 
     @property

@@ -2,12 +2,14 @@
 
 A digest covers the modules that define the given things, and all modules of this package that these import, also in
 functions. It does not change with comments, docstrings, or how lines are broken; nor with the modules in `SILENT`. It
-is that of one minor version of Python. Code from outside is no part of it: see `storage.record`.
+is that of one minor version of Python. Code from outside is no part of it: see `storage.record`. What was replaced in
+memory is: see `storage.in_memory`.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,11 +18,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from midguide._version import __version__
+from midguide.storage.in_memory import changes
+from midguide.storage.record import fingerprint
 
 PACKAGE = "midguide"
 ROOT = Path(__file__).parents[1]
@@ -56,12 +60,18 @@ def code_of(*things: object) -> Code:
         >>> code_of(DPS()) == code_of("midguide.samplers.dps")
         True
     """
+    sources, constants = _digest_of(modules_of(*things))
+    changed = changes(constants)
+    return Code(__version__, fingerprint([sources, changed]) if changed else sources)
+
+
+def modules_of(*things: object) -> frozenset[str]:
+    """The names among things, and the modules that define the others and whatever is inside of them."""
     names = {thing for thing in things if isinstance(thing, str)}
-    return Code(__version__, _digest_of(frozenset(names.union(_modules_of(things)))))
+    return frozenset(names.union(_modules_of(things)))
 
 
 def _modules_of(things: Iterable[object]) -> set[str]:
-    """The modules that define things and whatever is inside of them."""
     found, seen, waiting = set[str](), dict[int, object](), list(things)
     while waiting:
         thing = waiting.pop()
@@ -99,13 +109,12 @@ def _inside(thing: Any) -> Iterable[object]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest_of(modules: frozenset[str]) -> str:
-    """SHA-256 of the modules of this package among these and among what they import."""
-    total = hashlib.sha256()
-    for name in sorted(_reached(modules)):
-        if _is_own(name) and name not in SILENT:
-            total.update(f"{name} {_read(_file_of(name))[0]}\n".encode())
-    return total.hexdigest()
+def _digest_of(modules: frozenset[str]) -> tuple[str, dict[str, dict[str, object]]]:
+    """SHA-256 of the modules of this package among these and among what they import; the constants of each."""
+    own = [name for name in sorted(_reached(modules)) if _is_own(name) and name not in SILENT]
+    read = {name: _read(_file_of(name)) for name in own}
+    total = "".join(f"{name} {source.sha256}\n" for name, source in read.items())
+    return hashlib.sha256(total.encode()).hexdigest(), {name: source.constants for name, source in read.items()}
 
 
 def _reached(modules: Iterable[str]) -> set[str]:
@@ -116,7 +125,7 @@ def _reached(modules: Iterable[str]) -> set[str]:
         file = _file_of(name) if name not in reached and name not in SILENT else None
         if file is not None:
             reached.add(name)
-            waiting += _read(file)[1]
+            waiting += _read(file).imported
     return reached
 
 
@@ -134,16 +143,32 @@ def _file_of(module: str) -> Path | None:
     return None if is_library or not str(file).endswith(".py") else Path(str(file))
 
 
+class _Source(NamedTuple):
+    """SHA-256 of what a source file says, the modules of this package that it imports, and its plain constants."""
+
+    sha256: str
+    imported: tuple[str, ...]
+    constants: dict[str, object]
+
+
 @functools.cache
-def _read(file: Path) -> tuple[str, tuple[str, ...]]:
-    """SHA-256 of what a source file says, and the modules of this package that it imports."""
+def _read(file: Path) -> _Source:
     tree = ast.parse(file.read_bytes())
     package = PACKAGE.split(".") + list(file.relative_to(ROOT).parts[:-1]) if file.is_relative_to(ROOT) else []
     imported = tuple(dict.fromkeys(_imports(tree, package)))
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [part for part in body if not _is_text(part)]  # pyright: ignore[reportAttributeAccessIssue]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported, dict(_constants(tree)))
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    """Names in capitals that a module sets to a number, a text, or a tuple of such, once."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant() | ast.Tuple() as said) if name.isupper():
+                with contextlib.suppress(ValueError):  # of names
+                    yield name, ast.literal_eval(said)
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -32,6 +32,8 @@ MIB, GIB = 2**20, 2**30
 _KINDS = {stat.S_ISFIFO: "pipe", stat.S_ISSOCK: "socket", stat.S_ISCHR: "device", stat.S_ISBLK: "device"}
 _ENCRYPTED = 0x1
 _LONGEST_NAME = 200  # bytes; file systems take 255, and endings are added
+_NOT_EVERYWHERE = re.compile(r'[<>:"|?*]')
+_RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)
 _IMPOSSIBLE = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
@@ -300,6 +302,28 @@ def plain_name(name: str, what: str, *, error: type[MidguideError] = ConfigError
         if _IMPOSSIBLE.search(name)
         else f"it has more than {_LONGEST_NAME} bytes"
         if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME
+        else ""
+    )
+    if why:
+        raise error(f"{what} `{name[:80]}` cannot name a file: {why}", hint="letters, digits, hyphens and underscores")
+    return name
+
+
+def portable_name(name: str, what: str, *, error: type[MidguideError] = ConfigError) -> str:
+    """A `plain_name` that every system takes as a file's name and shows as it is.
+
+    Raises:
+        MidguideError: If it is no plain name, ends with a dot or a space, holds `<>:"|?*` or a character that is not
+            seen, or is reserved, as `con` and `nul` are on Windows.
+    """
+    plain_name(name, what, error=error)
+    why = (
+        "it begins or ends with a space or ends with a dot"
+        if name != name.strip() or name.endswith(".")
+        else "it holds a sign that not all systems allow"
+        if not name.isprintable() or _NOT_EVERYWHERE.search(name)
+        else "Windows reserves it"
+        if _RESERVED.fullmatch(name.partition(".")[0].strip())
         else ""
     )
     if why:

@@ -233,25 +233,25 @@ def _function(function: FunctionType, inner: Callable[[Any], Any]) -> dict[str, 
         found["uses"] = {name: item for name, item in captured.globals.items() if _is_data(item)}
     told = {name: inner(item) for name, item in found.items() if item}
     if anonymous or _top(function.__module__) != "midguide":
-        told["code"] = _code_digest(code)
+        told["code"] = code_digest(code)
     return {"function": function.__name__, **told}
 
 
 def _is_data(item: object) -> bool:
     """Whether a global name of a function holds something that its results depend on, and is no library."""
     if isinstance(item, FunctionType):
-        return not _is_library(item.__module__)
+        return not is_library(item.__module__)
     return isinstance(item, bool | int | float | str | tuple | list | Mapping | Tensor | np.ndarray | nn.Module)
 
 
-def _code_digest(code: CodeType) -> str:
+def code_digest(code: CodeType) -> str:
     """SHA-256 of what a function is compiled to, without its lines and its file."""
     total = hashlib.sha256(code.co_code)
     total.update(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_argcount)).encode())
     for constant in code.co_consts:
         match constant:
             case CodeType():
-                told = _code_digest(constant)
+                told = code_digest(constant)
             case frozenset():
                 told = repr(sorted(map(repr, constant)))
             case _:
@@ -265,10 +265,10 @@ def _source(cls: type, *, libraries: bool = True) -> dict[str, str]:
 
     A class without a file, as in a notebook, has that of its compiled functions.
     """
-    if _top(cls.__module__) in ("midguide", "builtins", "torch") or (not libraries and _is_library(cls.__module__)):
+    if _top(cls.__module__) in ("midguide", "builtins", "torch") or (not libraries and is_library(cls.__module__)):
         return {}
     functions = [item for item in vars(cls).values() if isinstance(item, FunctionType)]
-    sha256 = source_digest(cls) or fingerprint([_code_digest(function.__code__) for function in functions])
+    sha256 = source_digest(cls) or fingerprint([code_digest(function.__code__) for function in functions])
     return {"source": sha256}
 
 
@@ -277,7 +277,7 @@ def _top(module: str | None) -> str:
 
 
 @functools.cache
-def _is_library(module: str | None) -> bool:
+def is_library(module: str | None) -> bool:
     """Whether a module is of this package, of Python, or of an installed distribution."""
     if _top(module) in ("midguide", "builtins", *sys.stdlib_module_names) and module not in ("__main__", "__mp_main__"):
         return True

@@ -13,7 +13,7 @@ from midguide.nn.autoencoder import AutoencoderConfig
 from midguide.nn.base import BODIES, Body
 from midguide.nn.unet import UNetConfig
 from midguide.priors.settings import body_config
-from midguide.storage.outside import plain_name
+from midguide.storage.outside import portable_name
 from midguide.training.base import RECIPES, Data, Job
 
 
@@ -87,7 +87,7 @@ class LoopConfig:
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
-        plain_name(self.name, "the recipe's name")
+        portable_name(self.name, "the recipe's name")
         if not -(2**63) <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}, expected an integer of at most 63 bits")
         if min(self.steps, self.batch, self.checkpoint_every) < 1 or self.learning_rate <= 0:

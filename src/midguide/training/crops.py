@@ -58,9 +58,11 @@ class CropTrainingConfig(DenoisingConfig):
 
     Args:
         crops: how they are cut out.
+        white: the value of white in the image files, as 4095 for 12 bits in 16; by default the largest of their type.
     """
 
     crops: Crops = field(default_factory=Crops)
+    white: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,8 +75,12 @@ class CropTrainingConfig(DenoisingConfig):
         data.refuse("autoencoder", "strict", hint="crops are cut out of images that can all be read")
         size = self.crops.size
         check_fits(self.network, (1, size, size), "crops")
-        images = load_gray_images(data.place, note=data.note)
-        kept = images[::KEPT] if data.held_out is None else load_gray_images(data.held_out, note=data.note)
+        images = load_gray_images(data.place, white=self.white, note=data.note)
+        kept = (
+            images[::KEPT]
+            if data.held_out is None
+            else load_gray_images(data.held_out, white=self.white, note=data.note)
+        )
         if data.held_out is None:
             images = [image for number, image in enumerate(images) if number % KEPT]
         source = Pictures.cut(images, self.crops, where=data.place)

@@ -31,6 +31,7 @@ class Given:
         str | None,
         typer.Option(metavar="PLACE", help="Held-out signals: a folder of images or a .npy file; by default draws."),
     ] = None
+    white: options.White = None
     truth_steps: Annotated[
         int | None, typer.Option(metavar="N", help="Steps of the draws of the prior, where it has no exact sampler.")
     ] = None
@@ -40,7 +41,9 @@ class Given:
         from midguide.catalogue.settings import given, parse_overrides
 
         output.check_counts(**{"truth-steps": self.truth_steps})
-        said = given(truths=self.truths, steps=self.truth_steps, sigma_y=instrument.sigma, rate=instrument.rate)
+        said = given(
+            truths=self.truths, white=self.white, steps=self.truth_steps, sigma_y=instrument.sigma, rate=instrument.rate
+        )
         tables = {
             "operator_settings": parse_overrides(instrument.operator_set),
             "noise_settings": parse_overrides(instrument.noise_set),

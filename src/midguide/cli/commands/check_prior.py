@@ -45,6 +45,7 @@ def check_prior(
     ] = None,
     *,
     asked: options.PriorOptions,
+    white: options.White = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -54,6 +55,8 @@ def check_prior(
     compared with the alternatives. Images of the kind that the prior was trained on tell most; draws of the prior
     itself tell of prediction, schedule and dropout left on. The exit code is 1 where something was found.
     """
+    if white is not None and not images:
+        raise ConfigError("--white is given, but no images", hint="leave it out, or give the images to measure on")
     if images and draws is not None:
         raise ConfigError("images and --draws were given", hint="measure on the ones or on the others")
     output.use_threads(context)
@@ -64,7 +67,8 @@ def check_prior(
     if draws is None and not images and not _is_photographic(denoiser.signal_shape):
         draws = DRAWS
     if draws is None:
-        report, count = _on_images(denoiser, images or [], seed, lambda last: asked.load(prior, averaged=last))
+        again = lambda last: asked.load(prior, averaged=last)  # noqa: E731
+        report, count = _on_images(denoiser, images or [], white, seed, again)
     else:
         report, count = check_draws(network_of(denoiser), n=draws, seed=seed), draws
     if as_json:
@@ -80,6 +84,7 @@ def check_prior(
 def _on_images(
     denoiser: Denoiser,
     images: list[Path],
+    white: float | None,
     seed: int,
     again: Callable[[bool], Denoiser],
 ) -> tuple[PriorReport, int]:
@@ -88,6 +93,7 @@ def _on_images(
     Args:
         denoiser: the prior.
         images: files.
+        white: its value in them; by default the largest of their type.
         seed: of the noise.
         again: the prior with the average of its weights, or with the last, where its file holds both.
     """
@@ -102,9 +108,8 @@ def _on_images(
         other = diagnostics.network_of(again(which == "last"))
     shape, limits = denoiser.signal_shape, denoiser.signal_range or (-1.0, 1.0)
     if images:
-        data = torch.cat(
-            [load_image(path, shape, value_range=limits, resize=True, note=output.note) for path in images]
-        )
+        form = {"value_range": limits, "resize": True, "white": white, "note": output.note}
+        data = torch.cat([load_image(path, shape, **form) for path in images])
     else:
         data = photographs(shape, limits)
     report = diagnostics.check_prior(*diagnostics.network_and_data(denoiser, data), seed=seed, other=other)

@@ -127,10 +127,7 @@ class Picture:
         str | None, typer.Option(metavar="TOP,LEFT,HEIGHT,WIDTH", help="Use this part of IMAGE, in pixels.")
     ] = None
     resize: Annotated[bool, typer.Option("--resize", help="Resize IMAGE to the size of the prior.")] = False
-    white: Annotated[
-        float | None,
-        typer.Option(metavar="VALUE", help="White in IMAGE, as 4095 for 12 bits; by default its type's largest."),
-    ] = None
+    white: options.White = None
     tile: Annotated[
         bool,
         typer.Option(

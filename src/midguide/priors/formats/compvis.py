@@ -78,7 +78,13 @@ class CompVis(Format):
             learned_variance=learned_variance(chosen),
         )
         facts = {"format": FORMAT, "sha256": sha256, "class": said.class_index, **which}
+        if told := [*which.get("remarks", ()), *source.contents.remarks(_is_used)]:
+            facts["remarks"] = told
         return network_prior(network, stated, said, provenance=facts, autoencoder=coder, takes=taken)
+
+
+def _is_used(name: str) -> bool:
+    return name.removeprefix("module.").startswith((UNET, AVERAGE, CODER))
 
 
 def _unets(path: Path, weights: Mapping[str, Tensor], averaged: bool | None) -> Weights:

@@ -8,8 +8,8 @@ of its network, the *marker*; whatever stands before it is a wrapper.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -130,13 +130,24 @@ class Contents:
         else:
             chosen = last[0]
             average, remarks = self._average(chosen, means)
-        used = chosen.used | (average.used if average else set())
-        if others := self._others(used):
-            remarks.append(f"not used: {', '.join(f'`{name}`' for name in others)}")
-        made = Weights(_plain(chosen.weights), average and _plain(average.weights), tuple(remarks), self._betas(chosen))
-        rounded = sorted({str(v.dtype).removeprefix("torch.") for v in chosen.weights.values() if _is_other_float(v)})
-        said = f"the weights are {' and '.join(rounded)} in the file, and float32 here"
-        return replace(made, remarks=(*made.remarks, said)) if rounded else made
+        remarks += self._said(chosen.used | (average.used if average else set()), chosen.weights)
+        return Weights(_plain(chosen.weights), average and _plain(average.weights), tuple(remarks), self._betas(chosen))
+
+    def remarks(self, is_used: Callable[[str], bool]) -> list[str]:
+        """What must be said of a file of which the weights with certain names are used.
+
+        Args:
+            is_used: of a weight, by its name in its container.
+        """
+        used = {_joined(c.path, name): v for c in self.containers for name, v in c.tensors.items() if is_used(name)}
+        return self._said(set(used), used)
+
+    def _said(self, used: set[str], weights: Mapping[str, Tensor]) -> list[str]:
+        """A line on what is not used, and one on weights that are rounded in the file."""
+        others = ", ".join(f"`{name}`" for name in self._others(used))
+        rounded = sorted({str(v.dtype).removeprefix("torch.") for v in weights.values() if _is_other_float(v)})
+        said = [f"not used: {others}"] if others else []
+        return said + ([f"the weights are {' and '.join(rounded)} in the file, and float32 here"] if rounded else [])
 
     def _groups(self, marker: str) -> list[Group]:
         found = []

@@ -12,7 +12,7 @@ from midguide.errors import ConfigError, about
 from midguide.inference.arrays import libraries
 from midguide.metrics.base import METRICS, SET_METRICS
 from midguide.studies.engine.store import Progress, Store
-from midguide.studies.engine.units import Unit, batches
+from midguide.studies.engine.units import Unit, batches, forget_code
 from midguide.studies.runners.base import RUNNERS, Job, Runner
 from midguide.studies.spec.study import Study
 from midguide.studies.spec.tables import STREAM
@@ -122,6 +122,7 @@ def run_units(
     Returns:
         How many of them failed.
     """
+    forget_code()
     kept: Path | None = store.samples if study.head.keep_samples or store.samples.exists() else None
     runner = runner or RUNNERS.make("local")
     stream = study.head.keep_samples == STREAM

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from midguide.catalogue.base import short
 from midguide.errors import DataError
 from midguide.storage.files import aside, replacing, replacing_folder
-from midguide.studies.engine.units import Unit, codes_of, made_by
+from midguide.studies.engine.units import Unit, codes_of, forget_code, made_by
 from midguide.studies.report.expected import Expected
 
 FORMAT = 1
@@ -239,6 +239,7 @@ class Store:
 
     def progress(self, units: Iterable[Unit]) -> Progress:
         """What is stored of these units; those of equal address count once."""
+        forget_code()
         progress = Progress([], [], [], [])
         for unit in {unit.address: unit for unit in units}.values():
             try:

@@ -19,7 +19,7 @@ from midguide.inference.stored import StoredSamples
 from midguide.maths.rng import stream_seed
 from midguide.metrics.base import METRICS, Answer, Metric, Target
 from midguide.problem import Problem
-from midguide.storage.code import Code, code_of
+from midguide.storage.code import Code, code_of, modules_of
 from midguide.storage.record import describe, fingerprint
 from midguide.studies.engine.draws import Draws, drawn_by, keep_draws, load_draws, named, write_draws
 from midguide.studies.kinds.base import ProblemKind, build_all
@@ -95,7 +95,7 @@ class Unit:
     @property
     def metrics_code(self) -> Code:
         """The code that its draws are measured by."""
-        return _metrics_code(tuple(METRICS.make(name) for name in self.metrics))
+        return _code(_behind_metrics(tuple(METRICS.make(name) for name in self.metrics)))
 
     @property
     def preset(self) -> str | None:
@@ -103,20 +103,30 @@ class Unit:
         return split(self.spec)[1] or None
 
 
-_draws_codes: dict[str, Code] = {}
+_behind_draws: dict[str, frozenset[str]] = {}
 
 
 def _draws_code(unit: Unit) -> Code:
     key = fingerprint([unit.configuration[part] for part in ("problem", "prior", "source")])
-    if key not in _draws_codes:
+    if key not in _behind_draws:
         probe = unit.problem.probe(unit.problem_seed)
-        _draws_codes[key] = code_of(unit.problem, unit.source, probe, sample)
-    return _draws_codes[key]
+        _behind_draws[key] = modules_of(unit.problem, unit.source, probe, sample)
+    return _code(_behind_draws[key])
 
 
 @cache
-def _metrics_code(metrics: tuple[Metric, ...]) -> Code:
-    return code_of(*metrics)
+def _behind_metrics(metrics: tuple[Metric, ...]) -> frozenset[str]:
+    return modules_of(*metrics)
+
+
+@cache
+def _code(modules: frozenset[str]) -> Code:
+    return code_of(*modules)
+
+
+def forget_code() -> None:
+    """Look again at what was replaced in memory: before a study is looked at, or run."""
+    _code.cache_clear()
 
 
 Rows = list[dict[str, Any]]

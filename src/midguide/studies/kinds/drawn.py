@@ -13,7 +13,7 @@ from torch import Tensor
 
 from midguide.catalogue.settings import PathOr, given
 from midguide.data.images import load_image_set
-from midguide.errors import DataError, NumericalError, about
+from midguide.errors import ConfigError, DataError, NumericalError, about
 from midguide.exact.posteriors import KnowsPosterior, unwrapped
 from midguide.inference.loop import sample
 from midguide.maths.rng import stream_seed
@@ -47,6 +47,7 @@ class DrawnProblem:
         prior_settings: what is said of the prior in place of what it states.
         truths: `prior`; or held-out signals: a folder or zip file of images of the size of the prior, or a `.npy` file
             of shape (N, *signal) in the units of the prior. The seed is then their index.
+        white: the value of white in images of `truths`, as 4095 for 12 bits; by default the largest of their type.
         steps: of the ancestral sampling that draws the truths, where the prior has no exact sampler.
         noise: a name in `midguide list likelihoods`.
         sigma_y: standard deviation of Gaussian noise in the value range of the prior; by default 0.05.
@@ -64,6 +65,7 @@ class DrawnProblem:
     prior: str = "faces-64"
     prior_settings: PriorSettings = AS_STATED
     truths: Annotated[str, PathOr(PRIOR)] = PRIOR
+    white: float | None = None
     steps: int = TRUTH_STEPS
     noise: str = "gaussian"
     sigma_y: float | None = None
@@ -73,6 +75,8 @@ class DrawnProblem:
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps)
+        if self.white is not None and (self.truths == PRIOR or self.truths.endswith(".npy")):
+            raise ConfigError("white is given, but no images", hint="white belongs to truths that are image files")
         _ = self._setup  # which refuses an impossible noise
 
     def record(self) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class DrawnProblem:
 
     @property
     def _signals(self) -> Tensor:
-        return _loaded(self.truths, self._denoiser.signal_shape, self._denoiser.signal_range or RANGE)
+        return _loaded(self.truths, self._denoiser.signal_shape, self._denoiser.signal_range or RANGE, self.white)
 
     def _held_out(self, seed: int) -> Tensor:
         signals = self._signals
@@ -180,10 +184,10 @@ def _drawn(name: str, settings: PriorSettings, steps: int) -> _Drawn:
 
 
 @kept(4)
-def _loaded(path: str, shape: tuple[int, ...], limits: tuple[float, float]) -> Tensor:
+def _loaded(path: str, shape: tuple[int, ...], limits: tuple[float, float], white: float | None) -> Tensor:
     """Held-out signals, float32, shape (N, *signal)."""
     with about("truths"):
-        signals = _array(path) if path.endswith(".npy") else _images(path, shape, limits)
+        signals = _array(path) if path.endswith(".npy") else _images(path, shape, limits, white)
         if tuple(signals.shape[1:]) != shape:
             raise DataError(
                 f"{path} holds signals of shape {tuple(signals.shape[1:])}, the prior has {shape}",
@@ -194,11 +198,11 @@ def _loaded(path: str, shape: tuple[int, ...], limits: tuple[float, float]) -> T
     return signals
 
 
-def _images(path: str, shape: tuple[int, ...], limits: tuple[float, float]) -> Tensor:
+def _images(path: str, shape: tuple[int, ...], limits: tuple[float, float], white: float | None) -> Tensor:
     if not Path(path).exists():
         raise DataError(f"there is no {path}", hint="a folder or zip file of images, or a .npy file")
     low, high = limits
-    values = load_image_set(Path(path)).float() / 255
+    values = load_image_set(Path(path), white=white).float() / 255
     if shape[0] == 1:
         values = torch.einsum("nchw,c->nhw", values, values.new_tensor(_LUMA))[:, None]
     return low + (high - low) * values

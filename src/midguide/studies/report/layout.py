@@ -95,9 +95,11 @@ def as_markdown(report: Report) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text in Markdown that begins no tag, no other column and no other line."""
+    """A text in Markdown that begins no tag, link, formula, other column or other line."""
     shown = "".join(c if c.isprintable() else " " for c in text)
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    for sign, written in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("$", "\\$"), ("](", "]\\(")):
+        shown = shown.replace(sign, written)
+    return shown
 
 
 def plus_minus(mean: float | None, ci95: float | None) -> str:

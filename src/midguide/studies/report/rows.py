@@ -278,7 +278,10 @@ def as_csv(report: Report) -> str:
 
 def _cell(value: Any) -> Any:
     """A value in CSV; a spreadsheet would run a text that begins like a formula, which an apostrophe prevents."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    if not isinstance(value, str):
+        return value
+    shown = "".join(c if c.isprintable() else " " for c in value)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
 
 
 def _baseline(study: Study, wanted: str | None) -> str:

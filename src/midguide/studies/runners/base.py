@@ -48,20 +48,26 @@ class Job:
 
     def packed(self) -> bytes:
         """The job for `run_packed` in another process."""
-        return pickle.dumps((dict(self.code), pickle.dumps(self)))
+        return pickle.dumps((dict(self.code), pickle.dumps(self), self.units[0].draws_code.sha256))
 
 
 def run_packed(packed: bytes) -> list[Rows]:
     """Run what `Job.packed` made: the files of its code first, since they define what the rest is made of.
 
     Raises:
-        ConfigError: If one of them has changed.
+        ConfigError: If one of them has changed, or the code of the package is other than where the job comes from.
     """
-    code, job = pickle.loads(packed)
+    code, packed_job, drawn_by = pickle.loads(packed)
     _check_unchanged(code)
     for path in code:
         plugins.load_file(path)
-    return pickle.loads(job).run()
+    job = pickle.loads(packed_job)
+    if job.units[0].draws_code.sha256 != drawn_by:
+        raise ConfigError(
+            "worker processes have other code of the package than this process: it was changed in memory or on disk",
+            hint="run the study again; what is changed in memory needs --workers 1, or FILE.py:NAME",
+        )
+    return job.run()
 
 
 def picklable(error: Exception) -> Exception:
