@@ -177,3 +177,17 @@ def test_errors_of_the_catalogue_are_errors_of_the_package() -> None:
 
     with pytest.raises(MidguideError):
         SAMPLERS.register("nothing")(Nothing)
+
+
+def test_piece_of_a_file_keeps_the_summary_that_it_registers(tmp_path):
+    from midguide.operators import OPERATORS
+
+    (tmp_path / "own.py").write_text(
+        "from midguide.operators import OPERATORS, Identity\n\n"
+        '@OPERATORS.register("own-piece", summary="sees all")\n'
+        "def own(event_shape: tuple[int, ...], *, seed: int = 0) -> Identity:\n    return Identity()\n"
+    )
+    try:
+        assert OPERATORS.find(f"{tmp_path / 'own.py'}:own")[0].summary == "sees all"
+    finally:
+        OPERATORS._entries.pop("own-piece", None)

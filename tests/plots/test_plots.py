@@ -31,7 +31,9 @@ def draws(shape: tuple[int, ...]) -> Samples:
 @pytest.mark.parametrize(("body", "shape"), [(body, shape) for body, shapes in SHAPES.items() for shape in shapes])
 def test_draws_of_every_body_have_a_plot(body: str, shape: tuple[int, ...]) -> None:
     assert body_of(Signal(shape=shape)) == body
-    assert draws(shape).plot(1).axes
+    figure = draws(shape).plot(1)
+    assert figure.axes
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
 
 
 def test_there_is_one_plot_for_each_body() -> None:

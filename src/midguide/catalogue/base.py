@@ -339,7 +339,8 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         thing = plugins.load_object(path, name)
         known = self._outside.get(place)
         if known is None or known.thing is not thing:
-            self._outside[place] = self._entry(place, thing, origin=path)
+            said = next((entry.summary for entry in self._entries.values() if entry.thing is thing), "")
+            self._outside[place] = self._entry(place, thing, summary=said, origin=path)
         return self._outside[place]
 
     def _enter(self, entry: Entry[T]) -> None:

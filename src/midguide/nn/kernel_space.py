@@ -6,7 +6,7 @@ coarser, a U-Net that takes in the code where its grid is coarsest, residual blo
 is added to the image. The extractor of codes from pairs of images, `F`, is not here.
 
 The paper does not give every layer. Widths, strides and the names of the parameters follow the code that its authors
-released (configuration `GOPRO/wVAE`), read for that purpose; an earlier version of that code upsamples in another way,
+released (configuration `GOPRO/wVAE`), read for that purpose. An earlier version of that code upsamples in another way,
 and weights trained with it are refused. What is here is written anew.
 """
 

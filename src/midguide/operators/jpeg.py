@@ -5,17 +5,17 @@ colors of JFIF (ITU-T T.871). Entropy coding loses nothing and is left out.
 
 Differences from an encoder and decoder such as libjpeg:
 - rounding has a gradient unless `rounding="exact"`;
-- numbers stay real: libjpeg also rounds colors, pixels and, within its transforms, intermediate results, which lets
-  a coefficient near the middle between two steps go the other way. With exact rounding and the triangle filter, a
-  portrait differs from libjpeg's by 0.3 (quality 2) to 1.2 of 255 levels on average;
+- numbers stay real. libjpeg also rounds colors, pixels and intermediate results of its transforms, so a coefficient
+  near the middle between two steps may go the other way. With exact rounding and the triangle filter, a portrait
+  differs from libjpeg's by 0.3 (quality 2) to 1.2 of 255 levels on average;
 - decoded values outside [-1, 1] are kept, so that decoding again changes nothing; a decoder clips them, as
   `compose(HighDynamicRange(1.0), JPEG())` does;
-- chroma is enlarged by replication, which adds 2.4 levels (root mean square) to that portrait at quality 2, where
-  compression itself costs 26; libjpeg's triangle filter is `upsampling="triangle"`.
+- chroma is enlarged by replication; libjpeg's triangle filter is `upsampling="triangle"`. At quality 2 replication
+  adds 2.4 levels (root mean square) to that portrait, where compression itself costs 26.
 
-With all of these the default differs from Pillow's round trip of the portrait by 4.5 levels (root mean square) at
-quality 2 and by 1.6 to 3.5 from quality 5 on, where compression costs 26 and 16 to 4; the paper's setting by 5.5 of 36
-from that of a file with its tables.
+Together they are small. The default differs from Pillow's round trip of the portrait by 4.5 levels (root mean square)
+at quality 2, where compression costs 26. From quality 5 on it is 1.6 to 3.5 levels, where compression costs 16 to 4.
+The paper's setting differs by 5.5 levels of 36 from the round trip of a file with its tables.
 """
 
 from __future__ import annotations
@@ -107,20 +107,20 @@ class JPEG(PseudoInvertibleOperator):
     Three channels are RGB. Any other number are components of their own, each coded as luma: gray, or bands without
     colors (T.81 allows up to 255).
 
-    Values in [-1, 1] go to [0, 255] and to `Y = 0.299 R + 0.587 G + 0.114 B`, `Cb`, `Cr`; chroma is averaged over 2x2
-    pixels; 8x8 blocks, incomplete ones filled by repeating the edge, are transformed by the DCT, divided by a table,
-    rounded, and everything is undone.
+    Values in [-1, 1] go to [0, 255] and to `Y = 0.299 R + 0.587 G + 0.114 B`, `Cb`, `Cr`. Chroma is averaged over 2x2
+    pixels. Each 8x8 block is transformed by the DCT, divided by a table and rounded; then all of it is undone.
+    Incomplete blocks are filled by repeating the edge.
 
     The pseudo-inverse is the identity, since measurements are decoded images: `h(y) = y` for `y = h(x)`.
     - Exact, up to rounding errors, with `rounding="exact"`, replication and sizes that are multiples of 8 (of 16 with
       4:2:0).
-    - With `rounding="cubic"` at these sizes no coefficient moves by more than 1/8 of its entry in the table: one that
-      is d from its step is d^3 from it in y and d^9 in h(y). At quality 2 this is 4 to 5 of 255 levels (root mean
-      square) on a portrait, where compression costs 26 to 34. Nothing holds relative to y: where every coefficient is
-      rounded to zero, as those of noise are with unclamped tables, y consists of the d^3 alone.
-    - At other sizes the edge that fills the incomplete blocks is that of y, not of x, and the triangle filter is not
-      undone by taking means. On the portrait h(y) then differs from y by at most a seventh (exact) or a fifth (cubic)
-      of what compression changes: 4 or 6 levels at quality 2, 1.3 or 2 from quality 10 on.
+    - With `rounding="cubic"` at these sizes no coefficient moves by more than 1/8 of its entry in the table. One that
+      is d from its step is d^3 from it in y, and d^9 in h(y). At quality 2 this is 4 to 5 of 255 levels (root mean
+      square) on a portrait, where compression costs 26 to 34. Nothing holds relative to y: if every coefficient is
+      rounded to zero, y consists of the d^3 alone.
+    - At other sizes the edge that fills the incomplete blocks is that of y, not of x. Means do not undo the triangle
+      filter. On the portrait h(y) differs from y by at most a seventh (exact) or a fifth (cubic) of what compression
+      changes. That is 4 or 6 levels at quality 2, and 1.3 or 2 from quality 10 on.
 
     Args:
         quality: 1 (worst) to 100.

@@ -52,7 +52,7 @@ def video(samples: Samples, observation: int, signal: Signal) -> Figure:
 
 def _frames(samples: Samples, observation: int, signal: Signal, word: str) -> Figure:
     """A row for each of truth, mean, standard deviation and draws; a column for each of some frames."""
-    from matplotlib.figure import Figure
+    from midguide.plots.figure import Figure
 
     truth, draws = samples.tensors.get("truth"), samples.draws[observation]
     rows = {} if truth is None else {"truth": truth[observation]}

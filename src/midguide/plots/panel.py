@@ -116,7 +116,7 @@ class _Canvas:
     """A figure whose tiles stand at fixed places, in inches, so that images of any shape line up."""
 
     def __init__(self, rows: int, columns: int, aspect: float) -> None:
-        from matplotlib.figure import Figure
+        from midguide.plots.figure import Figure
 
         self.tile_height = _TILE * min(max(aspect, 0.3), 3.0)
         self.width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP + _BAR

@@ -51,7 +51,7 @@ def reconstructions(
         value_range: values shown black and white.
         title: text above everything.
     """
-    from matplotlib.figure import Figure
+    from midguide.plots.figure import Figure
 
     samplers = list(images[0].draws)
     columns, rows = 1 + len(samplers), len(_ROWS) * len(images)

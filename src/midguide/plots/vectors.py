@@ -42,7 +42,7 @@ def _names(signal: Signal, count: int) -> list[str]:
 
 def _corner(draws: Tensor, truth: Tensor | None, weights: np.ndarray | None, names: list[str]) -> Figure:
     """Histograms on the diagonal, pairs below it."""
-    from matplotlib.figure import Figure
+    from midguide.plots.figure import Figure
 
     count = draws.shape[1]
     made = Figure(figsize=(1 + 2.0 * count, 0.6 + 2.0 * count), dpi=100, layout="constrained")
@@ -86,7 +86,7 @@ def _cell(
 
 def _intervals(samples: Samples, observation: int, truth: Tensor | None, names: list[str]) -> Figure:
     """Median, 50 % and 90 % intervals of each entry."""
-    from matplotlib.figure import Figure
+    from midguide.plots.figure import Figure
 
     levels = samples.quantiles((0.05, 0.25, 0.5, 0.75, 0.95))[:, observation].flatten(1).cpu().double()
     low, below, median, above, high = levels.numpy()
@@ -107,7 +107,7 @@ def _intervals(samples: Samples, observation: int, truth: Tensor | None, names: 
 @PLOTS.register("signal")
 def signal_rows(samples: Samples, observation: int, signal: Signal) -> Figure:
     """One row for each channel: median, 90 % band, some draws, and the truth."""
-    from matplotlib.figure import Figure
+    from midguide.plots.figure import Figure
 
     levels = _rows(samples.quantiles((0.05, 0.5, 0.95))[:, observation], signal)
     draws = _rows(samples.draws[observation, samples.picks(min(3, samples.draws.shape[1]))[observation]], signal)

@@ -3,13 +3,14 @@
 Paper: Moufad, Janati, Bedin, Durmus, Douc, Moulines, Olsson 2025, "Variational Diffusion Posterior Sampling with
 Midpoint Guidance", ICLR, https://arxiv.org/abs/2410.09945. Implemented: Algorithms 1, 2 and 3 (warm start).
 
-One step from `t` to `s` picks a midpoint `l <= s`, fits a Gaussian to `pi(x_l | x_t) ~ g_l(x_l) p(x_l | x_t)`, with
-`g_l(x) = p(y | D(x, l))` and `p(x_l | x_t) = N(m_{l|t}(x_t), v_{l|t} I)`, draws `x_l` from it, and re-noises by the
-exact bridge `q(x_s | x_l, x_t)`. There are two fits.
+One step from `t` to `s` picks a midpoint `l <= s` and fits a Gaussian to `pi(x_l | x_t) ~ g_l(x_l) p(x_l | x_t)`. Here
+`g_l(x) = p(y | D(x, l))` and `p(x_l | x_t) = N(m_{l|t}(x_t), v_{l|t} I)`. The step draws `x_l` from the fit, and
+re-noises by the exact bridge `q(x_s | x_l, x_t)`. There are two fits.
 
-In closed form (the default): a draw of the prior's transition is moved to one of pi by Matheron's rule, where D and the
-likelihood are linear around it, `D(x, l) = D(x', l) + J (x - x')`: one step of Gauss-Newton, with conjugate gradients,
-that is exact where both are linear. The fit knows its curvature, so that a rescaled problem has rescaled draws.
+In closed form (the default): Matheron's rule moves a draw of the prior's transition to one of pi. It takes D and the
+likelihood as linear around the draw, `D(x, l) = D(x', l) + J (x - x')`. That is one step of Gauss-Newton, with
+conjugate gradients, and is exact if both are linear. The fit knows its curvature, so rescaled problems have rescaled
+draws.
 
 By gradient steps (`gradient_steps`; the paper's, `mgps:paper`): the fit is `N(mu, diag(exp(2 rho)))` and descends, with
 one reparameterised draw z per gradient step, the gradient of
@@ -19,8 +20,8 @@ one reparameterised draw z per gradient step, the gradient of
 Its step has the unit of the data: the paper's 0.03 is made for images in [-1, 1] with posteriors far narrower than 1.
 
 Differences from the paper:
-- the fit in closed form: a Gaussian with all its covariance in place of a diagonal one, no gradient steps and no warm
-  start, so a draw of the transition in place of its mean is where it begins. J is taken as symmetric, as it is for an
+- the fit in closed form: a Gaussian with all its covariance in place of a diagonal one, and no gradient steps. It has
+  no warm start, and begins at a draw of the transition in place of its mean. J is taken as symmetric, as it is for an
   exact D. There:
   - g_l counts what D leaves open as noise, `g_l(x) = N(y; A D(x, l), sigma_y^2 I + A C A^T)` with C the covariance of
     `p(x_0 | x_l)`, as moment matching does (Rozet et al. 2024; `mmps`). With it the best midpoint is s itself;
@@ -29,7 +30,7 @@ Differences from the paper:
   - the last step ends with a fit at clean data in place of D(x_t, t);
   - times lie closer where there is little noise (`spacing`);
 - with gradient steps, one network forward per step besides them: `D(x_t, t)`. The prediction that initializes the next
-  fit (Eq. 3.9) is the one of the last gradient step, `D(mu + exp(rho) z, l)`; the paper spends one more forward on
+  fit (Eq. 3.9) is the one of the last gradient step, `D(mu + exp(rho) z, l)`. The paper spends one more forward on
   `D(x_l, l)` (`recompute=True`). What that costs on the exact problems is in `results/exactness.md`;
 - at the cleanest level the likelihood of `x_l` itself is used, without the network, as the authors' code does;
 - the midpoint is at least the cleanest level (the authors' code divides by zero variance there);

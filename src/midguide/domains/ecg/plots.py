@@ -138,7 +138,7 @@ def _cut(signals: dict[str, Tensor], lead: str, first: int, end: int) -> _Cell:
 
 def _page(rows: Sequence[Sequence[_Cell]], rate_hz: float, title: str, footer: str, label: str = "") -> Figure:
     """A sheet with the cells of each row side by side, in millimeters."""
-    from matplotlib.figure import Figure
+    from midguide.plots.figure import Figure
 
     samples = max(sum(len(cell.signals["line"]) for cell in row) for row in rows)
     gaps = _GAP * max(len(row) for row in rows)
