@@ -1,0 +1,141 @@
+"""Ways in which files are damaged: bytes, texts of numbers and names, trees of JSON, and what is no file at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+ODD = ["", "0", "-1", "1e12", "1e308", "-0.0", "nan", "inf", "9223372036854775808", "1" * 400, "true", "[]", "{}", '""']
+ODD += [
+    '"x"',
+    "../../x",
+    "/x",
+    "\x1b[31m",
+    "\u202e",
+    "$\\frac$",
+    "=1+1",
+    "<b>",
+    "a\0b",
+    "\ud800",
+    "[[",
+    "x" * 5000,
+    "~",
+]
+"""Texts that programs trip over."""
+
+WRONG: list[Any] = [None, True, False, 0, -1, 1, 10**12, 2**63, 1e308, -0.5, "", "x", "nan", "../../x", [], {}, [[]]]
+WRONG += [["x"], {"x": 1}, [1e9] * 3, "vp-linear:0.1,0.2,1000000000000", "a\0b", "\x1b[2J", 10**400]
+"""Values of JSON that a setting rarely has."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_.+-]+|\"[^\"]*\"|[^\sA-Za-z0-9]")
+
+
+def damaged_bytes(rng: random.Random, content: bytes, times: int = 3) -> bytes:
+    """Bits flipped, a part cut, doubled, zeroed or replaced; mostly near the start, where headers are."""
+    data = bytearray(content)
+    for _ in range(rng.randint(1, times)):
+        size = max(len(data), 1)
+        place = min(int(rng.random() ** rng.choice((1, 4)) * size), size - 1)
+        length = rng.choice((1, 2, 4, 8, 64, size // 4))
+        match rng.randrange(7):
+            case 0 | 1 if data:
+                data[place] ^= 1 << rng.randrange(8)
+            case 2:
+                del data[place : place + length]
+            case 3:
+                data[place:place] = data[place : place + length]
+            case 4:
+                data[place : place + length] = bytes(min(length, size - place))
+            case 5:
+                data[place : place + length] = rng.randbytes(min(length, size))
+            case _:
+                data[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80"))
+    return bytes(data)
+
+
+def damaged_text(rng: random.Random, text: str, times: int = 3) -> str:
+    """Words replaced by odd ones, lines dropped, doubled or joined; at times bytes instead."""
+    for _ in range(rng.randint(1, times)):
+        words = list(_TOKEN.finditer(text))
+        lines = text.split("\n")
+        match rng.randrange(8):
+            case 0 | 1 | 2 | 3 if words:
+                word = rng.choice(words)
+                text = text[: word.start()] + rng.choice(ODD) + text[word.end() :]
+            case 4 if words:
+                first, second = rng.choice(words), rng.choice(words)
+                text = text[: first.start()] + second[0] + text[first.end() :]
+            case 5:
+                lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))
+                text = "\n".join(lines)
+            case 6:
+                lines.pop(rng.randrange(len(lines)))
+                text = "\n".join(lines)
+            case _:
+                text = damaged_bytes(rng, text.encode(errors="surrogatepass"), 1).decode("utf-8", "replace")
+    return text
+
+
+def damaged_tree(rng: random.Random, tree: Any, times: int = 2) -> Any:
+    """A value of JSON with entries replaced by wrong ones, dropped, added or nested deeply."""
+    tree = copy.deepcopy(tree)
+    for _ in range(rng.randint(1, times)):
+        places = list(_places(tree))
+        if not places:
+            return rng.choice(WRONG)
+        parent, key = rng.choice(places)
+        match rng.randrange(6):
+            case 0:
+                del parent[key]
+            case 1 if isinstance(parent, dict):
+                parent[rng.choice(["x", "__class__", "../x", "where", "settings"])] = rng.choice(WRONG)
+            case 2 if isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
+                parent[key] = rng.choice([parent[key] * 1000, -parent[key], 10**9, 0, 0.5, 2**62])
+            case _:
+                parent[key] = rng.choice(WRONG)
+    return tree
+
+
+def _places(tree: Any) -> Any:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield tree, key
+        yield from _places(value)
+
+
+def damaged_json(rng: random.Random, text: str) -> str:
+    """JSON with a damaged value, or damaged as a text, or nested a hundred thousand deep."""
+    chance = rng.random()
+    if chance < 0.03:
+        return "[" * 100_000 + "]" * 100_000
+    if chance < 0.2:
+        return damaged_text(rng, text)
+    return json.dumps(damaged_tree(rng, json.loads(text)))
+
+
+def put(rng: random.Random, path: Path, content: bytes) -> Path:
+    """Write a file; seldom something that is none takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match rng.randrange(60):
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.mkdir()
+        case 2:
+            path.symlink_to(path.with_name("nowhere"))
+        case 3:
+            path.symlink_to(rng.choice(("/dev/zero", "/dev/stdin", path.name, "/proc/self/mem", "..")))
+        case 4:
+            path.write_bytes(b"")
+        case 5:
+            path.write_bytes(b"<!doctype html><html><body>404</body></html>")
+        case 6:
+            path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        case _:
+            path.write_bytes(content)
+    return path
