@@ -2,7 +2,7 @@
 # make test     set up the tests and run them, without the slow ones
 # make help     the other targets
 #
-# Settings: PYTHON (3.11 or newer), VENV, WORKERS (processes of the tests), PYTEST_FLAGS, PIP_FLAGS. On Linux the torch
+# Settings: PYTHON (3.11 or newer), VENV, WORKERS (processes of the tests), PYTEST_FLAGS, PIP_FLAGS, FUZZ_*. On Linux the torch
 # of pypi.org brings CUDA libraries; for the smaller CPU build: make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 
 SHELL := bash
@@ -15,6 +15,9 @@ PYTHON ?=
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
 WORKERS ?= auto
+FUZZ_SECONDS ?= 300
+FUZZ_SEED ?= 0
+FUZZ_FLAGS ?=
 
 BIN := $(VENV)/bin
 PEERS := deepinv==0.5.0 azula==0.11.1
@@ -31,7 +34,7 @@ define install
 	@touch $(addprefix $(VENV)/.,$(2))
 endef
 
-.PHONY: help setup demo test test-slow test-ray interop check prose pages docs dist matrix bench clean
+.PHONY: help setup demo test test-slow test-ray fuzz interop check prose pages docs dist matrix bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +55,10 @@ test-slow: $(VENV)/.test  ## the slow tests only
 
 test-ray: $(VENV)/.ray  ## the tests on a Ray cluster of two simulated machines
 	@$(BIN)/python -m pytest -m ray $(PYTEST_FLAGS) tests/studies/test_ray.py
+
+# The files of inputs that fail stay in build/fuzz; each line says how to run one again.
+fuzz: $(VENV)/.test  ## seeded campaigns of damaged input, five minutes or FUZZ_SECONDS=60
+	@$(BIN)/python tests/fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) $(FUZZ_FLAGS)
 
 # deepinv and azula need torchvision, which must never come into $(VENV): they have an environment that only looks there.
 interop: $(VENV)/.interop  ## the tests beside deepinv and azula, in an environment of their own

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+LONGEST = 1500
+"""Characters of a message, and of a hint."""
+
 
 class MidguideError(Exception):
     """Base of all errors of this package.
@@ -28,7 +31,8 @@ class MidguideError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """A text as a terminal may show it: what names and files hold may steer one, or begin another line."""
+    """A text as a terminal may show it: what names and files hold may steer one, begin another line, or be endless."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     if text.isprintable():
         return text
     shown = (c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)

@@ -86,6 +86,14 @@ def test_unknown_names_of_schedules_are_refused(name):
         make_schedule(name)
 
 
+@pytest.mark.parametrize("count", ["1000000000000", "100001", "1e300", "inf", "-1", "1"])
+@pytest.mark.parametrize("kind", ["vp-linear:0.0001,0.02", "vp-scaled-linear:0.001,0.02"])
+def test_a_name_cannot_ask_for_more_levels_than_fit(kind, count):
+    """A file states it: this once took 3 GB and did not end."""
+    with pytest.raises(ConfigError, match="are not settings of the schedule"):
+        make_schedule(f"{kind},{count}")
+
+
 def test_edm_times_are_the_sigmas_of_the_paper():
     schedule, n, rho = EDM(), 18, 7  # Karras et al. 2022, Eq. (5)
     for i, t in enumerate(schedule.times(n)):

@@ -1,4 +1,4 @@
-"""Ways in which files are damaged: bytes, texts of numbers and names, trees of JSON, and what is no file at all."""
+"""Ways in which files are damaged: bytes, texts of numbers and names, trees of JSON, headers, and what is no file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 import random
 import re
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,13 @@ WRONG += [["x"], {"x": 1}, [1e9] * 3, "vp-linear:0.1,0.2,1000000000000", "a\0b",
 """Values of JSON that a setting rarely has."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.+-]+|\"[^\"]*\"|[^\sA-Za-z0-9]")
+_LARGE = (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80")
+Damage = Callable[[random.Random, bytes], bytes]
+
+
+def encoded(text: str) -> bytes:
+    """As UTF-8, with what cannot be in it."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def damaged_bytes(rng: random.Random, content: bytes, times: int = 3) -> bytes:
@@ -54,22 +63,18 @@ def damaged_bytes(rng: random.Random, content: bytes, times: int = 3) -> bytes:
             case 5:
                 data[place : place + length] = rng.randbytes(min(length, size))
             case _:
-                data[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80"))
+                data[place : place + 4] = rng.choice(_LARGE)
     return bytes(data)
 
 
-def damaged_text(rng: random.Random, text: str, times: int = 3) -> str:
-    """Words replaced by odd ones, lines dropped, doubled or joined; at times bytes instead."""
+def in_words(rng: random.Random, text: str, times: int = 3) -> str:
+    """Words replaced by odd ones or each other, lines dropped or doubled; at times bytes instead."""
     for _ in range(rng.randint(1, times)):
-        words = list(_TOKEN.finditer(text))
-        lines = text.split("\n")
+        words, lines = list(_TOKEN.finditer(text)), text.split("\n")
         match rng.randrange(8):
-            case 0 | 1 | 2 | 3 if words:
-                word = rng.choice(words)
-                text = text[: word.start()] + rng.choice(ODD) + text[word.end() :]
-            case 4 if words:
-                first, second = rng.choice(words), rng.choice(words)
-                text = text[: first.start()] + second[0] + text[first.end() :]
+            case 0 | 1 | 2 | 3 | 4 if words:
+                word, other = rng.choice(words), rng.choice([*ODD, *(w[0] for w in rng.choices(words, k=7))])
+                text = text[: word.start()] + other + text[word.end() :]
             case 5:
                 lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))
                 text = "\n".join(lines)
@@ -77,12 +82,17 @@ def damaged_text(rng: random.Random, text: str, times: int = 3) -> str:
                 lines.pop(rng.randrange(len(lines)))
                 text = "\n".join(lines)
             case _:
-                text = damaged_bytes(rng, text.encode(errors="surrogatepass"), 1).decode("utf-8", "replace")
+                text = damaged_bytes(rng, encoded(text), 1).decode("utf-8", "replace")
     return text
 
 
-def damaged_tree(rng: random.Random, tree: Any, times: int = 2) -> Any:
-    """A value of JSON with entries replaced by wrong ones, dropped, added or nested deeply."""
+def damaged_text(rng: random.Random, content: bytes) -> bytes:
+    """A file of text, by its words; at times by its bytes."""
+    return encoded(in_words(rng, content.decode("latin-1"))) if rng.random() < 0.8 else damaged_bytes(rng, content)
+
+
+def in_tree(rng: random.Random, tree: Any, times: int = 2) -> Any:
+    """A value of JSON with entries replaced by wrong ones, dropped or added."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.randint(1, times)):
         places = list(_places(tree))
@@ -101,24 +111,39 @@ def damaged_tree(rng: random.Random, tree: Any, times: int = 2) -> Any:
     return tree
 
 
-def _places(tree: Any) -> Any:
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield tree, key
         yield from _places(value)
 
 
-def damaged_json(rng: random.Random, text: str) -> str:
-    """JSON with a damaged value, or damaged as a text, or nested a hundred thousand deep."""
+def damaged_json(rng: random.Random, content: bytes) -> bytes:
+    """JSON with a wrong value, damaged as a text, or nested a hundred thousand deep."""
     chance = rng.random()
     if chance < 0.03:
-        return "[" * 100_000 + "]" * 100_000
-    if chance < 0.2:
-        return damaged_text(rng, text)
-    return json.dumps(damaged_tree(rng, json.loads(text)))
+        return b"[" * 100_000 + b"]" * 100_000
+    return damaged_text(rng, content) if chance < 0.2 else json.dumps(in_tree(rng, json.loads(content))).encode()
 
 
-def put(rng: random.Random, path: Path, content: bytes) -> Path:
+def damaged_metadata(rng: random.Random, content: bytes) -> bytes:
+    """A safetensors file with another text of JSON in its metadata; at times with other bytes."""
+    if rng.random() < 0.2:
+        return damaged_bytes(rng, content)
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + length])
+    key = rng.choice(list(header["__metadata__"]))
+    header["__metadata__"][key] = damaged_json(rng, header["__metadata__"][key].encode()).decode("utf-8", "replace")
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
+
+
+def by_kind(rng: random.Random, content: bytes) -> bytes:
+    """A file of JSON by its values, any other by its bytes."""
+    return damaged_json(rng, content) if content[:1] in b"{[" and content else damaged_bytes(rng, content)
+
+
+def put(rng: random.Random, path: Path, content: bytes) -> None:
     """Write a file; seldom something that is none takes its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     match rng.randrange(60):
@@ -138,4 +163,3 @@ def put(rng: random.Random, path: Path, content: bytes) -> Path:
             path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         case _:
             path.write_bytes(content)
-    return path

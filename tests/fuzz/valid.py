@@ -1,45 +1,61 @@
-"""Small valid inputs of every kind, made once; what is damaged are copies of them."""
+"""Small valid inputs of every kind, made once before the workers are forked; what is damaged are copies of them."""
 
 from __future__ import annotations
 
 import io
-import json
-import struct
+import os
+import shutil
 import tempfile
 import zipfile
-from functools import cache
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-SIDE = 16
+Files = dict[str, bytes]
+"""Files that belong together, by their paths."""
+
+SIDE, RATE, LENGTH = 16, 100, 300
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+_MAKERS: dict[str, Callable[[Path], list[Files] | None]] = {}
+_MADE: dict[str, list[Files]] = {}
 
 
-@cache
-def images() -> dict[str, bytes]:
-    """Images by the endings of their names, in all modes that are read."""
-    gray = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
-    color = np.stack([gray, gray.T, gray[::-1]], 2)
-    made = {
-        "png": _image(color, "PNG"),
-        "gray.png": _image(gray, "PNG"),
-        "deep.png": _image(gray.astype(np.uint16) * 257, "PNG"),
-        "palette.png": _image(Image.fromarray(color).convert("P"), "PNG"),
-        "jpg": _image(color, "JPEG"),
-        "webp": _image(color, "WEBP"),
-        "bmp": _image(color, "BMP"),
-        "gif": _image(gray, "GIF"),
-        "tif": _image(color, "TIFF", compression="tiff_lzw"),
-        "deep.tif": _image(gray.astype(np.uint16) * 257, "TIFF"),
-        "jp2": _image(color, "JPEG2000"),
-        "ppm": _image(color, "PPM"),
-    }
-    large = Image.new("RGB", (6000, 6000), (1, 2, 3))
-    return made | {"large.png": _image(large, "PNG", compress_level=1)}
+def made(maker: Callable[[Path], list[Files] | None]) -> None:
+    """Registers what makes the inputs of one kind: alternatives, or files that lie in the folder in the end."""
+    _MAKERS[maker.__name__] = maker
+
+
+def of(kind: str) -> list[Files]:
+    """The valid inputs of a kind: alternatives."""
+    return _MADE[kind]
+
+
+def prepare() -> None:
+    """Make all; in another process, since what autograd of torch starts does not survive a fork."""
+    with get_context("fork").Pool(1) as pool:
+        _MADE.update(pool.apply(_all))
+
+
+def _all() -> dict[str, list[Files]]:
+    found = {}
+    for name, maker in _MAKERS.items():
+        folder = Path(tempfile.mkdtemp())
+        os.chdir(folder)
+        alternatives = maker(folder)
+        there = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        found[name] = [there] if alternatives is None else alternatives
+        os.chdir("/")
+        shutil.rmtree(folder)
+    return found
+
+
+def separate(folder: Path) -> list[Files]:
+    """Each file of a folder as an input of its own."""
+    return [{path.name: path.read_bytes()} for path in sorted(folder.iterdir())]
 
 
 def _image(pixels: Any, kind: str, **options: Any) -> bytes:
@@ -48,166 +64,269 @@ def _image(pixels: Any, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-@cache
-def archive(packed: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip file of images."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", packed) as file:
-        for number in range(3):
-            file.writestr(f"{number}.png", images()["png"])
+GRAY = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
+COLOR = np.stack([GRAY, GRAY.T, GRAY[::-1]], 2)
+PNG = _image(COLOR, "PNG")
+
+
+def _array(values: np.ndarray) -> bytes:
+    np.save(buffer := io.BytesIO(), values)
     return buffer.getvalue()
 
 
-@cache
-def array(shape: tuple[int, ...] = (3, SIDE, SIDE), dtype: str = "<f8") -> bytes:
-    """A `.npy` file."""
-    np.save(buffer := io.BytesIO(), np.sin(np.arange(np.prod(shape))).reshape(shape).astype(dtype))
-    return buffer.getvalue()
+@made
+def images(_: Path) -> list[Files]:
+    deep = GRAY.astype(np.uint16) * 257
+    kinds = {"jpg": "JPEG", "webp": "WEBP", "bmp": "BMP", "jp2": "JPEG2000", "ppm": "PPM"}
+    found = {f"x.{ending}": _image(COLOR, kind) for ending, kind in kinds.items()}
+    found |= {"x.png": PNG, "gray.png": _image(GRAY, "PNG"), "deep.png": _image(deep, "PNG")}
+    found |= {"palette.png": _image(Image.fromarray(COLOR).convert("P"), "PNG"), "x.gif": _image(GRAY, "GIF")}
+    found |= {"x.tif": _image(COLOR, "TIFF", compression="tiff_lzw"), "deep.tif": _image(deep, "TIFF")}
+    return [{name: content} for name, content in found.items()]
 
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+@made
+def large(_: Path) -> list[Files]:
+    return [{"x.png": _image(Image.new("RGB", (6000, 6000), (1, 2, 3)), "PNG", compress_level=1)}]
 
 
-@cache
-def recording() -> dict[str, bytes]:
-    """A WFDB record of twelve leads, as files by name: plain, and as two segments."""
-    values = (200 * np.sin(np.arange(300)[:, None] / 9 + np.arange(12))).astype("<i2")
+@made
+def sets(_: Path) -> list[Files]:
+    found = []
+    for packed in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w", packed) as file:
+            for number in range(3):
+                file.writestr(f"{number}.png", PNG)
+        found.append({"set.zip": buffer.getvalue()})
+    return [*found, {"set/a.png": PNG, "set/b.png": PNG}]
+
+
+@made
+def kernels(_: Path) -> list[Files]:
+    arrays = [{"k.npy": _array(np.eye(3).astype(kind))} for kind in ("<f8", "<i2", "|b1")]
+    return [*arrays, *({f"k{name[1:]}": content for name, content in each.items()} for each in of_images())]
+
+
+def of_images() -> list[Files]:
+    return [{"k.png": _image(GRAY, "PNG")}, {"k.tif": _image(GRAY, "TIFF")}]
+
+
+@made
+def signals(_: Path) -> list[Files]:
+    return [{"x.npy": _array(np.sin(np.arange(4 * 3 * 8 * 8.0)).reshape(4, 3, 8, 8).astype(np.float32))}]
+
+
+def _leads() -> np.ndarray:
+    """Twelve leads in mV that agree with each other, shape (12, time)."""
+    first, second = (0.3 * np.sin(np.arange(LENGTH) / (9 + i)) for i in range(2))
+    limbs = [first, second, second - first, -(first + second) / 2, first - second / 2, second - first / 2]
+    return np.round([*limbs, *(0.3 * np.sin(np.arange(LENGTH) / (12 + i)) for i in range(6))], 3)
+
+
+@made
+def records(_: Path) -> list[Files]:
+    """WFDB: a plain one, one of two segments, one with several samples in a frame."""
+    values = np.rint(1000 * _leads().T).astype("<i2")
     lines = [
         f"r.dat 16 1000/mV 16 0 {column[0]} {column.sum() & 0xFFFF} 0 {name}"
         for name, column in zip(LEADS, values.T, strict=True)
     ]
-    header = "\n".join([f"r 12 100 {len(values)}", *lines, "# a comment", ""])
-    several = f"s/2 12 100 {2 * len(values)}\nr {len(values)}\nr {len(values)}\n"
-    return {"r.hea": header.encode(), "r.dat": values.tobytes(), "s.hea": several.encode()}
+    plain = {"r.hea": "\n".join([f"r 12 {RATE} {LENGTH}", *lines, "# a comment", ""]), "r.dat": values.tobytes()}
+    several = f"r/2 12 {RATE} {2 * LENGTH}\np {LENGTH}\np {LENGTH}\n"
+    framed = f"r 2 {RATE} {3 * LENGTH}\nr.dat 16x2 1000/mV 16 0 0 0 0 I\nr.dat 16x2 1000/mV 16 0 0 0 0 II\n"
+    segment = {"p.hea": plain["r.hea"].replace("r ", "p ", 1), "r.dat": plain["r.dat"]}
+    found = [plain, {"r.hea": several, **segment}, {"r.hea": framed, "r.dat": plain["r.dat"]}]
+    return [{name: c.encode() if isinstance(c, str) else c for name, c in files.items()} for files in found]
 
 
-@cache
-def table() -> str:
-    """A recording as a table."""
-    rows = [",".join([f"{i / 100:.2f}", *(f"{0.2 * np.sin(i / 9 + j):.4f}" for j in range(12))]) for i in range(120)]
-    return "\n".join([",".join(("time", *LEADS)), *rows, ""])
+@made
+def tables(_: Path) -> list[Files]:
+    rows = [[f"{i / RATE:.2f}", *(f"{value:.3f}" for value in row)] for i, row in enumerate(_leads().T[:120])]
+    plain = "\n".join(map(",".join, [["time", *LEADS], *rows, [""]]))
+    watch = 'Name,"A, B"\nSample Rate,100 hertz\nLead,Lead I\nUnit,µV\n\n' + "\n".join(f"{10 * i},5" for i in range(99))
+    comma = plain.replace(",", ";").replace(".", ",")
+    return [{"x.csv": text.encode()} for text in (plain, watch, comma)] + [{"x.txt": plain.replace(",", "\t").encode()}]
 
 
-@cache
-def folder() -> Path:
-    """Where files that libraries write are made."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-valid-"))
+@made
+def recordings(folder: Path) -> list[Files]:
+    """Arrays and the binary formats of others."""
+    import edfio
+    import h5py
+    from scipy.io import savemat
+
+    x, named = _leads(), {"leads": np.array(LEADS), "fs": float(RATE), "unit": "mV"}
+    np.save(folder / "x.npy", x)
+    np.savez_compressed(folder / "x.npz", signal=x, **named)
+    savemat(folder / "x.mat", {"signal": x, **named})
+    savemat(folder / "y.mat", {"ECG": {"sex": "Male", "data": x}}, do_compression=True)
+    savemat(folder / "z.mat", {"x": x}, format="4")
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.create_dataset("signal", data=x, compression="gzip", chunks=(3, 100))
+        file["signal"].attrs["fs"] = float(RATE)
+        file["leads"] = list(LEADS)
+    leads = dict(zip(LEADS, x, strict=True))
+    edf = [edfio.EdfSignal(v, RATE, label=f"ECG {name}", physical_dimension="mV") for name, v in leads.items()]
+    edfio.Edf(edf, annotations=[edfio.EdfAnnotation(1.0, None, "beat")]).write(folder / "x.edf")
+    bdf = [edfio.BdfSignal(1000 * x[0], RATE, label="ECG I", physical_dimension="uV")]
+    edfio.Bdf(bdf).write(folder / "x.bdf")
+    with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(folder / "x.edf", "in/x.edf")
+    return separate(folder)
 
 
-@cache
-def prior() -> bytes:
-    """A native prior of 16x16 images."""
-    from midguide.nn.unet import UNet, UNetConfig
-    from midguide.priors.formats.native import save_prior
-    from midguide.priors.settings import PriorSettings
-
-    config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
-    settings = PriorSettings(network=config, event_shape=(3, SIDE, SIDE))
-    save_prior(folder() / "p.safetensors", UNet(config).state_dict(), settings)
-    return (folder() / "p.safetensors").read_bytes()
+@made
+def ptbxl(_: Path) -> list[Files]:
+    rows = [f"{i},\"{{'NORM': 100.0}}\",{i % 10 + 1},records100/0/{i}_lr,records500/0/{i}_hr" for i in range(12)]
+    return [
+        {
+            "ptbxl_database.csv": "\n".join(["ecg_id,scp_codes,strat_fold,filename_lr,filename_hr", *rows]).encode(),
+            "scp_statements.csv": b",description,diagnostic_class\nNORM,normal,NORM\nAFIB,fibrillation,\n",
+        }
+    ]
 
 
-@cache
-def latent_prior() -> bytes:
-    """A native prior of latents, with its autoencoder."""
-    from midguide.nn.autoencoder import AutoencoderConfig
+def _unet() -> Any:
+    from midguide.nn.unet import UNetConfig
+
+    return UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
+
+
+@made
+def priors(folder: Path) -> list[Files]:
+    """Native ones: of images, and of latents with its autoencoder."""
     from midguide.nn.unet import UNet, UNetConfig
     from midguide.priors.autoencoders import AutoencoderSpec, prefixed
     from midguide.priors.formats.native import save_prior
     from midguide.priors.settings import PriorSettings
 
-    coder = AutoencoderConfig()
-    channels = coder.latent_shape((3, 64, 64))
-    spec = AutoencoderSpec(
-        network=coder, event_shape=(3, 64, 64), scale=(1.0,) * channels[0], shift=(0.0,) * channels[0]
-    )
+    save_prior(folder / "p.safetensors", UNet(_unet()).state_dict(), PriorSettings(network=_unet(), event_shape=IMAGE))
+    coder = _coder()
+    shape = coder.latent_shape(IMAGE)
     config = UNetConfig(
-        in_channels=channels[0], out_channels=channels[0], channels=32, multipliers=(1,), blocks=1, attention=()
+        in_channels=shape[0], out_channels=shape[0], channels=32, multipliers=(1,), blocks=1, attention=()
     )
+    spec = AutoencoderSpec(network=coder, event_shape=IMAGE, scale=(1.0,) * shape[0], shift=(0.0,) * shape[0])
     weights = {**UNet(config).state_dict(), **prefixed(coder.build().state_dict())}
-    settings = PriorSettings(network=config, event_shape=channels, autoencoder=spec)
-    save_prior(folder() / "l.safetensors", weights, settings)
-    return (folder() / "l.safetensors").read_bytes()
+    settings = PriorSettings(network=config, event_shape=shape, autoencoder=spec)
+    save_prior(folder / "l.safetensors", weights, settings)
+    return [{"p.safetensors": each.popitem()[1]} for each in separate(folder)]
 
 
-def metadata_of(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file."""
-    length = struct.unpack("<Q", content[:8])[0]
-    return json.loads(content[8 : 8 + length])["__metadata__"]
+IMAGE = (3, SIDE, SIDE)
 
 
-def with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
-    """A safetensors file with other metadata."""
-    length = struct.unpack("<Q", content[:8])[0]
-    header = json.loads(content[8 : 8 + length]) | {"__metadata__": metadata}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + content[8 + length :]
-
-
-@cache
-def adm() -> dict[str, Tensor]:
-    """Weights of a small U-Net of guided diffusion."""
-    from midguide.nn.adm_unet import ADMConfig, ADMUNet
-
-    config = ADMConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1,), head_channels=16)
-    return dict(ADMUNet(config).state_dict())
-
-
-@cache
-def checkpoint(kind: str) -> bytes:
-    """A checkpoint of torch: weights alone, or inside of what trainers keep, or a pickle as before torch 1.6."""
-    held = {"plain": adm(), "nested": {"state_dict": adm(), "ema": adm(), "step": 7}, "old": adm()}[kind]
-    torch.save(held, buffer := io.BytesIO(), _use_new_zipfile_serialization=kind != "old")
-    return buffer.getvalue()
-
-
-@cache
-def feature_net() -> bytes:
-    """A network of features."""
-    from midguide.nn.feature_net import FeatureNet, FeatureNetConfig, save_feature_net
-
-    config = FeatureNetConfig(channels=8)
-    save_feature_net(folder() / "f.safetensors", FeatureNet(config).state_dict(), config)
-    return (folder() / "f.safetensors").read_bytes()
-
-
-@cache
-def autoencoder() -> bytes:
-    """An autoencoder's file."""
+def _coder() -> Any:
     from midguide.nn.autoencoder import AutoencoderConfig
+
+    return AutoencoderConfig()
+
+
+@made
+def cards(_: Path) -> list[Files]:
+    shipped = Path(__import__("midguide").__file__).parent / "priors" / "shipped"
+    return [{"p.json": path.read_bytes()} for path in sorted(shipped.glob("*.json"))]
+
+
+@made
+def networks(folder: Path) -> list[Files]:
+    """An autoencoder, a network of features and a classifier, each in the file that its reader is called after."""
+    from midguide.domains.ecg.classifier import EcgClassifierSpec, save_ecg_classifier
+    from midguide.domains.ecg.leads import EcgFormat
+    from midguide.domains.ecg.xresnet1d import XResNet1d, XResNet1dConfig
+    from midguide.nn.feature_net import FeatureNet, FeatureNetConfig, save_feature_net
     from midguide.priors.autoencoders import AutoencoderSpec, save_autoencoder
 
-    coder = AutoencoderConfig()
-    count = coder.latent_shape((3, 64, 64))[0]
-    spec = AutoencoderSpec(network=coder, event_shape=(3, 64, 64), scale=(1.0,) * count, shift=(0.0,) * count)
-    save_autoencoder(folder() / "a.safetensors", coder.build().state_dict(), spec)
-    return (folder() / "a.safetensors").read_bytes()
+    config, coder = FeatureNetConfig(channels=8), _coder()
+    save_feature_net(folder / "features.safetensors", FeatureNet(config).state_dict(), config)
+    count = coder.latent_shape(IMAGE)[0]
+    spec = AutoencoderSpec(network=coder, event_shape=IMAGE, scale=(1.0,) * count, shift=(0.0,) * count)
+    save_autoencoder(folder / "autoencoder.safetensors", coder.build().state_dict(), spec)
+    shape = XResNet1dConfig(blocks=(1,), width=4, expansion=1, hidden=4)
+    spec = EcgClassifierSpec(
+        network=shape, classes=("RBBB", "LBBB", "AF", "SB"), targets="diagnoses", ecg=EcgFormat(), length=40,
+        mean_mv=0.1, std_mv=0.2, thresholds=(0.1, 0.2, 0.3, 0.4),
+    )  # fmt: skip
+    save_ecg_classifier(folder / "classifier.safetensors", XResNet1d(shape).state_dict(), spec)
+    return separate(folder)
 
 
-@cache
-def samples() -> dict[str, bytes]:
-    """The files of a folder of draws, and `run.progress` of a run that was interrupted."""
+@made
+def checkpoints(folder: Path) -> list[Files]:
+    """Weights as trainers keep them: alone, beside others, in a list, before torch 1.6, sharing memory."""
+    import torch
+
+    from midguide.nn.adm_unet import ADMConfig, ADMUNet
+    from midguide.nn.ddpm_unet import DDPMConfig, DDPMUNet
+
+    adm = ADMUNet(ADMConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1,), head_channels=16)).state_dict()
+    ddpm = DDPMUNet(DDPMConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1,))).state_dict()
+    held = {"plain": adm, "nested": {"state_dict": adm, "ema": adm, "step": 7}, "old": adm}
+    held |= {"list": [ddpm, {"state": {}, "param_groups": []}, 3, 10, ddpm]}
+    for name, value in held.items():
+        torch.save(value, folder / f"{name}.pt", _use_new_zipfile_serialization=name != "old")
+    return separate(folder)
+
+
+@made
+def diffusers_folder(folder: Path) -> None:
+    import diffusers
+
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    network = diffusers.UNet2DModel(sample_size=8, block_out_channels=(32,), layers_per_block=1, **kinds)
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(folder / "p")
+    shutil.rmtree(folder / "p" / "unet")
+    network.save_pretrained(folder / "p" / "unet", max_shard_size="100KB")
+
+
+@made
+def draws(folder: Path) -> list[Files]:
+    """A folder, a store and a file of draws."""
     from midguide import make_sampler, sample
     from midguide.testing.pieces import vectors
 
-    sampler, place = make_sampler("dps", {"steps": 8}), folder() / "draws"
-    sample(sampler, vectors(), 2, chunk=2).save(place)
-    step, calls = type(sampler).step, []
+    sampler = make_sampler("dps", {"steps": 4})
+    sample(sampler, vectors(), 2, chunk=2).save(folder / "draws")
+    for name in ("draws.zarr", "draws.nc"):
+        sample(sampler, vectors(), 2, chunk=2, out=folder / name)
+    there = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    kinds = ("draws/", "draws.zarr/", "draws.nc")
+    return [{name: content for name, content in there.items() if name.startswith(kind)} for kind in kinds]
 
-    def broken(self: Any, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 10:
+
+class _Stop:
+    """An observer that interrupts a run at its third step."""
+
+    def start(self, total: int, done: int) -> None:
+        self.left = 3
+
+    def step(self, event: object) -> None:
+        self.left -= 1
+        if not self.left:
             raise KeyboardInterrupt
-        return step(self, *arguments)
 
-    type(sampler).step = broken
-    try:
-        sample(sampler, vectors(), 2, chunk=2, checkpoint=place / "run.progress")
-    except KeyboardInterrupt:
-        pass
-    finally:
-        type(sampler).step = step
-    return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+    def stop(self) -> None:
+        """Nothing."""
+
+
+@made
+def progress(folder: Path) -> list[Files]:
+    """What an interrupted run left: a checkpoint, and a store with its progress; with the draws of one that was not."""
+    from contextlib import suppress
+
+    from midguide import make_sampler, sample
+    from midguide.testing.pieces import vectors
+
+    sampler, found = make_sampler("dps", {"steps": 4}), []
+    right = {"right.npy": _array(sample(sampler, vectors(), 2, chunk=1).draws.numpy())}
+    for name, where in (("run.progress", "checkpoint"), ("draws.zarr", "out")):
+        place = folder / where
+        place.mkdir()
+        with suppress(KeyboardInterrupt):
+            sample(sampler, vectors(), 2, chunk=1, observers=[_Stop()], **{where: place / name})
+        there = {str(p.relative_to(place)): p.read_bytes() for p in sorted(place.rglob("*")) if p.is_file()}
+        found.append({**there, **right})
+    return found
 
 
 RECIPE = """name = "small"
@@ -231,10 +350,9 @@ data = "nothing"
 
 STUDY = """[study]
 name = "tiny"
-
 samples = 4
 seeds = [0]
-metrics = ["sliced_wasserstein_1[slices=20]", "mode_weight_tv"]
+metrics = ["sliced_wasserstein_1[slices=100]", "mode_weight_tv"]
 
 [[problems]]
 kind = "mixture"
@@ -257,15 +375,37 @@ settings = { steps = 5, guidance = 0.1 }
 """
 
 
-@cache
-def training() -> dict[str, bytes]:
-    """The files of a finished training of two steps, and the images that it was trained on."""
+@made
+def trainings(folder: Path) -> None:
+    """A finished training of two steps, and the images that it was trained on."""
     from midguide.training.base import Data, Run, load_recipe
 
-    place = folder() / "training"
+    (folder / "images").mkdir()
     for number in range(3):
-        (place / "images").mkdir(parents=True, exist_ok=True)
-        (place / "images" / f"{number}.png").write_bytes(images()["png"])
-    (place / "r.toml").write_text(RECIPE)
-    load_recipe(place / "r.toml").job(Data(path=place / "images")).train(Run(place / "out"))
-    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+        (folder / "images" / f"{number}.png").write_bytes(PNG)
+    (folder / "r.toml").write_text(RECIPE)
+    load_recipe(folder / "r.toml").job(Data(path=folder / "images")).train(Run(folder / "out"))
+
+
+@made
+def studies(folder: Path) -> list[Files]:
+    """Results of a study, with draws; and in shards."""
+    from midguide.cli import main
+
+    (folder / "s.toml").write_text(STUDY)
+    main(["study", "run", "s.toml", "--out", "out", "--set", "keep_samples=true"])
+    for share in ("1/2", "2/2"):
+        main(["study", "run", "s.toml", "--out", "parts", "--shard", share])
+    there = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return [{n: c for n, c in there.items() if n.startswith(kind)} for kind in ("out/", "parts/")]
+
+
+@made
+def texts(_: Path) -> list[Files]:
+    return [{"s.toml": STUDY.encode(), "r.toml": RECIPE.encode()}]
+
+
+@made
+def expected(_: Path) -> list[Files]:
+    head = "experiment,problem,sampler,metric,value,ci95,source"
+    return [{"e/a.csv": f"{head}\ntiny,dx = 2,DPS,mode_weight_tv,0.5,0.1,paper\ntiny,dx = 2,DDRM,x,1,,us\n".encode()}]

@@ -123,6 +123,24 @@ def test_a_killed_process_loses_no_finished_chunk_and_no_lock(tmp_path):
     assert_same(found, sample(DPS, vectors(), 4, chunk=2))
 
 
+@pytest.mark.parametrize("damage", ["rows", "sums", "list", "nested"])
+def test_damaged_progress_does_not_become_other_draws(damage, tmp_path):
+    out = tmp_path / "draws.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        sample(DPS, vectors(), 4, chunk=1, out=out, observers=[Interrupts(9)])
+    file = tmp_path / "draws.zarr.progress" / ("rows.jsonl" if damage in ("rows", "sums") else "run.json")
+    text = file.read_text()
+    other = {"rows": text.replace("[0, 1]", "[0, 3]"), "sums": text.replace('"vjps": ', '"vjps": 1')}
+    file.write_text(other.get(damage) or ("[]" if damage == "list" else "[" * 100_000))
+    assert file.read_text() != text
+    with pytest.raises(CheckpointError, match="is damaged|cannot be read"):
+        sample(DPS, vectors(), 4, chunk=1, out=out)
+    before = [json.loads(line) for line in text.splitlines()]
+    if damage == "rows":  # as earlier versions wrote it
+        file.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "sha256"}) + "\n" for row in before))
+        assert_same(sample(DPS, vectors(), 4, chunk=1, out=out), sample(DPS, vectors(), 4, chunk=1))
+
+
 def test_several_devices_write_the_same_store(tmp_path):
     want = sample(DPS, vectors(), 5, chunk=1)
     assert_same(sample(DPS, vectors(), 5, chunk=1, devices=["cpu", "cpu"], out=tmp_path / "draws.zarr"), want)

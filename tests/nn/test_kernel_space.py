@@ -142,19 +142,19 @@ def test_other_parameters_are_named_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_damaged_files_are_one_line(content: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot read the weights") as error:
+    with pytest.raises(CheckpointError, match="file of weights .* (cannot be read|does not exist)") as error:
         load(tmp_path / name)
     assert "\n" not in error.value.message
 
 
 def test_files_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot read the weights"):
+    with pytest.raises(CheckpointError, match="file of weights .* (cannot be read|does not exist)"):
         load(tmp_path / "missing.pth")
     torch.save({"network": published()}, tmp_path / "nested.pth")
     with pytest.raises(CheckpointError, match="not a dictionary of tensors"):
         load(tmp_path / "nested.pth")
     torch.save({"network": Path("unsafe")}, tmp_path / "unsafe.pth")
-    with pytest.raises(CheckpointError, match="cannot read the weights") as error:
+    with pytest.raises(CheckpointError, match="file of weights .* (cannot be read|does not exist)") as error:
         load(tmp_path / "unsafe.pth")
     assert "\n" not in error.value.message
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 
-from midguide.errors import CheckpointError, DataError
+from midguide.errors import CheckpointError, DataError, DataRemark
 from midguide.storage.files import aside
 from midguide.studies.engine.draws import keep_draws, load_draws
 from midguide.studies.engine.execute import run_units, units_to_run
@@ -117,6 +118,37 @@ def test_folder_that_holds_no_study_is_refused_and_untouched(study, tmp_path, co
         Store.create(folder, study.plain, [])
     assert contents(folder) == before
     assert len(before) == 2 - (content is None)
+
+
+@pytest.mark.parametrize(("of", "to"), [('"samples": 16', '"samples": 17'), ('"code": {}', '"code": {"/a.py": ""}')])
+def test_a_study_file_that_was_changed_is_refused_and_untouched(study, store, of, to):
+    path = store.folder / "study.json"
+    changed = path.read_text().replace(of, to)
+    assert changed != path.read_text()
+    path.write_text(changed)
+    for call in (lambda: Store.open(store.folder), lambda: Store.create(store.folder, study.plain, [])):
+        with pytest.raises(DataError, match=r"study.json is damaged, its checksum differs\nhint: put a copy"):
+            call()
+    assert path.read_text() == changed
+
+
+def test_a_study_file_without_a_checksum_is_read_with_a_remark_and_gets_one(study, store):
+    path = store.folder / "study.json"
+    head = json.loads(path.read_text())
+    del head["sha256"]
+    path.write_text(json.dumps(head))
+    with pytest.warns(DataRemark, match="has no checksum, as earlier versions wrote it: the next run"):
+        found = Store.create(store.folder, study.plain, [])
+    assert found.progress(study.units).done == list(study.units)
+    assert Store.open(store.folder).plain == json.loads(json.dumps(study.plain))
+
+
+def test_a_pipe_is_not_waited_for(study, store):
+    path = store.folder / "study.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="no results of a study .* is no regular file but a pipe"):
+        Store.open(store.folder)
 
 
 @pytest.mark.parametrize("part", ["units", "samples"])

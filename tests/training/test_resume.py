@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 from pathlib import Path
@@ -100,8 +101,15 @@ def test_files_of_others_in_its_place_are_refused(tmp_path: Path, saved: object)
 
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").mkdir()
-    with pytest.raises(CheckpointError, match="is not a checkpoint of a training"):
+    with pytest.raises(CheckpointError, match=r"^checkpoint of a training .*checkpoint\.pt is a folder"):
         trained(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(folder: Path) -> None:
+    (folder / "log.jsonl").unlink()
+    os.mkfifo(folder / "log.jsonl")
+    with pytest.raises(CheckpointError, match=r"log of a training .*log\.jsonl is no regular file but a pipe"):
+        log.rows(folder / "log.jsonl")
 
 
 def test_a_broken_or_lost_log_loses_no_row(folder: Path) -> None:

@@ -91,6 +91,8 @@ def build(cls: type[T], plain: Mapping[str, object], where: str) -> T:
         >>> build(StepRule, {"default": 2, "every": [10, 20]}, "gradient_steps").every
         (10, 20)
     """
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{where} must be a table, got {_shown(plain)}")
     objects = {key: plain[key] for key in _of_python(cls) & plain.keys() if not isinstance(plain[key], _PLAIN)}
     values = {str(key): as_plain(value, full=False) for key, value in plain.items() if key not in objects}
     _check_finite(values, where)
@@ -164,7 +166,7 @@ def parse_override(text: str) -> tuple[str, object]:
     if "\n" not in value and "\r" not in value:
         try:
             return key, tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             if _WORD.fullmatch(value):
                 return key, value
     raise ConfigError(

@@ -42,7 +42,7 @@ from midguide.storage.tensors import read_tensors
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STORED = Outside("file of samples", "give the folder that save() wrote", CheckpointError, limit=1024 * GIB)
+STORED = Outside("file of samples", "give the folder that save() wrote", CheckpointError, limit=1024 * GIB)
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -347,8 +347,8 @@ class Samples(Shown):
         """
         folder = Path(folder)
         try:
-            stored = _STORED.json(folder / "samples.json")
-            tensors = read_tensors(_STORED, folder / "samples.safetensors")[1]
+            stored = STORED.json(folder / "samples.json")
+            tensors = read_tensors(STORED, folder / "samples.safetensors")[1]
             sums = _checksum(stored), sha256_of(folder / "samples.safetensors")
             if (stored["sha256"], stored["tensors"]) != sums:
                 raise ValueError("a checksum differs")

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from midguide.catalogue.shown import Shown
-from midguide.errors import CheckpointError, ConfigError, reason
+from midguide.errors import ConfigError
 from midguide.inference.arrays import libraries
 from midguide.inference.cost import Cost
 from midguide.inference.samples import BEFORE, SIGN, WEIGHTS, Samples, picks_of, record_of
-from midguide.inference.stream import copied, stored_head
+from midguide.inference.stream import GATE, copied, stored_head
 from midguide.inference.verdict.base import FALSE_ALARMS, Verdict
 from midguide.maths.digest import Digest
 from midguide.maths.weights import effective_size, normalized
@@ -63,10 +63,8 @@ class OnDisk:
         return self.shape[0]
 
     def __getitem__(self, at: Any) -> Tensor:
-        try:
+        with GATE.damage(self._path):
             return torch.as_tensor(self._array[at])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self._path} is damaged: {reason(error)}", hint="draw it again") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,18 +101,19 @@ class StoredSamples(Shown):
         path = Path(path)
         libraries(netcdf=path.suffix == ".nc")
         head = stored_head(path)
-        if path.suffix == ".nc":
-            import h5netcdf
+        with GATE.damage(path):
+            if path.suffix == ".nc":
+                import h5netcdf
 
-            source = h5netcdf.File(str(path), "r")
-            found = dict(source.variables)
-        else:
-            import zarr
+                source = h5netcdf.File(str(path), "r")
+                found = dict(source.variables)
+            else:
+                import zarr
 
-            source = zarr.open_group(str(path), mode="r", use_consolidated=False)
-            found = dict(source.arrays())
-        arrays = {name: OnDisk(array, path, source) for name, array in found.items()}
-        return cls(path, arrays, Cost(**head["cost"]), head["record"], head["group"], head["labels"])
+                source = zarr.open_group(str(path), mode="r", use_consolidated=False)
+                found = dict(source.arrays())
+            arrays = {name: OnDisk(array, path, source) for name, array in found.items()}
+            return cls(path, arrays, Cost(**head["cost"]), head["record"], head["group"], head["labels"])
 
     def shown(self) -> Mapping[str, Any]:
         """Where the draws are and how many; nothing is read."""

@@ -27,11 +27,14 @@ from midguide.problem import Problem
 from midguide.signals.base import Signal
 from midguide.storage.code import Code
 from midguide.storage.files import replacing
+from midguide.storage.outside import GIB, Outside
 from midguide.storage.record import fingerprint
 
 FORMAT = 1
 PIECE = 2**20
 """Bytes that a piece of a store has at least, where there are as many."""
+GATE = Outside("store of draws", "draw it again", CheckpointError, limit=1024 * GIB)
+_PROGRESS = Outside("progress of a run", "remove it and the store to start again", CheckpointError, limit=GIB)
 HEAD = "midguide"
 """The attribute of a store that holds record, cost and what else is no array, as JSON; there once it is complete."""
 
@@ -83,7 +86,11 @@ class Stream:
         with _writing(path):
             self.progress.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.progress / "lock", path)
-        self.written = self._taken_up()
+        try:
+            self.written = self._taken_up()
+        except BaseException:
+            self._lock.close()
+            raise
 
     @property
     def step(self) -> Path:
@@ -104,6 +111,8 @@ class Stream:
     def _taken_up(self) -> Written:
         """What is written already; makes the file that says what the run is where there is none."""
         about, lines = self.progress / "run.json", self.progress / "rows.jsonl"
+        GATE.check_folder(self.store)
+        GATE.check_folder(self.progress)
         if not about.exists():
             if self.store.exists() and any(self.store.iterdir()):
                 raise DataError(f"{self.store} exists and is no store of this run", hint="give another name")
@@ -112,13 +121,13 @@ class Stream:
                 temporary.write_text(json.dumps(plain) + "\n", encoding="utf-8")
             return Written()
         try:
-            self._check(json.loads(about.read_text("utf-8")), self.path)
-            rows = [json.loads(line) for line in _whole_lines(lines)]
+            self._check(_PROGRESS.json(about), self.path)
+            rows = [_checked(line) for line in _whole_lines(lines)]
             written = Written([range(*row["rows"]) for row in rows])
             for name in ("forwards", "vjps", "seconds"):
                 setattr(written, name, sum(row[name] for row in rows))
             return written
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{self.progress} is damaged: {reason(error)}", hint=f"remove it and {self.path} to start again"
             ) from error
@@ -195,6 +204,7 @@ class Stream:
                 for at, observation, inner in _blocks(range(first, first + len(value)), per):
                     array[observation, inner.start : inner.stop] = _numpy(value[at : at + len(inner)])
             line = {"rows": [rows.start, rows.stop], **calls}
+            line |= {"sha256": fingerprint(line)}
             with (self.progress / "rows.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -284,12 +294,21 @@ def _whole_lines(path: Path) -> list[str]:
     """The lines of a file, without one that was cut off as it was written."""
     if not path.exists():
         return []
-    text = path.read_text("utf-8")
+    text = _PROGRESS.read(path).decode()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         with replacing(path) as temporary:
             temporary.write_text(whole, encoding="utf-8")
     return whole.splitlines()
+
+
+def _checked(line: str) -> dict[str, Any]:
+    """What a line says of the rows that are written; lines of earlier versions have no checksum."""
+    row = json.loads(line)
+    sha256 = row.pop("sha256", None)
+    if sha256 is not None and sha256 != fingerprint(row):
+        raise ValueError("a checksum differs")
+    return row
 
 
 def _locked(path: Path, target: Path) -> BinaryIO:
@@ -325,16 +344,16 @@ def stored_head(path: Path) -> dict[str, Any]:
         if path.suffix == ".nc":
             import h5netcdf
 
-            with h5netcdf.File(str(path), "r") as file:
+            with h5netcdf.File(str(GATE.check(path)), "r") as file:
                 text = str(file.attrs[HEAD])
         else:
-            text = _group(path, "r").attrs[HEAD]
+            text = _group(GATE.check_folder(path), "r").attrs[HEAD]
         plain = json.loads(text)
         if plain.pop("sha256") != fingerprint(plain):
             raise ValueError("a checksum differs")
         return plain
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        state = "is not complete" if running else f"holds no draws: {reason(error)}"
+    except Exception as error:  # damaged bytes make the readers of stores raise anything
+        state = "is not complete" if running else f"holds no draws: {getattr(error, 'message', reason(error))}"
         hint = "repeat the call that writes it to go on" if running else "give what sample(..., out=...) wrote"
         raise CheckpointError(f"{path} {state}", hint=hint) from error
 

@@ -12,19 +12,19 @@ and weights trained with it are refused. What is here is written anew.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midguide.errors import CheckpointError, ShapeError, reason
+from midguide.errors import CheckpointError, ShapeError
 from midguide.maths.autodiff import frozen
+from midguide.storage.outside import GIB, Outside
+from midguide.storage.tensors import read_tensors, read_torch
 
+_WEIGHTS = Outside("file of weights", "a file of tensors only", CheckpointError, limit=64 * GIB)
 GRID = 128
 """Pixels per entry of the code, along each side: 4 by the features, 32 by the U-Net."""
 
@@ -191,14 +191,10 @@ def _published_name(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"cannot read the weights {path}: {reason(error)}", hint="a file of tensors only"
-        ) from error
+    if path.suffix == ".safetensors":
+        return read_tensors(_WEIGHTS, path)[1]
+    with _WEIGHTS.damage(path):
+        content = read_torch(_WEIGHTS, path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} is not a dictionary of tensors", hint="save network.state_dict() itself")
     return content

@@ -47,6 +47,8 @@ class _Use:
     def __post_init__(self) -> None:
         if not self.value_range[0] < self.value_range[1] or len(self.scale) != len(self.shift):
             raise ConfigError(f"value_range={self.value_range}, scale={self.scale}, shift={self.shift} are impossible")
+        if len(self.event_shape) != 3 or min(self.event_shape) < 1:
+            raise ConfigError(f"event_shape={self.event_shape} is not (channels, height, width)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,17 @@ class Outside:
             raise self._missing(path, error) from error
         return path
 
+    def check_folder(self, path: str | Path) -> Path:
+        """The path of a folder in which every file is a regular one, for libraries that open files themselves.
+
+        Raises:
+            MidguideError: If there is another, such as a pipe.
+        """
+        for at, _, names in os.walk(path):
+            for name in names:
+                self.check(Path(at) / name)
+        return Path(path)
+
     @contextmanager
     def open(self, path: str | Path) -> Iterator[BinaryIO]:
         """The bytes of a file; what is read in the block and is damaged becomes one error.

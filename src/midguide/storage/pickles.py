@@ -1,21 +1,30 @@
-"""What the pickles in a checkpoint import, read off their instructions; nothing in them is run."""
+"""What the pickles in a checkpoint import, read off their instructions; nothing in them is run.
+
+A few bytes of an archive may unpack to gigabytes, and one byte of a pickle is an instruction: both are bounded.
+"""
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from midguide.errors import reason
 
 TENSORS = re.compile(r"torch\.(_utils\._rebuild_\w+|\w+Storage)|collections\.OrderedDict")
 """What tensors in a dictionary import."""
 
+LONGEST, MOST_INSTRUCTIONS = 64 * 2**20, 3_000_000
+"""Bytes and instructions of the pickles in a file: real ones have some ten thousand, these take seconds to read."""
 _PICKLES = 4  # in a file of torch before 1.6: magic number, version, facts of the machine, and the object
+
+
+class TooLong(ValueError):
+    """A pickle is longer than that of any checkpoint."""
 
 
 def foreign_imports(path: Path) -> list[str]:
@@ -29,39 +38,55 @@ def foreign_imports(path: Path) -> list[str]:
     """
     found: dict[str, None] = {}
     try:
-        with _opened(path) as file:
-            for _ in range(_PICKLES):
-                for name in _imports(file):
-                    found[name] = None
-                if not file.read(1):
-                    break
-                file.seek(-1, 1)
+        for name in _imports(instructions(path)):
+            found[name] = None
     except Exception as error:  # damaged bytes make the readers of pickles and archives raise anything
         if all(map(TENSORS.fullmatch, found)):
             raise ValueError(reason(error)) from error
     return [name for name in found if not TENSORS.fullmatch(name)]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The pickle of an archive of torch, or the file itself."""
+def instructions(path: Path) -> Iterator[tuple[str, Any]]:
+    """Name and argument of each instruction of the pickles in a file.
+
+    Raises:
+        TooLong: If there are more than a checkpoint has; as soon as that is seen.
+        Exception: If the file is damaged: readers of pickles and archives raise anything.
+    """
+    file, count = io.BytesIO(_start(path)), 0
+    for _ in range(_PICKLES):
+        for operation, value, _ in pickletools.genops(file):
+            count += 1
+            if count > MOST_INSTRUCTIONS:
+                raise TooLong(f"its pickle has more than {MOST_INSTRUCTIONS:,} instructions, as no checkpoint has")
+            yield operation.name, value
+        if not file.read(1):
+            return
+        file.seek(-1, 1)
+
+
+def _start(path: Path) -> bytes:
+    """The pickle of an archive of torch, or the start of the file itself."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            yield file
-        return
+            return file.read(LONGEST)
     with zipfile.ZipFile(path) as archive:
         member = next((name for name in archive.namelist() if name.endswith("data.pkl")), "data.pkl")
         with archive.open(member) as file:
-            yield file
+            content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise TooLong(f"its pickle has more than {LONGEST // 2**20} MiB, as no checkpoint has")
+    return content
 
 
-def _imports(file: IO[bytes]) -> Iterator[str]:
-    """The imports of one pickle; from protocol 4 on their names are texts on its stack, maybe from its memo."""
+def _imports(instructions: Iterator[tuple[str, Any]]) -> Iterator[str]:
+    """The imports of pickles; from protocol 4 on their names are texts on the stack, maybe from the memo."""
     texts: list[str] = []
     memo: dict[Any, str | None] = {}
     top: str | None = None  # of the stack, where it is a text
-    for operation, value, _ in pickletools.genops(file):
-        name = operation.name
+    for name, value in instructions:
+        if name == "STOP":  # the next pickle has a memo of its own
+            memo.clear()
         if name in ("GLOBAL", "INST"):
             yield str(value).replace(" ", ".")
         elif name == "STACK_GLOBAL":

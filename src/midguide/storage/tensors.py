@@ -9,11 +9,12 @@ from typing import Any
 
 from midguide.errors import CheckpointError
 from midguide.storage.outside import GIB, MIB, Outside, afford, size_of
+from midguide.storage.pickles import LONGEST, TooLong, instructions
 
 TENSORS = Outside("file of weights", "is it complete? Download it again", CheckpointError, limit=1024 * GIB)
-_LONGEST_PICKLE = 64 * MIB
 _PACKED = 4  # torch packs nothing; an archive that unpacks to more than this many times its size is a bomb
 _SPARE = MIB
+_SHORT = MIB  # a pickle that has too few bytes for too many instructions
 
 
 def read_tensors(gate: Outside, path: str | Path) -> tuple[dict[str, str], dict[str, Any]]:
@@ -59,22 +60,30 @@ def read_torch(gate: Outside, path: str | Path, device: str = "cpu") -> Any:
 
 
 def check_packed(gate: Outside, path: str | Path) -> None:
-    """Refuse an archive of torch that would unpack to far more than its size, or whose pickle is huge.
+    """Refuse a checkpoint that would unpack to far more than its size, or whose pickle would take minutes to read.
 
     Raises:
         MidguideError: If it would, or is no regular file.
     """
     path = gate.check(path)
-    if not zipfile.is_zipfile(path):
-        return
-    with gate.archive(path) as archive:
-        infos = archive.infolist()
-    unpacked, most = sum(info.file_size for info in infos), _PACKED * path.stat().st_size + _SPARE
-    pickles = max((info.file_size for info in infos if info.filename.endswith(".pkl")), default=0)
-    if unpacked > most:
-        raise gate.damaged(path, f"it unpacks to {size_of(unpacked)}, as no checkpoint does")
-    if pickles > _LONGEST_PICKLE:
-        raise gate.damaged(path, f"its pickle has {size_of(pickles)}, more than {size_of(_LONGEST_PICKLE)}")
+    pickles = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with gate.archive(path) as archive:
+            infos = archive.infolist()
+        unpacked, most = sum(info.file_size for info in infos), _PACKED * pickles + _SPARE
+        pickles = max((info.file_size for info in infos if info.filename.endswith(".pkl")), default=0)
+        if unpacked > most:
+            raise gate.damaged(path, f"it unpacks to {size_of(unpacked)}, as no checkpoint does")
+        if pickles > LONGEST:
+            raise gate.damaged(path, f"its pickle has {size_of(pickles)}, more than {size_of(LONGEST)}")
+    if pickles > _SHORT:
+        try:
+            for _ in instructions(path):
+                pass
+        except TooLong as error:
+            raise gate.damaged(path, str(error)) from error
+        except Exception:  # torch says what is damaged
+            return
 
 
 def _bytes_of(loaded: Any, depth: int = 8) -> int:

@@ -18,7 +18,9 @@ import torch
 from midguide.errors import CheckpointError, reason
 from midguide.storage.code import Code
 from midguide.storage.files import replacing
+from midguide.storage.outside import GIB, Outside
 from midguide.storage.record import describe, fingerprint
+from midguide.storage.tensors import read_torch
 from midguide.training import log
 from midguide.training.config import LoopConfig
 
@@ -40,6 +42,8 @@ FIRST = {"network", "optimizer", "averages", "streams", "step", "seconds"}
 LATER = {"identity", "settings", "log", "logged", "losses", "history", "sha256"}
 """What those of earlier versions lack."""
 FORK = "--fork OLD --out NEW begins another training from it"
+_AGAIN = "choose another --out, or remove it to start again"
+_FILE = Outside("checkpoint of a training", _AGAIN, CheckpointError, limit=1024 * GIB)
 
 
 def identity(config: LoopConfig, source: object, start: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -148,19 +152,17 @@ def read(path: Path, device: str) -> dict[str, Any]:
         CheckpointError: If it is damaged, or something else.
     """
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        saved = read_torch(_FILE, path, device)
         if not isinstance(saved, dict) or not FIRST <= saved.keys() <= FIRST | LATER:
             raise ValueError("it holds something else")
         sha256 = saved.pop("sha256", None)
         if sha256 is not None and sha256 != fingerprint(saved):
             raise ValueError("it is damaged, its checksum differs")
-    except MemoryError:
+    except (MemoryError, CheckpointError):
         raise
     except Exception as error:  # damaged bytes make the readers of pickles and archives raise anything
         why = str(error) if type(error) is ValueError else type(error).__name__
-        raise CheckpointError(
-            f"{path} is not a checkpoint of a training: {why}", hint="choose another --out, or remove it to start again"
-        ) from error
+        raise CheckpointError(f"{path} is not a checkpoint of a training: {why}", hint=_AGAIN) from error
     rows = [row for row in log.rows(path.with_name(log.NAME)) if row.get("step", 0) <= saved["step"]]
     return {"identity": None, "log": rows, "sha256": sha256, **saved}
 

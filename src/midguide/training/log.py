@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from midguide.errors import CheckpointError
 from midguide.storage.files import replacing
+from midguide.storage.outside import GIB, Outside
 
 NAME = "log.jsonl"
+_LOG = Outside("log of a training", "move it away", CheckpointError, limit=GIB)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; none where there is none. Broken lines, as a full disk leaves them, are passed over."""
+    """The rows of a log; none where there is none. Broken lines, as a full disk leaves them, are passed over.
+
+    Raises:
+        CheckpointError: If something else has the name of the log.
+    """
     found = []
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else ():
+    for line in _LOG.read(path).decode("utf-8", "replace").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

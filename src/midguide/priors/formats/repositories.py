@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ import torch
 from midguide.errors import CheckpointError, ConfigError, DataError, reason
 from midguide.priors.formats.weights import read_weights, refuse_misfit
 from midguide.storage.files import sha256_of
+from midguide.storage.outside import MIB, Outside
 from midguide.storage.record import fingerprint
 
 STEM = "diffusion_pytorch_model"
@@ -29,6 +29,7 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """The id of a repository, `owner/name`."""
 CONNECTION_TIMEOUT = 10.0  # seconds
+_CONFIGURATION = Outside("configuration", "is it a folder of diffusers?", CheckpointError, limit=64 * MIB)
 
 
 def fetch_repository(name: str, *, revision: str | None = None, weights: Sequence[str] = WEIGHTS) -> Path:
@@ -145,7 +146,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not names:
         raise CheckpointError(f"{index} names no files of weights", hint="is it complete?")
     for name in names:
-        if Path(name).name != name or not (index.parent / name).is_file():
+        if Path(name).name != name or not os.path.isfile(index.parent / name):
             raise CheckpointError(
                 f"{index} names {name[:80]!r}, which is not beside it", hint="are all shards downloaded?"
             )
@@ -219,11 +220,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is missing, damaged, or holds something else.
     """
-    hint = "is it a folder of diffusers?"
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from error
+    found = _CONFIGURATION.json(path)
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds {json.dumps(found)[:40]}, expected an object in braces", hint=hint)
+        raise _CONFIGURATION.damaged(path, f"it holds {found!r:.40}, expected an object in braces")
     return found

@@ -6,14 +6,13 @@ A folder holds what `Samples.save` writes, or a Zarr store to which the draws we
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from midguide.errors import CheckpointError, MidguideError
-from midguide.inference.samples import Samples
+from midguide.inference.samples import STORED, Samples
 from midguide.inference.stored import STORE, StoredSamples
 from midguide.inference.stream import stored_head
 from midguide.storage.code import Code
@@ -61,8 +60,8 @@ def stored_code(address: str, kept: Path) -> Code | None:
     try:
         if (folder / STORE).exists():
             return Code(**stored_head(folder / STORE)["record"][CODE])
-        return Code(**json.loads((folder / "samples.json").read_text("utf-8"))["record"][CODE])
-    except (OSError, ValueError, KeyError, TypeError, CheckpointError, ImportError):
+        return Code(**STORED.json(folder / "samples.json")["record"][CODE])
+    except (MidguideError, KeyError, TypeError, ImportError):
         return None
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midguide.errors import ConfigError, DataError
+from midguide.errors import ConfigError, DataError, MidguideError
 from midguide.storage.files import replacing
 from midguide.studies.engine.estimate import relative_costs
-from midguide.studies.engine.store import SHARDS, Progress, Store
+from midguide.studies.engine.store import SHARDS, STUDY, Progress, Store
 from midguide.studies.engine.units import Unit, batches
 from midguide.studies.spec.study import Study
 
@@ -128,11 +128,11 @@ def parts_of(folders: Iterable[Path]) -> list[Part]:
 def _signed(folder: Path) -> Shard | None:
     path = folder / FILE
     try:
-        said = json.loads(path.read_text("utf-8"))
+        if not path.exists():
+            return None
+        said = STUDY.json(path)
         return Shard.parse(f"{said['shard']}/{said['of']}")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+    except (MidguideError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged", hint="run that shard again") from error
 
 

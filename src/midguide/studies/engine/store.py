@@ -1,6 +1,7 @@
 """The results of a study on disk: one Parquet file per unit, complete or absent, named by the unit's address.
 
-OUT/study.json                  which study this is, its file as plain values, expected numbers, the Python files run
+OUT/study.json                  which study this is, its file as plain values, expected numbers, the Python files run,
+                                and a checksum of all that
 OUT/study.earlier               the same of an earlier run of this name that had another file, if any
 OUT/units/ADDRESS.parquet       one row per metric, with the code that made it
 OUT/samples/ADDRESS/            the draws, where the study keeps them
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from midguide.catalogue.base import short
-from midguide.errors import DataError
+from midguide.errors import DataError, DataRemark, MidguideError
 from midguide.storage.files import aside, replacing, replacing_folder
+from midguide.storage.outside import MIB, Outside
+from midguide.storage.record import fingerprint
 from midguide.studies.engine.units import Unit, codes_of, forget_code, made_by
 from midguide.studies.report.expected import Expected
 
@@ -44,6 +48,9 @@ SCHEMA = pa.schema(
         pa.field("verdict", pa.string()),
     ]
 )
+STUDY = Outside("file of a study", "give the folder that 'study run' wrote", DataError, limit=256 * MIB)
+"""The gate for what a study keeps as JSON."""
+_UNIT = Outside("results of a unit", "run the study again: the unit is recreated", DataError, limit=1024 * MIB)
 SHARDS = "shards"
 """The folder of results that have not been merged; see `engine.shards`."""
 NO_CODE: Mapping[str, str] = MappingProxyType({})
@@ -115,7 +122,7 @@ class Store:
         """
         store, path = cls(Path(folder), plain, expected), Path(folder) / "study.json"
         head = {"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected], "code": dict(code)}
-        text = json.dumps(head, indent=2)
+        text = json.dumps(head | {"sha256": _sum(head)}, indent=2)
         if store.folder.exists() and any(path.name != SHARDS for path in store.folder.iterdir()):
             before = cls.open(folder)
             earlier, store.code = before.plain, before.code
@@ -135,11 +142,16 @@ class Store:
         """The folder that an earlier run made.
 
         Raises:
-            DataError: it is not that.
+            DataError: it is not that, or damaged.
         """
         path = Path(folder) / "study.json"
+        if not path.exists() and (path.parent / SHARDS).is_dir():
+            hint = f"`midguide study merge {folder}` gathers them"
+            raise DataError(f"the results in {folder} are still in shards", hint=hint)
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = STUDY.json(path) if path.exists() else None
+            if stored is None:
+                raise ValueError(f"there is no {path.name}")
             if stored["midguide-study"] != FORMAT:
                 raise ValueError(f"format {stored['midguide-study']} is not {FORMAT}")
             expected = [Expected(**row) for row in stored["expected"]]
@@ -148,15 +160,12 @@ class Store:
             for part in ("units", "samples"):
                 if (path.parent / part).exists() and not (path.parent / part).is_dir():
                     raise ValueError(f"{part} is no folder")
-            return cls(Path(folder), stored["study"], expected, stored.get("code", NO_CODE))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, FileNotFoundError) and (path.parent / SHARDS).is_dir():
-                hint = f"`midguide study merge {folder}` gathers them"
-                raise DataError(f"the results in {folder} are still in shards", hint=hint) from error
-            reason = f"there is no {path.name}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
-            raise DataError(
-                f"{folder} holds no results of a study ({reason})", hint="give the folder that 'study run' wrote"
-            ) from error
+            code = dict(stored.get("code", NO_CODE))
+        except (MidguideError, AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = error.message if isinstance(error, MidguideError) else f"{path.name}: {error}"
+            raise DataError(f"{folder} holds no results of a study ({reason})", hint=STUDY.hint) from error
+        _check_sum(stored, path)
+        return cls(Path(folder), stored["study"], expected, code)
 
     def changed(self, code: Mapping[str, str]) -> list[str]:
         """The Python files whose source is another than in the last run."""
@@ -224,13 +233,11 @@ class Store:
             DataError: the file is damaged or of something else.
         """
         path = self.path(unit)
-        try:
-            table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path} is damaged", hint="run the study again: the unit is recreated") from error
-        rows = table.to_pylist()
+        with _UNIT.damage(path):
+            table = pq.ParquetFile(_UNIT.check(path), page_checksum_verification=True).read()
+            rows = table.to_pylist()
         found = {(row.get("address"), row.get("metric")) for row in rows}
         whole = {*table.schema.names, *LATER} == set(SCHEMA.names)
         if not whole or found != {(unit.address, short(name)) for name in unit.metrics}:
@@ -257,6 +264,23 @@ class Store:
             else:
                 progress.done.append(unit)
         return progress
+
+
+def _sum(head: Mapping[str, Any]) -> str:
+    """The checksum of what `study.json` holds."""
+    return fingerprint(json.loads(json.dumps({key: value for key, value in head.items() if key != "sha256"})))
+
+
+def _check_sum(head: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file that has been changed since it was written; those of earlier versions have no checksum."""
+    if "sha256" not in head:
+        what = f"{path} has no checksum, as earlier versions wrote it"
+        warnings.warn(f"{what}: the next run of the study adds one", DataRemark, stacklevel=3)
+    elif head["sha256"] != _sum(head):
+        raise DataError(
+            f"{path} is damaged, its checksum differs",
+            hint="put a copy in its place; a run of the same study file into another --out writes one",
+        )
 
 
 def _names(folder: Path) -> set[str]:

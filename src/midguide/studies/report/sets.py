@@ -2,15 +2,16 @@
 
 Of weighted draws one is drawn by weight, with seed 0, in place of the first.
 
-A number is kept in OUT/sets, named by what it depends on. It has no interval: resampling images repeats some of them,
-which biases distances between sets.
+A number is kept in OUT/sets with its checksum, named by what it depends on. It has no interval: resampling images
+repeats some of them, which biases distances between sets.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,7 +24,7 @@ from midguide.storage.code import code_of
 from midguide.storage.files import replacing
 from midguide.storage.record import fingerprint
 from midguide.studies.engine.draws import stored_code
-from midguide.studies.engine.store import Store
+from midguide.studies.engine.store import STUDY, Store
 from midguide.studies.engine.units import Unit, stored
 from midguide.studies.spec.study import Study
 
@@ -70,13 +71,23 @@ def _kept(store: Store, metric: str, units: Sequence[Unit]) -> float:
     depends = [short(metric), made.record(), [unit.draws_address for unit in units], *([source] if source else [])]
     depends.append([code.sha256 for code in codes if code])
     place = store.folder / "sets" / f"{fingerprint(depends)}.json"
-    try:
-        return float(json.loads(place.read_text(encoding="utf-8"))["value"])
-    except (OSError, ValueError, KeyError, TypeError):
-        value = _computed(store, metric, units)
+    if (known := _read(place)) is not None:
+        return known
+    value = _computed(store, metric, units)
+    plain: dict[str, Any] = {"metric": short(metric), "value": value}
     with replacing(place) as temporary:
-        temporary.write_text(json.dumps({"metric": short(metric), "value": value}) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain | {"sha256": fingerprint(plain)}) + "\n", encoding="utf-8")
     return value
+
+
+def _read(place: Path) -> float | None:
+    """The number in a file; None where there is none, or it is damaged. Those of earlier versions have no checksum."""
+    try:
+        plain = STUDY.json(place)
+        sha256 = plain.pop("sha256", None)
+        return float(plain["value"]) if sha256 in (None, fingerprint(plain)) else None
+    except (MidguideError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
