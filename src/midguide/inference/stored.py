@@ -52,12 +52,14 @@ class OnDisk:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the whole."""
-        return tuple(self._array.shape)
+        with STORE.damage(self._path):
+            return tuple(self._array.shape)
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of its values."""
-        return getattr(torch, str(self._array.dtype))
+        with STORE.damage(self._path):
+            return getattr(torch, str(self._array.dtype))
 
     def __len__(self) -> int:
         return self.shape[0]

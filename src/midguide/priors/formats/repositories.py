@@ -29,7 +29,8 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """The id of a repository, `owner/name`."""
 CONNECTION_TIMEOUT = 10.0  # seconds
-_CONFIGURATION = Outside("configuration", "is it a folder of diffusers?", CheckpointError, limit=64 * MIB)
+_FOLDER = "is it a folder of diffusers?"
+_CONFIGURATION = Outside("configuration", _FOLDER, CheckpointError, limit=64 * MIB, place=_FOLDER)
 
 
 def fetch_repository(name: str, *, revision: str | None = None, weights: Sequence[str] = WEIGHTS) -> Path:
