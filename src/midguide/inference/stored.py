@@ -52,13 +52,13 @@ class OnDisk:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the whole."""
-        with STORE.damage(self._path):
+        with GATE.damage(self._path):
             return tuple(self._array.shape)
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of its values."""
-        with STORE.damage(self._path):
+        with GATE.damage(self._path):
             return getattr(torch, str(self._array.dtype))
 
     def __len__(self) -> int:
