@@ -1,6 +1,6 @@
 """The contracts at random shapes, settings and values: operators, schedules, weights, settings, names of files, cells.
 
-The same examples are tried each time (`derandomize`), few of them; `--hypothesis-profile=long` tries new ones.
+The same examples are tried each time (`derandomize`), and few of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from midguide.studies.report.rows import _cell as in_csv
 from midguide.testing import check_operator, check_schedule
 
 settings.register_profile("quick", derandomize=True, deadline=None, database=None, max_examples=8)
-settings.register_profile("long", deadline=None, database=None, max_examples=500)
 settings.load_profile("quick")
 
 SIDES = st.sampled_from([4, 6, 8, 12])
