@@ -50,6 +50,13 @@ class Result:
 
 
 Cli = Callable[..., Result]
+collect_ignore = ["fuzz"]
+
+
+@pytest.fixture
+def same_code(monkeypatch) -> None:
+    """What a test replaces stands for an accident, and is not other code."""
+    monkeypatch.setattr("midguide.storage.code.changes", lambda modules: {})
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT / "docs" / "hooks"), str(ROOT / "benchmarks")]
 
 import pages  # noqa: E402
 import prose  # noqa: E402
-import reference  # noqa: E402
+import reference_pages  # noqa: E402
 import snippets  # noqa: E402
 
 PAGES = sorted(
@@ -97,7 +97,7 @@ def test_tables_of_results_pages_are_those_of_their_data(tmp_path):
 
 @pytest.mark.parametrize("row", SAMPLERS.listed(), ids=lambda row: row["name"])
 def test_example_on_the_card_of_a_sampler_runs(row):
-    text = reference.example(row).replace("problem=problem)", 'changes={"steps": 4}, problem=problem)')
+    text = reference_pages.example(row).replace("problem=problem)", 'changes={"steps": 4}, problem=problem)')
     exec(compile(text, row["name"], "exec"), {})
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import formulas
-import reference
+import reference_pages
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
@@ -31,14 +31,14 @@ made: dict[str, str] = {}
 def on_config(config):
     """Make the pages from the code, and enter them in the navigation."""
     made.clear()
-    made.update(reference.pages())
+    made.update(reference_pages.pages())
     listed = str(config.nav)
     for section in config.nav:
         for title, entries in section.items():
             if title == "Guides":  # a new page is a guide, until mkdocs.yml says where it belongs
                 entries.extend(page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in listed)
             if title == "Reference":
-                entries[1:1] = reference.navigation()
+                entries[1:1] = reference_pages.navigation()
             if title == "Results":
                 entries.extend(sorted(_results()))
     return config

@@ -226,6 +226,7 @@ def test_too_little_memory(refused, monkeypatch):
     refused("--samples", 10**12, says=("out of memory", "--chunk"))
 
 
+@pytest.mark.usefixtures("same_code")
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), safetensors.SafetensorError("No space left on device")]
 )

@@ -141,6 +141,7 @@ def test_results_are_named_after_image_operator_and_sampler_by_default(cli, prio
     assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
+@pytest.mark.usefixtures("same_code")
 def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(reconstruct, monkeypatch):
     reconstruct("--sampler", "mgps", "--json")
     expected = Samples.load("out").draws
@@ -168,6 +169,7 @@ def test_interrupted_run_goes_on_with_the_same_command_to_the_same_samples(recon
     assert not Path("second.progress").exists()
 
 
+@pytest.mark.usefixtures("same_code")
 def test_a_stream_holds_the_draws_of_the_results_and_goes_on_where_it_was_interrupted(reconstruct, monkeypatch):
     words, step, calls = ("--sampler", "mgps", "--chunk", 1), MGPS.step, []
     in_memory = reconstruct(*words, "--json").json

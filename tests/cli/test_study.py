@@ -27,7 +27,7 @@ from midguide.metrics.weights import VARIABLE, read_weights
 from midguide.samplers.ddrm import DDRM
 
 KEYS = "problem prior sampler preset metric mean ci95 n failures network_forwards network_vjps seconds".split()
-KEYS += ["expected", "effective_sample_size"]
+KEYS += ["expected", "effective_sample_size", "quartile1", "median", "quartile3"]
 STUDY = """
 [study]
 name = "tiny"
@@ -165,6 +165,7 @@ def test_damaged_unit_is_named_and_made_anew(cli, study, tmp_path):
     assert cli("study", "status", "out", "--json").json["done"] == 6
 
 
+@pytest.mark.usefixtures("same_code")
 def test_failing_unit_is_reported_and_counted(cli, study, monkeypatch):
     def fail(*arguments):
         raise ArithmeticError("no such number")
@@ -181,6 +182,7 @@ def test_failing_unit_is_reported_and_counted(cli, study, monkeypatch):
     assert cli("study", "report", "out", "--json").json[1]["failures"] == 0
 
 
+@pytest.mark.usefixtures("same_code")
 def test_kept_draws_are_measured_again_without_sampling(cli, study, monkeypatch):
     cli("study", "run", study, "--out", "out", "--set", "keep_samples=true")
 
@@ -194,6 +196,7 @@ def test_kept_draws_are_measured_again_without_sampling(cli, study, monkeypatch)
     assert {row["metric"] for row in cli("study", "report", "out", "--json").json} == {"mean_error", "gaussian_w2"}
 
 
+@pytest.mark.usefixtures("same_code")
 def test_rescoring_names_damaged_draws_and_never_samples(cli, study, tmp_path, monkeypatch):
     cli("study", "run", study, "--out", "out", "--limit", 5, "--set", "keep_samples=true")
     before = cli("study", "report", "out", "--json").json

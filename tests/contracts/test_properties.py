@@ -236,4 +236,5 @@ def test_a_cell_of_csv_is_read_as_it_was_and_is_no_formula(text: str) -> None:
     rows = list(csv.reader(io.StringIO(written.getvalue(), newline="")))
     assert rows == [[in_csv(text), "x"]]
     assert rows[0][0][:1] not in tuple("=+-@\t\r")
-    assert rows[0][0].removeprefix("'") == text.removeprefix("'")
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    assert rows[0][0] in (printable, f"'{printable}")

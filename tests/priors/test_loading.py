@@ -331,7 +331,9 @@ def test_checkpoints_of_the_old_format_are_refused_wherever_they_end(tmp_path):
 def test_a_length_beyond_all_memory_in_a_damaged_checkpoint_is_one_line(tmp_path):
     """A flipped byte may announce a text of 2^62 bytes (BINUNICODE8), which neither torch nor we can make room for."""
     (tmp_path / "old.pt").write_bytes(b"\x80\x02\x8d" + (2**62).to_bytes(8, "little") + b"w.")
-    with pytest.raises(CheckpointError, match=r"old\.pt cannot be read: MemoryError\nhint: is the file complete"):
+    with pytest.raises(
+        CheckpointError, match=r"old\.pt cannot be read: expected \d+ bytes .*\nhint: is the file complete"
+    ):
         read_weights(tmp_path / "old.pt")
 
 

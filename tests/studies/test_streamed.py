@@ -90,6 +90,7 @@ def test_a_flipped_bit_costs_a_new_draw(cli, both):
     assert len(list(Path("stored/samples").glob("*.damaged*"))) == 1
 
 
+@pytest.mark.usefixtures("same_code")
 def test_an_interrupted_unit_goes_on_from_its_last_chunk(cli, tiny, monkeypatch):
     monkeypatch.setattr(sampled, "STREAM_VALUES", 8)  # four draws of each stream, eight in a chunk
     cli("study", "run", tiny, "--out", "whole", *IN_MEMORY)

@@ -69,7 +69,7 @@ class Native(Format):
         network, config = build_network(stated, weights, path), stated.body
         twice = config is not None and config.out_channels == 2 * config.in_channels
         own = PriorSettings(name=source.name, learned_variance=twice)
-        facts = {"format": "native", "sha256": sha256}
+        facts: dict[str, Any] = {"format": "native", "sha256": sha256}
         if others := sorted(source.metadata.keys() - {KEY, "format"}):  # safetensors' own word for whose tensors
             facts["remarks"] = [f"not used: {', '.join(f'`{name}`' for name in others)} of its metadata"]
         return network_prior(network, stated.changed(own), said, provenance=facts, autoencoder=coder, takes=config)

@@ -18,12 +18,11 @@ import torch
 from midguide.catalogue import plugins
 from midguide.catalogue.base import short
 from midguide.errors import DataError, MidguideError
-from midguide.inference.samples import Samples
 from midguide.metrics.base import SET_METRICS
 from midguide.storage.code import code_of
 from midguide.storage.files import replacing
 from midguide.storage.record import fingerprint
-from midguide.studies.engine.draws import stored_code
+from midguide.studies.engine.draws import Draws, stored_code
 from midguide.studies.engine.store import STUDY, Store
 from midguide.studies.engine.units import Unit, stored
 from midguide.studies.spec.study import Study
@@ -91,7 +90,7 @@ def _read(place: Path) -> float | None:
 
 
 def _computed(store: Store, metric: str, units: Sequence[Unit]) -> float:
-    found: dict[int, Samples] = {}
+    found: dict[int, Draws] = {}
     for unit in units:
         samples = stored(unit, store.samples)
         if samples is None or "truth" not in samples.tensors:
