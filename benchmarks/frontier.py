@@ -127,7 +127,8 @@ too, whose modes have the wrong weights. `smcdiff:islands` costs no derivative a
 - A sampler at a budget keeps its other settings. One that is tuned for the budget may do better.
 - Moments of these priors are exact. Those of a network come from a Krylov space of three vectors.
 - Faces: one task (box inpainting), ten faces, two draws each, the shipped prior in bfloat16, LPIPS-like with Caffe's
-  SqueezeNet. Coverage of two draws says little; [faces-box.md](faces-box.md) has eight draws of MGPS.
+  SqueezeNet. At a budget of 1,000 only some samplers ran.
+  Coverage of two draws says little; [faces-box.md](faces-box.md) has eight draws of MGPS.
 """
 
 

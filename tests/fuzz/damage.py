@@ -97,17 +97,17 @@ def in_tree(rng: random.Random, tree: Any, times: int = 2) -> Any:
     for _ in range(rng.randint(1, times)):
         places = list(_places(tree))
         if not places:
-            return rng.choice(WRONG)
+            return copy.deepcopy(rng.choice(WRONG))
         parent, key = rng.choice(places)
         match rng.randrange(6):
             case 0:
                 del parent[key]
             case 1 if isinstance(parent, dict):
-                parent[rng.choice(["x", "__class__", "../x", "where", "settings"])] = rng.choice(WRONG)
+                parent[rng.choice(["x", "__class__", "../x", "where", "settings"])] = copy.deepcopy(rng.choice(WRONG))
             case 2 if isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
                 parent[key] = rng.choice([parent[key] * 1000, -parent[key], 10**9, 0, 0.5, 2**62])
             case _:
-                parent[key] = rng.choice(WRONG)
+                parent[key] = copy.deepcopy(rng.choice(WRONG))
     return tree
 
 

@@ -114,6 +114,8 @@ class StoredSamples(Shown):
 
                 source = zarr.open_group(str(path), mode="r", use_consolidated=False)
                 found = dict(source.arrays())
+            if "draws" not in found:
+                raise GATE.damaged(path, "it holds no draws")
             arrays = {name: OnDisk(array, path, source) for name, array in found.items()}
             return cls(path, arrays, Cost(**head["cost"]), head["record"], head["group"], head["labels"])
 

@@ -23,6 +23,9 @@ from midguide.priors.network import PREDICTIONS
 from midguide.signals.base import SIGNALS, Signal
 from midguide.storage.record import describe
 
+MOST_ENTRIES = 2**32
+"""Most entries of a signal: more are a damaged card, not an image."""
+
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 """What a network may compute in, by the names of torch."""
 DTYPES = get_args(Dtype)
@@ -136,7 +139,9 @@ class PriorSettings(Execution):
             self._settle("network", body_config(self.network))
         if isinstance(self.signal, Mapping):
             self._settle("signal", _signal(self.signal))
-        if self.event_shape is not None and not (self.event_shape and min(self.event_shape) > 0):
+        if self.event_shape is not None and not (
+            self.event_shape and min(self.event_shape) > 0 and math.prod(self.event_shape) <= MOST_ENTRIES
+        ):
             raise ConfigError(f"event_shape {list(self.event_shape)} is no shape", hint="for example [3, 64, 64]")
         if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
             raise ConfigError(f"value_range {list(self.bounds)} is no range", hint="for example [-1.0, 1.0]")

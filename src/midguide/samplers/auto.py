@@ -98,7 +98,7 @@ RULE = (
         when="a nonlinear operator",
         fits=lambda facts: True,
         spec="mmps:nonlinear",
-        because="249 calls stand beside the 1,320 of the tuned MGPS on faces, and 32 steps are too few",
+        because="on faces its 249 calls are near the 1,320 of the tuned MGPS; for phase retrieval take `mgps:faces-64`",
     ),
 )
 """What `auto` chooses: the first line that fits a problem."""

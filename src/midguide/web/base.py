@@ -7,6 +7,7 @@ def samples(path: Path, observation: int) -> Viewed | None: ...
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ def read(path: Path, observation: int = 0) -> Viewed:
     Raises:
         DataError: If it is absent, damaged, or holds no result.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # of any name, also one too long
         raise DataError(f"there is no {path}", hint="give the folder that a command wrote, as --out named it")
     for entry in READERS.values():
         if (found := entry.thing(path, observation)) is not None:

@@ -6,6 +6,7 @@ A format says which channels a file has, in the file's own names and units, and 
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,7 +111,7 @@ class File:
     @cached_property
     def start(self) -> bytes:
         """The first bytes; empty where there is no regular file."""
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):  # of any name, also one too long
             return b""
         with RECORDING.open(self.path) as file:
             return file.read(1024)

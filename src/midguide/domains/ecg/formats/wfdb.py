@@ -6,6 +6,7 @@ record are read one by one, since they may differ in gain, unit and channels.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import unicodedata
@@ -111,7 +112,7 @@ def _header_of(path: Path) -> Path | None:
     stems = [path.name] if path.suffix.lower() not in ENDINGS else [path.stem, path.name]
     candidates = [path] if path.suffix.lower() == ".hea" else []
     candidates += [path.with_name(stem + ending) for stem in stems for ending in (".hea", ".HEA", ".Hea") if stem]
-    return next((place for place in candidates if place.is_file()), None)
+    return next((place for place in candidates if os.path.isfile(place)), None)  # of any name, also one too long
 
 
 @contextmanager
