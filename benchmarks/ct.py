@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mri import picture
 from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 from torch import Tensor
@@ -237,25 +238,7 @@ def main() -> None:
             columns[title] = drawn.draws[0].mean(0)[0], drawn.draws[0].std(0)[0]
     back = ["filtered back-projection", "logarithms", *[""] * 8, f"{psnr(classical[0], counts.truth[0]):.1f}"]
     print("\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ["---"] * len(HEAD), *lines, back)))
-    picture(columns)
-
-
-def picture(columns: dict[str, tuple[Tensor, Tensor | None]]) -> None:
-    """Means above, standard deviations below."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(columns), figsize=(1.4 * len(columns), 3.4), layout="constrained")
-    for (title, (image, spread)), (above, below) in zip(columns.items(), axes.T, strict=True):
-        above.imshow(image, cmap="gray", vmin=0, vmax=0.8)
-        above.set_title(title, fontsize=8)
-        if spread is not None:
-            below.imshow(spread, cmap="magma", vmin=0, vmax=SPREAD)
-        for axis in (above, below):
-            axis.axis("off")
-    figure.savefig(PICTURE, dpi=110)
+    picture(columns, PICTURE, brightest=0.8, spread=SPREAD)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main() -> None:
     prior = load_prior(options.prior)
     form = prior.ecg
     if form is None:
-        parser.error(f"{options.prior} is no prior of electrocardiograms")
+        parser.error(f"{options.prior} is not a prior of electrocardiograms")
     length = prior.event_shape[1]
     data, others = (middle(load_split(options.data, name, form).signals, length) for name in ("train", "test"))
     picked = torch.linspace(0, len(others) - 1, min(options.samples, len(others))).round().long()

@@ -56,7 +56,7 @@ def main() -> None:
     prior = load_prior(given.prior)
     form, length = EcgFormat.of(prior.signal), prior.event_shape[1]
     if form is None:
-        parser.error(f"{given.prior} is no prior of electrocardiograms")
+        parser.error(f"{given.prior} is not a prior of electrocardiograms")
     validation, test = (middle(load_split(given.data, name, form).signals, length) for name in ("val", "test"))
     drawn = sample(Unconditional(steps=given.steps), Problem.unobserved(prior), given.n, chunk=128).draws[0]
     known = features(validation, form.rate_hz)

@@ -110,22 +110,22 @@ def measured(row: Row, problem: Problem, exact: Tensor, fresh: Tensor, mean: Ten
     return found
 
 
-def picture(columns: dict[str, tuple[Tensor, Tensor | None]]) -> None:
-    """Moduli above, standard deviations below."""
+def picture(columns: dict[str, tuple[Tensor, Tensor | None]], place: Path, *, brightest: float, spread: float) -> None:
+    """Means (here their moduli) above, standard deviations below."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, len(columns), figsize=(1.5 * len(columns), 3.4), layout="constrained")
-    for (title, (image, spread)), (above, below) in zip(columns.items(), axes.T, strict=True):
-        above.imshow(image, cmap="gray", vmin=0, vmax=1)
-        above.set_title(title, fontsize=9)
-        if spread is not None:
-            below.imshow(spread, cmap="magma", vmin=0, vmax=SPREAD)
+    for (title, (image, deviation)), (above, below) in zip(columns.items(), axes.T, strict=True):
+        above.imshow(image, cmap="gray", vmin=0, vmax=brightest)
+        above.set_title(title, fontsize=8)
+        if deviation is not None:
+            below.imshow(deviation, cmap="magma", vmin=0, vmax=spread)
         for axis in (above, below):
             axis.axis("off")
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(place, dpi=110)
 
 
 HEAD = (
@@ -156,7 +156,7 @@ def main() -> None:
         found.append(measured(row, problem, exact, fresh, mean))
         if not row.closed:
             columns[row.label.replace("`", "")] = magnitude(found[-1].draws.mean(0)), spread_of(found[-1].draws)
-    picture(columns)
+    picture(columns, PICTURE, brightest=1, spread=SPREAD)
     print("\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ["---"] * len(HEAD), *(x.cells for x in found))))
     print(f"zero-filled: {psnr(zero_filled[0], truth[0]):.1f} dB", file=sys.stderr)
 

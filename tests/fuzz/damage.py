@@ -144,7 +144,7 @@ def by_kind(rng: random.Random, content: bytes) -> bytes:
 
 
 def put(rng: random.Random, path: Path, content: bytes) -> None:
-    """Write a file; seldom something that is none takes its place."""
+    """Write a file, or at times a folder, link or pipe in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     match rng.randrange(60):
         case 0:

@@ -84,7 +84,7 @@ def test_what_lies_in_the_place_of_a_partial_download_is_not_written_to(kind: st
             os.mkfifo(partial)
         case "folder":
             partial.mkdir()
-    with pytest.raises(DataError, match="is no file of a download\nhint: remove it"):
+    with pytest.raises(DataError, match="is not a file that a download left\nhint: remove it"):
         hub.download("http://127.0.0.1:9/file", tmp_path / "file.pt")
     assert victim.read_text() == "precious"
     assert not (tmp_path / "new").exists()

@@ -45,7 +45,7 @@ class Gaussian(Denoiser):
         event_shape: shape of one event, where it is not that of `mean`.
 
     Raises:
-        ShapeError: If the shape of `covariance` fits none of the three forms, or the mean is no array of numbers.
+        ShapeError: If the shape of `covariance` fits none of the three forms, or the mean is not an array of numbers.
         ConfigError: If a value is complex, the mean is not finite, or `covariance` is not symmetric or has a negative
             eigenvalue.
 

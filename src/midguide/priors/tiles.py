@@ -79,7 +79,9 @@ class Tiled(Wrapped):
                 hint="as many axes as a tile or more, and at least its length along each; pad smaller signals",
             )
         if min(size) < 1 or (len(size) > len(self._tile) and not channels):
-            raise ShapeError(f"{size} is no size of slices of shape {inner.event_shape}", hint="slices have channels")
+            raise ShapeError(
+                f"size {size} does not fit slices of shape {inner.event_shape}", hint="slices have channels"
+            )
         self.overlap = min(self._tile) // 4 if overlap is None else overlap
         if not 0 <= self.overlap < min(self._tile):
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 A digest covers the modules that define the given things, and all modules of this package that these import, also in
 functions. It does not change with comments, docstrings, or how lines are broken; nor with the modules in `SILENT`. It
-is that of one minor version of Python. Code from outside is no part of it: see `storage.record`. What was replaced in
+is that of one minor version of Python. Code from outside does not count: see `storage.record`. What was replaced in
 memory is: see `storage.in_memory`.
 """
 

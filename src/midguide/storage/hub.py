@@ -179,10 +179,10 @@ def _opened(partial: Path) -> BinaryIO:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
-        raise DataError(f"{partial} is no file of a download", hint="remove it") from error
+        raise DataError(f"{partial} is not a file that a download left", hint="remove it") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise DataError(f"{partial} is no file of a download", hint="remove it")
+        raise DataError(f"{partial} is not a file that a download left", hint="remove it")
     return file
 
 
