@@ -20,6 +20,7 @@ from pathlib import Path
 
 # One thread each; nothing is fetched, and what is cached goes nowhere.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "NO_COLOR": "1"}
+os.environ |= {"MIDGUIDE_MEMORY": "0.5", "MALLOC_TRIM_THRESHOLD_": "0"}  # nothing freed is kept for the next input
 os.environ |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 os.environ |= dict.fromkeys(("MIDGUIDE_CACHE", "TORCHINDUCTOR_CACHE_DIR"), tempfile.mkdtemp(prefix="fuzz-"))
 
@@ -55,6 +56,7 @@ def main() -> int:
     plan = pool.Plan(CAMPAIGNS, given.seed, given.workers, 0, 0, given.place.resolve())
     for name, _, number in (text.partition(":") for text in given.again or ()):
         if os.fork() == 0:
+            pool.limit()
             print(pool.tried(plan, name, int(number), show=True), flush=True)
             os._exit(0)
         os.wait()

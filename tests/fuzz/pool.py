@@ -30,7 +30,7 @@ from midguide.errors import MidguideError
 CPU_SECONDS, WALL_SECONDS = 10, 60
 """What an input may take: of computing, and of waiting."""
 MEMORY, MOST_MEMORY = 512 * 2**20, 2**31
-"""Bytes that an input may take above what its worker has, resident; and of addresses, which ends in an error."""
+"""Bytes that an input may take above what its worker has, resident, as MIDGUIDE_MEMORY says; and of addresses."""
 SLICE = 0.3
 """Seconds of computing for which a worker stays with a campaign."""
 FINE = ("accepted", "refused")
@@ -134,7 +134,7 @@ def _work(plan: Plan, following: dict[str, int], share: int, connection: Connect
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 2):  # libraries in C write what they think of damage
         os.dup2(nothing, number)
-    _limit()
+    limit()
     names, result = list(plan.campaigns), None
     names = names[share * len(names) // plan.workers :] + names[: share * len(names) // plan.workers]
     while time.monotonic() < plan.end and any(following[name] < plan.inputs for name in names):
@@ -148,7 +148,8 @@ def _work(plan: Plan, following: dict[str, int], share: int, connection: Connect
     connection.send((result, None))
 
 
-def _limit() -> None:
+def limit() -> None:
+    """What asks for far more memory than it may have gets an error of the allocator, which is a failure."""
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + MOST_MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

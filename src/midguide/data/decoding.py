@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from midguide.errors import ConfigError, DataError, DataRemark
 from midguide.storage.listing import is_hidden, passed_over
-from midguide.storage.outside import MIB, Outside
+from midguide.storage.outside import MIB, Outside, afford
 from midguide.storage.picture_facts import depth_remark, remarks, white_is_zero
 from midguide.storage.pictures import opened
 
@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 _PNG_HINT = "convert it to an 8-bit RGB or gray PNG"
 _STRIPE = 2**20  # pixels of a stripe: what is computed from an image is computed by stripes of rows
+_COMPUTED = 112  # bytes that a pixel of a stripe takes: colors in float64, and copies of them
 
 IMAGE = Outside("image", f"is it complete? {_PNG_HINT}", limit=512 * MIB)
 _SET = Outside("set of images", "make it again", limit=2**40)
@@ -109,6 +110,8 @@ def open_picture(source: BinaryIO, name: str | Path, white: float | None = None)
         raise DataError(
             f"image {name} is animated or has pages: {frames} frames", hint="save the one you mean as a PNG"
         )
+    stripe = min(max(_STRIPE, image.width, image.height), image.width * image.height)
+    afford(4 * image.width * image.height + _COMPUTED * stripe, f"image {name}")
     told, dark = list(remarks(image, white=white)), white_is_zero(image)
     image.load()
     told += _checked_values(image, kind, name, white)

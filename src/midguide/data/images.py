@@ -138,20 +138,20 @@ def load_image_set(path: str | Path, *, white: float | None = None, note: Note =
         shape = (image.rows, image.columns, 3)
         if number == 0:
             afford(len(names) * math.prod(shape), f"{path}, a set of {len(names)} images")
-            found = np.empty((len(names), *shape), np.uint8)
-        if shape != found.shape[1:]:
+            found = np.empty((len(names), 3, *shape[:2]), np.uint8)
+        if shape[:2] != found.shape[2:]:
             raise DataError(
-                f"{where} is {shape}, the images before it {found.shape[1:]}",
+                f"{where} is {shape}, the images before it {(*found.shape[2:], 3)}",
                 hint="crop and resize all to one size first",
             )
         for top, values in image.stripes():
-            found[number, top : top + len(values)] = np.rint(255 * values)
+            found[number, :, top : top + len(values)] = np.moveaxis(np.rint(255 * values), 2, 0)
         first = seen.setdefault(hashlib.sha256(found[number].tobytes()).digest(), names[number])
         copies += [f"{names[number]} of {first}"] if first != names[number] else []
     if copies:
         shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
         note(f"{len(copies)} of {len(names)} images of {path} are copies of others: {shown}")
-    return torch.from_numpy(found).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(found)
 
 
 def load_gray_images(path: str | Path, *, white: float | None = None, note: Note = warned) -> list[Tensor]:
@@ -173,7 +173,11 @@ def load_gray_images(path: str | Path, *, white: float | None = None, note: Note
         45
     """
     names_in(Path(path), note)
-    found = [_gray(image) for _, image in decoded(path, white, note)]
+    found, held = list[Tensor](), 0
+    for where, image in decoded(path, white, note):
+        held += 4 * image.rows * image.columns
+        afford(held, f"{path}, a set of images up to {where},")
+        found.append(_gray(image))
     if not found:
         raise _no_images(path)
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from midguide.inference.verdict.base import FALSE_ALARMS, Verdict
 from midguide.maths.digest import Digest
 from midguide.maths.weights import effective_size, normalized
 from midguide.problem import Problem
+from midguide.storage.outside import afford
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -66,6 +69,9 @@ class OnDisk:
 
     def __getitem__(self, at: Any) -> Tensor:
         with GATE.damage(self._path):
+            chunk = math.prod(getattr(self._array, "chunks", None) or ())
+            count = np.broadcast_to(np.False_, self.shape)[at].size  # of a view that takes no memory
+            afford(2 * (count + chunk) * self.dtype.itemsize, f"a part of {self._path}", error=GATE.error)
             return torch.as_tensor(self._array[at])
 
 

@@ -43,12 +43,14 @@ def memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that a process can have now, within the limits of its container; None where the system does not say."""
+    """Bytes that this process can have now, within its limits and its container's; None where the system is silent."""
     found = [int(kib) * 1024 for kib in _found(r"MemAvailable:\s+(\d+) kB", "/proc/meminfo")]
     limits = _found(r"(\d+)", "/sys/fs/cgroup/memory.max"), _found(r"(\d+)", "/sys/fs/cgroup/memory.current")
     cache = sum(map(int, _found(r"^inactive_file (\d+)", "/sys/fs/cgroup/memory.stat")))  # given back when needed
     found += [int(most) - int(now) + cache for most, now in zip(*limits, strict=False)]
-    return min(found, default=None)
+    limits = _found(r"Max address space\s+(\d+)", "/proc/self/limits"), _found(r"VmSize:\s+(\d+)", "/proc/self/status")
+    found += [int(most) - 1024 * int(now) for most, now in zip(*limits, strict=False)]  # `ulimit -v`
+    return max(min(found), 0) if found else None
 
 
 def _found(pattern: str, path: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 Each kind of file is an `Outside`. It opens regular files only (a link to one is one), of a limited size. What a decoder
 raises on damage becomes one error of this package. Whoever is about to allocate what a header asks for says so first,
-with `afford`.
+with `afford`: nothing relies on the allocator. A read asks for no more bytes than the file has.
 """
 
 from __future__ import annotations
@@ -35,6 +35,18 @@ _LONGEST_NAME = 200  # bytes; file systems take 255, and endings are added
 _NOT_EVERYWHERE = re.compile(r'[<>:"|?*]')
 _RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)
 _IMPOSSIBLE = re.compile(r"[\x00-\x1f\x7f/\\]")
+
+
+class _Held(io.BufferedReader):
+    """An open file. A length in a damaged header that is larger than the file allocates nothing."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(io.FileIO(number))
+        self._size = os.fstat(number).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most all bytes, as of any file."""
+        return super().read(size if size is None else min(size, self._size))
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Outside:
             number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise self._missing(path, error) from error
-        with os.fdopen(number, "rb") as file:
+        with _Held(number) as file:
             self._check(path, os.fstat(number))
             with self.damage(path):
                 yield file
@@ -129,6 +141,7 @@ class Outside:
     def read(self, path: str | Path) -> bytes:
         """All bytes of a file."""
         with self.open(path) as file:
+            afford(os.fstat(file.fileno()).st_size, self._called(path), error=self.error)
             return file.read()
 
     def text(self, path: str | Path) -> str:
@@ -140,6 +153,7 @@ class Outside:
     def json(self, path: str | Path) -> Any:
         """The value in a file of JSON."""
         text = self.text(path)
+        afford(_PARSED * len(text), self._called(path), error=self.error)
         with self.damage(path):
             return json.loads(text)
 
@@ -177,6 +191,7 @@ class Outside:
                 raise ValueError("it is encrypted")
             if info.file_size > self.limit:
                 raise ValueError(f"it is larger than {size_of(self.limit)} when unpacked")
+            afford(info.file_size, self._called(info.filename), error=self.error)
             return archive.read(info)
 
     def _check(self, path: Path, found: os.stat_result) -> None:
@@ -198,6 +213,8 @@ class Outside:
         return f"{self.what} {name}"
 
 
+_PARSED = 32
+"""Bytes that a byte of JSON becomes, as `[],[],` does."""
 _SMALLER = "take a smaller one, or set MIDGUIDE_MEMORY to the GiB that may be used"
 
 
@@ -292,6 +309,8 @@ def arrays_of(gate: Outside, path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a `.npz` file by name, read one after the other."""
     found = {}
     with gate.archive(path) as archive:
+        sizes = [info.file_size for info in archive.infolist()]
+        afford(sum(sizes) + max(sizes, default=0), f"{gate.what} {path}", error=gate.error)
         for info in archive.infolist():
             content = gate.member(archive, info)
             found[info.filename.removesuffix(".npy")] = array_of(io.BytesIO(content), len(content))

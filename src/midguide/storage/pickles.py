@@ -9,7 +9,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,32 @@ def instructions(path: Path) -> Iterator[tuple[str, Any]]:
         if not file.read(1):
             return
         file.seek(-1, 1)
+
+
+def stays_within(instructions: Iterable[tuple[str, Any]], size: int) -> bool:
+    """Whether no tensor of a pickle asks for more values than a file of `size` bytes can have.
+
+    Before version 1.6, torch allocates them before it reads any. A storage is a tuple that ends with its number of
+    values; place, sizes and strides of the tensor in it follow, up to a boolean.
+    """
+    there, numbers, inside = 0, list[int](), False
+    for name, value in instructions:
+        if name == "MARK" and not inside:
+            numbers.clear()
+        elif name == "BINPERSID":
+            there, inside = max(numbers, default=0), True
+            numbers.clear()
+        elif name in ("NEWFALSE", "NEWTRUE") and inside:
+            axes = len(numbers) // 2
+            pairs = zip(numbers[1 : 1 + axes], numbers[1 + axes :], strict=False)
+            if sum(numbers[:1]) + sum((length - 1) * stride for length, stride in pairs) >= max(there, 1):
+                return False
+            inside = False
+        elif isinstance(value, int) and ("INT" in name or "LONG" in name):
+            numbers.append(value)
+        if there > size:
+            return False
+    return True
 
 
 def _start(path: Path) -> bytes:

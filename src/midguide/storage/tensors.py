@@ -9,7 +9,7 @@ from typing import Any
 
 from midguide.errors import CheckpointError
 from midguide.storage.outside import GIB, MIB, Outside, afford, size_of
-from midguide.storage.pickles import LONGEST, TooLong, instructions
+from midguide.storage.pickles import LONGEST, TooLong, instructions, stays_within
 
 TENSORS = Outside("file of weights", "is it complete? Download it again", CheckpointError, limit=1024 * GIB)
 _PACKED = 4  # torch packs nothing; an archive that unpacks to more than this many times its size is a bomb
@@ -66,8 +66,9 @@ def check_packed(gate: Outside, path: str | Path) -> None:
         MidguideError: If it would, or is no regular file.
     """
     path = gate.check(path)
-    pickles = path.stat().st_size
-    if zipfile.is_zipfile(path):
+    size = pickles = path.stat().st_size
+    packed = zipfile.is_zipfile(path)
+    if packed:
         with gate.archive(path) as archive:
             infos = archive.infolist()
         unpacked, most = sum(info.file_size for info in infos), _PACKED * pickles + _SPARE
@@ -76,14 +77,16 @@ def check_packed(gate: Outside, path: str | Path) -> None:
             raise gate.damaged(path, f"it unpacks to {size_of(unpacked)}, as no checkpoint does")
         if pickles > LONGEST:
             raise gate.damaged(path, f"its pickle has {size_of(pickles)}, more than {size_of(LONGEST)}")
-    if pickles > _SHORT:
+        afford(unpacked, f"{gate.what} {path}", error=gate.error)
+    if pickles > _SHORT or not packed:
         try:
-            for _ in instructions(path):
-                pass
+            within = stays_within(instructions(path), size) or packed
         except TooLong as error:
             raise gate.damaged(path, str(error)) from error
         except Exception:  # torch says what is damaged
             return
+        if not within:
+            raise gate.damaged(path, "a tensor in it has more values than the file has bytes")
 
 
 def _bytes_of(loaded: Any, depth: int = 8) -> int:

@@ -30,7 +30,7 @@ from torch import Tensor
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.recordings import check_complete, load_recording, nine_leads
 from midguide.errors import DataError, unknown
-from midguide.storage.outside import GIB, Outside
+from midguide.storage.outside import GIB, Outside, afford
 
 _TABLE = Outside(
     "table",
@@ -38,6 +38,8 @@ _TABLE = Outside(
     limit=GIB,
     place="unzip PTB-XL and give the folder that holds ptbxl_database.csv; or download it again",
 )
+_LETTER, _ROW = 20, 512
+"""Bytes that a letter and a row of a table take, as dictionaries."""
 
 SPLITS = ("train", "val", "test")
 SECONDS = 10.0
@@ -211,6 +213,7 @@ def load_entry(folder: str | Path, entry: Entry, form: EcgFormat, *, rate: int =
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table of the release."""
     text = _TABLE.text(path)
+    afford(_LETTER * len(text) + _ROW * text.count("\n"), f"the table {path}", error=_TABLE.error)
     with _TABLE.damage(path):
         return list(csv.DictReader(io.StringIO(text, newline="")))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import numpy as np
 from midguide.domains.ecg.formats._arrays import Array, in_memory, of_arrays
 from midguide.domains.ecg.formats.base import RECORDING, RECORDINGS, Contents, File, RecordingFormat, Said
 from midguide.errors import ConfigError
+from midguide.storage.outside import afford
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
+_LETTERS = 1000
+"""Of a text, or texts of an array: longer ones say nothing of a recording."""
 
 
 @RECORDINGS.register("hdf5", summary="an HDF5 file, or one of MATLAB 7.3: arrays by name and their attributes")
@@ -59,9 +63,11 @@ def _arrays(opened: Any, path: Path) -> dict[str, Array]:
     def add(name: str, thing: Any) -> None:
         if hasattr(thing, "shape") and not name.startswith("#"):  # MATLAB's own
             arrays[name] = _array(thing, opened, path)
-        for key, value in thing.attrs.items():
+        for key in thing.attrs:
             if not key.startswith(("MATLAB_", "CLASS", "DIMENSION_", "REFERENCE_", "H5PATH", "NAME")):
-                arrays[f"{name}.{key}".lstrip("./")] = in_memory(_plain(value))
+                stated = thing.attrs.get_id(key)
+                afford(prod(stated.shape) * stated.dtype.itemsize, f"the attribute {key} in {path.name}")
+                arrays[f"{name}.{key}".lstrip("./")] = in_memory(_plain(thing.attrs[key]))
 
     add("", opened) if len(opened.attrs) else None
     opened.visititems(add)
@@ -75,12 +81,14 @@ def _plain(value: Any) -> np.ndarray:
 
 def _array(dataset: Any, opened: Any, path: Path) -> Array:
     if dataset.attrs.get("MATLAB_class") in (b"char", "char"):  # letters as numbers
-        return in_memory(np.array(["".join(map(chr, np.ravel(dataset[()], order="F")[:1000]))]))
+        letters = dataset[()] if dataset.size <= _LETTERS else np.empty(0, int)
+        return in_memory(np.array(["".join(map(chr, np.ravel(letters, order="F")))]))
     if dataset.dtype.kind == "O" or dataset.dtype.kind == "S":
-        values = dataset[()] if dataset.size <= 1000 else np.empty(0)
+        values = dataset[()] if dataset.size <= _LETTERS else np.empty(0)
         return in_memory(np.array([_text(value, opened) for value in np.ravel(values)]))
 
     def part(which: slice, axis: int) -> Any:
+        afford(2 * prod(dataset.chunks or ()) * dataset.dtype.itemsize, f"a piece of {dataset.name} in {path.name}")
         with RECORDING.damage(path):
             return dataset[(slice(None),) * axis + (which,)] if dataset.ndim else dataset[()]
 
@@ -93,4 +101,5 @@ def _text(value: Any, opened: Any) -> str:
         return value.decode("utf-8", "replace")
     if isinstance(value, str):
         return value
-    return "".join(map(chr, np.ravel(opened[value][()])[:1000]))
+    letters = opened[value]
+    return "".join(map(chr, np.ravel(letters[()]))) if letters.size <= _LETTERS else ""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from midguide.domains.ecg.formats._arrays import Array, in_memory, of_arrays
+from midguide.domains.ecg.formats._matlab_elements import needed
 from midguide.domains.ecg.formats.base import RECORDING, RECORDINGS, Contents, File, RecordingFormat, Said
 from midguide.domains.ecg.formats.hdf5 import MAGIC
 from midguide.storage.outside import afford
@@ -32,14 +33,16 @@ class Matlab(RecordingFormat):
         Raises:
             DataError: If the file is damaged, or no array, or several, can be the signals.
         """
-        from scipy.io import loadmat, whosmat
+        from scipy.io import loadmat
+        from scipy.io.matlab import matfile_version
 
-        path = RECORDING.check(file.path)
-        with RECORDING.damage(path):
-            size = sum(float(np.prod(shape, dtype=float)) for _, shape, _ in whosmat(path))
-        afford(int(8 * size), f"the file {path.name}")
-        with RECORDING.damage(path):
-            found = loadmat(path, squeeze_me=False, chars_as_strings=True, struct_as_record=True)
+        path = file.path
+        with RECORDING.open(path) as opened:
+            first = matfile_version(opened)[0] == 0
+            opened.seek(0)
+            afford(needed(opened, path.stat().st_size, first=first), f"the file {path.name}")
+            opened.seek(0)
+            found = loadmat(opened, squeeze_me=False, chars_as_strings=True, struct_as_record=True)
         arrays: dict[str, Array] = {}
         for name, value in found.items():
             if not name.startswith("__"):

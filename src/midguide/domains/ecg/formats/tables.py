@@ -38,6 +38,8 @@ from midguide.storage.outside import afford
 T = TypeVar("T")
 PROBED = 250
 """Lines in which the numbers must begin."""
+_LINE = 128
+"""Bytes that a line takes besides its letters."""
 TIMES = {
     "time",
     "t",
@@ -76,7 +78,8 @@ class Table(RecordingFormat):
             DataError: If it is no table of numbers, or it does not say which leads its columns are.
         """
         content = RECORDING.read(file.path)
-        afford(8 * len(content), f"the table {file.path.name}")
+        lines = content.count(b"\n") + content.count(b"\r")
+        afford(8 * len(content) + _LINE * lines, f"the table {file.path.name}")
         with RECORDING.damage(file.path):
             found = _taken_apart(_decoded(content), file.path)
         yield _contents(file.path, found, said)
