@@ -22,7 +22,7 @@ from midguide.errors import UnsupportedProblem
 from midguide.exact.laws import Law, posterior_law, unconditional_law
 from midguide.exact.problems import mixture_problem, random_gaussian_problem
 from midguide.inference.loop import sample
-from midguide.likelihoods.gaussian import GaussianLikelihood
+from midguide.likelihoods.gaussian import GaussianLikelihood, observe
 from midguide.metrics.distribution import sliced_wasserstein
 from midguide.operators import Mask, Matrix
 from midguide.priors.base import Denoiser
@@ -332,3 +332,24 @@ def test_more_measured_values_than_weights_can_bear_are_refused() -> None:
     problem = random_gaussian_problem(80, 70, 0, 0.5)
     with pytest.raises(UnsupportedProblem, match="`matheron` weighs draws of up to 64 measured values, here are 70"):
         sample(make_sampler("matheron:weighted"), problem, 2)
+
+
+def test_weights_of_masks_look_at_measured_values_alone() -> None:
+    """3 and 7 of 80 values, so that rows differ: evidence, equal weights on a Gaussian, and each row as it is alone."""
+    prior = random_gaussian_problem(80, 3, 0, 0.5, dtype=torch.float64).denoiser
+    masks = torch.zeros(2, 80, dtype=torch.bool)
+    masks[0, :3] = masks[1, 10:17] = True
+    truth = prior.sample(2, seed=1)
+    likelihood = observe(Mask(masks, per_observation=True), truth, sigma_y=0.3, seed=2)
+    problem = Problem(prior, likelihood)
+    sampler = make_sampler("matheron:weighted", {"steps": 5})
+    drawn = sample(sampler, problem, 40, seed=3)
+    assert float(drawn.effective_sample_size().min()) > 39.9
+    for row, mask in enumerate(masks):
+        noisy = prior.covariance_matrix()[mask][:, mask] + 0.09 * torch.eye(int(mask.sum()), dtype=torch.float64)
+        law = torch.distributions.MultivariateNormal(prior.mean[mask], noisy)
+        # weights know all but what x_0 says at the noisiest time, 0.03 each: the mean of 40 is off by more in 1e-20
+        error = drawn.log_evidence[row].mean() - law.log_prob(likelihood.y[row, mask])
+        assert abs(float(error)) < 0.05
+    alone = sample(sampler, problem.select(torch.tensor([0])), 40, seed=3).draws[0]
+    torch.testing.assert_close(drawn.draws[0], alone)

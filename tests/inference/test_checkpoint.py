@@ -74,13 +74,13 @@ def test_the_file_of_another_prior_problem_sampler_or_seed_is_refused(interrupte
     prior = Gaussian(torch.full(problem.signal_shape, 0.5), 1.0)
     moved = replace(problem.likelihood, y=problem.likelihood.y + 1e-6)
     others = [
-        (SAMPLER, replace(problem, denoiser=prior), {}),
-        (SAMPLER, replace(problem, likelihood=moved), {}),
-        (make_sampler("dps", {"steps": 9}), problem, {}),
-        (SAMPLER, problem, {"seed": 1}),
-        (SAMPLER, problem, {"chunk": 1}),
+        (SAMPLER, replace(problem, denoiser=prior), {}, "`prior.mean` is another"),
+        (SAMPLER, replace(problem, likelihood=moved), {}, "`likelihood.y` is another"),
+        (make_sampler("dps", {"steps": 9}), problem, {}, "`sampler.settings.steps` was 8, is 9"),
+        (SAMPLER, problem, {"seed": 1}, "`seed` was 0, is 1"),
+        (SAMPLER, problem, {"chunk": 1}, "`chunk` was 2, is 1"),
     ]
-    for sampler, other, options in others:
-        with pytest.raises(CheckpointError, match="belongs to another run"):
+    for sampler, other, options, words in others:
+        with pytest.raises(CheckpointError, match=f"belongs to another run: {words}"):
             sample(sampler, other, 2, checkpoint=file, **{"chunk": 2, **options})
     assert file.read_bytes() == interrupted

@@ -189,8 +189,8 @@ def test_another_run_does_not_touch_the_draws(name, tmp_path):
     out = tmp_path / name
     sample(DPS, vectors(), 2, out=out)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for change in ({"seed": 1}, {"n": 3}):
-        with pytest.raises(CheckpointError, match="belongs to another run"):
+    for change, words in (({"seed": 1}, "`seed` was 0, is 1"), ({"n": 3}, "`n` was 2, is 3")):
+        with pytest.raises(CheckpointError, match=f"belongs to another run: {words}"):
             sample(DPS, vectors(), **({"n": 2} | change), out=out)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

@@ -136,3 +136,15 @@ def test_operators_of_a_seed_are_those_of_no_other():
     one, two = (KNOWN.make("glyphs-pixels", SMALL, seed).likelihood.operator for seed in (0, 1))
     assert not torch.equal(one.mask, two.mask)
     assert make_operator("random-inpainting", (1, 32, 32), seed=0, keep=0.02) is not None
+
+
+def test_white_of_image_files_is_said(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (12, 8, 8), dtype=np.uint16)
+    pixels[:, 0, 0] = 4095
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    problem = finite_sample(0, data=str(tmp_path), operator="half-mask", white=4095, bandwidth=1e-3)
+    distances = np.abs(problem.truth[0, 0].numpy() - (pixels / 2047.5 - 1)).max((1, 2))
+    assert distances.min() < 1 / 255 + 6e-3  # rounded to bytes, and noise of six standard deviations
+    with pytest.raises(ConfigError, match="white is given, but no images"):
+        finite_sample(0, data="glyphs", operator="half-mask", white=4095)

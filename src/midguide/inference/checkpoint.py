@@ -20,7 +20,7 @@ from midguide.samplers.base import Finished
 from midguide.storage.code import Code
 from midguide.storage.files import check_writable, replacing, unshared
 from midguide.storage.outside import GIB, Outside
-from midguide.storage.record import fingerprint
+from midguide.storage.record import fingerprint, unlike
 from midguide.storage.tensors import read_tensors
 
 _PROGRESS = Outside("checkpoint of a sampling run", "remove it", CheckpointError, limit=1024 * GIB)
@@ -93,7 +93,7 @@ class Checkpoint:
 
     Args:
         path: the file, or None.
-        fingerprint: what the run is.
+        identity: what the run is.
         code: what it is run by.
         every: seconds between two writes.
         size: rows of a chunk as the user wants it; None where it is found.
@@ -106,13 +106,14 @@ class Checkpoint:
     def __init__(
         self,
         path: str | Path | None,
-        fingerprint: str,
+        identity: Mapping[str, Any],
         code: Code,
         every: float,
         size: int | None = None,
         around: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.path, self.fingerprint, self.code, self.every, self.size = path, fingerprint, code, every, size
+        self.path, self.code, self.every, self.size = path, code, every, size
+        self.identity, self.fingerprint = dict(identity), fingerprint(identity)
         self.around = dict(around)
         if path is not None:
             check_writable(path)
@@ -161,6 +162,7 @@ class Checkpoint:
         place |= {"finished": {"forwards": progress.forwards, "vjps": progress.vjps}}
         place |= {"parts": [_ends(part.rows) for part in progress.parts]}
         place |= {"seconds": progress.seconds + self.seconds, "fingerprint": self.fingerprint}
+        place |= {"identity": self.identity}
         place |= {"code": asdict(self.code), "environment": dict(progress.begun_in)}
         place |= {"sha256": _checksum(place, stored)}
         with replacing(self.path) as temporary:
@@ -188,8 +190,10 @@ class Checkpoint:
             code = Code(**place["code"])
             begun_in = dict(place.get("environment", self.around))  # files of earlier versions do not say it
         if (place["fingerprint"], place["size"]) != (self.fingerprint, self.size):
+            kept = {**place.get("identity", self.identity), "chunk": place["size"]}
+            words = unlike(kept, {**self.identity, "chunk": self.size}) or "other settings, data or seed"
             raise CheckpointError(
-                f"{self.path} belongs to another run (other settings, data, seed or chunk)",
+                f"{self.path} belongs to another run: {words}",
                 hint="repeat the command that wrote it, or remove the file",
             )
         if code != self.code:

@@ -191,7 +191,7 @@ class _Asked:
         return environment(self.home) | {"layout": layout}
 
     def file(self, path: str | Path | None, every: float) -> Checkpoint:
-        return Checkpoint(path, fingerprint(self.identity), self.code, every, self.rows.size, self.around)
+        return Checkpoint(path, self.identity, self.code, every, self.rows.size, self.around)
 
     def run(
         self, file: Checkpoint, progress: Progress, done: Sequence[range], keep: Callable[[Part, int, int], None]
@@ -251,7 +251,7 @@ def _in_memory(asked: _Asked, checkpoint: str | Path | None, every: float) -> Sa
 def _to_disk(asked: _Asked, path: Path, every: float) -> StoredSamples:
     """Draw, and write each chunk when it is finished."""
     problem, rows = asked.problem, asked.rows
-    with closing(Stream(path, fingerprint(asked.identity), asked.code)) as stream:
+    with closing(Stream(path, asked.identity, asked.code)) as stream:
         if not stream.complete:
             stream.check_space(problem, rows.n, problem.likelihood.y.dtype)
             file = asked.file(stream.step, every)

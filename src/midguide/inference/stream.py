@@ -28,7 +28,7 @@ from midguide.signals.base import Signal
 from midguide.storage.code import Code
 from midguide.storage.files import replacing
 from midguide.storage.outside import GIB, Outside
-from midguide.storage.record import fingerprint
+from midguide.storage.record import fingerprint, unlike
 
 FORMAT = 1
 PIECE = 2**20
@@ -67,7 +67,7 @@ class Stream:
 
     Args:
         path: `NAME.zarr` or `NAME.nc`.
-        what: fingerprint of the run.
+        identity: what the run is.
         code: what it is run by.
 
     Raises:
@@ -75,8 +75,8 @@ class Stream:
         CheckpointError: If it holds draws of another run, or of other code.
     """
 
-    def __init__(self, path: Path, what: str, code: Code) -> None:
-        self.path, self.what, self.code = path, what, code
+    def __init__(self, path: Path, identity: Mapping[str, Any], code: Code) -> None:
+        self.path, self.identity, self.what, self.code = path, identity, fingerprint(identity), code
         self.progress = path.with_name(f"{path.name}.progress")
         self.store = path if path.suffix == ".zarr" else self.progress / "draws.zarr"
         self.complete = not self.progress.exists() and path.exists()
@@ -99,8 +99,10 @@ class Stream:
 
     def _check(self, known: Mapping[str, Any], place: Path) -> None:
         if known.get("fingerprint") != self.what:
+            kept = known.get("identity", known.get("record", self.identity))
+            words = unlike({name: kept.get(name) for name in self.identity}, dict(self.identity))
             raise CheckpointError(
-                f"{place} belongs to another run (other settings, data, seed or n)",
+                f"{place} belongs to another run: {words or 'other settings, data or seed'}",
                 hint="repeat the call that wrote it, give another name, or remove it",
             )
         if known["code"]["sha256"] != self.code.sha256:
@@ -117,7 +119,7 @@ class Stream:
             if self.store.exists() and any(self.store.iterdir()):
                 raise DataError(f"{self.store} exists and is no store of this run", hint="give another name")
             with replacing(about) as temporary:
-                plain = {"fingerprint": self.what, "code": asdict(self.code)}
+                plain = {"fingerprint": self.what, "identity": self.identity, "code": asdict(self.code)}
                 temporary.write_text(json.dumps(plain) + "\n", encoding="utf-8")
             return Written()
         try:

@@ -91,6 +91,7 @@ def finite_sample(
     bandwidth: float = 0.1,
     count: int = 1000,
     size: int = 16,
+    white: float | None = None,
 ) -> Problem:
     """Real images, smoothed, seen through an operator; from `glyphs`, `patches`, a folder or a zip file.
 
@@ -103,6 +104,7 @@ def finite_sample(
         bandwidth: standard deviation of the noise that smooths the images.
         count: images of the prior, at most: the first ones of a folder.
         size: side of a patch in pixels; for `patches` only.
+        white: the value of white in image files, as 4095 for 12 bits; by default the largest of their type.
 
     Returns:
         A problem whose posterior is a mixture with one component for each image, in closed form.
@@ -112,7 +114,7 @@ def finite_sample(
         >>> problem.truth.shape
         torch.Size([1, 1, 32, 32])
     """
-    prior = _prior(data, count, bandwidth, size)
+    prior = _prior(data, count, bandwidth, size, white)
     made = make_operator(
         operator, prior.event_shape, seed=stream_seed(seed, "operator"), **dict[str, Any](operator_settings or {})
     )
@@ -170,10 +172,12 @@ def _photo(name: str) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _prior(data: str, count: int, bandwidth: float, size: int) -> GaussianMixture:
+def _prior(data: str, count: int, bandwidth: float, size: int, white: float | None) -> GaussianMixture:
     """The prior of a source of images; the same object for all problems that ask for it."""
     if count < FEWEST:
         raise ConfigError(f"count must be at least {FEWEST}, got {count}", hint="hundreds to thousands are usual")
+    if white is not None and data in ("glyphs", "patches"):
+        raise ConfigError("white is given, but no images", hint="white belongs to data that are image files")
     if data == "glyphs":
         return finite_sample_prior(glyphs(torch.arange(count)), bandwidth)
     if data == "patches":
@@ -181,5 +185,5 @@ def _prior(data: str, count: int, bandwidth: float, size: int) -> GaussianMixtur
     if not Path(data).exists():
         raise DataError(f"there is no {data}", hint="data is `glyphs`, `patches`, a folder or a zip file of images")
     with about("data"):
-        images = load_image_set(Path(data))[:count].float() / 127.5 - 1
+        images = load_image_set(Path(data), white=white)[:count].float() / 127.5 - 1
         return finite_sample_prior(torch.einsum("nchw,c->nhw", images, images.new_tensor(_LUMA))[:, None], bandwidth)

@@ -20,7 +20,7 @@ from midguide.diffusion.kernels import Bridge
 from midguide.diffusion.schedules import CLEAN, Time, check_steps
 from midguide.errors import ConfigError, UnsupportedProblem
 from midguide.likelihoods.gaussian import GaussianLikelihood
-from midguide.maths.covariance import Across, Moments, measured
+from midguide.maths.covariance import Across, Linear, Moments, measured
 from midguide.maths.rng import Rng
 from midguide.maths.weights import log_mean_exp, resampled
 from midguide.operators.base import LinearOperator, Operator
@@ -58,6 +58,34 @@ class Weighted(NamedTuple):
     x_t: Tensor
     log_weight: Tensor
     log_counted: Tensor
+
+
+class _Seen(NamedTuple):
+    """A linear operator without the values that it hides, which a mask of an image has by the thousand.
+
+    Args:
+        operator: with all values.
+        places: of the values that are kept, in a flat measurement, shape (B, m).
+        there: which of them are measured: rows with fewer than others keep some that are not, as zeros.
+        like: measurements of all values, shape (B, *measurement).
+    """
+
+    operator: Linear
+    places: Tensor
+    there: Tensor
+    like: Tensor
+
+    def of(self, y: Tensor) -> Tensor:
+        """What is kept of measurements, shape (B, *measurement) -> (B, m)."""
+        return torch.where(self.there, y.flatten(1).gather(1, self.places), 0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.of(self.operator(x))
+
+    def adjoint(self, kept: Tensor) -> Tensor:
+        flat = torch.zeros_like(self.like.flatten(1))
+        flat.scatter_(1, self.places, torch.where(self.there, kept, 0.0))
+        return self.operator.adjoint(flat.reshape(self.like.shape))
 
 
 @SAMPLERS.register("matheron")
@@ -118,7 +146,7 @@ class Matheron:
     def calls(self, problem: Problem) -> Calls:
         if problem.denoiser.exact_moments:
             return Calls(self.steps, 0)
-        values = math.prod(problem.likelihood.y.shape[1:])
+        values = _values(problem)
         space = min(self.directions, math.prod(problem.event_shape))
         if self.weighted:
             return Calls(self.steps, self.steps * min(values + space, math.prod(problem.event_shape)))
@@ -126,7 +154,7 @@ class Matheron:
         return Calls(self.steps, drawn * space + solved)
 
     def init(self, problem: Problem, rng: Rng) -> Weighted:
-        values = math.prod(problem.likelihood.y.shape[1:])
+        values = _values(problem)
         if self.weighted and values > MOST_MEASURED:
             raise UnsupportedProblem(
                 f"`matheron` weighs draws of up to {MOST_MEASURED} measured values, here are {values}",
@@ -164,8 +192,27 @@ class Matheron:
         moments = problem.denoiser.moments(x_t, t, directions=self.directions)
         if not self.weighted:
             return moments, None
-        covariance = moments.covariance.condensed(*linear(problem), rng)
-        return Moments(moments.mean, covariance), covariance.across(*linear(problem))
+        operator, y = _seen(problem)
+        covariance = moments.covariance.condensed(operator, y, rng)
+        return Moments(moments.mean, covariance), covariance.across(operator, y)
+
+
+def _values(problem: Problem) -> int:
+    """Values of an observation that weights look at: all of few, and of many those that are measured."""
+    y = problem.likelihood.y
+    values = math.prod(y.shape[1:])
+    return values if values <= MOST_MEASURED else int(problem.likelihood.measured_values().max())
+
+
+def _seen(problem: Problem) -> tuple[Linear, Tensor]:
+    """The operator and the observations as weights look at them."""
+    operator, y = linear(problem)
+    if (values := _values(problem)) == math.prod(y.shape[1:]):
+        return operator, y
+    measured = operator.measured(y).expand(y.shape).flatten(1)
+    there, places = measured.to(torch.uint8).sort(dim=1, descending=True, stable=True)
+    seen = _Seen(operator, places[:, :values], there[:, :values].bool(), y)
+    return seen, seen.of(y)
 
 
 def _conditioned(
@@ -178,7 +225,11 @@ def _conditioned(
     noise = likelihood.sigma_y * rng.normal(likelihood.y)
     noise = torch.where(likelihood.operator.measured(likelihood.y), noise, 0.0)
     error, variance = likelihood.y - seen - operator(root.value) - noise, likelihood.sigma_y**2
-    solution = covariance.solve(operator, variance, error) if across is None else across.solve(variance, error)
+    if across is None:
+        solution = covariance.solve(operator, variance, error)
+    else:
+        kept = _seen(problem)[0]
+        solution = across.solve(variance, kept.of(error) if isinstance(kept, _Seen) else error)
     indefinite = (root.indefinite | solution.indefinite).double()
     drawn = moments.mean + root.value + solution.gain
     return drawn, {"changed": root.change, "left": solution.residual, "indefinite": indefinite}
@@ -197,7 +248,7 @@ def _log_predicted(problem: Problem, moments: Moments, bridge: Bridge, x_s: Tens
     Given x_s the mean of x_0 moves by `C (C + w I)^-1 (x_s - m(D)) / c`, and w `C (C + w I)^-1` is left of its
     covariance, with c the bridge's weight of x_0 and `w = std^2 / c^2`.
     """
-    operator, y = linear(problem)
+    operator, y = _seen(problem)
     w = (bridge.std / bridge.weight_s) ** 2
     moved = (x_s - bridge.mean(moments.mean, x_t)) / bridge.weight_s
     units = torch.eye(math.prod(y.shape[1:])).to(y).unflatten(1, y.shape[1:])
@@ -208,7 +259,7 @@ def _log_predicted(problem: Problem, moments: Moments, bridge: Bridge, x_s: Tens
 
 def _log_normal(problem: Problem, mean: Tensor, spread: Tensor) -> Tensor:
     """`log N(y; A mean, spread + sigma_y^2 I)` of the measured values; eigenvalues below zero count as zero."""
-    operator, y = linear(problem)
+    operator, y = _seen(problem)
     likelihood = gaussian(problem)
     floor = likelihood.sigma_y**2
     values, vectors = torch.linalg.eigh(spread)

@@ -141,6 +141,38 @@ def fingerprint(record: Any) -> str:
     return _sha256(describe(record))
 
 
+def unlike(before: Any, now: Any, most: int = 3) -> str:
+    """Where a record differs from another, in words: the first settings by their paths, what they were and are.
+
+    Example:
+        >>> unlike({"sampler": {"steps": 8}, "seed": 0}, {"sampler": {"steps": 9}, "seed": 0})
+        '`sampler.steps` was 8, is 9'
+    """
+    plain = (json.loads(json.dumps(record)) for record in (before, now))
+    found = list(_unlike(*plain, ()))
+    more = f", and {len(found) - most} more differ" if len(found) > most else ""
+    return "; ".join(found[:most]) + more
+
+
+def _unlike(before: Any, now: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("type") == now.get("type"):
+        if "sha256" in before and before.get("sha256") != now.get("sha256"):  # of an array, or of code
+            yield f"`{'.'.join(path)}` is another"
+            return
+        for name in dict.fromkeys((*before, *now)):
+            yield from _unlike(before.get(name), now.get(name), (*path, name))
+    elif before != now:
+        texts = [_brief(value) for value in (before, now)]
+        yield f"`{'.'.join(path)}` " + (f"was {texts[0]}, is {texts[1]}" if all(texts) else "is another")
+
+
+def _brief(value: Any) -> str:
+    """A plain value in a few letters; empty for others."""
+    value = value.get("type") if isinstance(value, dict) else value
+    text = "" if isinstance(value, dict | list) else json.dumps(value)
+    return "" if len(text) > 40 else text
+
+
 def _sha256(plain: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
