@@ -15,6 +15,7 @@ from midguide.priors.base import Denoiser
 from midguide.priors.field import GaussianField, matern_spectrum
 from midguide.priors.gaussian import Gaussian
 from midguide.priors.tiles import tiled
+from midguide.samplers.budget import within_budget
 from midguide.testing import check_denoiser
 
 SIZES = [(20, 24), (8, 8), (9, 8), (15, 31)]
@@ -93,6 +94,13 @@ def correlation(covariance: Tensor, lag: int) -> float:
 def of_tiles(field: GaussianField, tile: int) -> Gaussian:
     """The exact prior of a part of a field."""
     return Gaussian(torch.zeros(1, tile, dtype=torch.float64), field.dense().covariance_matrix()[:tile, :tile])
+
+
+def test_costs_and_budgets_count_every_tile() -> None:
+    problem = Problem.unobserved(tiled(Gaussian(torch.zeros(1, 4, 4), 1.0), (4, 10), overlap=1))
+    drawn = sample(make_sampler("ddrm", {"steps": 5}), problem, 2)
+    assert drawn.cost.network_forwards == 5 * 3
+    assert within_budget(make_sampler("ddrm"), problem, 60).steps == 20
 
 
 def test_tiles_keep_the_correlation_of_near_pixels_and_lose_that_beyond_a_tile() -> None:

@@ -214,7 +214,7 @@ def _copied(problem: Problem) -> Problem:
 
 
 class CountedDenoiser(Wrapped):
-    """A denoiser that counts its rows: one forward per row of a call, one vjp per row that is differentiated."""
+    """A denoiser that counts evaluations of its network: forwards of the rows of a call, vjps of those differentiated."""
 
     def __init__(self, inner: Denoiser) -> None:
         super().__init__(inner)
@@ -222,7 +222,7 @@ class CountedDenoiser(Wrapped):
         self.vjps = 0
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        self.forwards += len(x)
+        self.forwards += len(x) * self.evaluations
         out = self.inner(x, t)
         if out.requires_grad:
             out.register_hook(self._count_vjp)
@@ -234,11 +234,11 @@ class CountedDenoiser(Wrapped):
 
     def moments(self, x: Tensor, t: Time, *, directions: int = 3) -> Moments:
         if self.exact_moments:  # which cost as much as one answer
-            self.forwards += len(x)
+            self.forwards += len(x) * self.evaluations
         return Wrapped.moments(self, x, t, directions=directions)
 
     def _count_vjp(self, gradient: Tensor) -> None:
-        self.vjps += len(gradient)
+        self.vjps += len(gradient) * self.evaluations
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class Denoiser(Shown, ABC):
         provenance: what is known of its origin: format and digest of its file; empty where it was made by hand.
         statistics: what its signals look like, where that is known; checks of draws compare with it.
         exact_moments: whether `moments` are in closed form, so that their covariance costs no vjp.
+        evaluations: of the network for one row of one call; as many as there are tiles where it answers tile by tile.
     """
 
     schedule: Schedule
@@ -72,6 +73,7 @@ class Denoiser(Shown, ABC):
     provenance: Mapping[str, Any] = MappingProxyType({})
     statistics: Statistics | None = None
     exact_moments: bool = False
+    evaluations: int = 1
     _signal: Signal = Signal()
 
     @property

@@ -37,7 +37,7 @@ def tiled(prior: Denoiser, size: int | tuple[int, ...], overlap: int | None = No
         overlap: least overlap of neighboring tiles, from 0 to less than a tile; a quarter of a tile by default.
 
     Returns:
-        The prior, of signals of shape (channels, *size). A call of it is `tiles` calls of `prior`.
+        The prior, of signals of shape (channels, *size). A call of it is `tiles` calls of `prior`, and counted as such.
 
     Raises:
         ShapeError: If the size has fewer axes than a tile, or is smaller.
@@ -93,6 +93,10 @@ class Tiled(Wrapped):
     def tiles(self) -> int:
         """Calls of the inner prior in one call of this one, in each row."""
         return math.prod(len(starts) for starts in self._starts) * math.prod(self._slices)
+
+    @property
+    def evaluations(self) -> int:
+        return self.tiles * self.inner.evaluations
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         rows = x.movedim(1, 1 + len(self._slices)) if self._slices else x

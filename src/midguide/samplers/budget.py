@@ -37,7 +37,7 @@ class OverBudget(UnsupportedProblem):
 
 def total_calls(sampler: Sampler, problem: Problem) -> int:
     """Network calls that one sample costs: forwards and vjps together."""
-    return sum(sampler.calls(problem))
+    return sum(sampler.calls(problem)) * problem.denoiser.evaluations
 
 
 def within_budget(sampler: Sampler, problem: Problem, budget: int) -> Sampler:
