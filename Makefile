@@ -21,15 +21,16 @@ FUZZ_FLAGS ?=
 
 BIN := $(VENV)/bin
 PEERS := deepinv==0.5.0 azula==0.11.1
-MANIFEST := pyproject.toml constraints.txt
+PRIORS := $(wildcard packages/priors)
+MANIFEST := pyproject.toml constraints.txt $(PRIORS:%=%/pyproject.toml)
 comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# One line per package; errors and warnings of pip arrive on stderr as they are.
-# $(1): what to install, $(2): the stamps that it fulfils. Constraints always: an unpinned torch would pull CUDA.
+# One line per package; errors and warnings of pip arrive on stderr as they are. $(1): what to install, $(2): the stamps
+# that it fulfils. PRIORS come along where they are: an sdist has none. Constraints always: an unpinned torch would pull CUDA.
 define install
 	@echo "installing $(1) into $(VENV) (the first time this takes some minutes)"
-	@$(BIN)/python -m pip install --progress-bar off $(PIP_FLAGS) -c constraints.txt -e "$(1)" \
+	@$(BIN)/python -m pip install --progress-bar off $(PIP_FLAGS) -c constraints.txt -e "$(1)" $(PRIORS:%=-e %) \
 		| awk '/^ *(Downloading|Installing|Successfully)/ { print "  " $$0; fflush() }'
 	@touch $(addprefix $(VENV)/.,$(2))
 endef
@@ -62,7 +63,7 @@ fuzz: $(VENV)/.test  ## seeded campaigns of damaged input, five minutes or FUZZ_
 
 # deepinv and azula need torchvision, which must never come into $(VENV): they have an environment that only looks there.
 interop: $(VENV)/.interop  ## the tests beside deepinv and azula, in an environment of their own
-	@OMP_NUM_THREADS=1 PYTHONPATH=src $(VENV)/interop/bin/python -m pytest -o filterwarnings=default -p no:cacheprovider \
+	@OMP_NUM_THREADS=1 PYTHONPATH=src:packages/priors/src $(VENV)/interop/bin/python -m pytest -o filterwarnings=default -p no:cacheprovider \
 		-n 0 $(PYTEST_FLAGS) tests/operators/test_deepinv.py tests/priors/test_interop.py
 
 check: $(VENV)/.setup  ## lint, format and types
@@ -82,7 +83,7 @@ docs: $(VENV)/.docs pages  ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html: $$(find site -name '*.html' | wc -l) pages"
 
-dist: $(VENV)/.setup  ## wheel and sdist, tried in a clean environment
+dist: $(VENV)/.setup  ## both wheels and the sdist, tried in a clean environment
 	@VENV=$(VENV) .ci/dist
 
 matrix:  ## tests of the core with each Python that is here, oldest and pinned torch

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from importlib import resources
 
 import pytest
 import torch
@@ -170,9 +169,7 @@ def test_wrong_recipes_are_refused_by_name(tmp_path, text, says):
 
 
 def test_the_recipes_of_the_latent_prior_fit_each_other_and_8_mib_each():
-    folder = resources.files("midguide") / "priors" / "shipped"
-    coder = load_recipe(str(folder / "faces-64-autoencoder.toml"))
-    latent = load_recipe(str(folder / "faces-64-latent.toml"))
+    coder, latent = load_recipe("faces-64-autoencoder"), load_recipe("faces-64-latent")
     assert isinstance(coder, AutoencoderTrainingConfig)
     assert isinstance(latent, TrainingConfig)
     assert coder.network.latent_shape((3, 64, 64)) == (latent.network.in_channels, 16, 16)

@@ -1,7 +1,12 @@
-"""Shipped priors: their cards, weights and recipes, in the folders `shipped` of the package and of its domains."""
+"""Shipped priors: their cards, weights and recipes.
+
+They lie in folders `shipped`: of this package, of its domains, and of packages of weights. A package of weights is a
+distribution with an entry point of the group `midguide.shipped`, which names its package.
+"""
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 from pathlib import Path
 
@@ -9,6 +14,13 @@ from midguide.catalogue import plugins
 from midguide.catalogue.domain import domains
 from midguide.errors import ConfigError, MidguideError
 from midguide.storage.cards import Card, read_card
+
+GROUP = "midguide.shipped"
+"""Entry points of packages of weights."""
+APART = {"faces-64-autoencoder": "recipe", "faces-64-latent": "prior"}
+"""What lies in the distribution `midguide-priors`, by name, and what it is; a recipe is one without weights."""
+INSTALL = "pip install ./packages/priors"
+"""How to install it, in a clone."""
 
 
 def shipped() -> dict[str, Card]:
@@ -34,12 +46,36 @@ def recipe(name: str) -> Path | None:
     return _files(".toml").get(name)
 
 
+def not_installed(name: str) -> ConfigError | None:
+    """The error for a name of `midguide-priors` where that package is not installed; None for all other names."""
+    if name not in APART or recipe(name):
+        return None
+    message = f"the {APART[name]} `{name}` is in the package `midguide-priors`, which is not installed"
+    return ConfigError(message, hint=f"in a clone of midguide: {INSTALL}")
+
+
 def _files(suffix: str) -> dict[str, Path]:
-    """Files with this ending, by stem; those of this package come before those of domains."""
+    """Files with this ending, by stem; those of this package come first, those of packages of weights last."""
     return {path.stem: path for folder in reversed(folders()) for path in folder.glob(f"*{suffix}")}
 
 
 def folders() -> list[Path]:
-    """Where priors are shipped: in this package, and in those of its domains."""
+    """Where priors are shipped: in this package, in those of its domains, and in packages of weights."""
     homes = ["midguide.priors", *(domain.package for domain in domains())]
-    return [folder for home in homes if (folder := Path(str(resources.files(home))) / "shipped").is_dir()]
+    inside = (Path(str(resources.files(home))) / "shipped" for home in homes)
+    return [folder for folder in (*inside, *_packages()) if folder.is_dir()]
+
+
+@functools.cache
+def _packages() -> tuple[Path, ...]:
+    """The folders of packages of weights; one that cannot be imported or has none is left out with a warning."""
+    found: list[Path] = []
+    for point in plugins.entry_points(GROUP):
+        try:
+            places = [Path(place) / "shipped" for place in getattr(point.load(), "__path__", ())]
+            if not any(place.is_dir() for place in places):
+                raise ConfigError(f"plug-in `{point.name}` of {point.distribution} has no folder `shipped`")
+            found += places
+        except MidguideError as error:
+            plugins.warn(error)
+    return tuple(found)

@@ -189,6 +189,8 @@ def load_recipe(path: str | Path, changes: Mapping[str, object] = NO_CHANGES) ->
     """
     file = Path(path)
     if not file.is_file():
+        if error := cards.not_installed(str(path)):
+            raise error
         file = cards.recipe(str(path)) or file
     table = _RECIPE.toml(file)
     with about(str(path)):

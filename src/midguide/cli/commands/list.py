@@ -82,9 +82,11 @@ def _domains() -> list[dict[str, Any]]:
 
 
 def _priors() -> list[dict[str, Any]]:
-    from midguide.priors.cards import shipped
+    from midguide.priors.cards import APART, INSTALL, not_installed, shipped
     from midguide.storage.hub import CARDS
 
+    if absent := [name for name, what in APART.items() if what == "prior" and not_installed(name)]:
+        output.note(f"`midguide-priors` is not installed ({INSTALL}, in a clone): {', '.join(absent)}")
     keys = ("event_shape", "parameters", "license", "sha256", "size")
     return [
         {"name": card.name, "summary": card.description, **{key: getattr(card, key) for key in keys}}

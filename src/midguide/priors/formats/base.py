@@ -357,5 +357,7 @@ def unknown_prior(name: str) -> ConfigError:
             f"`{name}` is not shipped: there is only its recipe",
             hint=f"train it: midguide train {path} --data PATH; then give its .safetensors file as the prior",
         )
+    if error := cards.not_installed(name):
+        return error
     hint = f"{suggestion(name, [*cards.shipped(), *hub.CARDS])}; or give the path of a file or folder"
     return ConfigError(f"no prior and no file is called `{name}`", hint=hint)
