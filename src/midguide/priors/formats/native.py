@@ -62,7 +62,8 @@ class Native(Format):
             )
         if source.card and source.card.sha256 != sha256:
             raise CheckpointError(
-                f"{path} is damaged: its sha256 is not the one of its card", hint="install midguide again"
+                f"{path} is damaged: its sha256 is not the one of its card",
+                hint="install the package that ships it again",
             )
         weights, coder_weights = split(source.weights.last)
         coder = stated.autoencoder and build_autoencoder(stated.autoencoder, coder_weights, where=path)
