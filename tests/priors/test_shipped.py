@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from midguide._version import __version__
 from midguide.errors import ConfigError, PluginWarning
 from midguide.priors import cards
 from midguide.priors.loading import load_prior, prior_spec
@@ -89,7 +90,7 @@ def test_names_of_a_package_that_is_not_installed_say_how_to_install_it(core_alo
     with pytest.raises(ConfigError) as caught:
         use(name)
     assert caught.value.message == (
-        f"the {cards.APART[name]} `{name}` is in the package `midguide-priors`, which is not installed"
+        f"the {cards.APART[name]} `{name}` is in the package `midguide-priors` {__version__}, which is not installed"
     )
     assert caught.value.hint == "in a clone of midguide: pip install ./packages/priors"
 
@@ -104,8 +105,11 @@ def test_the_list_of_priors_has_one_line_on_what_is_not_installed(core_alone, cl
     done = cli("list", "priors", "--json")
     assert "faces-64-latent" not in {row["name"] for row in done.json}
     (line,) = done.err.splitlines()
-    assert line.startswith("`midguide-priors` is not installed (pip install ./packages/priors, in a clone): ")
-    assert line.endswith(", ".join(name for name, what in cards.APART.items() if what == "prior"))
+    priors = ", ".join(name for name, what in cards.APART.items() if what == "prior")
+    assert line == (
+        f"not here, as `midguide-priors` {__version__} is not installed: {priors} "
+        "(in a clone of midguide: pip install ./packages/priors)"
+    )
 
 
 def test_the_core_knows_what_midguide_priors_holds():

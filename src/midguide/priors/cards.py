@@ -10,6 +10,7 @@ import functools
 from importlib import resources
 from pathlib import Path
 
+from midguide._version import __version__
 from midguide.catalogue import plugins
 from midguide.catalogue.domain import domains
 from midguide.errors import ConfigError, MidguideError
@@ -19,8 +20,10 @@ GROUP = "midguide.shipped"
 """Entry points of packages of weights."""
 APART = {"faces-64-autoencoder": "recipe", "faces-64-latent": "prior"}
 """What lies in the distribution `midguide-priors`, by name, and what it is; a recipe is one without weights."""
-INSTALL = "pip install ./packages/priors"
-"""How to install it, in a clone."""
+PACKAGE = f"`midguide-priors` {__version__}"
+"""That distribution, which has the version of this one."""
+INSTALL = "in a clone of midguide: pip install ./packages/priors"
+"""How to install it."""
 
 
 def shipped() -> dict[str, Card]:
@@ -50,8 +53,7 @@ def not_installed(name: str) -> ConfigError | None:
     """The error for a name of `midguide-priors` where that package is not installed; None for all other names."""
     if name not in APART or recipe(name):
         return None
-    message = f"the {APART[name]} `{name}` is in the package `midguide-priors`, which is not installed"
-    return ConfigError(message, hint=f"in a clone of midguide: {INSTALL}")
+    return ConfigError(f"the {APART[name]} `{name}` is in the package {PACKAGE}, which is not installed", hint=INSTALL)
 
 
 def _files(suffix: str) -> dict[str, Path]:

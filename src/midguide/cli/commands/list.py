@@ -82,11 +82,11 @@ def _domains() -> list[dict[str, Any]]:
 
 
 def _priors() -> list[dict[str, Any]]:
-    from midguide.priors.cards import APART, INSTALL, not_installed, shipped
+    from midguide.priors.cards import APART, INSTALL, PACKAGE, not_installed, shipped
     from midguide.storage.hub import CARDS
 
     if absent := [name for name, what in APART.items() if what == "prior" and not_installed(name)]:
-        output.note(f"`midguide-priors` is not installed ({INSTALL}, in a clone): {', '.join(absent)}")
+        output.note(f"not here, as {PACKAGE} is not installed: {', '.join(absent)} ({INSTALL})")
     keys = ("event_shape", "parameters", "license", "sha256", "size")
     return [
         {"name": card.name, "summary": card.description, **{key: getattr(card, key) for key in keys}}
