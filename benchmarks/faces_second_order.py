@@ -54,7 +54,7 @@ def held(draws: Tensor, truth: Tensor, where: Tensor) -> float:
 
 
 def hidden_entries(problem: Problem) -> Tensor:
-    """Entries of the signal that a mask hides, or all of them where the operator is no mask, shape of the signal."""
+    """Entries of the signal that a mask hides, or all of them where the operator is not a mask, shape of the signal."""
     y, whole = problem.likelihood.y, torch.ones(problem.event_shape, dtype=torch.bool)
     measured = problem.likelihood.operator.measured(y).expand_as(y)[0]
     return whole if bool(measured.all()) or measured.shape != whole.shape else ~measured

@@ -126,9 +126,9 @@ def page(gaussian: list[Row], mixture: list[Row]) -> None:
     print("## Limits\n")
     print("- The rate of `mgdm:mixture` is the better of two that were tried on these mixtures.")
     print(
-        "- The default `gamma` and `step_size` of `sda` were chosen after the paper's had diverged on these mixtures,"
+        "- The default `gamma` and `step_size` of `sda` were chosen after the paper's had diverged on these mixtures."
     )
-    print("  and the bound of its corrections after they had diverged on these Gaussians in few dimensions.")
+    print("  The bound of its corrections was chosen after they had diverged on these Gaussians in few dimensions.")
     print(
         '- `mgdm` and `ding` are written from memory of their papers: see "Differences from the paper" in their files.'
     )

@@ -202,14 +202,14 @@ def head(kept: Kept) -> Iterator[str]:
     yield ""
     yield "Does `samples.check()` name results that are wrong, and is it silent about right ones?"
     yield (
-        f"Something is found in {share(alarms, RIGHT * len(PRIORS))} right results; "
-        f"in {sum(f[0] for f in faults)} of {of} with a planted fault, the right cause first in "
-        f"{sum(f[1] for f in faults)}."
+        f"It finds something in {share(alarms, RIGHT * len(PRIORS))} right results, "
+        f"and in {sum(f[0] for f in faults)} of {of} with a planted fault.\n"
+        f"It names the right cause first in {sum(f[1] for f in faults)}."
     )
     yield "Command: `python benchmarks/verdict.py --faces faces64/test.zip > results/verdict.md`."
     yield ""
-    yield "[How to read a verdict](../docs/verdict.md). On the simplest problem nothing is found in the draws of"
-    yield ", ".join(f"`{name}`" for name in silent) + "; all other defaults below are named as not right."
+    yield "[How to read a verdict](../docs/verdict.md). On the simplest problem it finds nothing in the draws of"
+    yield ", ".join(f"`{name}`" for name in silent) + ".\nIt names all other defaults below as not right."
     yield ""
 
 

@@ -152,3 +152,6 @@ def test_prose_rules_find_what_they_name(tmp_path, monkeypatch):
     found, sentences = prose.remarks(page)
     assert sentences == 3
     assert [remark.rule for remark in found] == ["spelling", "passive", "phrase"]
+    code = tmp_path / "code.py"
+    code.write_text('raise DataError(f"the {x} is of before", hint="it is made anew")\n', "utf-8")
+    assert [remark.rule for remark in prose.remarks(code)[0]] == ["phrase", "passive", "phrase"]

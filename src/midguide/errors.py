@@ -75,7 +75,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> ConfigError:
 
 
 class ShapeError(MidguideError):
-    """A tensor does not have the shape, type or value range that was declared."""
+    """A tensor does not have the declared shape, type or value range."""
 
 
 class UnsupportedProblem(MidguideError):
@@ -95,7 +95,7 @@ class DataError(MidguideError):
 
 
 class DataRemark(UserWarning):
-    """Something that a file states is not used, or may not be as it was meant."""
+    """A file states something that the package does not use, or that may be a mistake."""
 
 
 class ConvergenceWarning(RuntimeWarning):
@@ -103,7 +103,7 @@ class ConvergenceWarning(RuntimeWarning):
 
 
 class PluginWarning(UserWarning):
-    """A piece from outside cannot be used; the rest of the package works."""
+    """A piece from outside does not work; the rest of the package does."""
 
 
 class WorkerWarning(UserWarning):

@@ -49,7 +49,7 @@ def test_folder_in_place_of_an_image(refused, tmp_path):
 
 
 def test_file_that_is_no_image(refused, tmp_path):
-    (tmp_path / "text.png").write_text("this is no image")
+    (tmp_path / "text.png").write_text("this is not an image")
     refused(picture="text.png", says=("text.png",))
 
 

@@ -122,7 +122,7 @@ def test_groups_that_do_not_divide_the_draws_get_more_of_them():
 
 def test_lines_read_back_from_csv_and_other_tables_are_refused():
     assert table.from_csv(table.as_csv(OURS)) == OURS
-    with pytest.raises(DataError, match="no lines of the benchmark"):
+    with pytest.raises(DataError, match="not lines of the benchmark"):
         table.from_csv("a,b\n1,2\n")
 
 

@@ -86,7 +86,7 @@ def test_tune_writes_a_preset_that_the_sampler_takes(calibrate, cli) -> None:
         (("--sampler", "exact", "--draws", 2), "2 draws of each problem are too few for a claim"),
         (("--sampler", "exact", "--level", 2), "level must be in (0, 1)"),
         (("--sampler", "mpgs"), "unknown sampler `mpgs`"),
-        (("--sampler", "exact", "--quantity", "own.py:plain"), "it is no test quantity"),
+        (("--sampler", "exact", "--quantity", "own.py:plain"), "it is not a test quantity"),
         (("--sampler", "exact", "--quantity", "own.py:none"), "one number for each of 3 rows"),
         (("--sampler", "exact", "--truths", "nowhere"), "there is no nowhere"),
         (("--sampler", "exact", "--sigma", -1), "sigma"),

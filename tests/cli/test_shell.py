@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from midguide.catalogue.directory import PLACES
 from midguide.cli import main
 from midguide.cli.commands.list import OTHERS
+from midguide.cli.completion import COMPLETE
+
+BASH = shutil.which("bash")
 
 
-def completed(words: str) -> list[str]:
-    """What a shell offers for the last of the words."""
-    asked = {"_MIDGUIDE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    code = "from midguide.cli import main; main()"
+SHELL = """
+eval "$(midguide --show-completion)"
+offer() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _midguide_completion midguide; echo "${COMPREPLY[@]}"; }
+offer midguide reconstruct --operator-s
+offer midguide reconstruct --sampler matheron : fas
+"""
+
+
+@pytest.mark.skipif(BASH is None, reason="no bash is installed")
+def test_bash_completes_an_option_and_the_preset_of_a_sampler(tmp_path: Path) -> None:
+    """Bash itself breaks `matheron:fas` in three words, and replaces the last one."""
+    program = tmp_path / "midguide"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m midguide \"$@\"\n", "utf-8")
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, timeout=120, check=False
+        [str(BASH), "--norc", "-c", SHELL],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    return done.stdout.split()
+    assert done.stdout.splitlines() == ["--operator-set", "fast"], done.stderr
 
 
-def test_a_shell_completes_commands_and_options() -> None:
-    assert completed("midguide reco") == ["reconstruct"]
-    assert completed("midguide view --obs") == ["--observation"]
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("midguide reco", ["reconstruct"]),
+        ("midguide view --obs", ["--observation"]),
+        ("midguide list kno", ["known"]),
+        ("midguide sample --prior glyphs", ["glyphs-32"]),
+        ("midguide reconstruct --sampler math", ["matheron"]),
+        ("midguide reconstruct --sampler = math", ["matheron"]),
+        ("midguide reconstruct --sampler no-such-name :", []),
+        ("midguide reconstruct --operator box-in", ["box-inpainting"]),
+        ("midguide benchmark --problems mixt", ["mixture-25"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_names(
+    words: str, offered: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COMPLETE, "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words.replace(" ", "\n"))
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.split() == offered
 
 
 @pytest.mark.parametrize("what", sorted((*PLACES, *OTHERS)))
@@ -42,5 +83,5 @@ def test_help_breaks_where_the_terminal_does(
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["reconstruct", "--help"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.partition("Arguments")[0].splitlines()]
-    first = next(line for line in lines if line.startswith("IMAGE is taken"))
+    first = next(line for line in lines if line.startswith("IMAGE is the truth"))
     assert len(first) > 70

@@ -159,7 +159,7 @@ def test_damaged_unit_is_named_and_made_anew(cli, study, tmp_path):
     file.write_bytes(damaged)
     assert cli("study", "status", "out", "--json").json["damaged"] == 1
     result = cli("study", "run", study, "--out", "out", "--limit", 1)
-    assert f"damaged, kept as {file.stem}.damaged when it is made anew: {file}" in result.err
+    assert f"damaged, kept as {file.stem}.damaged when recreated: {file}" in result.err
     assert "1 units to run, 5 done" in result.err
     assert file.with_suffix(".damaged").read_bytes() == damaged
     assert cli("study", "status", "out", "--json").json["done"] == 6
@@ -225,7 +225,7 @@ def test_damaged_draws_are_named_set_aside_and_drawn_again(cli, study, tmp_path)
     file.write_bytes(damaged := file.read_bytes()[:-1] + b"!")
     next_metrics = 'metrics=["sliced_wasserstein_1[slices=100]", "mean_error"]'
     result = cli("study", "run", study, "--out", "out", "--set", next_metrics)
-    assert f"damaged, kept as {kept.name}.damaged when it is made anew: {kept}" in result.err
+    assert f"damaged, kept as {kept.name}.damaged when recreated: {kept}" in result.err
     assert (kept.with_suffix(".damaged") / file.name).read_bytes() == damaged
     after = [row for row in cli("study", "report", "out", "--json").json if row["metric"].startswith("sliced")]
     assert [row["mean"] for row in after] == [row["mean"] for row in before]

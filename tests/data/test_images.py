@@ -207,7 +207,7 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         load_image(tmp_path / "none.png", RGB)
     with pytest.raises(DataError, match="is a folder\nhint: give the path"):
         load_image(tmp_path, RGB)
-    with pytest.raises(DataError, match="is no regular file"):
+    with pytest.raises(DataError, match="is not a regular file"):
         load_image("/dev/null", RGB)
 
 
@@ -350,7 +350,7 @@ def test_set_is_in_the_order_of_names_from_folder_and_zip(tmp_path: Path) -> Non
 
 
 def test_set_refuses_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder and no zip"):
+    with pytest.raises(DataError, match="neither a folder nor a zip"):
         load_image_set(tmp_path / "none")
     with pytest.raises(DataError, match="holds no images"):
         load_image_set(tmp_path)

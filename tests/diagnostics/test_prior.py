@@ -196,7 +196,7 @@ def test_the_schedule_of_a_network_that_takes_integers_only_is_named():
     exact = network(pictures(), SCHEDULES["vp-cosine"], "eps")
 
     def strict(x, t):
-        return exact(x, torch.arange(1000)[t])  # an IndexError where t is no integer
+        return exact(x, torch.arange(1000)[t])  # an IndexError where t is not an integer
 
     wrong = declared(strict, LINEAR, "eps", label=lambda t: int(t) - 1)
     (finding,) = check_prior(wrong, IMAGES).findings

@@ -123,7 +123,7 @@ for name, hours, std in (("tide-24", 24, 1.0), ("calm.tide", 12, 0.2)):
 try:
     load_prior("broken.tide")
 except CheckpointError as error:
-    assert "no table of tides" in error.message
+    assert "not a table of tides" in error.message
 """
     done = tides(code=code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -251,7 +251,7 @@ def test_broken_domains_are_one_line_each_and_the_rest_works(tmp_path: Path) -> 
         "domain `lacking`": "No module named 'lacking.some'",
         "sampler `dps` of taken": "the name is taken",
         "domain `ecg` of twice 0.1": "the name is taken",
-        "`none` of none 0.1": "is no Domain",
+        "`none` of none 0.1": "is not a Domain",
         "nameless 0.1": "has no attribute 'DOMAIN'",
     }
     assert len(lines) == len(expected), done.stderr

@@ -1,4 +1,4 @@
-"""Ways in which files are damaged: bytes, texts of numbers and names, trees of JSON, headers, and what is no file."""
+"""Ways in which files are damaged: bytes, texts of numbers and names, trees of JSON, headers, and non-files."""
 
 from __future__ import annotations
 

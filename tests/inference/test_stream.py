@@ -351,8 +351,8 @@ print(*peaks)
 def peaks(folder: Path, *counts: int) -> list[float]:
     """Peak memory of a process after streams of so many draws of 4,000 bytes, in MiB.
 
-    Two arenas: glibc gives each of Zarr's threads one, each of which keeps a freed block or so. Blocks of 256 KiB or more
-    go back to the system at once: glibc would otherwise keep ever larger ones, some 50 MiB for 100,000 draws.
+    Two arenas: glibc gives each of Zarr's threads one, each of which keeps a freed block or so. Blocks of 256 KiB or
+    more go back to the system at once: glibc would otherwise keep ever larger ones, some 50 MiB for 100,000 draws.
     """
     command = [sys.executable, "-c", MEMORY, str(folder), *map(str, counts)]
     environment = os.environ | {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144"}

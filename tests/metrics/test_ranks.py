@@ -100,7 +100,7 @@ def test_a_quantity_of_a_file_is_a_metric_with_its_source(tmp_path, asked, exact
     assert metric_name(spec) == spec
     assert len(METRICS.make(spec).source) == 64
     assert 0 < METRICS.make(spec).compute(Answer(exact[0]), Target(asked[0])) < 1
-    with pytest.raises(ConfigError, match="it is no test quantity"):
+    with pytest.raises(ConfigError, match="it is not a test quantity"):
         metric_name(f"{file}:plain")
     with pytest.raises(ConfigError, match="unknown test quantity `typo`"):
         metric_name("typo")

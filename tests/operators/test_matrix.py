@@ -88,7 +88,7 @@ def test_orthonormal_rows_are_those_of_gram_and_schmidt(rng: np.random.Generator
         want[i] = rest / np.linalg.norm(rest)
     assert_close(operator.matrix.numpy(), want)
     check_operator(operator, (7,))
-    with pytest.raises(ShapeError, match=r"no orthonormal ones .*\nhint: at most 3 rows"):
+    with pytest.raises(ShapeError, match=r"not orthonormal .*\nhint: at most 3 rows"):
         Matrix.orthonormal(torch.ones(5, 3), (3,))
     with pytest.raises(ShapeError, match="linearly dependent"):
         Matrix.orthonormal(torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]), (3,))

@@ -1,4 +1,4 @@
-"""What is shown of a measurement that is no image."""
+"""What is shown of a measurement that is not an image."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_signals_of_too_many_axes_have_no_plot() -> None:
 
 
 def test_what_is_no_plot_is_refused() -> None:
-    with pytest.raises(ConfigError, match="it is no plot"):
+    with pytest.raises(ConfigError, match="it is not a plot"):
         catalogue("plots").register("mine")(lambda x: x)
 
 

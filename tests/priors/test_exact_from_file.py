@@ -107,7 +107,7 @@ def test_a_network_of_a_file_is_sampled_from_on_the_command_line(own: Path, tmp_
 
 
 def test_what_is_no_prior_is_said_with_its_type(own: Path) -> None:
-    with pytest.raises(ConfigError, match="own.py:number is of type int, which is no prior"):
+    with pytest.raises(ConfigError, match="own.py:number is of type int, which is not a prior"):
         load_prior(f"{own}:number")
 
 

@@ -137,7 +137,7 @@ def test_what_is_no_format_is_refused_with_what_it_lacks(toy: tuple[Path, Path])
     formats.write_text(TOY.replace("def read", "def reads") + "\n\nclass Other:\n    pass\n")
     with pytest.raises(ConfigError, match="it lacks read"):
         load_prior(weights, format=f"{formats}:Toy")
-    with pytest.raises(ConfigError, match="it is no subclass of Format"):
+    with pytest.raises(ConfigError, match="it is not a subclass of Format"):
         load_prior(weights, format=f"{formats}:Other")
     with pytest.raises(ConfigError, match="unknown format `nativ`\nhint: did you mean `native`"):
         load_prior(weights, format="nativ")

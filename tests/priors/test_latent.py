@@ -235,7 +235,7 @@ def test_samplers_of_latents_refuse_priors_of_signals():
     prior = random_gaussian(4, 0)
     p = Problem.simulate(prior, Matrix.create(torch.eye(4)[:2], (4,)), prior.sample(1), sigma_y=0.1)
     for sampler in (PSLD(steps=4), ReSample(steps=4)):
-        with pytest.raises(UnsupportedProblem, match="needs a prior of latents, Gaussian is none") as caught:
+        with pytest.raises(UnsupportedProblem, match="needs a prior of latents, Gaussian is not one") as caught:
             sample(sampler, p)
         assert "psld" not in caught.value.hint
 

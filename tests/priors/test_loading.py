@@ -285,7 +285,7 @@ def test_what_a_pickle_imports_is_found_in_its_memo_too(tmp_path):
 @pytest.mark.parametrize("start", ["hello", "<!doctype html>", "version https://git-lfs.github.com/spec/v1"])
 def test_what_torch_never_wrote_is_refused_by_its_first_line(tmp_path, start):
     (tmp_path / "own.pt").write_text(f"{start}\nmore\n")
-    with pytest.raises(CheckpointError, match=f"own.pt is no checkpoint: it begins with '{start}") as caught:
+    with pytest.raises(CheckpointError, match=f"own.pt is not a checkpoint: it begins with '{start}") as caught:
         load_prior(tmp_path / "own.pt")
     assert "\n" not in caught.value.message
 

@@ -65,7 +65,7 @@ def test_later_settings_count_more():
         ({"prediction": "noise"}, "unknown prediction `noise`"),
         ({"schedule": "linear"}, "unknown schedule `linear`"),
         ({"schedule": 3}, "prior.schedule must be text"),
-        ({"value_range": (1, -1)}, r"value_range \[1.0, -1.0\] is no range"),
+        ({"value_range": (1, -1)}, r"value_range \[1.0, -1.0\] is not a range"),
         ({"value_range": "all"}, "prior.value_range must be"),
         ({"dtype": torch.int8}, "dtype must be one of float32"),
         ({"dtype": "int8"}, "prior.dtype must be one of `float32`"),

@@ -98,7 +98,7 @@ def test_a_sampler_that_cannot_go_that_low_is_left_out_with_what_it_takes(tmp_pa
     [
         ("[4, 12]", "[0]", "budgets must be positive"),
         ("[4, 12]", "[4, 4]", "budgets must be positive and differ"),
-        ('"exact"', '"exact"\nbudgets = [4]', "`exact` is no sampler, so that it has no budgets"),
+        ('"exact"', '"exact"\nbudgets = [4]', "`exact` is not a sampler, so that it has no budgets"),
         ("steps = 7 }", "steps = 7 }\nbudgets = [4]", "budgets set the steps"),
     ],
 )

@@ -196,7 +196,7 @@ def test_file_that_changes_while_the_study_runs_ends_it_with_one_line(own, worke
         (("own.py:MyKind", "own.py:MyKnd"), ("has no `MyKnd`", "did you mean `MyKind`?")),
         (("own.py:MyKind", "own.py:MySampler"), ("kind of problems", "it lacks stacks")),
         (("own.py:MySampler", "own.py:MyKind"), ("sampler", "it lacks needs")),
-        (("own.py:my_metric", "own.py:my_operator"), ("metric", "it is no Metric")),
+        (("own.py:my_metric", "own.py:my_operator"), ("metric", "it is not a Metric")),
         (("own.py:my_operator", "own.py:my_metric"), ("it makes no operator",)),
         (("own.py:my_schedule", "absent.py:my_schedule"), ("there is no file", "absent.py")),
         (("steps = 5", "stepps = 5"), ("MySampler has no setting `stepps`",)),

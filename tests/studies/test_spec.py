@@ -77,7 +77,7 @@ def test_sweep_makes_one_sampler_for_each_combination(tiny):
         ('[[samplers]]\nspec = "mgsp"\n', ("mgsp", "did you mean `mgps`")),
         ('[[samplers]]\nspec = "mgps:paper"\nsource = "lwa"\n', ("lwa", "law")),
         ('[[samplers]]\nspec = "prior"\nsource = "lwa"\n', ("lwa", "law")),
-        ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("`prior` is no sampler", "law")),
+        ('[[samplers]]\nspec = "prior"\nsource = "law"\n', ("`prior` is not a sampler", "law")),
         ('[[samplers]]\nspec = "mgps"\nproblems = []\n', ("on no problem", "leave problems out")),
         (
             '[[samplers]]\nspec = "mgps"\nsettings = { midpoint = 0.9 }\nsweep = { midpoint = [0.5] }\n',

@@ -147,7 +147,7 @@ def test_a_pipe_is_not_waited_for(study, store):
     path = store.folder / "study.json"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match="no results of a study .* is no regular file but a pipe"):
+    with pytest.raises(DataError, match="no results of a study .* is not a regular file but a pipe"):
         Store.open(store.folder)
 
 
@@ -156,7 +156,7 @@ def test_file_where_a_folder_belongs_is_refused_and_untouched(study, tmp_path, p
     store = Store.create(tmp_path / "out", study.plain, [])
     (store.folder / part).write_text("years of work")
     before = contents(store.folder)
-    with pytest.raises(DataError, match=f"{part} is no folder"):
+    with pytest.raises(DataError, match=f"{part} is not a folder"):
         Store.create(store.folder, study.plain, [])
     assert contents(store.folder) == before
 

@@ -108,7 +108,7 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(folder: Path) -> None:
     (folder / "log.jsonl").unlink()
     os.mkfifo(folder / "log.jsonl")
-    with pytest.raises(CheckpointError, match=r"log of a training .*log\.jsonl is no regular file but a pipe"):
+    with pytest.raises(CheckpointError, match=r"log of a training .*log\.jsonl is not a regular file but a pipe"):
         log.rows(folder / "log.jsonl")
 
 

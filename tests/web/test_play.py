@@ -110,11 +110,11 @@ def test_the_command_draws_the_same(server: Server, tmp_path: Path, monkeypatch:
         ({"operator": "/etc/passwd"}, "no such operator"),
         ({"sampler": "file.py:Mine"}, "no such operator or sampler"),
         ({"mask": "AAA="}, "the mask has 2 pixels"),
-        ({"mask": "?"}, "no base64"),
+        ({"mask": "?"}, "not base64"),
         ({"mask": base64.b64encode(bytes(64)).decode()}, "hides everything"),
-        ({"unknown": 1}, "this is no request"),
-        ([], "this is no request"),
-        ("{", "this is no request"),
+        ({"unknown": 1}, "this is not a request"),
+        ([], "this is not a request"),
+        ("{", "this is not a request"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(server: Server, body: Any, said: str) -> None:

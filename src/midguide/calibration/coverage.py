@@ -1,8 +1,8 @@
 """How often intervals and regions of draws hold the truth, beside what draws of the exact posterior attain.
 
-Of L draws and a truth that is exchangeable with them, the interval from the k-th smallest to the k-th largest draw
-holds the truth with probability `1 - 2 k / (L + 1)`. No interval between draws attains more than `(L - 1) / (L + 1)`,
-and quantiles of the draws attain less than they are called: 31 draws 0.87 for 0.90, say (`attained`).
+Take L draws and a truth that is exchangeable with them. The interval from the k-th smallest to the k-th largest draw
+holds the truth with probability `1 - 2 k / (L + 1)`. No interval between draws attains more than `(L - 1) / (L + 1)`.
+Quantiles of the draws attain less than their name says: of 31 draws, the 0.90 interval attains 0.87 (`attained`).
 
 References: Hermans et al. 2022, "A crisis in simulation-based inference? Beware, your posterior approximations can be
 unfaithful" (expected coverage of regions of highest density).
@@ -50,8 +50,8 @@ def needed(level: float) -> int:
 def attained(draws: int, level: float) -> float:
     """How often the interval of the draws that are at least `level` central holds an exchangeable truth.
 
-    It goes from the k-th smallest to the k-th largest of L draws, `k = (1 - level) L / 2` rounded up: the draws that a
-    user keeps who cuts the tails off. Its coverage is `1 - 2 k / (L + 1)`, which is below the level.
+    It goes from the k-th smallest to the k-th largest of L draws, with `k = (1 - level) L / 2` rounded up. A user who
+    cuts off the tails keeps these draws. Its coverage is `1 - 2 k / (L + 1)`, which is below the level.
 
     Example:
         >>> attained(31, 0.9), round(attained(999, 0.9), 4)

@@ -1,9 +1,9 @@
 """Whether ranks are uniform: the empirical distribution function with bands that hold at all points together.
 
 The band at level `1 - alpha` contains, with that probability, the whole distribution function of N uniform ranks at K
-points. Its half of the miss is the same at every point (a local level `gamma / 2` on either side), and gamma is found
-from the exact probability that a multinomial path stays inside. The p-value is one minus the level of the narrowest
-band that still contains the path: a path leaves the band at `alpha` exactly where p is below alpha.
+points. Each side of the band misses with the same probability `gamma / 2` at every point. Gamma follows from the exact
+probability that a multinomial path stays inside. The p-value is one minus the level of the narrowest band that still
+contains the path. So a path leaves the band at `alpha` exactly where p is below alpha.
 
 References: Säilynoja, Bürkner and Vehtari 2022, "Graphical test for discrete uniformity and its applications in
 goodness-of-fit evaluation and multiple sample comparison", Sections 2 and 3; Holm 1979.
@@ -95,7 +95,7 @@ def share_below(ranks: Sequence[float] | Array, points: int) -> Array:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values that may be compared with one level for the whole family (Holm's step-down rule).
+    """P-values to compare with one level for the whole family (Holm's step-down rule).
 
     Example:
         >>> holm([0.01, 0.04, 0.5])

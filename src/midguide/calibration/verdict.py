@@ -69,7 +69,7 @@ def judge(
     level: float = 0.05,
     meanings: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Judged]:
-    """A verdict for each test quantity; exact draws are rejected by any of them with probability `level` at most.
+    """A verdict for each test quantity. Together they reject exact draws with probability `level` at most.
 
     Args:
         ranks: of the truth, in [0, 1], shape (N,), by quantity.

@@ -1,1 +1,1 @@
-"""Everything that has a name: how it is registered, found, described, and made from plain settings."""
+"""Everything that has a name: registering, finding, describing it, and making it from plain settings."""

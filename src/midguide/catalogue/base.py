@@ -1,14 +1,14 @@
 """The one registry: a catalogue of named things, found by name, by entry point, or as `FILE.py:NAME`.
 
-Each kind of thing (samplers, operators, metrics, ...) has one catalogue. A thing enters it where it is defined:
+Each kind of thing (samplers, operators, metrics, ...) has one catalogue. A thing enters it at its definition:
 
     @SAMPLERS.register("dps")
     @dataclass(frozen=True, kw_only=True)
     class DPS: ...
 
-The catalogue finds the modules of its package by itself, so that a new thing is one new file. The same decorator, or
-an entry point of the group, or a path `FILE.py:NAME`, brings in things from outside. Lists, hints, pages and tests
-are made from the entries.
+The catalogue finds the modules of its package by itself, so that a new thing is one new file. The same decorator, or an
+entry point of the group, or a path `FILE.py:NAME`, brings in things from outside. Lists, hints, pages and tests come
+from the entries.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         kind: what they are, in the singular: `sampler`.
         package: the package whose modules define them; all of them are imported when a name is first looked up.
         group: of entry points; by default that of the package.
-        context: parameters of factories that are no settings.
-        check: refuses what is none of its kind; raises `ConfigError` with what it lacks.
+        context: parameters of factories that are not settings.
+        check: refuses what is not of its kind; raises `ConfigError` with what it lacks.
         columns: what lists say of an entry besides its summary and settings, in words; by default its facts.
 
     Example:
@@ -138,7 +138,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
         """Decorator: enter a class, a function, or a finished thing under a name.
 
         Raises:
-            ConfigError: If the name is taken, or the thing is none of this kind.
+            ConfigError: If the name is taken, or the thing is not of this kind.
         """
 
         def enter(thing: Thing) -> Thing:
@@ -264,7 +264,7 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
     def listed(self) -> list[dict[str, Any]]:
         """One table for each entry, as plain values: name, summary, columns, settings, presets, origin.
 
-        What an entry from outside cannot say of itself is left out with a warning.
+        A warning replaces what an entry from outside cannot say of itself.
         """
         return [self._listed(entry) for entry in self.values()]
 

@@ -1,6 +1,6 @@
 """All catalogues, by the plural under which they are listed: the one place that names them.
 
-Those of a domain are named where the domain says what it brings.
+A domain names its own where it says what it brings.
 """
 
 from __future__ import annotations

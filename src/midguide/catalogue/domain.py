@@ -1,8 +1,8 @@
 """Domains: packages that bring pieces of several kinds for one field of use.
 
-A domain lies in `midguide.domains`, or in another distribution with an entry point of the group `midguide.domains`.
-It says which of its modules register what; they are imported when a catalogue of that kind is first asked. The core
-imports nothing of a domain.
+A domain lies in `midguide.domains`, or in another distribution with an entry point of the group `midguide.domains`. It
+says which of its modules register what; the first question to a catalogue of that kind imports them. The core imports
+nothing of a domain.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def domains() -> tuple[Domain, ...]:
         try:
             domain = outside.load()
             if not isinstance(domain, Domain):
-                raise ConfigError(f"plug-in `{outside.name}` of {outside.distribution} is no Domain")
+                raise ConfigError(f"plug-in `{outside.name}` of {outside.distribution} is not a Domain")
             if domain.name in found:
                 raise ConfigError(f"domain `{domain.name}` of {outside.distribution}: the name is taken")
             found[domain.name] = domain

@@ -1,8 +1,8 @@
 """Pieces from outside the package: entry points of other distributions, and `FILE.py:NAME`.
 
-Outside code may fail, print, or change between two runs. None of that may stop the rest of the package, mix with what
-a command prints, or pass unnoticed: a failure is one line, standard output goes to standard error, and a file is known
-by the SHA-256 of its source.
+Outside code may fail, print, or change between two runs. None of that may stop the rest of the package, mix with what a
+command prints, or pass unnoticed. So a failure is one line, standard output goes to standard error, and the SHA-256 of
+its source identifies a file.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def load_file(path: str | Path) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is no Python file", hint="as FILE.py:NAME")
+        raise ConfigError(f"{path} is not a Python file", hint="as FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up
     try:

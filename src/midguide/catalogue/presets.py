@@ -77,7 +77,7 @@ def _in_package(package: str, folder: str, name: str) -> dict[str, Preset]:
 def _tables(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         hint = "a TOML file with source and settings"

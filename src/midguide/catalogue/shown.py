@@ -1,6 +1,6 @@
 """How things show themselves: one line on a console, a table with thumbnails in a notebook, never a tensor's numbers.
 
-Everything that ends up in HTML is escaped: names, settings and remarks come from outside.
+It escapes everything that ends up in HTML: names, settings and remarks come from outside.
 """
 
 from __future__ import annotations

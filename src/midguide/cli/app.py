@@ -12,11 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from midguide._version import __version__
-from midguide.cli import failures, output
+from midguide.cli import completion, failures, output
 from midguide.cli.commands.base import COMMANDS
 from midguide.errors import MidguideError
 
-COMPLETE = "_MIDGUIDE_COMPLETE"
 UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the parser that newer typer brings along
 
 
@@ -28,8 +27,8 @@ def run(argv: Sequence[str]) -> int:
     """
     command = typer.main.get_command(build())
     _show_brackets(command)
-    if COMPLETE in os.environ:  # a shell asks how a word may go on
-        command.main(list(argv), prog_name="midguide")
+    if completion.COMPLETE in os.environ:  # a shell asks how a word may go on
+        completion.answer(command, argv)
     try:
         with command.make_context("midguide", list(argv)) as context:
             with _always_hinting(context):

@@ -36,7 +36,7 @@ def hidden_letter(samples: int, folder: Path, *, as_json: bool, verbose: bool) -
     run = runs.Run(problem=problem, sampler=sampler, n=samples, seed=SEED, out=folder, labels=labels)
     truth = CHARACTERS[int(glyph_classes(torch.tensor([NUMBER])))]
     output.note(
-        f"A letter or digit, the prior {PRIOR}: the right half is hidden; of the left half the means of\n"
+        f"A letter or digit, with the prior {PRIOR}. The right half is hidden. Of the left half the means of\n"
         f"{BLOCK}x{BLOCK} pixels are known, with noise {SIGMA}. Which one is it?\n"
     )
     result = runs.draw(run)
@@ -53,8 +53,8 @@ def hidden_letter(samples: int, folder: Path, *, as_json: bool, verbose: bool) -
             ("reading", "of the draws", "known"), [_line(row) for row in rows], numbers=("of the draws", "known")
         )
     output.note(
-        f"Look at: how often the draws are read as each character, beside its probability known by brute force\n"
-        f"(of 30,000 letters {known.pictures:.0f} explain what was measured); ± is one standard error.\n"
+        f"Look at how often the draws are read as each character, beside its probability (± one standard error).\n"
+        f"Its probability is known by brute force: of 30,000 letters {known.pictures:.0f} explain the measurement.\n"
         f"It is {truth}."
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from midguide.cli.completion import names
 from midguide.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: of each parameter that is a dataclass, the command gets one option for every field.
 
-    Fields are annotated as parameters of a command are; what a parameter is called does not show. The command is given
-    the dataclass, whose own checks refuse impossible values.
+    Fields have the annotations of a command's parameters; the name of the parameter does not show. The command gets the
+    dataclass, whose own checks refuse impossible values.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -86,6 +87,7 @@ Prior = Annotated[
     str,
     typer.Option(
         metavar="PRIOR",
+        autocompletion=names("priors"),
         help="A name of `midguide list priors`, a file, a folder, a repository id, or FILE.py:NAME.",
     ),
 ]
@@ -96,7 +98,9 @@ Prediction = Annotated[
 Schedule = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="vp-linear, vp-scaled-linear:0.00085,0.012, ..., in place of what the prior states."
+        autocompletion=names("schedules"),
+        metavar="NAME",
+        help="vp-linear, vp-scaled-linear:0.00085,0.012, ..., in place of what the prior states.",
     ),
 ]
 ValueRange = Annotated[
@@ -121,7 +125,7 @@ class PriorOptions:
     """What a command line says of its prior, beside the name; see `priors.settings.PriorSettings`.
 
     Raises:
-        ConfigError: If the value range is none, or a setting is not written as `KEY=VALUE`.
+        ConfigError: If the value range is not a range, or a setting is not written as `KEY=VALUE`.
     """
 
     dtype: Dtype = None
@@ -145,7 +149,7 @@ class PriorOptions:
             changes: settings that the command changes itself.
 
         Raises:
-            MidguideError: As `load_prior`.
+            MidguideError: If `load_prior` raises it.
         """
         from midguide.catalogue.settings import parse_overrides
         from midguide.priors import loading
@@ -181,7 +185,7 @@ def parse_range(text: str | None) -> tuple[float, float] | str | None:
     """The two ends of LOW,HIGH; `unbounded` stays.
 
     Raises:
-        ConfigError: If they are no range.
+        ConfigError: If they are not a range.
     """
     if text in (None, "unbounded"):
         return text

@@ -36,7 +36,7 @@ def dump_json(value: Any) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
-    """A table on stdout, as wide as it needs to be where stdout is no terminal.
+    """A table on stdout, as wide as it needs to be where stdout is not a terminal.
 
     Args:
         columns: headings.

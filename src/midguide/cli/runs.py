@@ -104,7 +104,7 @@ def draw(run: Run) -> Samples | StoredSamples:
     With a stream the draws stay on disk.
 
     Raises:
-        Interrupted: by the user; says how to go on.
+        Interrupted: If the user stops it; says how to go on.
         CheckpointError: If the file belongs to a run with other settings.
     """
     if reason := reason_of(run.sampler):

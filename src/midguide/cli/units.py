@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from midguide.cli import output
+from midguide.cli.completion import names
 from midguide.cli.watch import name_of
 from midguide.errors import ConfigError, DataError
 
@@ -78,7 +79,14 @@ class Engine:
     """What runs the units."""
 
     runner: Annotated[
-        str, typer.Option("--engine", "--runner", metavar="NAME", help="What runs the units: `midguide list runners`.")
+        str,
+        typer.Option(
+            "--engine",
+            "--runner",
+            autocompletion=names("runners"),
+            metavar="NAME",
+            help="What runs the units: `midguide list runners`.",
+        ),
     ] = "local"
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster, for --engine ray; also ray://HOST:PORT.")
@@ -117,7 +125,7 @@ class Engine:
 def tell_of_damage(path: Path) -> None:
     from midguide.storage.files import aside
 
-    output.note(f"damaged, kept as {aside(path, 'damaged').name} when it is made anew: {path}")
+    output.note(f"damaged, kept as {aside(path, 'damaged').name} when recreated: {path}")
 
 
 def _tell_of_draws(units: list[Unit], store: Store, accept_old: bool) -> None:

@@ -38,7 +38,7 @@ def watched(total: int) -> Iterator[Any]:
 
 
 def _teller(total: int) -> Any:
-    """The callback for a stderr that is no terminal: at most one line in `SECONDS`."""
+    """The callback for a stderr that is not a terminal: at most one line in `SECONDS`."""
     done, last = 0, time.monotonic()
 
     def on_unit(unit: Any, failures: list[str], left: float) -> None:

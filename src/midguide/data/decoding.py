@@ -206,7 +206,7 @@ def _files(path: Path, hidden: list[str] | None = None) -> Iterator[tuple[str, C
                 if _is_shown(info.filename, hidden):
                     yield info.filename, partial(IMAGE.member, archive, info)
     else:
-        raise DataError(f"{path} is no folder and no zip file of images", hint="check the path")
+        raise DataError(f"{path} is neither a folder nor a zip file of images", hint="check the path")
 
 
 def _is_shown(name: str, hidden: list[str] | None) -> bool:

@@ -1,15 +1,15 @@
 """Glyphs: random pictures of letters and digits, 32x32, one channel, without end and without a license question.
 
-A picture is a character of a DejaVu font that comes with matplotlib, stretched, sheared, rotated, shifted, made bolder
-or thinner, and given two gray values. Picture number `index` of a `seed` is always the same, whatever is drawn beside
-it. A hidden half often has several readings: the left half of an E is that of an F, a P, an R or a B.
+A picture is a character of a DejaVu font (they come with matplotlib) in two gray values. Random numbers stretch, shear,
+rotate and shift it, and make it bolder or thinner. Picture number `index` of a `seed` is always the same, whatever is
+drawn beside it. A hidden half often has several readings: the left half of an E is that of an F, a P, an R or a B.
 
-Each outline becomes a signed distance once, `d(u) > 0` inside the character. A picture is then one lookup per pixel,
+Each outline becomes a signed distance once, `d(u) > 0` inside the character. A picture is then one lookup per pixel:
 
-    x(p) = background + (ink - background) clamp(1/2 + s (d(u(p)) + w), 0, 1),
+    x(p) = background + (ink - background) clamp(1/2 + s (d(u(p)) + w), 0, 1).
 
-with u(p) the place in the outline under pixel p, s the size of a unit of the outline in pixels, and w the change of
-weight. So thickness is an offset of the distance, and edges are one pixel wide at every size.
+Here u(p) is the place in the outline under pixel p, and w the change of weight. A unit of the outline is s pixels long.
+So thickness is an offset of the distance, and edges are one pixel wide at every size.
 
 DejaVu fonts: https://dejavu-fonts.github.io, free to use, embed and modify.
 """

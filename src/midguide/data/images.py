@@ -1,8 +1,8 @@
 """Image files to tensors and back, with one clear error for whatever cannot be read.
 
-Pixels are read as they stand in the file: orientation tags are applied, color profiles are not. 16-bit gray images
-keep their precision; Pillow reads 16-bit color images with 8 bits. What a file states and nothing uses is named in one
-line, by the `note` of whoever asked, or as a `DataRemark`.
+Readers take pixels as they stand in the file: they apply orientation tags, and no color profiles. 16-bit gray images
+keep their precision; Pillow reads 16-bit color images with 8 bits. One line names what a file states and nothing uses:
+the caller's `note`, or else a `DataRemark`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def load_image(
 ) -> Tensor:
     """One image file as a batch of one, in the shape and value range of a prior.
 
-    Orientation tags are applied first. A palette and CMYK become RGB; priors with one channel get the luma
-    `0.299 R + 0.587 G + 0.114 B`, priors with three get gray images in all three. 16-bit gray is divided by 65535, or
-    by `white`.
+    It applies orientation tags first. Palette and CMYK images become RGB. Priors with one channel get the luma
+    `0.299 R + 0.587 G + 0.114 B`; priors with three get gray images in all three. White is 65535 in 16-bit gray, or
+    `white`.
 
     Args:
         path: a PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or JPEG 2000 file with one opaque image.
@@ -64,9 +64,9 @@ def load_image(
         Image, float32 in `value_range`, shape (1, C, H, W).
 
     Raises:
-        DataError: no such file, not an image, damaged, huge, animated, transparent, of another size than the prior, or
-            smaller than `crop`; or the prior's events are no images.
-        ConfigError: `crop` is no rectangle, `value_range` does not rise, or `white` is not positive.
+        DataError: If there is no such file, or it is not an image, damaged, huge, animated, transparent, of another
+            size than the prior, or smaller than `crop`; or the prior's events are not images.
+        ConfigError: If `crop` is not a rectangle, `value_range` does not rise, or `white` is not positive.
 
     Example:
         >>> load_image("face.png", (3, 64, 64), resize=True).shape  # doctest: +SKIP
@@ -105,7 +105,7 @@ def image_size(path: str | Path, *, white: float | None = None) -> tuple[int, in
     """Height and width of an image file, upright, in pixels.
 
     Raises:
-        DataError: As in `load_image`.
+        DataError: If `load_image` would raise it.
     """
     with IMAGE.open(Path(path)) as file:
         image = open_picture(file, Path(path), white)
@@ -115,8 +115,8 @@ def image_size(path: str | Path, *, white: float | None = None) -> tuple[int, in
 def load_image_set(path: str | Path, *, white: float | None = None, note: Note = warned) -> Tensor:
     """All images of a folder or zip file, in the order of their names.
 
-    Hidden files, as systems and tools leave them (`__MACOSX`, `._1.png`, `.ipynb_checkpoints`), are passed over. Copies
-    of one image are kept, and named.
+    Hidden files, as systems and tools leave them (`__MACOSX`, `._1.png`, `.ipynb_checkpoints`), do not count. It keeps
+    copies of one image, and names them.
 
     Args:
         path: a folder (searched recursively) or a `.zip` of images of one size.
@@ -127,7 +127,7 @@ def load_image_set(path: str | Path, *, white: float | None = None, note: Note =
         images: uint8 in 0..255, shape (N, 3, H, W).
 
     Raises:
-        DataError: the path does not exist, holds no images, one cannot be read (see `load_image`), or they differ in
+        DataError: If the path does not exist, holds no images, one cannot be read (see `load_image`), or they differ in
             size.
     """
     names = names_in(Path(path), note)
@@ -216,9 +216,9 @@ def save_png(path: str | Path, image: Tensor, value_range: tuple[float, float] =
         value_range: values of black and white.
 
     Raises:
-        ShapeError: the tensor is no single image.
-        NumericalError: it holds NaN.
-        DataError: the file has another ending or cannot be written.
+        ShapeError: If the tensor is not a single image.
+        NumericalError: If it holds NaN.
+        DataError: If the file has another ending or cannot be written.
 
     Example:
         >>> save_png("out/black.png", -torch.ones(3, 64, 64))  # doctest: +SKIP
@@ -243,7 +243,7 @@ def to_uint8(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> 
         uint8, the shape of `images`.
 
     Raises:
-        NumericalError: an image holds NaN.
+        NumericalError: If an image holds NaN.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 1.0, 7.0]))

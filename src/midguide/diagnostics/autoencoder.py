@@ -15,8 +15,8 @@ from midguide.priors.base import Autoencoder
 def check_autoencoder(autoencoder: Autoencoder, signals: Tensor) -> list[Finding]:
     """The convention of an autoencoder's signals that is likely wrong: their value range, or the order of channels.
 
-    Measured is `|d(e(x)) - x|^2` over the variance of the signals, as they are and as another reading has them; a
-    reading that is better by more than `THRESHOLD`, mean logarithm over signals, is named.
+    It measures `|d(e(x)) - x|^2` over the variance of the signals, as they are and under every other reading. It names
+    a reading that is better by more than `THRESHOLD` (mean logarithm over signals).
 
     Args:
         autoencoder: of a prior of latents, as declared.

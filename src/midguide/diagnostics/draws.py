@@ -2,7 +2,8 @@
 
 Under the right reading a network draws what it was trained on, and denoises it better than a linear estimator does.
 Under another it draws something else, and denoises that worse, or draws nothing finite. So every reading draws for
-itself; compared is `-ln` of its error on its own draws over that of the best linear estimator, averaged over levels.
+itself. Its figure is `-ln` of its error on its own draws over the error of the best linear estimator, averaged over
+levels.
 
 Draws are evidence of the network alone: what it would say of data that it has never seen does not show in them.
 """
@@ -143,8 +144,8 @@ def _is_told(reading: Reading, declared: Reading, draws: Tensor | None, seed: in
     """Whether draws of a reading can be evidence for it.
 
     On another schedule a network denoises at another noise level. What it draws there may be smoother, and so easier to
-    denoise; so such a reading must be better on the draws of the declared one, too, if those are good for something. A
-    network that predicts x0 draws smoothly on schedules of all kinds.
+    denoise. So such a reading must also be better on the draws of the declared one, where those are any good. A network
+    that predicts x0 draws smoothly on schedules of all kinds.
     """
     if reading.kind != "schedule":
         return reading.kind == "prediction"

@@ -1,8 +1,8 @@
 """Is a network used as it was trained? Its denoising error under the declared conventions, and under others.
 
 A trained denoiser is the least-squares estimate of clean data, so of all readings of one network the right one has the
-smallest error. Every reading (another prediction, schedule, value range, order of channels, label) is measured at the
-same ratios of noise to the spread of the data, where the errors of right readings are equal.
+smallest error. A reading is another prediction, schedule, value range, order of channels or label. Every reading is
+measured at the same ratios of noise to the spread of the data: there, right readings have equal errors.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def network_and_data(prior: Denoiser, signals: Tensor) -> tuple[NetworkDenoiser,
     """What `check_prior` takes: the network of a prior and, for a prior of latents, the latents of the signals.
 
     Raises:
-        UnsupportedProblem: If the prior is no network.
+        UnsupportedProblem: If the prior is not a network.
     """
     network = network_of(prior)
     if prior.autoencoder is None:
@@ -167,7 +167,7 @@ def network_of(prior: Denoiser) -> NetworkDenoiser:
     """The network of a prior, of latents or not.
 
     Raises:
-        UnsupportedProblem: If it is none.
+        UnsupportedProblem: If the prior is not a network.
     """
     network = prior.denoiser if isinstance(prior, LatentPrior) else prior
     if not isinstance(network, NetworkDenoiser):
@@ -232,8 +232,8 @@ def _labels(denoiser: NetworkDenoiser) -> Iterator[tuple[str, Callable[[Time], f
 def _offset(denoiser: NetworkDenoiser, images: Tensor, seed: int) -> Finding | None:
     """An index that is off by one, judged at the cleanest times, where neighboring levels differ most.
 
-    A network that denoises too little there also gains from a label that is larger by one, but from a still larger one
-    even more; only where the errors are least at exactly one is the index off.
+    A network that denoises too little there also gains from a label that is larger by one. But it gains even more from
+    a still larger one. The index is off only where the errors are least at exactly one.
     """
     if not isinstance(denoiser.schedule, DiscreteVP):
         return None

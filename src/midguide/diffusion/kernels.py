@@ -91,7 +91,7 @@ def noised(
 def pinned(
     y: Tensor, noise: Tensor, counts: Tensor, s: Level, u_t: Tensor | None = None, t: Level | None = None
 ) -> tuple[Tensor, Factor, Tensor]:
-    """What y says of x_s and x_t where its noise c lies between their levels: it is taken for a state at that level.
+    """What y says of x_s and x_t where its noise c lies between their levels: it counts as a state at that level.
 
     With `k = (c^2 - rho_s^2) / (rho_t^2 - rho_s^2)`, `rho = sigma / alpha` and `u = x / alpha`, the forward process has
     `y ~ N((1 - k) u_s + k u_t, (1 - k) (c^2 - rho_s^2))`.

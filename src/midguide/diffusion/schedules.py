@@ -1,8 +1,8 @@
 """Forward processes `x_t = alpha_t x_0 + sigma_t z`: variance preserving, variance exploding (EDM), rectified flow.
 
-Time is an opaque value of the schedule: samplers compare times, ask for the `level` (alpha and sigma) and `snap` to a
-time at which the network was trained. Times run down, from `noisiest` to `cleanest`, and sigma/alpha rises with time.
-All coefficients are Python floats (float64).
+Time is an opaque value of the schedule. Samplers compare times, ask for the `level` (alpha and sigma), and `snap` to a
+time that the network knows from training. Times run down, from `noisiest` to `cleanest`, and sigma/alpha rises with
+time. All coefficients are Python floats (float64).
 """
 
 from __future__ import annotations
@@ -255,7 +255,8 @@ class EDM(Shown):
 class RectifiedFlow(Shown):
     """Straight paths from data to noise: `alpha_t = 1 - t`, `sigma_t = t`, with t in [`cleanest`, `noisiest`].
 
-    At t = 1 nothing of the data is left and no other level can be reached from it, so the noisiest time stays below 1.
+    At t = 1 nothing of the data is left, and no step goes from it to another level. So the noisiest time stays below
+    1.
 
     References: Liu et al. 2023; Lipman et al. 2023.
     """

@@ -18,7 +18,7 @@ from midguide.maths.rng import Rng
 
 @dataclass(frozen=True, kw_only=True)
 class Travel:
-    """Time travel: the steps are cut into stretches, from the cleanest up, and each stretch is walked several times.
+    """Time travel: it cuts the steps into stretches, from the cleanest up, and walks each stretch several times.
 
     At the end of a stretch the forward process takes the state back to where the stretch began.
 
@@ -36,7 +36,7 @@ class Travel:
         if self.length < 0 or self.repeats < 1:
             raise ConfigError(
                 f"travel needs length >= 0 and repeats >= 1, got {self.length} and {self.repeats}",
-                hint="length 10, repeats 3 walks every ten steps three times; repeats 1 is no travel",
+                hint="length 10, repeats 3 walks every ten steps three times; repeats 1 means no travel",
             )
 
     @property
@@ -104,8 +104,8 @@ def walk(
 ) -> Tensor:
     """`x_0` from `x_t` at the first of `times`: DDIM steps through all of them, and `D` at the last; shape of `x_t`.
 
-    With `eta` = 1 it is a draw of the prior's `p(x_0 | x_t)`, to first order in the steps; with `eta` = 0 it is the
-    end of the probability-flow ODE, which is no draw. Each time costs one forward.
+    With `eta` = 1 it is a draw of the prior's `p(x_0 | x_t)`, to first order in the steps. With `eta` = 0 it is the end
+    of the probability-flow ODE, which is not a draw. Each time costs one forward.
     """
     for t, s in pairwise(times):
         move, x0_hat = kernels.ddim(schedule.level(s), schedule.level(t), eta), denoise(x_t, t)

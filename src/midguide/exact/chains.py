@@ -29,7 +29,7 @@ def split_rhat(chains: Tensor) -> Tensor:
 def effective_draws(chains: Tensor) -> Tensor:
     """How many independent draws give means as precise, of each quantity, shape (...).
 
-    Autocorrelations are summed in pairs for as long as the sums of pairs are positive.
+    It sums autocorrelations in pairs for as long as the sums of pairs are positive.
 
     Args:
         chains: shape (chain, sweep, ...).

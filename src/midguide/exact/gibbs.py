@@ -1,14 +1,14 @@
 """The posterior of a Levy process under a linear measurement, by a Gibbs sampler that checks itself.
 
-With `x = L u` (running sums) and `y = A x + sigma_y e`, an increment is `u_i = s_i sqrt(v_i) z_i`: s_i says whether it
-is off the atom, v_i is the variance of the scale mixture. One sweep draws
+The model is `x = L u` (running sums) and `y = A x + sigma_y e`. An increment is `u_i = s_i sqrt(v_i) z_i`: s_i says
+whether it is off the atom, v_i is the variance of the scale mixture. One sweep draws
 
 1. every s_i given v and the other s, with u integrated out: y is Gaussian, and a jump more is a rank-one change;
 2. u given s and v: Gaussian, by Matheron's rule;
 3. v given u.
 
-Chains start from the prior. The posterior is given out once split R-hat of all entries is below `RHAT` and the least
-effective number of draws above `DRAWS`; otherwise it is refused.
+Chains start from the prior. They end once split R-hat of all entries is below `RHAT` and the least effective number of
+draws is above `DRAWS`. Otherwise there is an error, and no posterior.
 
 References: Bohra, Pla, Giovannelli, Unser 2023, "A statistical framework to investigate the optimality of
 signal-reconstruction methods", Section IV; Ge, Idier, Le Carpentier 2011, for the spikes.

@@ -3,9 +3,9 @@
 Every law has a density away from the atom, and is a mixture `u | v ~ N(0, v)` whose variances v are known given u. That
 is what a Gibbs sampler needs.
 
-References: Andrews and Mallows 1974, scale mixtures; Bohra, Pham, Dong, Unser 2022, "Bayesian inversion for nonlinear
-imaging models using deep generative priors", and Bohra, Pla, Giovannelli, Unser 2023, "A statistical framework to
-investigate the optimality of signal-reconstruction methods", for the four laws and their Gibbs samplers.
+References: Andrews and Mallows 1974, scale mixtures. For the four laws and their Gibbs samplers: Bohra, Pham, Dong,
+Unser 2022, "Bayesian inversion for nonlinear imaging models using deep generative priors"; Bohra, Pla, Giovannelli,
+Unser 2023, "A statistical framework to investigate the optimality of signal-reconstruction methods".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The exact law of a sampler's output on linear-Gaussian problems, where every step is an affine map plus noise.
 
-With a Gaussian prior the denoiser is affine, `D(x, t) = J_t x + b_t`, so that moments can be carried through the very
-recursion that a sampler simulates. What remains between this law and the posterior is the method's own error; what
-remains between this law and a sampler's draws is Monte-Carlo error, and for MGPS the error of its fits.
+With a Gaussian prior the denoiser is affine, `D(x, t) = J_t x + b_t`, so moments pass through the very recursion that a
+sampler simulates. The distance of this law from the posterior is the method's own error. The distance of a sampler's
+draws from this law is Monte-Carlo error, and for MGPS the error of its fits.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Law:
 
 
 def posterior_law(problem: Problem) -> Law:
-    """The law of the posterior itself, for a Gaussian prior: what the laws of samplers are compared with.
+    """The law of the posterior itself, for a Gaussian prior: the reference for the laws of samplers.
 
     Raises:
-        UnsupportedProblem: the prior is not Gaussian.
+        UnsupportedProblem: If the prior is not Gaussian.
     """
     if not isinstance(problem.denoiser, Gaussian):
         raise UnsupportedProblem("laws in closed form are those of Gaussian problems")

@@ -1,9 +1,9 @@
 """The prior of a Levy process, whose denoiser is exact up to the spacing of a lattice.
 
 The signal is a random walk, `x_i = x_(i-1) + u_i` from `x_0 = 0` with independent increments, hence a Markov chain. At
-`x_t = alpha x + sigma z` every entry is seen with independent noise of deviation `tau = sigma / alpha`, so that
-`E[x | x_t]` follows from messages forward and backward along the chain, and its derivative, `alpha / sigma^2` times the
-posterior covariance, from the same messages with moments. No Monte-Carlo error is left.
+`x_t = alpha x + sigma z` every entry has independent noise of deviation `tau = sigma / alpha`. So `E[x | x_t]` follows
+from messages forward and backward along the chain. Its derivative, `alpha / sigma^2` times the posterior covariance,
+follows from the same messages with moments. There is no Monte-Carlo error.
 
 Messages live on a lattice of multiples of a spacing, so that an increment of exactly zero stays exact. Where tau is
 small each entry has a window of the lattice around `x_t / alpha`, its spacing 0.3 tau. Else one lattice serves

@@ -1,8 +1,8 @@
 """Posteriors that are known: in closed form, by quadrature, or by a Monte-Carlo chain that checks itself.
 
 A posterior follows from a problem. A prior that knows it has a method `posterior(likelihood)`, as `Gaussian` and
-`GaussianMixture` do. For any prior with a density, of at most `MOST_ENTRIES` entries, quadrature gives it, whatever is
-measured of it and whatever the noise.
+`GaussianMixture` do. For any prior with a density, of at most `MOST_ENTRIES` entries, quadrature gives it, with any
+instrument and any noise.
 """
 
 from __future__ import annotations

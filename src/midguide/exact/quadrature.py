@@ -182,8 +182,8 @@ def _cells(layers: Sequence[_Layer], problem: Problem) -> Cells:
 def _layer(prior: WithDensity, problem: Problem, centers: Tensor, width: Tensor) -> _Layer:
     """The cells around these centers.
 
-    The residual r of the likelihood may be smaller inside a cell than at its center, by at most about the sum of its
-    changes along the axes: a narrow likelihood that passes between centers is not lost.
+    The residual r of the likelihood may be smaller inside a cell than at its center. It is smaller by at most about the
+    sum of its changes along the axes. So a narrow likelihood that passes between centers is not lost.
     """
     likelihood, masses, best = problem.likelihood.to(centers), [], []
     for block in centers.split(2**16):

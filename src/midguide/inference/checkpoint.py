@@ -89,7 +89,7 @@ class Progress:
 
 
 class Checkpoint:
-    """The file that keeps the progress of a run; without a path nothing is kept.
+    """The file that keeps the progress of a run; without a path it keeps nothing.
 
     Args:
         path: the file, or None.

@@ -22,8 +22,8 @@ BEYOND = 2.0
 def check_scale(problem: Problem) -> None:
     """Refuse observations that no signal within the prior's range can give, such as bytes for values up to 1.
 
-    Of a linear operator that is certain: the norm of `A x` is at most that of A times that of x. Of another one it
-    is judged by a few signals.
+    Of a linear operator that is certain: the norm of `A x` is at most that of A times that of x. For a nonlinear
+    operator a few signals judge it.
 
     Raises:
         ShapeError: If an observation is far too large.

@@ -1,4 +1,4 @@
-"""Rows whose values stop being numbers: they are named and set aside, the others go on."""
+"""Rows whose values stop being numbers: the run names them and sets them aside, and the others go on."""
 
 from __future__ import annotations
 

@@ -90,14 +90,14 @@ def sample(
 ) -> Samples | StoredSamples:
     """Draw `n` posterior samples of every observation of a problem.
 
-    Sample j of observation i depends on the problem, the sampler and the random stream (seed, i, j) only: neither `n`
-    nor `chunk` nor the other observations change it, up to the rounding of the network's batched arithmetic. Samples
-    of a method that keeps groups together (`sampler.needs.group`), such as a particle filter, depend in the same way
-    on the streams of their group, and on its stream (seed, i, "group", j // group).
+    Sample j of observation i depends on the problem, the sampler and the random stream (seed, i, j) only. Neither `n`
+    nor `chunk` nor the other observations change it, up to the rounding of the network's batched arithmetic. Some
+    methods, such as a particle filter, keep groups of samples together (`sampler.needs.group`). Their samples depend in
+    the same way on the streams of their group, and on its stream (seed, i, "group", j // group).
 
-    The draws of a problem over latents are decoded. Ambient mixed precision, torch's default device and default dtype,
-    and its precision of products do not change them. What changes their rounding is in the record: threads, rows at
-    once, torch's version, the device.
+    Draws of a problem over latents come decoded. Ambient mixed precision, torch's default device and default dtype, and
+    its precision of products do not change them. What changes their rounding is in the record: threads, rows at once,
+    torch's version, the device.
 
     Args:
         sampler: the method and its hyper-parameters.

@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class Progress:
-    """A progress bar on stderr with rate and time left; silent where stderr is no terminal."""
+    """A progress bar on stderr with rate and time left; silent where stderr is not a terminal."""
 
     def __init__(self, description: str = "sampling") -> None:
         self.description = description
@@ -73,7 +73,7 @@ class Progress:
 
 
 class Line:
-    """One line of text on stderr that is written anew, as in a notebook; at most every `SECONDS`."""
+    """One line of text on stderr that overwrites itself, as in a notebook; at most every `SECONDS`."""
 
     SECONDS = 0.5
 

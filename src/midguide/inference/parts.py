@@ -20,7 +20,7 @@ _learned: dict[str, int] = {}
 
 
 class Budget:
-    """Memory that the chunks of a run may take on a device: half of what is free on the CPU, 0.85 of it on a GPU.
+    """Memory that the chunks of a run may take on a device: half of the free memory of a CPU, 0.85 of a GPU's.
 
     Args:
         device: where the network computes.
@@ -55,9 +55,9 @@ class Budget:
 class Parts:
     """Ranges of rows, handed out in order, each to one worker. Safe to call from several threads.
 
-    With a `size` from the user each is that large. Without one the first is as large as a careful guess allows;
-    each next may be twice as large while the measured peak says that it fits. After running out of memory the size
-    is halved for good, and remembered for the same `key`.
+    With a `size` from the user each is that large. Without one the first is as large as a careful guess allows. Each
+    next one may be twice as large, while the measured peak says that it fits. Running out of memory halves the size for
+    good, also for later runs with the same `key`.
 
     Args:
         total: rows of the run.

@@ -32,7 +32,7 @@ def whole(name: str, value: object) -> int:
     """A count or a seed as an integer, also where NumPy or torch made it.
 
     Raises:
-        ConfigError: If it is no whole number.
+        ConfigError: If it is not a whole number.
     """
     fine = not isinstance(value, bool | np.bool_) and not (isinstance(value, Tensor) and value.dtype == torch.bool)
     if fine and isinstance(value, SupportsIndex):
@@ -47,7 +47,7 @@ def seeds(seed: object) -> int | list[int]:
     """A seed, or one for each observation, as integers.
 
     Raises:
-        ConfigError: If they are no whole numbers.
+        ConfigError: If they are not whole numbers.
     """
     if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str) and np.ndim(seed) == 1:
         return [whole("seed", one) for one in seed]
@@ -66,7 +66,7 @@ class Rows:
         seed: one for all observations, or one for each.
 
     Raises:
-        ConfigError: If n is no multiple of `group` or `stream_size`, a group does not fit into a chunk, or there are
+        ConfigError: If n is not a multiple of `group` or `stream_size`, a group does not fit into a chunk, or there are
             not as many seeds as observations.
     """
 

@@ -214,7 +214,7 @@ def _copied(problem: Problem) -> Problem:
 
 
 class CountedDenoiser(Wrapped):
-    """A denoiser that counts evaluations of its network: forwards of the rows of a call, vjps of those differentiated."""
+    """A denoiser that counts its network: forwards of the rows of a call, vjps of those differentiated."""
 
     def __init__(self, inner: Denoiser) -> None:
         super().__init__(inner)

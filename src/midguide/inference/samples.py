@@ -240,8 +240,8 @@ class Samples(Shown):
     def resampled(self, n: int | None = None, seed: int = 0) -> Samples:
         """`n` draws of each observation that count alike; as many as there are by default.
 
-        Systematic resampling of each observation on its own, in random order, so that any of them are draws, too.
-        Draws with large weights are repeated. Of draws without weights, n of at most as many are the first n.
+        Systematic resampling of each observation on its own, in random order, so that any of them are draws, too. It
+        repeats draws with large weights. Of draws without weights, n of at most as many are the first n.
 
         Example:
             >>> samples = Samples(torch.tensor([[1.0, 2.0]]), Cost(0, 0, 0, 0), {},
@@ -313,7 +313,7 @@ class Samples(Shown):
 
     @staticmethod
     def open(path: str | Path) -> StoredSamples:
-        """Draws that `sample(..., out=path)` wrote. They stay on disk until they are used.
+        """Draws that `sample(..., out=path)` wrote. They stay on disk until you use them.
 
         Raises:
             CheckpointError: If there are none, or they are damaged or not complete.

@@ -100,7 +100,7 @@ class StoredSamples(Shown):
 
     @classmethod
     def open(cls, path: str | Path) -> StoredSamples:
-        """What `sample(..., out=...)` wrote. Nothing is read yet but what the draws are.
+        """What `sample(..., out=...)` wrote. It reads only what the draws are.
 
         Raises:
             CheckpointError: If there is no such store, or it is damaged or not complete.
@@ -126,7 +126,7 @@ class StoredSamples(Shown):
             return cls(path, arrays, Cost(**head["cost"]), head["record"], head["group"], head["labels"])
 
     def shown(self) -> Mapping[str, Any]:
-        """Where the draws are and how many; nothing is read."""
+        """Where the draws are and how many; reads nothing."""
         count, n, *signal = self.draws.shape
         return {"path": self.path, "draws": f"{n} of each of {count} observations", "signals": tuple(signal)}
 

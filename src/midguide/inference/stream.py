@@ -1,8 +1,8 @@
 """Draws on disk as they finish: a Zarr store, or a netCDF file made of one at the end.
 
-Beside `draws.zarr` lies the folder `draws.zarr.progress` while the run goes on: what the run is, which rows are written
-(one line of `rows.jsonl` each time), the state of the chunk in hand, and a lock that ends with its process. A netCDF
-file cannot be written safely bit by bit, so its draws wait in that folder as Zarr.
+While the run goes on, the folder `draws.zarr.progress` lies beside `draws.zarr`. It says what the run is and which rows
+are written (one line of `rows.jsonl` each time). It holds the state of the chunk in hand, and a lock that ends with its
+process. Nobody can write a netCDF file safely bit by bit, so its draws wait in that folder as Zarr.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PIECE = 2**20
 GATE = Outside("store of draws", "draw it again", CheckpointError, limit=1024 * GIB)
 _PROGRESS = Outside("progress of a run", "remove it and the store to start again", CheckpointError, limit=GIB)
 HEAD = "midguide"
-"""The attribute of a store that holds record, cost and what else is no array, as JSON; there once it is complete."""
+"""The attribute of a store that holds record, cost and whatever is not an array, as JSON; there once it is complete."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Written:
 
 
 def check_target(path: Path, checkpoint: object) -> None:
-    """Refuse a target that is no Zarr store and no netCDF file, for which a library is missing, or a checkpoint to it.
+    """Refuse a target that is neither a Zarr store nor a netCDF file, without its library, or with a checkpoint.
 
     Raises:
         ConfigError: If it is one of these.
@@ -117,7 +117,7 @@ class Stream:
         GATE.check_folder(self.progress)
         if not about.exists():
             if self.store.exists() and any(self.store.iterdir()):
-                raise DataError(f"{self.store} exists and is no store of this run", hint="give another name")
+                raise DataError(f"{self.store} exists and is not a store of this run", hint="give another name")
             with replacing(about) as temporary:
                 plain = {"fingerprint": self.what, "identity": self.identity, "code": asdict(self.code)}
                 temporary.write_text(json.dumps(plain) + "\n", encoding="utf-8")
@@ -225,7 +225,7 @@ class Stream:
                     root[name][i, j] = root[name][i, good]
 
     def seal(self, record: Mapping[str, Any], cost: Cost, group: int, signal: Signal) -> None:
-        """Say what the draws are: the store is complete. A netCDF file is written now, in one piece or not at all."""
+        """Say what the draws are: the store is complete. It writes a netCDF file now, in one piece or not at all."""
         import zarr
 
         plain = {"format": FORMAT, "record": record, "cost": asdict(cost), "group": group}
@@ -233,7 +233,7 @@ class Stream:
         plain |= {"sha256": fingerprint(plain)}
         with _writing(self.path):
             _group(self.store, "a").attrs[HEAD] = json.dumps(plain)
-            with warnings.catch_warnings():  # one entry of all metadata is no part of the third format yet
+            with warnings.catch_warnings():  # one entry of all metadata is not part of the third format yet
                 warnings.simplefilter("ignore")
                 zarr.consolidate_metadata(str(self.store))
             if self.path.suffix == ".nc":

@@ -38,7 +38,7 @@ def sample_with_unknown_noise(
     """Draw signals and noise levels from `p(x, sigma_y | y)`, for Gaussian noise.
 
     Each draw is the end of a chain of its own. A sweep draws x with the sampler at the chain's noise level, then the
-    level from its law given x: with the prior `sigma_y^-2 ~ Gamma(shape, rate)` and m measured values,
+    level from its law given x. With the prior `sigma_y^-2 ~ Gamma(shape, rate)` and m measured values this law is
 
         sigma_y^-2 | x, y ~ Gamma(shape + m / 2, rate + ||y - A(x)||^2 / 2).
 

@@ -20,13 +20,13 @@ def gaussian(seed: int, *, dimension: int = 8, measurements: int = 4, sigma_y: f
 
 @KNOWN.register("mixture-25", family="mixture", title="25 Gaussians in 20 dimensions, one value")
 def mixture(seed: int, *, dimension: int = 20, sigma_y: float = 0.05) -> Problem:
-    """The mixture of the MGPS paper, of which one number is measured."""
+    """The mixture of the MGPS paper, with one measured number."""
     return mixture_problem(dimension, seed, sigma_y)
 
 
 @KNOWN.register("box", family="bounded", title="uniform on a box, half of the entries")
 def box(seed: int, *, side: int = 6, keep: float = 0.5, sigma_y: float = 0.3) -> Problem:
-    """Independent values that are uniform in [-1, 1], of which a random half is measured."""
+    """Independent values, uniform in [-1, 1], a random half of them measured."""
     prior = UniformBox((1, side, side))
     masked = make_operator("random-inpainting", prior.event_shape, seed=stream_seed(seed, "operator"), keep=keep)
     return simulated(prior, masked, "gaussian", seed, sigma_y=sigma_y)

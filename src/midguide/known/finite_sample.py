@@ -1,8 +1,8 @@
 """Real images with a known posterior: the prior is the law of N images, each smoothed by Gaussian noise.
 
-The prior `(1/N) sum_k N(image_k, h^2 I)` is a mixture of N Gaussians. So its denoiser is a softmax over the images, and
-its posterior under a linear measurement is known exactly: which images explain y, and with which weight. How many do is
-the effective number of components `1 / sum_k w_k^2`.
+The prior `(1/N) sum_k N(image_k, h^2 I)` is a mixture of N Gaussians. So its denoiser is a softmax over the images. Its
+posterior under a linear measurement is known exactly: which images explain y, and with which weight. The effective
+number of these images is `1 / sum_k w_k^2`.
 
 Operator and noise of the named problems are such that several images explain y: see `effective_components`.
 """
@@ -45,7 +45,7 @@ def finite_sample_prior(images: Tensor, bandwidth: float) -> GaussianMixture:
         bandwidth: h, in the unit of the images; positive.
 
     Raises:
-        ShapeError: If there are too few images, or they are no numbers.
+        ShapeError: If there are too few images, or they are not numbers.
         ConfigError: If they are complex, or hold NaN or infinity, or `bandwidth` is not positive.
 
     Example:
@@ -123,7 +123,7 @@ def finite_sample(
 
 @KNOWN.register("glyphs-blocks", family="images", seeds=2, title="letters and digits, means of 8x8 blocks")
 def glyphs_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Problem:
-    """Letters and digits of 32x32 pixels, of which the means of 8x8 blocks are measured."""
+    """Letters and digits of 32x32 pixels, measured by the means of 8x8 blocks."""
     settings: dict[str, object] = {"factor": 8}
     return finite_sample(
         seed, data="glyphs", operator="super-resolution", operator_settings=settings, sigma_y=sigma_y, count=count
@@ -132,7 +132,7 @@ def glyphs_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Prob
 
 @KNOWN.register("glyphs-pixels", family="images", seeds=2, title="letters and digits, 2 % of the pixels")
 def glyphs_pixels(seed: int, *, count: int = 1000, sigma_y: float = 0.3, keep: float = 0.02) -> Problem:
-    """Letters and digits of 32x32 pixels, of which a few random pixels are measured."""
+    """Letters and digits of 32x32 pixels, a few random pixels of them measured."""
     settings: dict[str, object] = {"keep": keep}
     return finite_sample(
         seed, data="glyphs", operator="random-inpainting", operator_settings=settings, sigma_y=sigma_y, count=count
@@ -141,7 +141,7 @@ def glyphs_pixels(seed: int, *, count: int = 1000, sigma_y: float = 0.3, keep: f
 
 @KNOWN.register("patches-blocks", family="images", seeds=2, title="patches of photographs, means of 4x4 blocks")
 def patches_blocks(seed: int, *, count: int = 1000, sigma_y: float = 0.3) -> Problem:
-    """Patches of photographs, 16x16 pixels, of which the means of 4x4 blocks are measured."""
+    """Patches of photographs, 16x16 pixels, measured by the means of 4x4 blocks."""
     settings: dict[str, object] = {"factor": 4}
     return finite_sample(
         seed, data="patches", operator="super-resolution", operator_settings=settings, sigma_y=sigma_y, count=count

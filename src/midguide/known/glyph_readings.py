@@ -1,6 +1,6 @@
 """What a glyph may be of which something is measured: the probability of each character, by brute force.
 
-Pictures of the generator are weighted by how well they explain the measurement. No network takes part.
+Pictures of the generator have weights by how well they explain the measurement. No network takes part.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Signals of Levy processes: random walks whose increments are Laplace, Student's t, or mostly zero.
 
-The prior's denoiser is exact (messages on a lattice), the posterior is drawn by a Gibbs sampler that checks itself. So
+The prior's denoiser is exact (messages on a lattice), and a Gibbs sampler that checks itself draws the posterior. So
 what a sampler gets wrong is its own error, not that of a network. With `denoiser="learned"` a trained network takes the
-place of the exact denoiser, and the posterior stays that of the process: the difference is what the network costs.
+place of the exact denoiser. The posterior stays that of the process, so the difference is what the network costs.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def levy_student(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Proble
 
 @KNOWN.register("levy-jumps", family="Levy process", seeds=2, title="piecewise constant, 16 entries, Fourier")
 def levy_jumps(seed: int, *, length: int = 16, sigma_y: float = 0.2) -> Problem:
-    """A signal that is constant piece by piece, of which some Fourier coefficients are measured."""
+    """A piecewise constant signal, with some Fourier coefficients measured."""
     return levy(seed, law="bernoulli-laplace", measured="fourier", length=length, sigma_y=sigma_y)
 
 

@@ -1,7 +1,7 @@
 """Mixtures of three entries behind instruments that are not linear, their posteriors by quadrature.
 
-The prior is a mixture of Gaussians in the range of images, -1 to 1. What is hard here is seen in three entries as well
-as in a thousand: two signals of one modulus, counts whose noise depends on the signal, values that a detector clips.
+The prior is a mixture of Gaussians in the range of images, -1 to 1. Three entries show what is hard here as well as a
+thousand do. Two signals have one modulus, the noise of counts depends on the signal, and a detector clips values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def photon_counts(seed: int, *, rate: float = 10.0) -> Problem:
 
 @KNOWN.register("saturation", family="nonlinear", title="saturation, 3 entries")
 def saturation(seed: int, *, scale: float = 3.0, sigma_y: float = 0.1) -> Problem:
-    """Values are multiplied and clipped to [-1, 1] before they are measured."""
+    """A detector multiplies values and clips them to [-1, 1]."""
     prior = _prior(seed)
     clipped = make_operator("high-dynamic-range", prior.event_shape, scale=scale)
     return simulated(prior, clipped, "gaussian", seed, sigma_y=sigma_y)

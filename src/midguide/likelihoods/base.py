@@ -1,7 +1,7 @@
 """Likelihoods: an operator, an observation and a noise model. `log_prob` is per row, never reduced over the batch.
 
 `y` holds one observation per row, shape (N, *measurement), in the value range of the prior. Only entries that the
-operator measures count; whatever stands in the others is set to zero.
+operator measures count; the likelihood sets all others to zero.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from midguide.storage.record import describe
 class Likelihood(Shown, ABC):
     """`p(y | x)` for the observations `y`, shape (N, *measurement), through `operator`.
 
-    Arrays of NumPy become tensors, integers become float32, complex values become pairs (real, imaginary) along a last
-    axis, as operators measure them: a noise level is then that of the real and of the imaginary part.
+    NumPy arrays become tensors, and integers become float32. Complex values become pairs (real, imaginary) along a last
+    axis, as operators measure them. A noise level is then that of the real and of the imaginary part.
     """
 
     operator: Operator
@@ -59,7 +59,7 @@ class Likelihood(Shown, ABC):
         """Refuse signals of another range than the one that the operator is made for; None is not known.
 
         Raises:
-            ConfigError: the ranges differ.
+            ConfigError: If the ranges differ.
         """
         remedy = f"midguide.operators.rescaled(operator, {signal_range})"
         check_value_range(type(self.operator).__name__, self.operator.value_range, signal_range, remedy)
@@ -117,8 +117,8 @@ class Likelihood(Shown, ABC):
     def linearized(self, x: Tensor) -> tuple[Tensor, Linear]:
         """`residual(x)` and how it falls as x moves: `residual(x + d) = residual(x) - B d` to first order.
 
-        The pair says what a Gaussian with unit noise in place of the likelihood would be: the fit of x to it is a step
-        of Gauss-Newton.
+        The pair describes a Gaussian with unit noise in place of the likelihood. Fitting x to it is a step of
+        Gauss-Newton.
 
         Returns:
             The residual, shape of y, and B with its adjoint, from the shape of x to that of y.
@@ -154,7 +154,7 @@ def as_rows(values: Any, what: str) -> Tensor:
     """Observations or signals, one in each row, as a real tensor of at least single precision.
 
     Raises:
-        ShapeError: If they are no numbers, without an axis of rows, or there is no row.
+        ShapeError: If they are not numbers, without an axis of rows, or there is no row.
     """
     y = as_numbers(values, what)
     if y.ndim == 0:
@@ -171,7 +171,7 @@ def as_numbers(values: Any, what: str) -> Tensor:
     """Numbers of any kind, as a dense tensor; arrays and lists come to the CPU.
 
     Raises:
-        ShapeError: If they are none, or some are masked.
+        ShapeError: If they are not numbers, or some are masked.
     """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise ShapeError(f"{what} come as a masked array, whose mask would be lost", hint="the operator `Mask` hides")
@@ -218,11 +218,11 @@ class Noise(Protocol):
 
 
 def _check_noise(thing: Any) -> None:
-    """Refuse what is no noise model."""
+    """Refuse what is not a noise model."""
     lacking = [part for part in ("likelihood", "in_range", "given", "observe") if not hasattr(thing, part)]
     if lacking or not (isinstance(thing, type) and is_dataclass(thing)):
         raise ConfigError(
-            f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
+            f"it lacks {', '.join(lacking)}" if lacking else "it is not a dataclass",
             hint="a noise model is a frozen dataclass of its settings with likelihood, in_range, given and observe",
         )
 

@@ -50,7 +50,7 @@ class GaussianLikelihood(Likelihood):
     def of(operator: Operator, y: Tensor, sigma_y: float | Tensor) -> GaussianLikelihood:
         """The likelihood of observations whose values may have noise of different levels.
 
-        Values are divided by their own noise level and multiplied by a common one. With the weights
+        It divides values by their own noise level and multiplies them by a common one. With the weights
         `w = common / sigma`, `w y = w A(x) + common z`: the same posterior, with noise of one level, which every
         sampler takes. The identity and masks keep their SVD.
 
@@ -218,7 +218,7 @@ class GaussianNoise:
 @LIKELIHOODS.register("none")
 @dataclass(frozen=True, kw_only=True)
 class NoNoise:
-    """Nothing is added to what is measured, which the likelihood takes for Gaussian.
+    """It adds nothing to the measurement, which the likelihood takes for Gaussian.
 
     Args:
         sigma_y: standard deviation that the likelihood has.

@@ -21,12 +21,12 @@ from midguide.operators.base import Operator
 class PoissonLikelihood(Likelihood):
     """Photon counts `n ~ Poisson(lambda)`, `lambda = rate (A(x) - low) / (high - low) + background`, and y = gain n.
 
-    The signal's part is floored at `floor`. `log p(y | x) = sum n log(lambda) - lambda`, up to a constant. The residual
+    The signal's part is at least `floor`. `log p(y | x) = sum n log(lambda) - lambda`, up to a constant. The residual
     is Pearson's: n - lambda over the root of lambda.
 
-    A camera adds read noise of standard deviation r: `y = gain (n + r z)`. Then `n + r^2` is taken for a count with the
-    mean `lambda + r^2`: mean and variance are right, and so is the limit of many counts (Snyder et al. 1993,
-    "Image recovery from data acquired with a charge-coupled-device camera").
+    A camera adds read noise of standard deviation r: `y = gain (n + r z)`. Then `n + r^2` counts as a Poisson count
+    with the mean `lambda + r^2`. Mean and variance are right, and so is the limit of many counts. See Snyder et al.
+    1993, "Image recovery from data acquired with a charge-coupled-device camera".
 
     Args:
         operator: the instrument.

@@ -39,8 +39,8 @@ def value_and_grad(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> t
 def vjp(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """`f(x)` and its pullback, the map from a vector w to `w^T df/dx`, shape of x.
 
-    The pullback may be called any number of times; each call is one backward pass. It keeps what the pass needs until
-    it goes out of scope itself.
+    Call the pullback any number of times; each call is one backward pass. It keeps what the pass needs until it goes
+    out of scope itself.
     """
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -164,7 +164,7 @@ def checkpointed(network: nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Cal
     """The network with its blocks recomputed when a derivative is taken, instead of kept in memory.
 
     A block is the smallest module with two or more convolutions or linear layers: a residual block, an attention
-    layer. A callable that is no module is one block.
+    layer. A callable that is not a module is one block.
     """
     if not isinstance(network, nn.Module):
         return _recomputing(network)

@@ -6,7 +6,8 @@ over them is a conditional mean, or an average of variables of one law: it lies 
     P(mean >= ES) <= level,   ES = E[X | X >= q],   P(X >= q) = level
 
 since the expected shortfall ES is monotone in convex order and bounds the quantile. So the two shortfalls of the law
-make a band for the mean of any number of draws, however dependent they are; a single draw has the quantiles.
+make a band for the mean of any number of draws, however dependent they are. For a single draw the quantiles are the
+band.
 
 References: Shaked and Shanthikumar 2007, "Stochastic orders", Chapter 3; McNeil, Frey and Embrechts 2015, Section 8.4.
 """

@@ -1,16 +1,16 @@
 """Covariances as objects, one for each row of a batch: products, square roots and solves, without a matrix.
 
-They are those of `p(x_0 | x_t)`. Priors in closed form have theirs as a `LowRank` one, with roots and solves in closed
-form; that of any other differentiable denoiser is a `Pullback`, whose products are vector-Jacobian products (Meng et
-al. 2021, Theorem 1).
+They are those of `p(x_0 | x_t)`. For priors in closed form the covariance is a `LowRank` one, with roots and solves in
+closed form. For any other differentiable denoiser it is a `Pullback`, whose products are vector-Jacobian products (Meng
+et al. 2021, Theorem 1).
 
 Square roots and solves of a `Pullback` are those of a Krylov space (Lanczos 1950), with full re-orthogonalization. For
 symmetric positive definite matrices the solve is that of conjugate gradients. Jacobians of trained networks are neither
-symmetric nor positive. So the projection is made symmetric, and directions in which it is not positive are left out,
-which the result says.
+symmetric nor positive. So this code makes the projection symmetric, and leaves out directions in which it is not
+positive. The result says so.
 
 References: Meng, Song, Li, Ermon 2021, "Estimating High Order Gradients of the Data Distribution by Denoising",
-NeurIPS, https://arxiv.org/abs/2111.04726; Saad 2003, "Iterative Methods for Sparse Linear Systems", Sections 6.3-6.7.
+NeurIPS, https://arxiv.org/abs/2111.04726. Saad 2003, "Iterative Methods for Sparse Linear Systems", Sections 6.3-6.7.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ class Pullback(Covariance):
     In theory J is symmetric and C positive semi-definite. For a trained network the product is that of `J^T`, and
     roots and solves see the symmetric part of its projection on their Krylov space.
 
-    Cost: one vjp of the network for each row of a product, exactly `directions` for a root and `products(r)` for a
-    solve with its gain, however soon they converge.
+    Cost: one vjp of the network for each row of a product. A root costs exactly `directions`, and a solve with its gain
+    `products(r)`, however soon they converge.
 
     Args:
         pullback: `v -> J^T v`, (B, *event) -> (B, *event); callable several times.

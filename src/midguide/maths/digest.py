@@ -12,8 +12,8 @@ from torch import Tensor
 class Digest:
     """Summarizes weighted values of many entries by a fixed number of centroids each.
 
-    A centroid at level p holds at most about a share `pi sqrt(p (1 - p)) / size` of the weight, so that tails are kept
-    finely. The rank of a quantile is off by less than that; by a few thousandths for the default size. Up to `size`
+    A centroid at level p holds at most about a share `pi sqrt(p (1 - p)) / size` of the weight, so that tails stay
+    fine. The rank of a quantile is off by less than that; by a few thousandths for the default size. Up to `size`
     values are kept as they are.
 
     Args:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @contextmanager
 def fixed_environment() -> Iterator[None]:
-    """Inside, there are no ambient mixed precision, default device or default dtype, and products are not shortened.
+    """Inside, there are no ambient mixed precision, default device or default dtype, and products have full precision.
 
     A network's own precision is its wrapper's matter.
 

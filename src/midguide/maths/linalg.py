@@ -41,7 +41,7 @@ def conjugate_gradients(
 ) -> Tensor:
     """Solve `M x = b` for each row, with M symmetric positive semi-definite; rows stop on their own.
 
-    A row stops once its residual is `tolerance` times its right-hand side; from then on it does not change, so the
+    A row stops once its residual is `tolerance` times its right-hand side. From then on it does not change, so the
     result of a row does not depend on its batch. Starting from zero, a singular but consistent system gives the
     solution of least norm.
 

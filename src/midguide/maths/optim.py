@@ -1,6 +1,6 @@
 """First-order optimizers, row by row. State and parameter change in place, which a fit over large states is made of.
 
-Nothing is shared between rows, so a row's path does not depend on its batch.
+Rows share nothing, so a row's path does not depend on its batch.
 """
 
 from __future__ import annotations

@@ -31,8 +31,9 @@ def draw_fitted(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fit `N(mu, diag(exp(2 rho)))` from `start` to a likelihood times `prior`; a draw, and the last prediction.
 
-    Third comes how far the fit was from its optimum at the last step: the root mean square over entries of the gradient
-    in mu times the standard deviation, shape (B,). At the optimum it is the noise of the one draw z, at most about 1.
+    The third tensor says how far the fit was from its optimum at the last step. It is the root mean square over entries
+    of the gradient in mu times the standard deviation, shape (B,). At the optimum it is the noise of the one draw z, at
+    most about 1.
 
     Each of the `count` steps descends, with one reparameterized draw z, the gradient of
     `E_z[-log likelihood(mu + exp(rho) z)] + KL(N(mu, diag(exp(2 rho))) || prior)`.

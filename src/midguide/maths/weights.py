@@ -34,7 +34,7 @@ def effective_size(weights: Tensor) -> Tensor:
 
 
 def systematic(weights: Tensor, uniform: Tensor, n: int | None = None) -> Tensor:
-    """Indices of draws of equal weight: each draw is taken `n w` times, rounded down or up.
+    """Indices of draws of equal weight: each draw comes `n w` times, rounded down or up.
 
     Where a group has no weight at all (zeros, or the NaN of `normalized`), its draws count alike.
 
@@ -104,8 +104,8 @@ def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
 def weighted_variance(x: Tensor, weights: Tensor) -> Tensor:
     """`sum_i w_i (x_i - m)^2 / (1 - sum_i w_i^2)` entry by entry, shape (*event); zero where one draw has all weight.
 
-    It is unbiased for draws of one law whose weights do not depend on them, as are `numpy.cov(..., aweights=w)` and
-    the usual estimate with `n - 1`, which is that of equal weights.
+    It is unbiased for draws of one law whose weights do not depend on them. So is `numpy.cov(..., aweights=w)`. For
+    equal weights it is the usual estimate with `n - 1`.
     """
     share = pairs_share(weights)
     spread = weighted_mean((x.double() - weighted_mean(x, weights)).square(), weights)
@@ -121,9 +121,9 @@ def pairs_share(weights: Tensor) -> float:
 def weighted_quantile(x: Tensor, weights: Tensor, levels: Sequence[float]) -> Tensor:
     """Interpolated quantiles entry by entry of draws (n, *event) with normalized weights (n,), shape (level, *event).
 
-    The k-th smallest draw holds the interval of its weight in [0, 1]; the quantile at level p is the mean of the draws
-    over an interval of length `1 / m` that starts at `p (1 - 1 / m)`, with m the effective sample size. For equal
-    weights it is `torch.quantile`.
+    The k-th smallest draw holds the interval of its weight in [0, 1]. Let m be the effective sample size. The quantile
+    at level p is the mean of the draws over the interval of length `1 / m` from `p (1 - 1 / m)` on. For equal weights
+    it is `torch.quantile`.
 
     References: Akinshin 2023, "Weighted quantile estimators", Section 4 (type 7 of Hyndman and Fan).
     """

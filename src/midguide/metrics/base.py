@@ -71,7 +71,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What an answer is compared with.
+    """What to compare an answer with.
 
     Args:
         problem: one observation; its truth where known.
@@ -122,7 +122,7 @@ class Metric:
             n: draws of an answer, None where that is not known yet.
 
         Raises:
-            UnsupportedProblem: says what is missing.
+            UnsupportedProblem: If something is missing; says what.
         """
         least = max(self.draws, 2 if self.exact else 1)
         if n is not None and n < least:
@@ -140,7 +140,7 @@ class Metric:
         """Refuse to start without the files that the metric needs.
 
         Raises:
-            CheckpointError: one is missing, damaged or another than its name says.
+            CheckpointError: If one is missing, damaged or another than its name says.
         """
         self.record()
 
@@ -207,9 +207,9 @@ class SetMetric(Protocol):
 
 
 def _check_metric(thing: object) -> None:
-    """Refuse what is no metric."""
+    """Refuse what is not a metric."""
     if not isinstance(thing, Metric):
-        raise ConfigError("it is no Metric", hint="NAME = Metric(compute=FUNCTION of an Answer and a Target, ...)")
+        raise ConfigError("it is not a Metric", hint="NAME = Metric(compute=FUNCTION of an Answer and a Target, ...)")
 
 
 def _check_set_metric(thing: object) -> None:

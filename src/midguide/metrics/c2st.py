@@ -19,9 +19,9 @@ HIDDEN, FOLDS, STEPS, BATCH = 64, 4, 300, 256
 def c2st(a: Tensor, b: Tensor, *, seed: int = 0) -> float:
     """Cross-validated accuracy of a classifier between two clouds: 0.5 where they are not distinguishable, 1 at most.
 
-    One hidden layer of 64 units, trained on standardised coordinates by 300 steps of Adam (rate 0.01, 256 rows a step)
-    in each of 4 folds; the accuracy is that on the rows held out. By chance alone it has the standard deviation
-    `0.5 / sqrt(2 n)`.
+    The classifier has one hidden layer of 64 units. In each of 4 folds 300 steps of Adam (rate 0.01, 256 rows a step)
+    train it on standardized coordinates. The accuracy is that on the rows held out. By chance alone it has the standard
+    deviation `0.5 / sqrt(2 n)`.
 
     Args:
         a: first cloud, shape (n, *event), n a multiple of 4 or cut to one.
@@ -29,7 +29,7 @@ def c2st(a: Tensor, b: Tensor, *, seed: int = 0) -> float:
         seed: of the folds, the initial weights and the order of the rows.
 
     Raises:
-        ShapeError: the clouds differ in shape or have fewer than 8 rows.
+        ShapeError: If the clouds differ in shape or have fewer than 8 rows.
 
     References: Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests".
     """
@@ -56,7 +56,7 @@ def c2st(a: Tensor, b: Tensor, *, seed: int = 0) -> float:
 def _of_exact_draws(answer: Answer, target: Target) -> float:
     """Accuracy of a small classifier between draws and exact draws; 0.5 where it finds no difference.
 
-    Draws with weights are resampled first, with seed 0 (`Answer.equal`): those that come twice are found out.
+    It first resamples weighted draws, with seed 0 (`Answer.equal`). The classifier finds those that come twice.
     """
     return c2st(answer.equal.draws, known(target.draws, "exact draws"))
 

@@ -1,4 +1,4 @@
-"""The networks whose features FID and KID are made of, under the name that tables give them."""
+"""The networks of the features of FID and KID, under the name that tables give them."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Features:
             value_range: black and white.
 
         Raises:
-            ShapeError: the network does not take such images.
-            ConfigError: the range does not rise.
-            NumericalError: an image holds NaN or infinity.
+            ShapeError: If the network does not take such images.
+            ConfigError: If the range does not rise.
+            NumericalError: If an image holds NaN or infinity.
         """
         low, high = value_range
         if not low < high:
@@ -66,7 +66,7 @@ class Features:
             return torch.cat([self.network(part).double() for part in scaled])
 
     def check(self, event_shape: tuple[int, ...]) -> None:
-        """Refuse events that are no images that the network takes, with a ShapeError."""
+        """Refuse events that are not images that the network takes, with a ShapeError."""
         wanted = self.event_shape
         fits = len(event_shape) == 3 and all(w in (-1, got) for w, got in zip(wanted, event_shape, strict=True))
         if not fits:
@@ -79,7 +79,7 @@ def classifier_features(name: str = CLASSIFIER) -> Features:
     """The features of a shipped classifier (`midguide/features/NAME.json` is its card), or of one's file by path.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not the one of its card.
+        CheckpointError: If the file is missing, damaged, or not the one of its card.
     """
     shipped = Path(str(resources.files("midguide"))) / "metrics" / "shipped" / f"{name}.safetensors"
     path = shipped if shipped.is_file() else Path(name)
@@ -95,7 +95,7 @@ def inception_features() -> Features:
     """The 2048 features of the original FID, from the user's folder of weights.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not the published one.
+        CheckpointError: If the file is missing, damaged, or not the published one.
     """
     return _inception(str(weights_folder().resolve()))
 

@@ -1,6 +1,6 @@
 """Baselines for inpainting that know nothing of the prior: what a posterior sampler must beat in the hidden pixels.
 
-They are no samplers: each gives one fill, and neither claims an uncertainty.
+They are not samplers: each gives one fill, and neither claims an uncertainty.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def mean_fill(y: Tensor, mask: Tensor) -> Tensor:
         Images, shape (B, C, H, W), equal to y where it is measured.
 
     Raises:
-        ShapeError: y is no batch of images, the mask is not boolean or does not broadcast, or nothing is measured in
-            a channel of an image.
+        ShapeError: If y is not a batch of images, the mask is not boolean or does not broadcast, or nothing is measured
+            in a channel of an image.
 
     Example:
         >>> mean_fill(torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([True, True, False]))
@@ -41,8 +41,8 @@ def mean_fill(y: Tensor, mask: Tensor) -> Tensor:
 def harmonic_fill(y: Tensor, mask: Tensor) -> Tensor:
     """Baseline: hidden pixels solve the Laplace equation, with the measured ones as Dirichlet data.
 
-    Every hidden pixel is the mean of its neighbors (up to four; at the border of the image those outside are left
-    out, which is the Neumann condition): the smoothest fill, the one of least `sum (u_p - u_q)^2` over neighbors.
+    Every hidden pixel is the mean of its neighbors, up to four. At the border of the image those outside do not count,
+    which is the Neumann condition. It is the smoothest fill: the one of least `sum (u_p - u_q)^2` over neighbors.
     Solved by conjugate gradients in float64, each image and channel on its own, to a relative residual of 1e-12.
 
     Args:
@@ -53,7 +53,7 @@ def harmonic_fill(y: Tensor, mask: Tensor) -> Tensor:
         Images, shape (B, C, H, W), equal to y where it is measured.
 
     Raises:
-        ShapeError: as for `mean_fill`.
+        ShapeError: If `mean_fill` would raise it.
 
     Example:
         >>> harmonic_fill(torch.tensor([[[[1.0, 0.0, 3.0]]]]), torch.tensor([True, False, True]))

@@ -1,7 +1,7 @@
 """How close an image is to the truth: PSNR and SSIM, one number per image, never reduced over the batch.
 
-Protocol: both images are clamped to the value range and scaled to [0, 1]; the data range is 1; everything is computed
-in float64. Three channels are compared as they are, without conversion to luma.
+Protocol: clamp both images to the value range and scale them to [0, 1]. The data range is 1, and all computation is in
+float64. Three channels count as they are, without conversion to luma.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def psnr(x: Tensor, truth: Tensor, value_range: tuple[float, float] = (-1.0, 1.0
         Decibels, float64, shape (B,); infinity where an image equals its truth.
 
     Raises:
-        ShapeError: the shapes are no images or do not agree.
-        NumericalError: an image holds NaN or infinity.
+        ShapeError: If the shapes are not images or do not agree.
+        NumericalError: If an image holds NaN or infinity.
 
     Example:
         >>> psnr(torch.full((1, 3, 8, 8), 0.2), torch.zeros(1, 3, 8, 8)).round(decimals=6)
@@ -58,8 +58,8 @@ def ssim(x: Tensor, truth: Tensor, value_range: tuple[float, float] = (-1.0, 1.0
         Similarity in [-1, 1], float64, shape (B,); 1 where an image equals its truth.
 
     Raises:
-        ShapeError: the shapes are no images, do not agree, or are smaller than the window.
-        NumericalError: an image holds NaN or infinity.
+        ShapeError: If the shapes are not images, do not agree, or are smaller than the window.
+        NumericalError: If an image holds NaN or infinity.
 
     Example:
         >>> image = torch.linspace(-1, 1, 256).reshape(1, 1, 16, 16)

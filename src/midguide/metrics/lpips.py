@@ -1,7 +1,7 @@
 """LPIPS: how different two images look to a network that was trained to classify photographs.
 
 Zhang, Isola, Efros, Shechtman, Wang 2018, "The unreasonable effectiveness of deep features as a perceptual metric"
-(CVPR), version 0.1 of their weights, which the user has in a folder (see `metrics.weights`).
+(CVPR). The weights are version 0.1 of theirs, in a folder of the user (see `metrics.weights`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LPIPS:
 
             sum over l of mean over pixels of sum over channels c of  w_lc (a_lc - b_lc)^2.
 
-        Images are clamped to `value_range` and compared at their own size, in float32.
+        It clamps images to `value_range` and compares them at their own size, in float32.
 
         Args:
             x: images, shape (B, 3, H, W).
@@ -62,8 +62,8 @@ class LPIPS:
             Float64, shape (B,).
 
         Raises:
-            ShapeError: the shapes are no RGB images, do not agree, or are smaller than the network can take.
-            NumericalError: an image holds NaN or infinity.
+            ShapeError: If the shapes are not RGB images, do not agree, or are smaller than the network can take.
+            NumericalError: If an image holds NaN or infinity.
         """
         x, truth = (images.to(self.heads[0].device) for images in unit_images(x, truth, value_range))
         if x.shape[1] != 3 or min(x.shape[2:]) < self.body.smallest:
@@ -116,7 +116,7 @@ def load_lpips(name: str) -> LPIPS:
     """LPIPS with the weights of this name in `PUBLISHED`, from the user's folder.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or not the one of its name.
+        CheckpointError: If a file is missing, damaged, or not the one of its name.
     """
     return _load(name, str(weights_folder().resolve()))
 

@@ -46,9 +46,9 @@ GOLDEN = (5**0.5 - 1) / 2
 def uniform_rank(truth: Tensor, draws: Tensor, jitter: Tensor | float, weights: Tensor | None = None) -> Tensor:
     """The rank of a truth among draws, in [0, 1], uniform where all of them are exchangeable.
 
-    `(b + u (e + 1)) / (L + 1)` with b of L draws below the truth, e equal to it, and u the jitter: the truth has the
-    place of one more draw, anywhere in it. With weights, L is their effective size m, and b and e are m times the
-    weight below and equal: the same for equal weights, and nearly uniform for weights that are right.
+    It is `(b + u (e + 1)) / (L + 1)` with b of L draws below the truth, e equal to it, and u the jitter. So the truth
+    has the place of one more draw, anywhere in it. With weights, L is their effective size m, and b and e are m times
+    the weight below and equal. For equal weights this is the same; for right weights it is nearly uniform.
 
     Args:
         truth: values of the quantity, shape (...).
@@ -128,10 +128,10 @@ def _one_each(values: object, x: Tensor) -> Tensor:
 
 
 def _check_quantity(thing: object) -> None:
-    """Refuse what is no test quantity."""
+    """Refuse what is not a test quantity."""
     if not (isinstance(thing, Metric) and thing.truth and hasattr(thing.compute, "__wrapped__")):
         hint = "@quantity above a function (problem, x) that returns one number for each row"
-        raise ConfigError("it is no test quantity", hint=hint)
+        raise ConfigError("it is not a test quantity", hint=hint)
 
 
 QUANTITIES: Catalogue[Metric] = Catalogue(
@@ -166,7 +166,7 @@ def _enter(name: str, summary: str, low: str, high: str, *, pooled: bool = False
 
 
 def inapplicable(spec: str, problem: Problem) -> str:
-    """Why a test quantity cannot be computed for a problem, in words; empty where it can.
+    """What keeps a problem from having a test quantity, in words; empty if nothing does.
 
     Raises:
         ConfigError: If there is no such quantity.

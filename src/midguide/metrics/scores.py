@@ -1,7 +1,7 @@
-"""Proper scores of draws against the truth, and how often intervals of the draws hold it. No exact posterior is needed.
+"""Proper scores of draws against the truth, and how often intervals of the draws hold it. They need no exact posterior.
 
-Averaged over many problems whose truths come from the prior, the exact posterior has the least CRPS and the least
-energy score of all samplers, whatever the number of draws; single values say little.
+Average over many problems whose truths come from the prior. Then the exact posterior has the least CRPS and the least
+energy score of all samplers, whatever the number of draws. Single values say little.
 """
 
 from __future__ import annotations
@@ -92,15 +92,15 @@ def truth_coverage(draws: Tensor, truth: Tensor, level: float, weights: Tensor |
     """Whether the truth lies in the central interval of the draws, entry by entry; `level` on average is right.
 
     By ranks: among n + 1 exchangeable values the rank r of the truth is uniform on 0..n, so that `k <= r <= n - k` has
-    the probability `1 - 2 k / (n + 1)`. With `k + f = (1 - level) (n + 1) / 2`, k an integer and f below 1, the
-    intervals of k and k + 1 are weighted by 1 - f and f, which gives `level` exactly for any n. (Empirical quantiles
-    cover less: about 75 % instead of 90 % for 10 draws.) Few draws say little: with fewer than `2 / (1 - level) - 1`
-    of them, the wider of the two intervals is the whole line. Draws that equal the truth count as half below it.
+    the probability `1 - 2 k / (n + 1)`. Let `k + f = (1 - level) (n + 1) / 2` with k an integer and f below 1. The
+    intervals of k and k + 1 have the weights 1 - f and f, which gives `level` exactly for any n. Empirical quantiles
+    cover less: about 75 % instead of 90 % for 10 draws. Few draws say little. With fewer than `2 / (1 - level) - 1` of
+    them, the wider of the two intervals is the whole line. Draws that equal the truth count as half below it.
 
-    With weights, n is their effective size m and the truth takes the room of one more draw: with the weight r below
-    it, the interval from `m r / (m + 1)` to `(m r + 1) / (m + 1)`; the result is the share of it within the central
-    `level`. For equal weights that is the same. It gives `level` exactly where weights do not depend on the draws and
-    are zero or equal; otherwise nearly.
+    With weights, n is their effective size m and the truth takes the room of one more draw. With the weight r below it,
+    that room is the interval from `m r / (m + 1)` to `(m r + 1) / (m + 1)`. The result is the share of it within the
+    central `level`. For equal weights that is the same. It gives `level` exactly where weights do not depend on the
+    draws and are zero or equal; otherwise nearly.
 
     Args:
         draws: shape (n, *event).
@@ -113,7 +113,7 @@ def truth_coverage(draws: Tensor, truth: Tensor, level: float, weights: Tensor |
 
     Raises:
         ShapeError: If there are no draws, or shapes do not agree.
-        ConfigError: If the level is no probability.
+        ConfigError: If the level is not a probability.
 
     Example:
         >>> truth_coverage(torch.arange(19.0), torch.tensor(2.5), 0.9)

@@ -1,7 +1,7 @@
 """Distances between two sets of images, by the features of a network: FID and KID.
 
-They say whether a set of reconstructions looks like a set of photographs, not whether any of them is right. Both
-depend on the network: values of different features must not be compared, and a table names the features and both n.
+They say whether a set of reconstructions looks like a set of photographs, not whether any of them is right. Both depend
+on the network: never compare values of different features, and name the features and both n in a table.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from midguide.metrics.features import CLASSIFIER, INCEPTION, Features, classifie
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     """Squared 2-Wasserstein distance of the Gaussians with the moments of two sets of features, in float64.
 
-    `||m_a - m_b||^2 + tr(C_a + C_b - 2 (C_a^{1/2} C_b C_a^{1/2})^{1/2})`, with unbiased covariances. Its estimate is
-    biased upwards, by about 1/n: two sets of one law are not at distance zero, and values of different n must not be
-    compared. With fewer images than features the covariances are singular and the bias is large.
+    `||m_a - m_b||^2 + tr(C_a + C_b - 2 (C_a^{1/2} C_b C_a^{1/2})^{1/2})`, with unbiased covariances. Its estimate has
+    an upward bias of about 1/n. So two sets of one law are not at distance zero. Do not compare values of different n.
+    With fewer images than features the covariances are singular and the bias is large.
 
     Args:
         features_a: shape (n, d), n at least 2.
         features_b: shape (m, d), m at least 2.
 
     Raises:
-        ShapeError: too few rows, or different features.
+        ShapeError: If there are too few rows, or the features differ.
 
     References: Heusel et al. 2017, "GANs trained by a two time-scale update rule" (FID); Chong and Forsyth 2020 (bias).
     """
@@ -45,15 +45,16 @@ def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
 
         sum_{i != j} k(a_i, a_j) / (n (n - 1)) + sum_{i != j} k(b_i, b_j) / (m (m - 1)) - 2 mean_{ij} k(a_i, b_j)
 
-    over all pairs. (Others average over random subsets of 100 or 1,000 images, which has the same expectation and a
-    larger variance.) Unbiased: two sets of one law give zero on average for any n and m, and may give less than zero.
+    over all pairs. Others average over random subsets of 100 or 1,000 images, which has the same expectation and a
+    larger variance. The estimate is unbiased: two sets of one law give zero on average for any n and m, and may give
+    less than zero.
 
     Args:
         features_a: shape (n, d), n at least 2.
         features_b: shape (m, d), m at least 2.
 
     Raises:
-        ShapeError: too few rows, or different features.
+        ShapeError: If there are too few rows, or the features differ.
 
     References: Binkowski et al. 2018, "Demystifying MMD GANs" (KID); Gretton et al. 2012, Eq. (3).
     """
@@ -105,8 +106,8 @@ class FeatureDistance:
         """Refuse images that the network does not take, and to start without its weights.
 
         Raises:
-            ShapeError: the events are no such images.
-            CheckpointError: a file of weights is missing, damaged or another than its name says.
+            ShapeError: If the events are not such images.
+            CheckpointError: If a file of weights is missing, damaged or another than its name says.
         """
         self.features().check(event_shape)
 

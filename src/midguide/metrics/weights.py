@@ -25,15 +25,15 @@ def weights_folder() -> Path:
 def read_weights(name: str, origin: str) -> tuple[dict[str, Tensor], str]:
     """The tensors of a file in `weights_folder()`, and its SHA-256.
 
-    Other formats than safetensors are read without running code of the file. Where the name ends in eight hexadecimal
-    digits, as torchvision's do, they are the start of the SHA-256, and that is checked.
+    Reading other formats than safetensors runs no code of the file. Where the name ends in eight hexadecimal digits, as
+    torchvision's do, they are the start of the SHA-256, which must agree.
 
     Args:
         name: the file's name.
         origin: where to get it, for the message.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not the one of its name.
+        CheckpointError: If the file is missing, damaged, or not the one of its name.
     """
     path = weights_folder() / name
     if not path.is_file():

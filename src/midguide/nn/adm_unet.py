@@ -1,8 +1,8 @@
 """The U-Net of guided diffusion (ADM), with the parameter names of its public checkpoints.
 
-Written from the description of Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis" (2021,
-https://arxiv.org/abs/2105.05233), Sections 3 and B, and Nichol and Dhariwal 2021; the names of the parameters are facts
-of the public files, and everything here is called so that they fit.
+Written from Sections 3 and B of Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis" (2021,
+https://arxiv.org/abs/2105.05233), and from Nichol and Dhariwal 2021. The public files fix the names of the parameters,
+and everything here is named to fit them.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class ADMUNet(nn.Module):
 def visible_config(state: Mapping[str, Tensor]) -> ADMConfig:
     """The configuration that the keys and shapes of a checkpoint show.
 
-    Heads, the order of attention and dropout leave no trace: here they are heads of 64 channels where the widths allow,
+    Heads, the order of attention and dropout leave no trace. Here they are heads of 64 channels where the widths allow,
     else one head, and the legacy order.
 
     Raises:

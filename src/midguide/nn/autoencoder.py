@@ -2,7 +2,7 @@
 
 The latents are continuous and not quantized: samplers differentiate through the decoder, and a quantizer has no
 derivative. Stem and head fold `patch x patch` pixels into channels, so that no layer works at the full size of the
-image, and a decoding costs about as much as a call of the network of a small pixel prior.
+image. A decoding then costs about as much as a call of the network of a small pixel prior.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Networks that a prior's file or a recipe can name: bodies, and autoencoders.
 
-What is registered is the configuration of a network, a frozen dataclass, which builds it.
+Each entry is the configuration of a network: a frozen dataclass, which builds it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The U-Net of DDPM, with the parameter names of its ports to torch, in which CelebA-HQ and LSUN are published.
 
 Written from the description of Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020,
-https://arxiv.org/abs/2006.11239), Appendix B; the names of the parameters are facts of the public files, and everything
-here is called so that they fit. Its parts but for the time are those of the autoencoders of latent diffusion.
+https://arxiv.org/abs/2006.11239), Appendix B. The public files fix the names of the parameters, and everything here is
+named to fit them. Its parts, except for the time, are those of the autoencoders of latent diffusion.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Inception v3 as the Frechet inception distance uses it: the network of TensorFlow's release of 2015-12-05.
 
-The modules are those of Szegedy et al. 2016, "Rethinking the inception architecture for computer vision", named as in
-torchvision, so that the published port of the weights fits (`pt_inception-2015-12-05-6726825d.pth`). The release
-differs from the paper and from torchvision's weights in its pooling branches: averages leave out the padding, and the
-last module takes maxima.
+The modules are those of Szegedy et al. 2016, "Rethinking the inception architecture for computer vision". They have
+torchvision's names, so that the published port of the weights fits (`pt_inception-2015-12-05-6726825d.pth`). The
+release differs from the paper and from torchvision's weights in its pooling branches: averages leave out the padding,
+and the last module takes maxima.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class InceptionE(nn.Module):
 class Inception(nn.Module):
     """`forward(x)`: images in [-1, 1], shape (B, 3, H, W) -> features, shape (B, 2048).
 
-    Images are resized to 299x299, bilinearly, without antialiasing and with pixel areas aligned (not corners).
+    It resizes images to 299x299, bilinearly, without antialiasing and with pixel areas aligned (not corners).
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class Inception(nn.Module):
 
 
 def load_inception(weights: Mapping[str, Tensor]) -> Inception:
-    """The network with the published weights; the classifier on top is left out. RuntimeError where they do not fit."""
+    """The network with the published weights; without the classifier on top. RuntimeError where they do not fit."""
     with torch.device("meta"):  # draws no initial weights
         network = Inception()
     known = {name: value for name, value in weights.items() if name.partition(".")[0] not in ("fc", "AuxLogits")}

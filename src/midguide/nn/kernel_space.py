@@ -1,13 +1,13 @@
 """The blur of an encoded kernel space: a network that blurs an image as a latent code says.
 
 Phong Tran, Anh Tuan Tran, Quynh Phung and Minh Hoai (CVPR 2021), "Explore Image Deblurring via Encoded Blur Kernel
-Space", https://arxiv.org/abs/2104.00317. This is their generator `G(x, k)`: features of the image on a grid four times
-coarser, a U-Net that takes in the code where its grid is coarsest, residual blocks, and upsampling to a correction that
-is added to the image. The extractor of codes from pairs of images, `F`, is not here.
+Space", https://arxiv.org/abs/2104.00317. This is their generator `G(x, k)`. It computes features of the image on a grid
+four times coarser. A U-Net takes in the code where its grid is coarsest. Residual blocks and upsampling then make a
+correction, which is added to the image. The extractor of codes from pairs of images, `F`, is not here.
 
 The paper does not give every layer. Widths, strides and the names of the parameters follow the code that its authors
 released (configuration `GOPRO/wVAE`), read for that purpose. An earlier version of that code upsamples in another way,
-and weights trained with it are refused. What is here is written anew.
+and weights trained with it are refused. The code here is our own.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class KernelSpaceNetwork(nn.Module):
         """Shape of the code of one image.
 
         Raises:
-            ShapeError: If the image is not RGB, or its sides are no multiples of 128.
+            ShapeError: If the image is not RGB, or its sides are not multiples of 128.
         """
         if channels != self.image_channels or height % GRID or width % GRID:
             raise ShapeError(

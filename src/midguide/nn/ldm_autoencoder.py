@@ -1,8 +1,9 @@
 """The autoencoders of latent diffusion, VQ and KL, with the parameter names of their public checkpoints.
 
-Written from the descriptions of Esser, Rombach, Ommer, "Taming Transformers for High-Resolution Image Synthesis" (2021,
-https://arxiv.org/abs/2012.09841), Table 7, and Rombach et al. 2022 (https://arxiv.org/abs/2112.10752), Section G; the
-names of the parameters are facts of the public files, and everything here is called so that they fit.
+Written from Table 7 of Esser, Rombach, Ommer, "Taming Transformers for High-Resolution Image Synthesis" (2021,
+https://arxiv.org/abs/2012.09841). The second source is Section G of Rombach et al. 2022
+(https://arxiv.org/abs/2112.10752). The public files fix the names of the parameters, and everything here is named to
+fit them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The convolutional parts of AlexNet, VGG16 and SqueezeNet 1.1, and the activations that perceptual metrics read.
 
-Layers are numbered as in torchvision, so that the published weights fit (keys `features.*` without that word):
-AlexNet in the version of Krizhevsky 2014, VGG16 of Simonyan and Zisserman 2015 (configuration D), SqueezeNet 1.1 of
-Iandola et al. 2016.
+Layers have torchvision's numbers, so that the published weights fit (keys `features.*` without that word): AlexNet in
+the version of Krizhevsky 2014, VGG16 of Simonyan and Zisserman 2015 (configuration D), SqueezeNet 1.1 of Iandola et al.
+2016.
 """
 
 from __future__ import annotations

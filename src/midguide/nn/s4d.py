@@ -72,8 +72,8 @@ class S4D(nn.Module):
     def kernels(self, length: int) -> Tensor:
         """The first `length` values of both impulse responses, shape (2, H, length).
 
-        With `l = i J + j` the sum is one matrix product over (mode, real and imaginary part) of size I x J: the
-        H x N x length Vandermonde matrix is never stored.
+        With `l = i J + j` the sum is one matrix product over (mode, real and imaginary part) of size I x J. It never
+        stores the H x N x length Vandermonde matrix.
         """
         poles = self.poles()
         z = self.log_step.exp()[:, None] * poles

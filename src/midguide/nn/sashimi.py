@@ -1,12 +1,12 @@
 """A multi-scale network for signals: residual state-space blocks on grids of falling length (SaShiMi).
 
 It knows nothing of diffusion: it maps a signal and one number per signal to a signal. As in a U-Net, tiers of blocks
-work on ever shorter and wider signals and come back, with a skip connection around every block and every change of
-tier; each block is a bidirectional S4D layer and a pointwise perceptron.
+work on ever shorter and wider signals and come back. A skip connection goes around every block and every change of
+tier. Each block is a bidirectional S4D layer and a pointwise perceptron.
 
-Differences from the MGPS paper's network for signals of nine channels (by its tables and parameter count): the state
-matrix is diagonal (S4D) and not diagonal plus rank one; no weight normalization; normalizations have an epsilon, and
-their shift is added last.
+Differences from the MGPS paper's network for signals of nine channels, by its tables and parameter count: The state
+matrix is diagonal (S4D) and not diagonal plus rank one. There is no weight normalization. Normalizations have an
+epsilon, and add their shift last.
 
 References: Goel et al. 2022, "It's raw! Audio generation with state-space models"; Kong et al. 2021, "DiffWave", for
 the embedding of the time; Moufad et al. 2025 (MGPS), Table 13.

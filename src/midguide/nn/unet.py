@@ -3,7 +3,7 @@
 It knows nothing of diffusion: it maps an image and one number per image to an image. Building blocks follow Ho et al.
 (2020) and Dhariwal and Nichol (2021): group normalization whose scale and shift come from the time embedding, SiLU,
 zero-initialized last layers. The stem folds `patch x patch` pixels into channels, so that the network works on a grid
-`patch` times coarser and a 64x64 image costs what a 16x16 one does.
+`patch` times coarser. A 64x64 image then costs what a 16x16 one does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What an instrument does to `x`: `Operator`, and the linear ones with adjoint, pseudo-inverse and proximal step.
 
-An operator maps (B, *event) to (B, *measurement). Measurements keep a dense shape: an operator that hides entries
-returns zero there and says so in `measured`, so that noise and chi-square count only what was measured.
-Operators are frozen dataclasses of tensors, numbers and frozen modules. `to`, `select` and `stack` work on the fields.
+An operator maps (B, *event) to (B, *measurement). Measurements keep a dense shape. An operator that hides entries
+returns zero there and says so in `measured`, so that noise and chi-square count only measured values. Operators are
+frozen dataclasses of tensors, numbers and frozen modules. `to`, `select` and `stack` work on the fields.
 
 A class whose observations may each have a mask or kernel of their own declares it, and writes no code for it:
 
@@ -172,8 +172,8 @@ class PseudoInvertibleOperator(Operator):
 class LinearOperator(PseudoInvertibleOperator):
     """A linear operator `A`; pseudo-inverse and proximal step are conjugate gradients by default.
 
-    A subclass defines `__call__`, shape (B, *event) -> (B, *measurement). `adjoint` goes back; where it is left out it
-    comes from automatic differentiation.
+    A subclass defines `__call__`, shape (B, *event) -> (B, *measurement). `adjoint` goes back; without one, automatic
+    differentiation derives it.
 
     Example:
         >>> class Twice(LinearOperator):
@@ -233,8 +233,8 @@ class LinearOperator(PseudoInvertibleOperator):
 class SVDOperator(LinearOperator):
     """A linear operator with a known singular value decomposition `A = U diag(s) V^T`.
 
-    Coefficients of `x` are flat, shape (B, n) with n the number of entries of x; where a singular value is zero, so
-    is the coefficient on the side of the measurement.
+    Coefficients of `x` are flat, shape (B, n) with n the number of entries of x. Where a singular value is zero, so is
+    the coefficient on the side of the measurement.
     """
 
     @abstractmethod
@@ -360,7 +360,7 @@ def observation_streams(seed: int, name: str, count: int | None) -> list[Rng]:
     """A random stream (seed, name, i) for each of `count` observations, or one for all of them if None.
 
     Raises:
-        ConfigError: `count` is less than 1.
+        ConfigError: If `count` is less than 1.
     """
     if count is not None and count < 1:
         raise ConfigError(f"count must be at least 1, got {count}", hint="leave it out for one draw that serves all")
@@ -373,7 +373,7 @@ def image_size(event_shape: tuple[int, ...]) -> tuple[int, int]:
     if len(event_shape) < 2:
         raise ShapeError(
             f"expected an image of shape (..., H, W), got {event_shape}",
-            hint="signals of one axis are no images",
+            hint="signals of one axis are not images",
         )
     return event_shape[-2], event_shape[-1]
 

@@ -14,9 +14,9 @@ from midguide.operators.separable import Separable
 def bicubic_downsampling(height: int, width: int, factor: int) -> Separable:
     """Shrink by bicubic interpolation against aliasing, as Pillow does and MATLAB's `imresize` but for the edge.
 
-    Output i is the mean of the pixels j with weights `k((j + 1/2) / f - (i + 1/2))`, k the cubic kernel of Keys with
-    a = -1/2, which reaches over `4 f` pixels. At the edge the pixels that exist share the weight, as in Pillow; MATLAB
-    mirrors the image instead.
+    Output i is the mean of the pixels j with weights `k((j + 1/2) / f - (i + 1/2))`. Here k is the cubic kernel of Keys
+    with a = -1/2, which reaches over `4 f` pixels. At the edge the pixels that exist share the weight, as in Pillow;
+    MATLAB mirrors the image instead.
 
     Args:
         height: rows of the images, a multiple of the factor.
@@ -24,8 +24,8 @@ def bicubic_downsampling(height: int, width: int, factor: int) -> Separable:
         factor: f, at least 1.
 
     Raises:
-        ConfigError: the factor is not a positive integer.
-        ShapeError: a size is no multiple of it.
+        ConfigError: If the factor is not a positive integer.
+        ShapeError: If a size is not a multiple of it.
 
     Example:
         >>> bicubic_downsampling(8, 16, 4)(torch.ones(1, 3, 8, 16)).shape

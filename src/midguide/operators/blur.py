@@ -36,7 +36,7 @@ def gaussian_kernel(std: float, truncate: float = 4.0) -> Tensor:
         truncate: radius in standard deviations, `r = round(truncate * std)`.
 
     Raises:
-        ConfigError: one of them is not positive.
+        ConfigError: If one of them is not positive.
 
     Example:
         >>> len(gaussian_kernel(3.0))
@@ -58,8 +58,8 @@ def gaussian_kernel(std: float, truncate: float = 4.0) -> Tensor:
 class CircularBlur(SVDOperator):
     """Convolution that wraps around: `y = F^-1 (t F x)` with t the Fourier transform of the kernel.
 
-    `A^T A` is an even convolution, so the Hartley transform `cas = cos + sin`, which is real, orthogonal and its own
-    inverse, is V; the singular values are |t|, and `U = F^-1 (t / |t|) F V`.
+    `A^T A` is an even convolution. So V is the Hartley transform `cas = cos + sin`, which is real, orthogonal and its
+    own inverse. The singular values are |t|, and `U = F^-1 (t / |t|) F V`.
 
     Args:
         kernel: shape (kh, kw), not larger than the image; (k,) for signals, (kd, kh, kw) for volumes.
@@ -220,9 +220,9 @@ def motion_blur(
 ) -> ReflectBlur:
     """Blur by camera shake, reflect padding; `size` is the kernel's side in a 256x256 image and scales as `std` does.
 
-    Sides are rounded to odd numbers. Such blurs nearly erase some patterns: where the pseudo-inverse is asked for
-    without regard to the noise, conjugate gradients stop before it is reached. Kernel i comes from the stream
-    (seed, "motion-blur", i); `count` is how many observations get a kernel of their own, None for one that serves all.
+    It rounds sides to odd numbers. Such blurs nearly erase some patterns: where the pseudo-inverse is asked for without
+    regard to the noise, conjugate gradients stop before it is reached. Kernel i comes from the stream (seed,
+    "motion-blur", i); `count` is how many observations get a kernel of their own, None for one that serves all.
     """
     if not size > 0.0:
         raise ConfigError(

@@ -21,15 +21,15 @@ WEIGHTS = ("mean", "luma")
 class Colorization(SVDOperator):
     """`y = sum_c w_c x_c` at each pixel, shape (B, C, H, W) -> (B, 1, H, W).
 
-    The singular values are `|w|`, once for each pixel, and zero; the right singular vectors of a pixel are the columns
+    The singular values are `|w|`, once for each pixel, and zero. The right singular vectors of a pixel are the columns
     of the reflection that takes the first channel to `w / |w|`.
 
     Args:
         weights: w, not all zero, one for each channel.
 
     Raises:
-        ConfigError: a weight is negative or not finite, or none is positive.
-        ShapeError: x is no image with one channel for each weight.
+        ConfigError: If a weight is negative or not finite, or none is positive.
+        ShapeError: If x is not an image with one channel for each weight.
 
     Example:
         >>> Colorization((0.5, 0.5))(torch.tensor([[[[1.0]], [[3.0]]]]))

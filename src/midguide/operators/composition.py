@@ -14,15 +14,15 @@ from midguide.operators.base import LinearOperator, Operator
 
 @dataclass(frozen=True, eq=False)
 class Compose(Operator):
-    """`y = outer(inner(x))`. What is measured is up to the outer operator.
+    """`y = outer(inner(x))`. The outer operator says which entries are measured.
 
     Args:
         outer: applied last.
         inner: applied first.
 
     Raises:
-        ShapeError: both have operators for each observation, but for different numbers of observations.
-        ConfigError: they are made for different ranges of values.
+        ShapeError: If both have operators for each observation, but for different numbers of observations.
+        ConfigError: If they are made for different ranges of values.
     """
 
     outer: Operator
@@ -70,7 +70,7 @@ def compose(*operators: Operator) -> Operator:
     """Compose operators as functions are: `compose(f, g, h)(x) = f(g(h(x)))`; linear if all are.
 
     Raises:
-        ConfigError: no operator is given.
+        ConfigError: If no operator is given.
 
     Example:
         >>> from midguide.operators.matrix import Identity

@@ -1,7 +1,7 @@
 """Compressed sensing: fewer values are measured than there are pixels, each a random combination of all of them.
 
-The channels of an image are measured one by one, by the same operator. Rows are orthonormal: a measured value has the
-mean square of a pixel, so that `sigma_y` means the same for all kinds.
+The same operator measures the channels of an image one by one. Rows are orthonormal: a measured value has the mean
+square of a pixel, so that `sigma_y` means the same for all kinds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def walsh_hadamard(x: Tensor) -> Tensor:
         x: shape (..., n), n a power of two.
 
     Raises:
-        ShapeError: n is no power of two.
+        ShapeError: If n is not a power of two.
 
     Example:
         >>> walsh_hadamard(torch.tensor([1.0, 1.0, 1.0, -1.0]))
@@ -80,8 +80,8 @@ class SubsampledTransform(SVDOperator):
         transform: `hartley`, for any n; or `hadamard`, for powers of two, whose entries all have the same size.
 
     Raises:
-        ConfigError: the transform is unknown.
-        ShapeError: n is not one that it takes, or x has another number of entries.
+        ConfigError: If the transform is unknown.
+        ShapeError: If n is not one that it takes, or x has another number of entries.
 
     Example:
         >>> rows = torch.tensor([0, 1])
@@ -132,7 +132,7 @@ class CompressedSensing(SVDOperator):
         size: height and width of the images.
 
     Raises:
-        ShapeError: x is no image of this size.
+        ShapeError: If x is not an image of this size.
 
     Example:
         >>> sums = Matrix.create(torch.ones(1, 4), (4,))
@@ -175,7 +175,7 @@ def gaussian_rows(n: int, count: int, seed: int) -> Matrix:
     """Independent rows of `N(0, I)` made orthonormal, shape (count, n): a uniformly random subspace.
 
     Raises:
-        ShapeError: n is larger than `LARGEST_DENSE`.
+        ShapeError: If n is larger than `LARGEST_DENSE`.
     """
     if n > LARGEST_DENSE:
         raise ShapeError(
@@ -191,7 +191,7 @@ def transform_rows(n: int, count: int, seed: int, transform: str) -> SubsampledT
     """Random signs, and `count` rows of the transform drawn without replacement.
 
     Raises:
-        ShapeError: the transform does not take n entries.
+        ShapeError: If the transform does not take n entries.
     """
     address = f"{transform} signs", f"{transform} rows"
     draws = Rng([(seed, part) for part in address]).uniform(torch.empty(2, n, dtype=torch.float64))
@@ -224,8 +224,8 @@ def compressed_sensing(
         fraction: measured values for each pixel, in (0, 1].
 
     Raises:
-        ConfigError: the kind is unknown, or the fraction out of range.
-        ShapeError: the size is not one that the kind takes.
+        ConfigError: If the kind is unknown, or the fraction out of range.
+        ShapeError: If the size is not one that the kind takes.
 
     References: Candes and Tao 2006, "Near-optimal signal recovery from random projections"; Do, Gan, Nguyen, Tran 2012,
     "Fast and efficient compressive sensing using structurally random matrices".

@@ -63,7 +63,7 @@ NEEDS = "sides not smaller than those of the kernel at path"
 def convolution(event_shape: tuple[int, ...], *, seed: int = 0, path: str, per_channel: bool = False) -> ZeroBlur:
     """Convolve with the kernel at `path` (see `read_kernel`), whose axes are the last ones of the signal.
 
-    The kernel is divided by its sum. With `per_channel` its first axis is that of the channels.
+    It divides the kernel by its sum. With `per_channel` its first axis is that of the channels.
     """
     return ZeroBlur(read_kernel(path, per_channel=per_channel), per_channel=per_channel)
 

@@ -65,7 +65,7 @@ class Decomposition:
 class Decomposed(SVDOperator):
     """A linear operator that treats all channels alike, decomposed as `A = U diag(s) V^T` of n x n for n pixels.
 
-    It measures with the operator itself, and uses the matrices where singular vectors are asked for. Build it with
+    It measures with the operator itself, and uses the matrices for singular vectors only. Build it with
     `Decomposed.create`. Coefficients are those of the channels, one channel after the other.
 
     Args:
@@ -86,14 +86,14 @@ class Decomposed(SVDOperator):
 
     @classmethod
     def create(cls, operator: LinearOperator, size: tuple[int, int]) -> Self:
-        """The operator with its decomposition, which is made when it is first needed.
+        """The operator with its decomposition, computed at the first use.
 
         Args:
             operator: what to decompose.
             size: height and width of the images.
 
         Raises:
-            ShapeError: the images have more pixels than `LARGEST`, or are not mapped to images of their size.
+            ShapeError: If the images have more pixels than `LARGEST`, or are not mapped to images of their size.
         """
         if size[0] * size[1] > LARGEST:
             raise ShapeError(

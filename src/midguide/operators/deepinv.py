@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # relative; single precision breaks identities by less
 class DeepInverse(Operator):
     """`y = A(x)` with the `A` of a `deepinv.physics.Physics`; build it with `from_deepinv`.
 
-    The library's noise model is left out: noise belongs to the likelihood.
+    It leaves out the library's noise model: noise belongs to the likelihood.
 
     Args:
         physics: the library's operator.
@@ -70,18 +70,18 @@ class SVDDeepInverse(LinearDeepInverse, SVDOperator):
 def from_deepinv(physics: Any, event_shape: tuple[int, ...] | None = None) -> DeepInverse:
     """An operator of the library DeepInverse as one of ours: linear if it is a `LinearPhysics`.
 
-    One operator serves all observations. Give the event shape: then the operator is tried once on random numbers. What
-    it returns must be one tensor of real numbers, and its adjoint must be one: some adjoints of the library are
-    approximations (that of tomography with `adjoint_via_backprop=False`), and samplers that use them would not be what
-    they claim. The decomposition of a `DecomposablePhysics` is used where it is one of real numbers.
+    One operator serves all observations. With an event shape, `from_deepinv` tries the operator once on random numbers.
+    The operator must return one tensor of real numbers, and its adjoint must be an adjoint. Some adjoints of the
+    library are approximations, such as that of tomography with `adjoint_via_backprop=False`. Samplers that used them
+    would not be what they claim. It uses the decomposition of a `DecomposablePhysics` where it is one of real numbers.
 
     Args:
         physics: a `deepinv.physics.Physics`, with the device it lives on.
         event_shape: shape of one x.
 
     Raises:
-        ConfigError: If the library is not installed, `physics` is none of its operators, fails on such signals, returns
-            several tensors or complex numbers, or its adjoint is none.
+        ConfigError: If the library is not installed, `physics` is not one of its operators, fails on such signals,
+            returns several tensors or complex numbers, or has a wrong adjoint.
 
     Example:
         >>> operator = from_deepinv(deepinv.physics.Tomography(60, 64), (1, 64, 64))  # doctest: +SKIP
@@ -219,7 +219,7 @@ def _check_adjoint(physics: Any, x: Tensor, y: Tensor) -> None:
     error = float(((forward - backward).abs() / (_norm(y) * _norm(other)).clamp_min(1e-30)).max())
     if not error < TOLERANCE:
         raise ConfigError(
-            f"the adjoint of {name} is none: <A x, y> and <x, A^T y> differ by {error:.1e} of the norms", hint=hint
+            f"the adjoint of {name} is wrong: <A x, y> and <x, A^T y> differ by {error:.1e} of the norms", hint=hint
         )
 
 

@@ -1,8 +1,8 @@
 """Masked Fourier transforms in one to three dimensions, with or without coils: magnetic resonance imaging and others.
 
-Spectra are orthonormal and centered: frequency zero lies in the middle of the mask, and position zero in the middle of
-the signal, as in the files of scanners. A complex number is a pair (real, imaginary): in signals along the axis before
-the space, in spectra along the last axis, as `torch.view_as_real` makes it.
+Spectra are orthonormal and centered, as in the files of scanners. Frequency zero lies in the middle of the mask, and
+position zero in the middle of the signal. A complex number is a pair (real, imaginary). In signals the pair runs along
+the axis before the space, in spectra along the last axis, as `torch.view_as_real` makes it.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ def _check_mask(mask: Tensor, per_observation: bool) -> None:
 
 
 def _check_signal(operator: Fourier | CoilFourier, x: Tensor) -> None:
-    """Refuse signals of another space than the mask's, or with channels that are no real or complex number."""
+    """Refuse signals of another space than the mask's, or with channels that are neither real nor complex numbers."""
     check_rows(operator, x)
     space = tuple(operator.mask.shape[operator.per_observation :])
     channels = tuple(x.shape[1 : x.ndim - len(space)])

@@ -25,7 +25,7 @@ class HighDynamicRange(PseudoInvertibleOperator):
         scale: positive gain; 1 only clips.
 
     Raises:
-        ConfigError: the scale is not positive and finite.
+        ConfigError: If the scale is not positive and finite.
 
     Example:
         >>> import torch

@@ -1,14 +1,14 @@
 """JPEG: what compressing an image and opening it again makes of it.
 
 Standard: ITU-T T.81 (1992), baseline sequential coding (A.3: transform and quantization; Annex K: tables), with the
-colors of JFIF (ITU-T T.871). Entropy coding loses nothing and is left out.
+colors of JFIF (ITU-T T.871). Entropy coding is absent: it loses nothing.
 
 Differences from an encoder and decoder such as libjpeg:
 - rounding has a gradient unless `rounding="exact"`;
-- numbers stay real. libjpeg also rounds colors, pixels and intermediate results of its transforms, so a coefficient
-  near the middle between two steps may go the other way. With exact rounding and the triangle filter, a portrait
-  differs from libjpeg's by 0.3 (quality 2) to 1.2 of 255 levels on average;
-- decoded values outside [-1, 1] are kept, so that decoding again changes nothing; a decoder clips them, as
+- numbers stay real. In contrast, libjpeg also rounds colors, pixels and intermediate results of its transforms. So a
+  coefficient near the middle between two steps may go the other way. With exact rounding and the triangle filter, a
+  portrait differs from libjpeg's by 0.3 (quality 2) to 1.2 of 255 levels on average;
+- decoded values outside [-1, 1] stay, so that decoding again changes nothing; a decoder clips them, as
   `compose(HighDynamicRange(1.0), JPEG())` does;
 - chroma is enlarged by replication; libjpeg's triangle filter is `upsampling="triangle"`. At quality 2 replication
   adds 2.4 levels (root mean square) to that portrait, where compression itself costs 26.
@@ -108,8 +108,8 @@ class JPEG(PseudoInvertibleOperator):
     colors (T.81 allows up to 255).
 
     Values in [-1, 1] go to [0, 255] and to `Y = 0.299 R + 0.587 G + 0.114 B`, `Cb`, `Cr`. Chroma is averaged over 2x2
-    pixels. Each 8x8 block is transformed by the DCT, divided by a table and rounded; then all of it is undone.
-    Incomplete blocks are filled by repeating the edge.
+    pixels. It transforms each 8x8 block by the DCT, divides it by a table and rounds it; then it undoes all of that.
+    Repeating the edge fills incomplete blocks.
 
     The pseudo-inverse is the identity, since measurements are decoded images: `h(y) = y` for `y = h(x)`.
     - Exact, up to rounding errors, with `rounding="exact"`, replication and sizes that are multiples of 8 (of 16 with
@@ -131,8 +131,9 @@ class JPEG(PseudoInvertibleOperator):
         upsampling: how chroma is enlarged: `replicate` or `triangle`.
 
     Raises:
-        ConfigError: the quality is no integer from 1 to 100, a name is unknown, or all entries of the table are zero.
-        ShapeError: x is no batch of images.
+        ConfigError: If the quality is not an integer from 1 to 100, a name is unknown, or all entries of the table are
+            zero.
+        ShapeError: If x is not a batch of images.
 
     Example:
         >>> JPEG(quality=50)(torch.zeros(2, 3, 20, 30)).shape

@@ -1,4 +1,4 @@
-"""Inpainting: some entries of `x` are measured, the others are hidden.
+"""Inpainting: the operator measures some entries of `x` and hides the others.
 
 Measurements have the shape of x, with exact zeros where x is hidden. Masks are booleans, true where x is measured.
 """
@@ -41,7 +41,7 @@ class Mask(SVDOperator):
         per_observation: the mask has a leading axis with one mask for each observation.
 
     Raises:
-        ShapeError: the mask is not boolean, or does not broadcast to the event.
+        ShapeError: If the mask is not boolean, or does not broadcast to the event.
 
     Example:
         >>> Mask(torch.tensor([True, False, True]))(torch.ones(1, 3))
@@ -106,7 +106,7 @@ def box_mask(
     """Hide a box, centered by default.
 
     Raises:
-        ConfigError: the box is empty or leaves the image.
+        ConfigError: If the box is empty or leaves the image.
 
     Example:
         >>> int((~box_mask(8, 8, 4, 2).mask).sum())
@@ -131,8 +131,8 @@ def half_mask(height: int, width: int, side: str = "right") -> Mask:
     """Hide one half of an image: `side` is left, right, top or bottom; of an odd size, the larger part stays.
 
     Raises:
-        ConfigError: `side` is something else.
-        ShapeError: there is one row or column only.
+        ConfigError: If `side` is something else.
+        ShapeError: If there is one row or column only.
     """
     if side not in SIDES:
         raise unknown("side", side, SIDES)
@@ -153,7 +153,7 @@ def random_mask(event_shape: tuple[int, ...], keep: float, seed: int, count: int
         count: how many observations get a mask of their own; None for one mask that serves all.
 
     Raises:
-        ConfigError: `keep` or `count` is out of range, or nothing would be measured.
+        ConfigError: If `keep` or `count` is out of range, or nothing would be measured.
     """
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"keep must be in (0, 1], got {keep}", hint="it is the fraction that is measured")
@@ -175,7 +175,7 @@ def mask_from_file(path: str | Path, height: int, width: int) -> Mask:
     """Read a mask from an image file of any kind that Pillow reads: white (above 127) is measured.
 
     Raises:
-        DataError: the file is missing, no image, of another size, or has no white pixel.
+        DataError: If the file is missing, not an image, of another size, or has no white pixel.
     """
     with picture(_MASK, path) as image:
         gray = np.asarray(image.convert("L"))

@@ -46,9 +46,9 @@ class Identity(SVDOperator):
 class Matrix(SVDOperator):
     """`y = A x` for a matrix A acting on the flattened event; build it with `Matrix.create`.
 
-    The decomposition `A = U diag(s) V^T` has d columns in U and d values in s; those past the rank are zero. V is kept
-    as the product `I - Y T Y^T` of r = min(m, d) Householder reflections, so that V costs r d operations, not d^2
-    (Schreiber and Van Loan 1989).
+    The decomposition `A = U diag(s) V^T` has d columns in U and d values in s; those past the rank are zero. V is the
+    product `I - Y T Y^T` of r = min(m, d) Householder reflections. So V costs r d operations, not d^2 (Schreiber and
+    Van Loan 1989).
 
     Args:
         matrix: A, shape (m, d), or (N, m, d) with a matrix for each observation.
@@ -83,8 +83,8 @@ class Matrix(SVDOperator):
             cut: singular values below it are set to zero, also in the matrix; rounding errors always are.
 
         Raises:
-            ShapeError: the matrix does not fit the event, or is not finite.
-            ConfigError: `cut` is negative.
+            ShapeError: If the matrix does not fit the event, or is not finite.
+            ConfigError: If `cut` is negative.
         """
         if matrix.ndim not in (2, 3) or matrix.shape[-1] != math.prod(event_shape):
             raise ShapeError(
@@ -125,7 +125,7 @@ class Matrix(SVDOperator):
             event_shape: shape of one x, with d entries.
 
         Raises:
-            ShapeError: the rows do not fit the event, or are linearly dependent.
+            ShapeError: If the rows do not fit the event, or are linearly dependent.
 
         Example:
             >>> Matrix.orthonormal(torch.tensor([[3.0, 4.0]]), (2,)).matrix
@@ -134,7 +134,7 @@ class Matrix(SVDOperator):
         d = math.prod(event_shape)
         if rows.ndim != 2 or rows.shape[1] != d or len(rows) > d:
             raise ShapeError(
-                f"rows of shape {tuple(rows.shape)} are no orthonormal ones of events of shape {event_shape}",
+                f"rows of shape {tuple(rows.shape)} are not orthonormal for events of shape {event_shape}",
                 hint=f"at most {d} rows of {d} entries",
             )
         m = len(rows)

@@ -1,12 +1,12 @@
 """Kernels of camera shake: where a point of the scene travels on the sensor while the shutter is open.
 
 Giacomo Boracchi and Alessandro Foi (2012), "Modeling the performance of image restoration from motion blur", IEEE
-Transactions on Image Processing 21(8), 3502-3517: the velocity of the point changes by Gaussian accelerations, by a
-pull back towards where it started (the hand corrects), and by sudden shakes that nearly turn it round. Kupyn et al.
+Transactions on Image Processing 21(8), 3502-3517. Three causes change the velocity of the point: Gaussian
+accelerations, a pull back to its start (the hand corrects), and sudden shakes that nearly turn it round. Kupyn et al.
 (2018, DeblurGAN) train on such kernels.
 
-Differences from the paper: the point moves at constant speed, as in DeblurGAN, so that its path has a known length;
-one intensity scales all three changes, from a straight line (0) to a very shaky path (1).
+Differences from the paper: The point moves at constant speed, as in DeblurGAN, so that its path has a known length. One
+intensity scales all three changes, from a straight line (0) to a very shaky path (1).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def motion_path(length: float, intensity: float, rng: Rng) -> Tensor:
         Positions (row, column) in pixels, the first one zero, float64, shape (1001, 2).
 
     Raises:
-        ConfigError: the intensity is not in [0, 1].
+        ConfigError: If the intensity is not in [0, 1].
     """
     if not 0.0 <= intensity <= 1.0:
         raise ConfigError(f"intensity must be in [0, 1], got {intensity}", hint="0 is a straight line, 1 very shaky")
@@ -66,9 +66,9 @@ def motion_path(length: float, intensity: float, rng: Rng) -> Tensor:
 def motion_kernel(size: int, intensity: float, rng: Rng) -> Tensor:
     """The kernel of a random path: how long the point stayed at each pixel, as a share of the exposure.
 
-    The straight path covers half the kernel; a path that would leave the kernel shrinks until it fits. Each instant is
-    shared among the four pixels around it (bilinearly), which keeps the mean of the positions: the center of mass is
-    the center of the kernel exactly.
+    The straight path covers half the kernel; a path that would leave the kernel shrinks until it fits. The four pixels
+    around an instant share it (bilinearly), which keeps the mean of the positions. So the center of mass is exactly the
+    center of the kernel.
 
     Args:
         size: side of the kernel in pixels, odd.
@@ -79,7 +79,7 @@ def motion_kernel(size: int, intensity: float, rng: Rng) -> Tensor:
         Kernel of sum one, float64, shape (size, size).
 
     Raises:
-        ConfigError: `size` is not odd and positive, or the intensity not in [0, 1].
+        ConfigError: If `size` is not odd and positive, or the intensity not in [0, 1].
 
     Example:
         >>> kernel = motion_kernel(15, 0.5, Rng([(0, "motion-blur", 0)]))

@@ -1,10 +1,10 @@
-"""Nonlinear blur: what the image becomes is said by a code, drawn once for each observation and kept.
+"""Nonlinear blur: a code, drawn once for each observation and kept, says what the image becomes.
 
 Either by the network of Tran et al. (2021), for those who have its weights (`midguide.nn.kernel_space`), or by
 `ShakenCamera`, a stand-in of our own that needs none. Both take codes of 512 channels.
 
-Difference from common practice: the implementation used by DPS (Chung et al. 2023) and those after it draws a new code
-whenever it evaluates the operator, also inside the gradient; its forward model is then random, and not the one that
+Difference from common practice: The implementation of DPS (Chung et al. 2023), and those after it, draw a new code
+whenever they evaluate the operator, also inside the gradient. Their forward model is then random, and not the one that
 made the observation.
 """
 
@@ -49,7 +49,7 @@ class NonlinearBlur(Operator):
         per_observation: the code has a leading axis with one code for each observation.
 
     Raises:
-        ShapeError: the code does not fit the image.
+        ShapeError: If the code does not fit the image.
 
     Example:
         >>> blur = nonlinear_blur((3, 16, 16))
@@ -82,12 +82,12 @@ class NonlinearBlur(Operator):
 class ShakenCamera(nn.Module):
     """A camera that shakes differently in each part of the image, and whose pixels store light nonlinearly.
 
-    `G(x, k) = r(sum_m w_m (K_m * r^-1(x)))`: pixel values become light by the inverse of the sRGB response r; the light
-    is blurred by eight fixed kernels of camera shake, the first sharp, the last 61 pixels wide in 256, mixed with
-    weights w_m that vary smoothly over the image; and the sum becomes pixel values again. Unlike a blur of the pixel
-    values, highlights bleed far into the dark. Each corner of the image has weights of its own, the softmax of eight
-    scores, each the sum of 64 channels of the code, scaled to three times the code's own size; in between, scores are
-    interpolated.
+    `G(x, k) = r(sum_m w_m (K_m * r^-1(x)))`. The inverse of the sRGB response r makes light of pixel values. Eight
+    fixed kernels of camera shake blur the light, the first sharp, the last 61 pixels wide in 256. Weights w_m that vary
+    smoothly over the image mix them, and the sum becomes pixel values again. Unlike a blur of the pixel values,
+    highlights bleed far into the dark. Each corner of the image has weights of its own, the softmax of eight scores. A
+    score is the sum of 64 channels of the code, scaled to three times the code's own size. Between the corners, scores
+    are interpolated.
 
     Args:
         kernels: K_m, shape (8, k, k), each of sum one.

@@ -18,17 +18,17 @@ MOST = 64.0
 class PhaseRetrieval(Operator):
     """`y = |F P (x + 1) / 2|` for each channel: x to [0, 1], zeros around it (P), orthonormal Fourier transform F.
 
-    The lowest frequency stands in the center of y. An image, the same image rotated by 180 degrees, and, where the
-    image has a dark border, its translations have the same y: the posterior has several modes.
+    The lowest frequency stands in the center of y. An image and the same image rotated by 180 degrees have the same y.
+    So have its translations, where the image has a dark border. So the posterior has several modes.
 
-    At zero modulus the derivative of |z| does not exist; it is taken as zero, the subgradient of least norm, which is
-    what torch gives. All derivatives are finite.
+    At zero modulus the derivative of |z| does not exist; here it is zero, the subgradient of least norm, which is what
+    torch gives. All derivatives are finite.
 
     Args:
         pad: rows of zeros above and below, columns of zeros left and right.
 
     Raises:
-        ConfigError: a padding is negative.
+        ConfigError: If a padding is negative.
 
     Example:
         >>> PhaseRetrieval((2, 2))(torch.ones(1, 3, 8, 8)).shape

@@ -1,9 +1,9 @@
 """Tomography: integrals of an image over strips, with parallel or fan beams (the Radon transform).
 
 A pixel is a square of constant value. Seen from an angle its shadow is a trapezoid, and a detector cell receives the
-part of the shadow that falls on it (Long, Fessler and Balter 2010, "3D forward and back-projection for X-ray CT using
-separable footprints"). With parallel beams these are the exact strip integrals. With fan beams the rays through one
-pixel are taken for parallel.
+part of the shadow that falls on it. See Long, Fessler and Balter 2010, "3D forward and back-projection for X-ray CT
+using separable footprints". With parallel beams these are the exact strip integrals. With fan beams the rays through
+one pixel count as parallel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operators that are made for one range of values, for signals of another."""
+"""Operators for one range of values, applied to signals of another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from midguide.operators.phase_retrieval import PhaseRetrieval
 class Rescaled(Operator):
     """`y = T^-1(h(T(x)))` with T affine, which takes the range of the signals to the one that h is made for.
 
-    Measurements that are signals, too, stay in the range of the signals, so that a noise level has its unit; entries
+    Measurements that are signals, too, stay in the range of the signals, so that a noise level has its unit. Entries
     that h hides stay zero. A modulus (`PhaseRetrieval`, not its compositions) has a scale of its own and is left as it
     is: `y = h(T(x))`.
 
@@ -27,7 +27,7 @@ class Rescaled(Operator):
         high: largest value of the signals.
 
     Raises:
-        ConfigError: h takes any range, or low is not below high.
+        ConfigError: If h takes any range, or low is not below high.
     """
 
     operator: Operator
@@ -39,7 +39,7 @@ class Rescaled(Operator):
         if self.operator.value_range is None:
             raise ConfigError(f"{type(self.operator).__name__} takes values of any range", hint="use it as it is")
         if not self.low < self.high:
-            raise ConfigError(f"[{self.low}, {self.high}] is no range", hint="for example low=0.0, high=1.0")
+            raise ConfigError(f"[{self.low}, {self.high}] is not a range", hint="for example low=0.0, high=1.0")
 
     @property
     def value_range(self) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Separable operators `Y = A_y X A_x^T`, whose singular value decomposition is made of two small ones."""
+"""Separable operators `Y = A_y X A_x^T`, whose singular value decomposition consists of two small ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Separable(SVDOperator):
         horizontal: A_x, acting on rows, shape (w, W).
 
     Raises:
-        ShapeError: the image is not (..., H, W).
+        ShapeError: If the image is not (..., H, W).
 
     Example:
         >>> half = Matrix.create(torch.tensor([[0.5, 0.5]]), (2,))

@@ -40,7 +40,7 @@ class SeparableBlur(Separable):
             cut: singular values of either factor below it are set to zero, in the operator as well.
 
         Raises:
-            ShapeError: a kernel has several axes or is larger than the image.
+            ShapeError: If a kernel has several axes or is larger than the image.
         """
         _check_kernels(kernel_y, kernel_x, height, width)
         return cls(
@@ -66,7 +66,7 @@ def gaussian_blur(
 ) -> SeparableBlur:
     """Gaussian blur, reflect padding; `std` is in pixels of a 256x256 image and scales with the shorter side.
 
-    Its decomposition is exact, down to the smallest singular values: where the noise is not accounted for, as in the
+    Its decomposition is exact, down to the smallest singular values. Where nothing accounts for the noise, as in the
     pseudo-inverse, take `gaussian-blur-separable`, which cuts them.
     """
     kernel = scaled_gaussian(event_shape, std, truncate)

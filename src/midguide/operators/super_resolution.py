@@ -25,8 +25,8 @@ class BlockMean(SVDOperator):
             signals.
 
     Raises:
-        ConfigError: a length is not a positive integer.
-        ShapeError: the lengths of x are no multiples of the block's.
+        ConfigError: If a length is not a positive integer.
+        ShapeError: If the lengths of x are not multiples of the block's.
 
     Example:
         >>> BlockMean(2)(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]))

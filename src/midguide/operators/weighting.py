@@ -1,4 +1,4 @@
-"""Operators whose measured values are multiplied by weights, so that noise of many levels becomes noise of one."""
+"""Operators with weights on their measured values, so that noise of many levels becomes noise of one."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     @PLOTS.register("spectra", signals="spectrum")
     def spectra(samples: Samples, observation: int, signal: Signal) -> Figure: ...
 
-`Samples.plot` takes the plot that is registered for the signals' own kind, or else that of their body.
+`Samples.plot` takes the registered plot of the signals' own kind, or else that of their body.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _check_plot(thing: object) -> None:
         "observation",
         "signal",
     ]:
-        raise ConfigError("it is no plot", hint="a function (samples, observation, signal) that returns a figure")
+        raise ConfigError("it is not a plot", hint="a function (samples, observation, signal) that returns a figure")
 
 
 PLOTS: Catalogue[Plot] = Catalogue("plot", "midguide.plots", group="midguide.plots", check=_check_plot)
@@ -48,7 +48,7 @@ PLOTS: Catalogue[Plot] = Catalogue("plot", "midguide.plots", group="midguide.plo
 
 @PLOTS.register("auto", summary="the one that suits what was drawn")
 def auto(samples: Samples, observation: int, signal: Signal) -> Figure:
-    """The plot that is registered for these signals, or the one of their body."""
+    """The registered plot of these signals, or the one of their body."""
     from midguide.inference.summary import check_observation
 
     check_observation(samples, observation)

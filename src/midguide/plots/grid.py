@@ -23,7 +23,7 @@ def grid(images: Tensor, *, columns: int | None = None, gap: int = 2, background
         One image, shape (C, height, width).
 
     Raises:
-        ShapeError: `images` is no batch of images, or empty.
+        ShapeError: If `images` is not a batch of images, or empty.
 
     Example:
         >>> grid(torch.zeros(4, 3, 8, 8), gap=2).shape

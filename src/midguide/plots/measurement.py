@@ -1,4 +1,4 @@
-"""A measurement as a picture, also where it is none."""
+"""A measurement as a picture, also where it is not one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def picture_of_measurement(problem: Problem, observation: int = 0) -> Picture | 
     """What to show of one observation; None where it has no picture.
 
     - counts n are shown as `low + (high - low) (n - background) / rate`;
-    - images whose values leave the value range by its width are no images: `log |y|`, scaled to the range (the modulus
+    - images whose values leave the value range by its width are not images: `log |y|`, scaled to the range (the modulus
       of a Fourier transform);
     - other images as they are;
-    - measurements that are no images, of a linear operator: `A^T y`, scaled to the range.
+    - measurements that are not images, of a linear operator: `A^T y`, scaled to the range.
 
     Args:
         problem: whose samples are images of shape (C, H, W).

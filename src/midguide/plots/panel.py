@@ -1,6 +1,6 @@
 """One picture that tells a reconstruction: truth, measurement, posterior mean, uncertainty, samples.
 
-Figures are built without pyplot: nothing is shown, and no global state is touched.
+Figures come without pyplot: they open no window, and touch no global state.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def panel(
 ) -> Figure:
     """Truth (where known), measurement, posterior mean, standard-deviation map, and up to eight samples.
 
-    Images with one channel are gray, with three color; of any other number the mean over channels is shown. Of
-    samples with weights those shown are drawn by weight, with seed 0: one of large weight may stand there more than
-    once, under its number; the caption of the standard deviation has the effective sample size (ESS).
+    Images with one channel are gray, with three color; any other number shows as the mean over channels. Of samples
+    with weights the panel draws those to show by weight, with seed 0. So one of large weight may stand there more than
+    once, under its number. The caption of the standard deviation has the effective sample size (ESS).
 
     Args:
         samples: the result of `sample`, in memory or on disk, of images: events of shape (C, H, W).
@@ -63,7 +63,7 @@ def panel(
         A figure, `panel(...).savefig(path)`; its axes are in reading order, and the last is the color bar.
 
     Raises:
-        ShapeError: If the samples are no images.
+        ShapeError: If the samples are not images.
 
     Example:
         >>> from midguide import Problem, make_operator, make_sampler, sample

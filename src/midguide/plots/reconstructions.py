@@ -43,8 +43,8 @@ def reconstructions(
 
     A single draw has neither mean nor spread.
 
-    All spreads of an image share their scale: white is the largest standard deviation of any pixel and sampler, or
-    half of the value range where one is larger.
+    All spreads of an image share their scale. White is the largest standard deviation of any pixel and sampler, or half
+    of the value range where one is larger.
 
     Args:
         images: of one size, with the same samplers.

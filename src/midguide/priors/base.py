@@ -137,7 +137,7 @@ class Denoiser(Shown, ABC):
         """This denoiser, computing on `device` from now on.
 
         Raises:
-            UnsupportedProblem: it computes on the CPU only.
+            UnsupportedProblem: If it computes on the CPU only.
         """
         if torch.device(device).type != "cpu":
             raise UnsupportedProblem(f"{type(self).__name__} computes on the CPU only", hint="leave the device out")
@@ -151,7 +151,7 @@ class Denoiser(Shown, ABC):
         """What this prior is, as JSON: two priors of equal record give equal answers.
 
         By default the type and all attributes, with digests of tensors and of the weights of modules. A class that
-        keeps what is no part of it, such as a cache, says in a `record` of its own what is.
+        keeps what is not part of it, such as a cache, says in a `record` of its own what is.
         """
         return describe_fields(self)
 

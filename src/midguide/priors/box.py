@@ -1,7 +1,7 @@
 """A prior that is a hard constraint: uniform on a box. Denoiser, moments and density in closed form.
 
 At `x_t = alpha x_0 + sigma z` every entry of x_0 is a normal of mean `x_t / alpha` and deviation `sigma / alpha`,
-truncated to the box: so the denoiser is its mean, and the covariance is diagonal. Everything is computed in float64.
+truncated to the box. So the denoiser is its mean, and the covariance is diagonal. All computation is in float64.
 """
 
 from __future__ import annotations

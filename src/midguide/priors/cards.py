@@ -27,7 +27,7 @@ INSTALL = "in a clone of midguide: pip install ./packages/priors"
 
 
 def shipped() -> dict[str, Card]:
-    """The cards of the shipped priors by name, sorted; one that is damaged or has a taken name is left out."""
+    """The cards of the shipped priors by name, sorted; without damaged ones and those of a taken name."""
     found: dict[str, Card] = {}
     for path in (path for folder in folders() for path in folder.glob("*.json")):
         try:

@@ -34,8 +34,7 @@ from midguide.storage.record import describe
 class Gaussian(Denoiser):
     """The prior `N(mean, covariance)`.
 
-    Parameters are kept in float64; the coefficients of each noise level are computed in float64 and applied in the
-    dtype of the input.
+    Parameters, and the coefficients of each noise level, are float64; they apply in the dtype of the input.
 
     Args:
         mean: the mean, shape of one event; draws have its dtype.
@@ -112,7 +111,7 @@ class Gaussian(Denoiser):
         """`log N(x; mean, covariance)` in nats, computed in float64: (B, *event) -> (B,).
 
         Raises:
-            NumericalError: the covariance is singular, so that there is no density.
+            NumericalError: If the covariance is singular, so that there is no density.
         """
         if not bool((self._values > 0).all()):
             raise NumericalError("a Gaussian with a singular covariance has no density")
@@ -146,8 +145,8 @@ class Gaussian(Denoiser):
         """The law of x given one linear observation with Gaussian noise: exact, in float64, on the same schedule.
 
         Raises:
-            UnsupportedProblem: the noise is not Gaussian or the operator not linear.
-            ShapeError: there is not exactly one observation.
+            UnsupportedProblem: If the noise is not Gaussian or the operator not linear.
+            ShapeError: If there is not exactly one observation.
         """
         system = linear_system(likelihood, self.event_shape)
         mean, covariance, _ = condition(self._mean[None], self._factor(), system)
@@ -189,7 +188,7 @@ def real_numbers(values: Any, what: str) -> Tensor:
         what: what they are, for the message.
 
     Raises:
-        ShapeError: If they are no numbers.
+        ShapeError: If they are not numbers.
         ConfigError: If they are complex, or not finite.
     """
     try:
@@ -212,7 +211,7 @@ def eigenbasis(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (.., d) and eigenvectors (.., d, d) of symmetric matrices; eigenvalues below rounding become zero.
 
     Raises:
-        ConfigError: a matrix is not symmetric up to rounding (of float32, in which it may have been computed).
+        ConfigError: If a matrix is not symmetric up to rounding (of float32, in which it may have been computed).
     """
     scale = covariance.diagonal(dim1=-2, dim2=-1).abs().amax()
     if bool((covariance - covariance.mT).abs().amax() > 1e-5 * scale):
@@ -267,9 +266,9 @@ def linear_system(likelihood: Likelihood, event_shape: tuple[int, ...]) -> Linea
 def condition(means: Tensor, factor: Tensor, system: LinearSystem) -> tuple[Tensor, Tensor, Tensor]:
     """Condition `N(m_k, L L^T)`, for several means that share L, on `y = A x + sigma_y z`.
 
-    With the SVD `A L = U diag(b) W^T`, the gain form `C A^T (A C A^T + sigma_y^2 I)^{-1}` becomes
-    `L W diag(b / (b^2 + sigma_y^2)) U^T`, and the covariance `L W diag(sigma_y^2 / (b^2 + sigma_y^2)) W^T L^T`: a
-    square, hence positive semi-definite, with no subtraction and no inverse of C.
+    With the SVD `A L = U diag(b) W^T`, the gain `C A^T (A C A^T + sigma_y^2 I)^{-1}` becomes
+    `L W diag(b / (b^2 + sigma_y^2)) U^T`. The covariance becomes `L W diag(sigma_y^2 / (b^2 + sigma_y^2)) W^T L^T`.
+    That is a square, hence positive semi-definite, with no subtraction and no inverse of C.
 
     Args:
         means: prior means, shape (K, d).

@@ -123,8 +123,8 @@ def _at_ratio(prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
 def to_deepinv(prior: Denoiser) -> Any:
     """A prior as a denoiser of deepinv: called as `denoiser(x, sigma)`, for `x = x_0 + sigma z`.
 
-    Values stay in the range of the prior; of a prior of latents they are latents. A sigma between two levels of a
-    discrete schedule is answered at the nearest.
+    Values stay in the range of the prior; of a prior of latents they are latents. For a sigma between two levels of a
+    discrete schedule it answers at the nearest.
 
     Args:
         prior: any prior.

@@ -78,9 +78,8 @@ class LatentPrior(Wrapped):
 class NetworkAutoencoder:
     """An autoencoder made of two networks, whose latents are scaled to unit variance: `z = scale (e(x) - shift)`.
 
-    Both networks see at most `rows` rows at once, copied to where the weights are and back. Where a derivative is
-    wanted, what happens inside is computed again for each piece on the way back (activation checkpointing), so that
-    memory grows with `rows` and not with the batch.
+    Both networks see at most `rows` rows at once, copied to where the weights are and back. Derivatives compute each
+    piece again on the way back (activation checkpointing). So memory grows with `rows` and not with the batch.
 
     Args:
         encoder: signals to latents before scaling, (B, *event) -> (B, *latent). Parameters must be frozen.
@@ -99,8 +98,8 @@ class NetworkAutoencoder:
         name: what to call it in records.
 
     Raises:
-        ConfigError: If `scale` or `rows` is not positive, or `scale` or `shift` is no number and not one a channel.
-        ShapeError: If, at a call, what goes in or comes out does not have the declared shape.
+        ConfigError: If `scale` or `rows` is not positive, or `scale` or `shift` is neither a number nor one a channel.
+        ShapeError: If at a call what goes in or comes out does not have the declared shape.
 
     Example:
         >>> twice = NetworkAutoencoder(lambda x: x / 2, lambda z: 2 * z, (3, 4, 4), (3, 4, 4), scale=4.0)
@@ -261,7 +260,7 @@ def _per_channel(values: float | Sequence[float], latent_shape: tuple[int, ...])
     """One value, or one for each channel, so that it broadcasts over a latent; float64.
 
     Raises:
-        ConfigError: If it is no number, not finite, or there are too few or too many.
+        ConfigError: If it is not a number, not finite, or there are too few or too many.
     """
     try:
         found = torch.tensor(values, dtype=torch.float64)

@@ -27,8 +27,8 @@ def load_prior(
 ) -> Denoiser:
     """A prior by name or path, or a network as a prior; with its autoencoder, for a prior of latents.
 
-    A file states settings, or its format means them; those that are given here take their place.
-    `midguide check-prior` measures whether they are right.
+    A file states settings, or its format means them; settings given here take their place. `midguide check-prior`
+    measures whether they are right.
 
     Args:
         prior: a name of `midguide list priors`; a file or folder in one of the formats of `midguide list formats`; a

@@ -4,9 +4,9 @@ At `x_t = alpha x_0 + sigma z` every component is again Gaussian, so that
 
     E[x_0 | x_t = x] = sum_k w_k(x) D_k(x),   w_k(x) ~ w_k N(x; alpha m_k, alpha^2 C_k + sigma^2 I)
 
-with `D_k` the Gaussian denoiser of component k. The squared distances inside `w_k` are expanded into matrix products.
-They are differences of numbers of the size `||m||^2 / s`, thousands for the mixture of the MGPS paper, which float32
-holds to 1e-3 only: responsibilities are computed in float64, and everything else in the dtype of the input.
+with `D_k` the Gaussian denoiser of component k. Matrix products give the squared distances inside `w_k`. These are
+differences of numbers of the size `||m||^2 / s`. For the mixture of the MGPS paper that is thousands, which float32
+holds to 1e-3 only. So responsibilities are in float64, and everything else is in the dtype of the input.
 
 References: Moufad et al. 2025 (MGPS), Section 4 and Table 1; Cardoso et al. 2024 for the mixture and its posterior.
 """
@@ -101,7 +101,7 @@ class GaussianMixture(Denoiser):
         schedule: the forward process; linear betas over 1,000 steps by default.
 
     Raises:
-        ShapeError: If the shape of `covariances` fits no form, or two forms (K = d), or something is no number.
+        ShapeError: If the shape of `covariances` fits no form, or two forms (K = d), or something is not a number.
         ConfigError: If weights are impossible, a value is complex, or a covariance is not symmetric or not positive
             semi-definite.
 
@@ -214,7 +214,7 @@ class GaussianMixture(Denoiser):
         """Log density in nats, computed in float64: (B, *event) -> (B,).
 
         Raises:
-            NumericalError: a covariance is singular, so that there is no density.
+            NumericalError: If a covariance is singular, so that there is no density.
         """
         if not bool((self._values > 0).all()):
             raise NumericalError("a mixture with a singular covariance has no density")
@@ -242,7 +242,7 @@ class GaussianMixture(Denoiser):
         """The component most probable to have drawn each row, (B, *event) -> (B,), integers below `components`.
 
         Raises:
-            NumericalError: a covariance is singular, so that components have no density.
+            NumericalError: If a covariance is singular, so that components have no density.
         """
         if not bool((self._values > 0).all()):
             raise NumericalError("a mixture with a singular covariance has no density")
@@ -266,8 +266,8 @@ class GaussianMixture(Denoiser):
         covariance `(C_k^{-1} + A^T A / sigma_y^2)^{-1}`.
 
         Raises:
-            UnsupportedProblem: the noise is not Gaussian or the operator not linear.
-            ShapeError: there is not exactly one observation.
+            UnsupportedProblem: If the noise is not Gaussian or the operator not linear.
+            ShapeError: If there is not exactly one observation.
         """
         system = linear_system(likelihood, self.event_shape)
         factors = self._factors(len(self._values))
@@ -340,8 +340,8 @@ class GaussianMixture(Denoiser):
 def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
     """The softmax over components of float64 logits, shape (K, B), in the dtype of everything else.
 
-    Once the largest is taken off, float32 is enough, and its softmax several times as fast. Weights below e^-60 are
-    held there: they change nothing, while denormal numbers in a product of weights and means would double its time.
+    Without the largest, float32 is enough, and its softmax several times as fast. Weights below e^-60 stay there: they
+    change nothing, while denormal numbers in a product of weights and means would double its time.
     """
     gaps = logits - logits.detach().amax(0)
     return torch.softmax(gaps.to(dtype).clamp_min(-60.0), 0)

@@ -1,4 +1,4 @@
-"""Any network as a `Denoiser`: what it predicts, how it is told the time, and how it is run are settled here."""
+"""Any network as a `Denoiser`: here it says what it predicts, how it takes the time, and how it runs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class NetworkDenoiser(Denoiser):
     """`D(x, t)` computed from a network's prediction of eps, v, x0 or the flow's velocity.
 
     The network is called as `network(x, label)`, label of shape (B,): on discrete schedules the index 0..T-1, on EDM
-    schedules sigma, on flows t. Its parameters are frozen and it is put into evaluation mode. The last six settings
-    say how the network is run; they change the answer by rounding only.
+    schedules sigma, on flows t. The prior freezes its parameters and puts it into evaluation mode. The last six
+    settings say how the network is run; they change the answer by rounding only.
 
     Args:
         network: module or callable, (B, *event), (B,) -> (B, *event), or with twice the channels.
@@ -57,7 +57,7 @@ class NetworkDenoiser(Denoiser):
 
     Raises:
         ConfigError: If the prediction or device is unknown, or `chunk` is below 1; at a call, if the network fails.
-        ShapeError: If, at the first call, the output does not have the declared shape.
+        ShapeError: If at the first call the output does not have the declared shape.
 
     Example:
         >>> from midguide.diffusion.schedules import DiscreteVP

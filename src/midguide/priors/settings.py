@@ -101,7 +101,7 @@ class PriorSettings(Execution):
         latent_scale: what latents are multiplied by: one number, or one for each channel.
         latent_shift: what is subtracted before, likewise.
         autoencoder: that of the latents; files state it.
-        condition: for a network that is no prior, what it was trained to draw the rest from; files state it.
+        condition: for a network that is not a prior, what it was trained to draw the rest from; files state it.
 
     Raises:
         ConfigError: If a value is impossible.
@@ -142,9 +142,9 @@ class PriorSettings(Execution):
         if self.event_shape is not None and not (
             self.event_shape and min(self.event_shape) > 0 and math.prod(self.event_shape) <= MOST_ENTRIES
         ):
-            raise ConfigError(f"event_shape {list(self.event_shape)} is no shape", hint="for example [3, 64, 64]")
+            raise ConfigError(f"event_shape {list(self.event_shape)} is not a shape", hint="for example [3, 64, 64]")
         if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
-            raise ConfigError(f"value_range {list(self.bounds)} is no range", hint="for example [-1.0, 1.0]")
+            raise ConfigError(f"value_range {list(self.bounds)} is not a range", hint="for example [-1.0, 1.0]")
 
     @property
     def body(self) -> Body | None:
@@ -167,7 +167,7 @@ class PriorSettings(Execution):
         return None if isinstance(self.value_range, str) else self.value_range
 
     def complete(self) -> tuple[Schedule, str, tuple[int, ...]]:
-        """Schedule, prediction and event shape, without which a network is no prior.
+        """Schedule, prediction and event shape, without which a network is not a prior.
 
         Raises:
             ConfigError: If one of them is not said.

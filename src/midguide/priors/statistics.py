@@ -1,8 +1,8 @@
 """What signals of a prior look like, in a few numbers: what a check of draws needs where the prior is a network.
 
-They are computed once, from the signals that a prior was trained on or from its draws, and lie in its card. A signal is
-known by its level, contrast, darkest and brightest values, roughness and, for an image, its coarse layout. How unusual
-it is says one number, the distance of these from their means under their covariance.
+They lie in the prior's card, computed once from its training signals or from its draws. A signal is known by its level,
+contrast, darkest and brightest values, roughness and, for an image, its coarse layout. How unusual it is says one
+number, the distance of these from their means under their covariance.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Statistics:
         """The numbers of signals, shape (n, *signal): each float64, shape (n,).
 
         `level` and `contrast` are mean and standard deviation of values, `dark` and `bright` their 0.1 % and 99.9 %
-        quantiles, `roughness` the root mean square difference of neighbors, `layout` the distance of the coarse image
-        from the mean one, in standard deviations of each axis.
+        quantiles. `roughness` is the root mean square difference of neighbors. `layout` is the distance of the coarse
+        image from the mean one, in standard deviations of each axis.
         """
         blocks = [self._measured(block.float().cpu()) for block in signals.split(ROWS)]
         return {name: torch.cat([block[name] for block in blocks]).double() for name in blocks[0]}

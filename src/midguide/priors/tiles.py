@@ -1,6 +1,6 @@
 """One denoiser for larger signals, from overlapping tiles: images of any size, recordings of any length, volumes.
 
-Each tile is denoised on its own, and overlapping answers are averaged with windows that sum to one (Bar-Tal et al.
+The network denoises each tile on its own. A mean with windows that sum to one joins overlapping answers (Bar-Tal et al.
 2023, "MultiDiffusion", Eq. 5; Ozdenizci and Legenstein 2023, Algorithm 2). What lies outside a tile does not inform it:
 correlations longer than a tile are lost, unless a measurement brings them.
 """
@@ -41,7 +41,7 @@ def tiled(prior: Denoiser, size: int | tuple[int, ...], overlap: int | None = No
 
     Raises:
         ShapeError: If the size has fewer axes than a tile, or is smaller.
-        ConfigError: If the overlap is none.
+        ConfigError: If the overlap does not fit.
         UnsupportedProblem: If the prior is one of latents.
 
     Example:
@@ -85,7 +85,7 @@ class Tiled(Wrapped):
         self.overlap = min(self._tile) // 4 if overlap is None else overlap
         if not 0 <= self.overlap < min(self._tile):
             raise ConfigError(
-                f"overlap {self.overlap} is none of tiles of {self._tile}", hint="from 0 to less than the shorter side"
+                f"overlap {self.overlap} does not fit tiles of {self._tile}", hint="from 0 to less than a side"
             )
         self.event_shape = (*channels, *size)
 

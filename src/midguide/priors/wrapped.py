@@ -15,8 +15,8 @@ from midguide.priors.base import Denoiser
 class Wrapped(Denoiser):
     """The prior `inner`, under another type. Subclasses change `__call__`, or set an attribute of their own.
 
-    Every attribute that `Denoiser` declares is that of `inner`, unless the wrapper sets it: also the attributes that
-    are declared later on, and also where `inner` changes them.
+    Every attribute that `Denoiser` declares is that of `inner`, unless the wrapper sets it. This includes attributes
+    that `Denoiser` declares later on, and changes of `inner`.
 
     Args:
         inner: what is wrapped.

@@ -5,11 +5,11 @@ NeurIPS, https://arxiv.org/abs/2108.01368. Implemented: the update of Section 3.
 Langevin dynamics (Song and Ermon 2019, Algorithm 1).
 
 Differences from the paper:
-- `gamma_t` is `gamma` times the noise-to-signal ratio; how the paper tunes it by level is not known here, and the
-  authors' code rescales the likelihood's gradient to the norm of the score instead;
+- `gamma_t` is `gamma` times the noise-to-signal ratio. How the paper tunes it by level is not known here. The authors'
+  code rescales the likelihood's gradient to the norm of the score instead;
 - the score is that of the schedule of the prior, in the variable `x_t / alpha_t`, with noise `sigma_t / alpha_t`;
 - real operators; a complex measurement is one of twice as many real values;
-- the result is denoised at the cleanest level.
+- the result is the denoised state at the cleanest level.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class ALD:
     `u = x_t / alpha_t`, `rho = sigma_t / alpha_t`, D short for `D(x_t, t)` and `e = rate rho^2`.
 
     It tends to the posterior as `rate` and the cleanest level fall and moves grow. Moves of a length that mixes within
-    one level are not small: where `rate ||A||^2 / gamma^2` nears 2 they diverge. With few moves a level the spread of
-    what is not measured well is that of the levels before.
+    one level are not small: where `rate ||A||^2 / gamma^2` nears 2 they diverge. With few moves a level, poorly
+    measured parts have the spread of the levels before.
 
     By default the total variance on random Gaussians is 1.59 times the posterior's, the relative W2 0.208 ± 0.047
     (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 1.77 (0.92 is right) and 1.31
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 1.77 (0.92 is right).
+    The standard deviation is 1.31 times that of the posterior.
 
     Cost: `moves` forwards for each level, and one; no vjp.
 

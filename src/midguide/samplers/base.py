@@ -175,7 +175,7 @@ def _check_sampler(thing: object) -> None:
     lacking = [part for part in ("needs", "steps", *PARAMETERS) if not hasattr(thing, part)]
     if lacking or not (isinstance(thing, type) and dataclasses.is_dataclass(thing)):
         raise ConfigError(
-            f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
+            f"it lacks {', '.join(lacking)}" if lacking else "it is not a dataclass",
             hint="a sampler is a frozen dataclass with needs, steps, times, calls, init, step and finish",
         )
     for name, count in PARAMETERS.items():
@@ -454,7 +454,7 @@ def check_needs(sampler: Sampler, problem: Problem) -> None:
     """Refuse a problem that the sampler cannot handle, naming what is missing and the samplers that can.
 
     Raises:
-        ConfigError: If they are no sampler and no problem.
+        ConfigError: If they are not a sampler and a problem.
         UnsupportedProblem: If operator, noise or prior are not of a kind that the sampler is made for.
     """
     for thing, kind_of, hint in (
@@ -477,7 +477,7 @@ def check_needs(sampler: Sampler, problem: Problem) -> None:
 def _missing(needs: Needs, problem: Problem) -> str | None:
     """Which of the `needs` a problem does not meet and what it has instead, in words; None if it meets all."""
     if needs.autoencoder and not isinstance(problem, LatentProblem):
-        return f"a prior of latents, {type(problem.denoiser).__name__} is none"
+        return f"a prior of latents, {type(problem.denoiser).__name__} is not one"
     given = problem.signal_likelihood if needs.autoencoder else problem.likelihood
     operator, likelihood = type(given.operator), type(given)
     missing = lacking(needs, operator, likelihood)

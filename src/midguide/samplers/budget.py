@@ -3,8 +3,9 @@
 The rule is the same for every method, so that methods can be compared at equal cost:
 
 1. `steps` is the largest number whose cost stays within the budget; all other settings stay.
-2. Where fewer than `FEW_STEPS` steps fit, the counts inside a step that cost calls (gradient steps, inner iterations,
-   moves, walks, time travel) are halved, rounded up, all together and until so many fit or all are 1.
+2. Where fewer than `FEW_STEPS` steps fit, the budget halves the counts inside a step that cost calls: gradient steps,
+   inner iterations, moves, walks, time travel. It halves all of them together, rounded up, until so many fit or all are
+   1.
 
 What a sampler costs is its own `calls`, which is exact.
 """

@@ -1,4 +1,4 @@
-"""CoPaint: noisy states that are optimized to explain the data.
+"""CoPaint: optimized noisy states that explain the data.
 
 Paper: Zhang, Ji, Zhang, Yu, Jaakkola, Chang 2023, "Towards Coherent Image Inpainting Using Denoising Diffusion Implicit
 Models", ICML, https://arxiv.org/abs/2304.03322. Implemented: Algorithm 1 with the one-step approximation of `x_0`, and
@@ -50,14 +50,14 @@ class CoPaint:
 
     Gradient steps on `||y - A(D(x, t))||^2 + strength ||x - x_t||^2` from `x = x_t`, then DDIM from x.
 
-    No posterior: the optimized state is a mode, and the DDIM steps add nothing to it, so that the spread is that of the
-    first noise as far as the data leave it. The gradient step is absolute, made for images in [-1, 1].
+    Not a posterior: the optimized state is a mode, and the DDIM steps add nothing to it. So the spread is that of the
+    first noise, as far as the data leave it. The gradient step is absolute, made for images in [-1, 1].
 
     Relative W2 on random Gaussians: 0.273 ± 0.088, total variance 0.81 of the posterior's
     (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.01 (0.92 is right) and 0.01
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.01 (0.92 is right).
+    The standard deviation is 0.01 times that of the posterior.
 
     Cost: `gradient_steps` forwards and vjps and one forward for each step, those of the time travel, and one forward.
 

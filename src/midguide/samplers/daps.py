@@ -6,7 +6,7 @@ Noise Annealing", CVPR, https://arxiv.org/abs/2407.01521. Implemented: Algorithm
 Differences from the paper:
 - for linear operators with Gaussian noise the draw given the data is exact, which Langevin dynamics only tend to;
 - any schedule, `r_t = spread sigma_t / alpha_t`; the paper has a VE process from 100 to 0.1, and `r_t = sigma_t`;
-- the ODE is solved by DDIM steps, evenly spaced in the schedule's own time; the paper's follow the spacing of EDM;
+- DDIM steps, evenly spaced in the schedule's own time, solve the ODE; the paper's follow the spacing of EDM;
 - the Langevin step is the paper's absolute one, but never longer than `r_t^2 / 2`.
 """
 
@@ -46,9 +46,9 @@ class DAPS:
 
     `m` = end of the ODE from `x_t`; `x_0 ~ N(x_0; m, r_t^2 I) p(y | x_0)`; `x_s = alpha_s x_0 + sigma_s z`.
 
-    No posterior: where `N(m, r_t^2 I)` should have the mean of `p(x_0 | x_t)`, m has the law of a draw, whose variance
-    counts twice. Where nothing is measured of N(0, 1), the draws' variance tends to 2 as steps grow (a test); on random
-    Gaussians the total variance is 1.70 times the posterior's (results/related-work.md).
+    Not a posterior: where `N(m, r_t^2 I)` should have the mean of `p(x_0 | x_t)`, m has the law of a draw, whose
+    variance counts twice. Without any measurement of N(0, 1), the draws' variance tends to 2 as steps grow (a test). On
+    random Gaussians the total variance is 1.70 times the posterior's (results/related-work.md).
 
     Cost: up to `ode_steps` forwards for each step, no vjp; a proximal step of the operator each, or `iterations`
     gradients of the likelihood.

@@ -7,7 +7,7 @@ time travel (Algorithm 2).
 Differences from the paper:
 - any decreasing list of times, and the last step returns `D(x_t, t)` at the cleanest time visited;
 - time travel is off by default, and offered for DDNM, too. Its stretches do not overlap (travel interval = travel
-  length), as in the authors' code and in that of RePaint (Lugmayr et al. 2022), where the idea comes from.
+  length), as in the authors' code. So it is in that of RePaint (Lugmayr et al. 2022), where the idea comes from.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class DDNM(_NullSpace):
 
     `x0' = D(x_t, t) - A^+ (A D(x_t, t) - y)`, `x_s = alpha_s x0' + sigma_s (eta z + sqrt(1 - eta^2) eps)`.
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.03
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.00 (0.92 is right).
+    The standard deviation is 0.03 times that of the posterior.
 
     Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
     """
@@ -109,14 +109,15 @@ class DDNM(_NullSpace):
 @SAMPLERS.register("ddnm-plus")
 @dataclass(frozen=True, kw_only=True)
 class DDNMPlus(_NullSpace):
-    """DDNM for noisy measurements: each singular direction is corrected as far as the noise level allows.
+    """DDNM for noisy measurements: it corrects each singular direction as far as the noise level allows.
 
-    In the basis V, with `c = alpha_s sigma_y / s_j`: where `sigma_s >= c` the measured coefficient replaces the
-    prior's and noise of variance `sigma_s^2 - c^2` is added; where `sigma_s < c` it is mixed in with weight
-    `sigma_s sqrt(1 - eta^2) / c`, with noise `eta sigma_s z`; on the null space the step is DDIM's.
+    The step works in the basis V, with `c = alpha_s sigma_y / s_j`. Where `sigma_s >= c` the measured coefficient
+    replaces the prior's, and the step adds noise of variance `sigma_s^2 - c^2`. Where `sigma_s < c` it mixes in the
+    measured coefficient with weight `sigma_s sqrt(1 - eta^2) / c` and noise `eta sigma_s z`. On the null space the step
+    is DDIM's.
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.10 (0.92 is right) and 0.33
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.10 (0.92 is right).
+    The standard deviation is 0.33 times that of the posterior.
 
     Cost: `steps` forwards and those of the time travel, no vjp.
     """

@@ -5,9 +5,9 @@ Restoration", CVPR workshops, https://arxiv.org/abs/2305.08995. Implemented: Alg
 for linear operators and, where asked for, the gradient step for nonlinear ones.
 
 Differences from the paper:
-- the result is denoised once more at the cleanest time visited; the authors' code returns the noisy state;
-- nonlinear operators are refused unless `gradient_step` is set: the paper's gradient step in place of the proximal
-  step has the length `1 / (2 rho)`, which grows without bound as the noise does, and is known to diverge.
+- the result is denoised once more, at the cleanest time visited; the authors' code returns the noisy state;
+- nonlinear operators are refused unless `gradient_step` is set. The paper's gradient step in place of the proximal step
+  has the length `1 / (2 rho)`. That grows without bound as the noise does, and is known to diverge.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class DiffPIR:
 
     Nonlinear operators with `gradient_step`: `x0' = D - grad ||y - A(D)||^2 / (2 rho)`, D short for D(x_t, t).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.50 (0.92 is right) and 0.70
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.50 (0.92 is right).
+    The standard deviation is 0.70 times that of the posterior.
 
     Cost: `steps` forwards, no vjp; a proximal step, or a gradient, of the operator each.
 

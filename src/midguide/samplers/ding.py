@@ -1,8 +1,9 @@
 """Decoupled inpainting guidance (DInG): guidance in closed form, without derivatives of the network.
 
 Paper: Janati et al. 2026, DInG. Implemented from memory of its idea, since neither the text nor its full title is at
-hand: in `D(x_s, s) = (x_s - sigma_s eps(x_s, s)) / alpha_s` the noise is predicted at an independent draw `w_s` of the
-prior's transition, so that the likelihood is Gaussian in `x_s` and its product with the transition is in closed form.
+hand. In `D(x_s, s) = (x_s - sigma_s eps(x_s, s)) / alpha_s` the noise comes from the prediction at an independent draw
+`w_s` of the prior's transition. So the likelihood is Gaussian in `x_s`, and its product with the transition is in
+closed form.
 
 Differences from the paper:
 - any linear operator with Gaussian noise, by one proximal step; for a mask it is the paper's closed form;
@@ -45,14 +46,14 @@ class DInG:
     `N(m, v I)` is the DDIM transition from `x_t`; `w_s ~ N(m, v I)`, `eps = (w_s - alpha_s D(w_s, s)) / sigma_s`, and
     `x_s ~ N(x_s; m, v I) N(y; A (x_s - sigma_s eps) / alpha_s, sigma_y^2 I)`, exactly.
 
-    No posterior: the likelihood takes `(x_s - sigma_s eps) / alpha_s` for `x_0`, without the spread of `x_0` given
+    Not a posterior: the likelihood takes `(x_s - sigma_s eps) / alpha_s` for `x_0`, without the spread of `x_0` given
     `x_s`, as `dps` does, and moves the measured directions only.
 
-    The error falls with steps. Relative W2 on random Gaussians: 0.082 ± 0.024 at 50, 0.063 ± 0.021 at 300; sliced
-    Wasserstein on the mixture: 4.8 ± 1.4 and 2.7 ± 1.2 (results/related-work.md).
+    The error falls with steps. Relative W2 on random Gaussians is 0.082 ± 0.024 at 50 steps and 0.063 ± 0.021 at 300.
+    Sliced Wasserstein on the mixture is 4.8 ± 1.4 and 2.7 ± 1.2 (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.53 (0.92 is right) and 0.77
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.53 (0.92 is right).
+    The standard deviation is 0.77 times that of the posterior.
 
     Cost: `2 steps - 1` forwards, no vjp; a proximal step of the operator each.
 

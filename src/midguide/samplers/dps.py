@@ -6,9 +6,9 @@ https://arxiv.org/abs/2209.14687. Implemented: Algorithm 1 (Gaussian) and its Po
 Differences from the paper:
 - the norm in the step size is that of each sample's own residual, not of the whole batch's;
 - `guidance` multiplies `grad ||r||^2 / ||r||`, as in the paper's text; the authors' code uses `grad ||r||`, half of it;
-- `annealed=True` takes the misfit `||r||^2 / (2 (sigma_y^2 + sigma_t^2))`, whose gradient is added to the prior's score
-  (`guidance` times), in place of a step of its own: its length follows from the noise. With `guidance = 1` that is the
-  score of y where x_0 given x_t varies by sigma_t^2 and A has singular values of one (Rozet and Louppe 2023; `sda`);
+- `annealed=True` takes the misfit `||r||^2 / (2 (sigma_y^2 + sigma_t^2))`. It adds `guidance` times its gradient to the
+  prior's score, in place of a step of its own: the length follows from the noise. With `guidance = 1` that is the score
+  of y where x_0 given x_t varies by sigma_t^2 and A has singular values of one. See Rozet and Louppe 2023 (`sda`);
 - a residual of exactly zero gives no guidance instead of 0/0 (this happens with one-dimensional observations);
 - the ancestral variance is that of the exact bridge, not a learned one.
 """
@@ -49,8 +49,8 @@ class DPS:
 
     `x_s ~ q(x_s | x_0 = D(x_t, t), x_t) - guidance / ||r|| grad_{x_t} ||r||^2`, `r = y - A(D(x_t, t))`.
 
-    No posterior, also where the prior is exact: the step's length does not depend on the noise, with a single measured
-    value not even on the residual, so that the spread follows from `guidance` (results/photon-counts.md).
+    Not a posterior, also where the prior is exact. The step's length does not depend on the noise, with a single
+    measured value not even on the residual. So the spread follows from `guidance` (results/photon-counts.md).
 
     Limits: on N(0, I) with 64 values measured and noise 0.3, chi-square is 0.00 where 0.92 is right: `guidance` is a
     length in units of the data, to be chosen for each task. `annealed` needs no such choice where singular values of A

@@ -4,8 +4,8 @@ Paper: Dou and Song 2024, "Diffusion Posterior Sampling for Linear Inverse Probl
 ICLR, https://openreview.net/forum?id=tplXNcHZs1. Implemented: FPS and FPS-SMC, for operators with an SVD.
 
 Differences from the paper:
-- its algorithm is reconstructed from memory. The path of observations, `y_s = alpha_s y + sigma_s A z`, is drawn
-  downwards by its exact bridge; the law is that of the forward process whichever way it is drawn;
+- its algorithm is from memory. The path of observations, `y_s = alpha_s y + sigma_s A z`, is drawn downwards by its
+  exact bridge; the law is that of the forward process whichever way it is drawn;
 - each group of particles has a path of its own;
 - coefficients meet y in the last step, where x_0 has the variance `(sigma / alpha)^2` around `D`;
 - resampling is systematic, at the effective sample size that `resample_below` says; the last weights are returned.

@@ -4,8 +4,8 @@ Paper: Choi, Kim, Jeong, Gwon, Yoon 2021, "ILVR: Conditioning Method for Denoisi
 ICCV, https://arxiv.org/abs/2108.02938. Implemented: Algorithm 1, and the range of conditioned steps.
 
 Differences from the paper:
-- the low-pass filter is `A^+ A` of any linear operator; the paper's goes down and up by bicubic interpolation, and is
-  applied to a reference image, here to `A^+ y`;
+- the low-pass filter is `A^+ A` of any linear operator, applied to `A^+ y`. The paper's goes down and up by bicubic
+  interpolation, and applies to a reference image;
 - any decreasing list of times; the result is `D(x_t, t)` at the cleanest time visited, its measured part replaced.
 """
 
@@ -43,13 +43,13 @@ class ILVR:
 
     `x_s' ~ q(x_s | x_0 = D(x_t, t), x_t)`, `x_s = x_s' + A^+ (alpha_s y + sigma_s A z - A x_s')`.
 
-    No posterior: y is taken for noiseless, and since each step replaces the measured part by noise that the rest has
-    not seen, the rest does not learn enough of it. More steps do not mend that, walking them again does (`repaint`).
+    Not a posterior: it takes y for noiseless. Each step also replaces the measured part by noise that the rest has not
+    seen, so the rest does not learn enough of it. More steps do not mend that; walking them again does (`repaint`).
 
     Relative W2 on random Gaussians: 0.204 ± 0.048 (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.00 (0.92 is right).
+    The standard deviation is 0.00 times that of the posterior.
 
     Cost: `steps` forwards, no vjp; a pseudo-inverse of the operator each.
 

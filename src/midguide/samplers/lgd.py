@@ -2,11 +2,11 @@
 
 Paper: Song, Zhang, Yin, Mardani, Liu, Kautz, Chen, Vahdat 2023, "Loss-Guided Diffusion Models for Plug-and-Play
 Controllable Generation", ICML, https://proceedings.mlr.press/v202/song23k.html. Implemented: the Monte-Carlo estimate
-of the guidance, Eq. (9) to (11).
+of the guidance, Equations (9) to (11).
 
 Differences from the paper:
-- the loss is `-log p(y | x_0)`, and the step has the length that `dps` gives it (its `guidance` means the same), so
-  that one draw without noise is DPS; how the paper weighs its guidance on each task is not known here;
+- the loss is `-log p(y | x_0)`. The step has the length that `dps` gives it (its `guidance` means the same), so that
+  one draw without noise is DPS. How the paper weighs its guidance on each task is not known here;
 - `r_t = spread sigma_t / sqrt(alpha_t^2 + sigma_t^2)`, which with `spread` = 1 is the paper's on a VE process.
 """
 
@@ -49,13 +49,13 @@ class LGD:
     `E = -log (1/n) sum_i p(y | D(x_t, t) + r_t z_i)`, up to the constant of the Gaussian density, and
     `x_s ~ q(x_s | x_0 = D(x_t, t), x_t) - 2 guidance sigma_y^2 / R grad_{x_t} E` with `R^2 = 2 sigma_y^2 E`.
 
-    No posterior: as for `dps`, the length of the step does not depend on the noise. Few draws see little of a
+    Not a posterior: as for `dps`, the length of the step does not depend on the noise. Few draws see little of a
     likelihood that is narrow beside `r_t`: the nearest of them decides.
 
     Relative W2 on random Gaussians: 0.194 ± 0.040, that of `dps` 0.232 ± 0.065 (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.04
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.00 (0.92 is right).
+    The standard deviation is 0.04 times that of the posterior.
 
     Cost: `steps` forwards, `steps - 1` vjps; `draws` applications of the operator and its derivative each.
 

@@ -1,8 +1,8 @@
 """Second-order transitions: draws of x_0 from a Gaussian with both moments of the prior, conditioned on y.
 
 No paper: this package's own. The rule that conditions a draw is that of Matheron (Journel and Huijbregts 1978, "Mining
-Geostatistics"); the moments are those of Tweedie's second formula (Meng, Song, Li, Ermon 2021,
-https://arxiv.org/abs/2111.04726); moment matching with the mean alone is `mmps`. The weights make it a sequential Monte
+Geostatistics"). The moments are those of Tweedie's second formula (Meng, Song, Li, Ermon 2021,
+https://arxiv.org/abs/2111.04726). Moment matching with the mean alone is `mmps`. The weights make it a sequential Monte
 Carlo method with this transition as proposal, as in Wu et al. 2023 (`tds`).
 """
 
@@ -96,11 +96,11 @@ class Matheron:
     `x_0 = x' + C A^T (A C A^T + sigma_y^2 I)^-1 (y - A x' - e)`, with `x' ~ N(D, C)`, `e ~ N(0, sigma_y^2 I)` and
     `C = sigma_t^2 / alpha_t dD/dx` the covariance of `p(x_0 | x_t)`; then `x_s ~ q(x_s | x_0, x_t)`.
 
-    Exact for Gaussian priors at every number of steps. Elsewhere it tends to the posterior with weights only: as steps
-    and samples grow, the Gaussian of both moments being exact for small steps up to third order.
+    Exact for Gaussian priors at every number of steps. Elsewhere it tends to the posterior with weights only, as steps
+    and samples grow. For small steps the Gaussian of both moments is exact up to third order.
 
-    Cost: `steps` forwards, and for a network at each step `directions` vjps for the draw and at most as many for the
-    conditioning; for weights `directions` and one for each measured value.
+    Cost: `steps` forwards. A network also takes at each step `directions` vjps for the draw and at most as many for the
+    conditioning. Weights cost `directions` more, and one for each measured value.
 
     Args:
         steps: noise levels visited.
@@ -245,8 +245,8 @@ def _mean(problem: Problem, moments: Moments) -> Tensor:
 def _log_predicted(problem: Problem, moments: Moments, bridge: Bridge, x_s: Tensor, x_t: Tensor) -> Tensor:
     """`log p(y | x_s, x_t)` where `x_0 ~ N(D, C)` and x_s is the bridge's, shape (B,).
 
-    Given x_s the mean of x_0 moves by `C (C + w I)^-1 (x_s - m(D)) / c`, and w `C (C + w I)^-1` is left of its
-    covariance, with c the bridge's weight of x_0 and `w = std^2 / c^2`.
+    Let c be the bridge's weight of x_0, and `w = std^2 / c^2`. Given x_s the mean of x_0 moves by
+    `C (C + w I)^-1 (x_s - m(D)) / c`, and `w C (C + w I)^-1` is left of its covariance.
     """
     operator, y = _seen(problem)
     w = (bridge.std / bridge.weight_s) ** 2

@@ -53,9 +53,9 @@ class Guided(NamedTuple):
 class MCGDiff:
     """Particles move by the prior's backward kernel times a potential of each measured coefficient.
 
-    A coefficient with noise c is taken for a state of the forward process at `sigma / alpha = c`. Above that level it
-    has the potential `N(x_s; alpha_s y_j, sigma_s^2 - alpha_s^2 c^2)`: where x_s would be if it came from there. Below
-    it is free. Weights look ahead: a particle has that of the next potential before it moves.
+    A coefficient with noise c counts as a state of the forward process at `sigma / alpha = c`. Above that level it has
+    the potential `N(x_s; alpha_s y_j, sigma_s^2 - alpha_s^2 c^2)`: where x_s would be if it came from there. Below it
+    is free. Weights look ahead: a particle has that of the next potential before it moves.
 
     Tends to the posterior: the bias of one group falls with the number of particles, that of the backward kernel with
     the steps. Steps below the noise of y count: with few of them draws spread too little. Weights of draws with many

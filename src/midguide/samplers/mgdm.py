@@ -1,14 +1,14 @@
 """Mixture-guided diffusion (MGDM): Gibbs moves over `x_0`, a midpoint and `x_t`.
 
 Paper: Janati, Moufad, Abou El Qassime, Durmus, Moulines, Olsson 2025, "A Mixture-Based Framework for Guiding Diffusion
-Models", ICML, https://arxiv.org/abs/2502.03332. Implemented from memory of Algorithm 1: a Gibbs sampler for the mixture
-over midpoints, with a variational draw of the midpoint and a short walk of the prior.
+Models", ICML, https://arxiv.org/abs/2502.03332. Implemented: Algorithm 1, from memory. It is a Gibbs sampler for the
+mixture over midpoints, with a variational draw of the midpoint and a short walk of the prior.
 
 Differences from the paper:
-- the midpoints' times are an equidistributed sequence, the same for all samples, in place of independent uniform draws:
-  a network takes one time for a whole batch, and a draw shared by a batch would make samples depend on it;
-- the variational fit starts from the bridge, with as many gradient steps at each level as the rule says; what the paper
-  uses by level is not known here, nor how it weighs the midpoints (here all times down from t alike);
+- the midpoints' times are an equidistributed sequence, the same for all samples, in place of independent uniform draws.
+  A network takes one time for a whole batch, and a draw shared by a batch would make samples depend on it;
+- the variational fit starts from the bridge, with as many gradient steps at each level as the rule says. What the paper
+  uses by level is not known here, nor how it weighs the midpoints. Here all times down from t weigh alike;
 - at the cleanest level the likelihood is that of `D` as at all others.
 """
 
@@ -60,14 +60,14 @@ class MGDM:
     For a time l below t: `x_l ~ q(x_l | x_0, x_t) p(y | D(x_l, l))`, by a fitted Gaussian with independent entries;
     `x_0 ~ p(x_0 | x_l)`, by an ancestral walk; `x_t ~ q(x_t | x_l)`. After the moves `x_s ~ q(x_s | x_0, x_t)`.
 
-    No posterior: `p(y | D(x_l, l))` is not `p(y | x_l)`, the fitted Gaussian is not the law of the midpoint, and `x_0`,
-    drawn from the prior, has only as much of y as the midpoint had.
+    Not a posterior: `p(y | D(x_l, l))` is not `p(y | x_l)`, and the fitted Gaussian is not the law of the midpoint.
+    `x_0` is drawn from the prior, so it has only as much of y as the midpoint had.
 
     Relative W2 on random Gaussians: 0.240 ± 0.066, total variance 1.22 times the posterior's. The rate that is good on
     the mixture (`mgdm:mixture`) is worse there, 0.323 (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 3.15 (0.92 is right) and 1.68
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 3.15 (0.92 is right).
+    The standard deviation is 1.68 times that of the posterior.
 
     Cost: for each move up to `walk_steps` forwards, and a forward and a vjp for each gradient step; one forward more.
 

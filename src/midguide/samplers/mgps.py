@@ -21,7 +21,7 @@ Its step has the unit of the data: the paper's 0.03 is made for images in [-1, 1
 
 Differences from the paper:
 - the fit in closed form: a Gaussian with all its covariance in place of a diagonal one, and no gradient steps. It has
-  no warm start, and begins at a draw of the transition in place of its mean. J is taken as symmetric, as it is for an
+  no warm start, and begins at a draw of the transition in place of its mean. It takes J as symmetric, as it is for an
   exact D. There:
   - g_l counts what D leaves open as noise, `g_l(x) = N(y; A D(x, l), sigma_y^2 I + A C A^T)` with C the covariance of
     `p(x_0 | x_l)`, as moment matching does (Rozet et al. 2024; `mmps`). With it the best midpoint is s itself;
@@ -93,12 +93,12 @@ class MGPS:
     With the fit in closed form and `spread = 1` it is exact at every number of steps where the prior is an isotropic
     Gaussian. Elsewhere it does not tend to the posterior.
 
-    Limits: with gradient steps the midpoint's target is not exact (results/exactness.md), and the optimizer's rate
-    must suit the scale of the data: the paper's 0.03 leaves draws of N(0, I) twice too wide.
+    Limits: with gradient steps the midpoint's target is not exact (results/exactness.md). The optimizer's rate must
+    also suit the scale of the data: the paper's 0.03 leaves draws of N(0, I) twice too wide.
 
     Cost: with the fit in closed form two forwards and `2 iterations + 1` vjps a step, or less where there are fewer
-    measured values. With gradient steps `steps` forwards, and one forward and one vjp per gradient step (two forwards
-    and one vjp in warm steps; none of either where the midpoint is the cleanest level).
+    measured values. With gradient steps `steps` forwards, and one forward and one vjp per gradient step. Warm steps
+    take two forwards and one vjp. Steps whose midpoint is the cleanest level take none of either.
 
     Args:
         steps: noise levels visited; fewer where times fall on the same level.
@@ -231,7 +231,7 @@ class MGPS:
     def _descended(
         self, problem: Problem, state: MGPSState, gradient_steps: StepRule, t: Time, s: Time, rng: Rng
     ) -> Step:
-        """A step whose fit is made by gradient steps: the paper's."""
+        """A step that fits by gradient steps: the paper's."""
         schedule, x_t = problem.schedule, state.x_t
         l = self.midpoint_time(problem, s)
         level_t, level_s, level_l = schedule.level(t), schedule.level(s), schedule.level(l)

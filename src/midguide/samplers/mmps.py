@@ -8,7 +8,7 @@ Uncertainty Quantification in Diffusion Models for Physical Dynamical Systems".
 Differences from the paper:
 - conjugate gradients are those of a Krylov space with full re-orthogonalization, and stop at curvature that is not
   positive: Jacobians of trained networks are neither symmetric nor positive;
-- nonlinear operators are linearized at the denoised state (Gauss-Newton);
+- it linearizes nonlinear operators at the denoised state (Gauss-Newton);
 - the default steps are between DDPM and DDIM (`eta = 0.5`): the paper's DDPM is `eta = 1`;
 - the last step returns the guided denoised state.
 """

@@ -7,7 +7,7 @@ nonlinear operators with a pseudo-inverse (JPEG in the paper).
 Differences from the paper:
 - `p(x_0 | x_t)` is taken as `N(D(x_t, t), r_t^2 I)` with `r_t^2 = sigma_t^2 / (alpha_t^2 + sigma_t^2)`, which is the
   paper's `sigma_t^2 / (1 + sigma_t^2)` on a VE schedule and `1 - alpha_t^2` on a VP one;
-- the guidance is weighted by `alpha_t alpha_s`, as in the RED-diff authors' implementation; `weighting="paper"` takes
+- the weight of the guidance is `alpha_t alpha_s`, as in the RED-diff authors' implementation; `weighting="paper"` takes
   the paper's `alpha_t`, which nonlinear operators always have;
 - `weighting="score"` counts the guidance as the score of y: `D + (sigma_t^2 / alpha_t) grad log p(y | x_t)` takes the
   place of D, as in deepinv (Tachella et al. 2025);
@@ -57,8 +57,8 @@ class PGDM:
     derivative of D. Where the operator h is not linear, `w J^T (h^+(y) - h^+(h(D(x_t, t))))` with w = alpha_t: the same
     thing without noise, as it is `w J^T A^+ (y - A D(x_t, t))` for linear ones.
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.05 (0.92 is right) and 0.24
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.05 (0.92 is right).
+    The standard deviation is 0.24 times that of the posterior.
 
     Cost: `steps` forwards, `steps - 1` vjps; a proximal step of the operator each, or two pseudo-inverses.
 

@@ -5,10 +5,10 @@ Priors", NeurIPS, https://arxiv.org/abs/2405.18782. Implemented: Algorithm 1 for
 the prior step by an ancestral walk.
 
 Differences from the paper:
-- the coupling falls geometrically over levels of the schedule, from `noisiest` to `cleanest`, with moves at each; the
+- the coupling falls geometrically over levels of the schedule, from `noisiest` to `cleanest`, with moves at each. The
   paper's falls by a factor and stays at its least value for the rest of the run (here `last_moves`);
-- the prior step walks times that are evenly spaced in the schedule's own time, with the noise of the exact bridge; the
-  paper takes the SDE of EDM and its spacing;
+- the prior step walks times at even distances in the schedule's own time, with the noise of the exact bridge. The paper
+  takes the SDE of EDM and its spacing;
 - nonlinear operators, for which the paper runs Langevin dynamics in the likelihood step, are refused.
 """
 

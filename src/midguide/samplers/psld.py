@@ -4,8 +4,8 @@ Paper: Rout, Raoof, Daras, Caramanis, Dimakis, Shakkottai 2023, "Solving Linear 
 Sampling with Latent Diffusion Models", NeurIPS, https://arxiv.org/abs/2307.00619. Implemented: Algorithm 2.
 
 Differences from the paper:
-- the norms are not squared, as in the authors' code; they are those of each sample's own residual, not of the whole
-  batch's, and one that is exactly zero gives no guidance;
+- the norms are not squared, as in the authors' code. They are those of each sample's own residual, not of the whole
+  batch's. One that is exactly zero gives no guidance;
 - the measured part is `A^T y`, with the noise that it has, in place of the unknown `A^T A x*`;
 - the ancestral variance is that of the exact bridge.
 """

@@ -5,7 +5,7 @@ ICLR, https://arxiv.org/abs/2305.04391. Implemented: Algorithm 1 with the author
 noise ratio, descending times and Adam.
 
 Differences from the paper:
-- the data term and the regularizer are means over their own numbers of entries, as in the authors' code, so that their
+- the data term and the regularizer are means over their own numbers of entries, as in the authors' code. So their
   balance depends on how much is measured;
 - one fresh noise per sample and step.
 
@@ -51,8 +51,8 @@ class RedDiff:
 
     mu starts from `A^+ y`, or from a standard normal draw where A is not linear.
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.04
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.00 (0.92 is right).
+    The standard deviation is 0.04 times that of the posterior.
 
     Cost: `steps - 1` forwards, no vjp.
 

@@ -1,4 +1,4 @@
-"""RePaint: the measured entries are those of the noised observation, and each stretch of steps is walked many times.
+"""RePaint: its measured entries are those of the noised observation, and it walks each stretch of steps many times.
 
 Paper: Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool 2022, "RePaint: Inpainting Using Denoising Diffusion
 Probabilistic Models", CVPR, https://arxiv.org/abs/2201.09865. Implemented: Algorithm 1, and jumps of any length.
@@ -39,19 +39,19 @@ from midguide.samplers.base import (
 @SAMPLERS.register("repaint")
 @dataclass(frozen=True, kw_only=True)
 class RePaint:
-    """Ancestral sampling whose measured part is replaced at each step by the observation, noised to the same level.
+    """Ancestral sampling in which the observation, noised to the same level, replaces the measured part at each step.
 
     `x_s' ~ q(x_s | x_0 = D(x_t, t), x_t)`, `x_s = x_s' + A^+ (alpha_s y + sigma_s A z - A x_s')`. At the end of a
-    stretch the forward process takes `x_s` back to where the stretch began, and it is walked again.
+    stretch the forward process takes `x_s` back to where the stretch began, and the sampler walks it again.
 
-    It takes y for noiseless: the result has `A x = y`, whatever the noise. What is not measured tends to its law given
-    that, as repeats and steps grow (Gaussian prior; a test shows the errors).
+    It takes y for noiseless: the result has `A x = y`, whatever the noise. The hidden part tends to its law given the
+    measured one, as repeats and steps grow (Gaussian prior; a test shows the errors).
 
     Relative W2 on random Gaussians with noise of 0.3: 0.168 ± 0.061, total variance 0.85 of the posterior's
     (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.00 (0.92 is right).
+    The standard deviation is 0.00 times that of the posterior.
 
     Cost: `steps` forwards and those of the time travel, no vjp; a pseudo-inverse of the operator each.
 

@@ -1,14 +1,14 @@
 """ReSample: latents by hard data consistency and stochastic resampling.
 
 Paper: Song, Kwon, Zhang, Hu, Qu, Shen 2024, "Solving Inverse Problems with Latent Diffusion Models via Hard Data
-Consistency", ICLR, https://arxiv.org/abs/2307.08123. Implemented: Algorithm 1 with the resampling of Proposition 1
-and, from the authors' code, the guided steps of the noisiest third and where data consistency is enforced: over signals
-in the middle third, over latents in the cleanest.
+Consistency", ICLR, https://arxiv.org/abs/2307.08123. Implemented: Algorithm 1 with the resampling of Proposition 1. Two
+things come from the authors' code: the guided steps of the noisiest third, and where data consistency is enforced. It
+is enforced over signals in the middle third, over latents in the cleanest.
 
 Differences from the paper:
 - at most 200 iterations of each optimization instead of 500 (latents) and 2000 (pixels);
 - each sample stops on its own once its mean squared misfit is below `sigma_y^2`, where the authors' code has 1e-6 of
-  the whole batch's; the guidance takes the norm of each sample's own residual;
+  the whole batch's. The guidance takes the norm of each sample's own residual;
 - no optimization after the last step: the result is `D(z_t, t)` at the cleanest time visited.
 """
 
@@ -64,8 +64,8 @@ class ReSample:
     `z_s ~ N((v alpha_s z0' + sigma_s^2 z') / (v + sigma_s^2), v sigma_s^2 / (v + sigma_s^2) I)`, with v the variance of
     `q(z_s | z_0, z_t)` times `spread`.
 
-    Cost: `steps` forwards, one vjp in each step of the noisiest third; in these a decoding and its vjp; up to
-    `iterations` decodings and vjps at each optimization over latents.
+    Cost: `steps` forwards, and one vjp, a decoding and its vjp in each step of the noisiest third. Each optimization
+    over latents takes up to `iterations` decodings and vjps.
 
     Args:
         steps: noise levels visited.

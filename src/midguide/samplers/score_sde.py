@@ -7,10 +7,10 @@ conditioned as for inpainting in Appendix I.
 Differences from the paper:
 - any linear operator: what is replaced is the part `A^+ A x`, which for a mask is the measured entries;
 - the predictor is the ancestral step of the exact bridge;
-- the step of the corrector is `2 a (snr sigma_s)^2`, with the norms of noise and score that are expected; the authors'
-  code takes their means over the batch, which makes samples depend on each other. Those of each sample alone give steps
+- the step of the corrector is `2 a (snr sigma_s)^2`, with the expected norms of noise and score. The authors' code
+  takes their means over the batch, which makes samples depend on each other. Those of each sample alone give steps
   without bound in few dimensions, where a score may be near zero;
-- the corrector runs after the predictor, at the level reached, and the replaced part is noised to that level; the
+- the corrector runs after the predictor, at the level reached, with the replaced part noised to that level. The
   authors' code corrects first, and noises to the level it comes from.
 """
 
@@ -47,13 +47,13 @@ class ScoreSDE:
 
     Corrector: `x + e score(x, s) + sqrt(2 e) z` with `e = 2 a (snr sigma_s)^2`, `a = (alpha_t / alpha_s)^2`.
 
-    No posterior: y is taken for noiseless, as by `ilvr`. Correctors take the unmeasured part nearer to its law given
-    the measured one; what stays is the bias of their steps, which `snr` sets.
+    Not a posterior: it takes y for noiseless, as does `ilvr`. Correctors take the unmeasured part nearer to its law
+    given the measured one; what stays is the bias of their steps, which `snr` sets.
 
     Relative W2 on random Gaussians: 0.182 ± 0.054 (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.00 (0.92 is right) and 0.00
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.00 (0.92 is right).
+    The standard deviation is 0.00 times that of the posterior.
 
     Cost: `1 + correctors` forwards a step, and one; no vjp; a pseudo-inverse of the operator each.
 

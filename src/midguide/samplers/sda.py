@@ -1,15 +1,15 @@
 """Score-based data assimilation (SDA).
 
-Paper: Rozet and Louppe 2023, "Score-based Data Assimilation", NeurIPS, https://arxiv.org/abs/2306.10574. Implemented:
-the likelihood score of Section 3.2 (Algorithm 2) and the predictor-corrector sampler of Section 3.3 (Algorithm 4).
+Paper: Rozet and Louppe 2023, "Score-based Data Assimilation", NeurIPS, https://arxiv.org/abs/2306.10574. Implemented
+are the likelihood score of Section 3.2 (Algorithm 2) and the predictor-corrector sampler of Section 3.3 (Algorithm 4).
 
 Differences from the paper:
 - one prior of the whole signal; the composition of scores of short segments of a trajectory is left to the denoiser;
 - the operator may be any, the noise is Gaussian with one standard deviation;
-- a correction is no longer than `step_size`; the paper's, without the maximum in `d`, has no bound in few dimensions,
+- a correction is no longer than `step_size`. The paper's, without the maximum in `d`, has no bound in few dimensions,
   where the mean of squares may be near zero;
 - corrections run after each predictor step but the last, which returns the guided prediction of `x_0`;
-- `gamma` and `step_size` are 1 and 0.1 by default, which also operators bear whose norm is not 1; the paper's 0.01 and
+- `gamma` and `step_size` are 1 and 0.1 by default, which also suits operators whose norm is not 1. The paper's 0.01 and
   0.5 (`sda:paper`) diverge where `||A||^2 / gamma` times a step is large, as on the mixture of 25 components.
 """
 
@@ -53,7 +53,7 @@ class SDA:
     leaves in x.
 
     With corrections the law at each level tends to `p_t(x) N(y; A D(x, t), ...)` as `step_size` falls and their number
-    grows, hence at the cleanest to the posterior. Without corrections it is no posterior: `gamma` is a guess of the
+    grows, hence at the cleanest to the posterior. Without corrections it is not a posterior: `gamma` is a guess of the
     prior's covariance.
 
     Relative W2 on random Gaussians: 0.143 ± 0.049 without corrections, 0.068 ± 0.022 with one a step

@@ -62,8 +62,8 @@ class Replaced(NamedTuple):
 class SMCDiff:
     """Particles move by the prior's backward kernel, given that their measured part is y noised to each level.
 
-    The path of y is drawn from the forward process. A particle weighs as the prior's kernel thinks probable the next
-    value of the path; the last is y itself, at the level of its own noise.
+    The path of y is drawn from the forward process. The weight of a particle is the probability that the prior's kernel
+    gives to the next value of the path. The last value is y itself, at the level of its own noise.
 
     Tends to the posterior as groups and steps grow, for any number of particles. One group does as particles and steps
     grow: its path is one draw. Steps below the noise of y count: with few of them draws spread too little. Weights of

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2105.14951. Implemented: Algorithm 1, with the score of Th
 Differences from the paper:
 - the score is that of the schedule of the prior, in the variable `x_t / alpha_t`, with noise `sigma_t / alpha_t`;
 - a coefficient whose noise level is that of its measurement gets no step, where the paper assumes that there is none;
-- the result is denoised at the cleanest level.
+- the result is the denoised state at the cleanest level.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class SNIPS:
     - `rho < c`: `g = (D_j - u_j) / rho^2 + (y_j - u_j) / (c^2 - rho^2)`, `e = rate rho^2 (1 - rho^2 / c^2)`;
     - `rho > c`: `g = (y_j - u_j) / (rho^2 - c^2)`, `e = rate (rho^2 - c^2)`.
 
-    It tends to the posterior as `rate` and the cleanest level fall and moves grow: at levels below every c the score is
+    It tends to the posterior as `rate` and the cleanest level fall and moves grow. At levels below every c the score is
     that of the exact law of u given y. Few moves of a small rate do not reach it.
 
     By default the relative W2 on random Gaussians is 0.091 ± 0.024 (results/related-work.md).
 
-    Limits: on N(0, I) with 64 values measured and noise 0.3 its defaults give chi-square 0.70 (0.92 is right) and 0.86
-    times the standard deviation of the posterior.
+    Limits: with its defaults on N(0, I), 64 values measured with noise 0.3, chi-square is 0.70 (0.92 is right).
+    The standard deviation is 0.86 times that of the posterior.
 
     Cost: `moves` forwards for each level, and one; no vjp.
 

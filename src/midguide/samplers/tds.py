@@ -5,7 +5,7 @@ Diffusion Models", NeurIPS, https://arxiv.org/abs/2306.17775. Implemented: Algor
 noise, with islands of particles.
 
 Differences from the paper:
-- the proposal need not differentiate the network: it moves the denoised state towards y with the covariance of the
+- the proposal need not differentiate the network. It moves the denoised state towards y with the covariance of the
   twist, and weights make up for the difference. The paper's proposal, along the derivative of the twist, is
   `derivative = true`;
 - the twist's variance is `r_t^2 = tau^2 sigma_t^2 / (tau^2 alpha_t^2 + sigma_t^2)`, that of `p(x_0 | x_t)` for a prior

@@ -3,8 +3,8 @@
 Papers: Ho, Jain, Abbeel 2020, "Denoising Diffusion Probabilistic Models", Algorithm 2 (`eta` = 1); Song, Meng, Ermon
 2021, "Denoising Diffusion Implicit Models", Eq. (12) (`eta` = 0).
 
-Differences from the papers: any decreasing list of times; the variance is that of the exact bridge; the last step
-returns `D(x_t, t)` at the cleanest time visited.
+Differences from the papers: Any decreasing list of times will do. The variance is that of the exact bridge. The last
+step returns `D(x_t, t)` at the cleanest time visited.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from midguide.samplers.base import (
 @SAMPLERS.register("unconditional")
 @dataclass(frozen=True, kw_only=True)
 class Unconditional:
-    """Ancestral (`eta` = 1, DDPM) or deterministic (`eta` = 0, DDIM) sampling; the observation is ignored.
+    """Ancestral (`eta` = 1, DDPM) or deterministic (`eta` = 0, DDIM) sampling, which ignores the observation.
 
     Cost: `steps` forwards, no vjp.
 

@@ -1,7 +1,7 @@
 """What the numbers of a prior stand for: unit, axes, and the linear space that clean signals lie in.
 
 The core knows signals by this description only. A field of use registers a kind of signal, which makes the description
-from settings of its own; a prior's file names the kind and the settings.
+from settings of its own. A prior's file names the kind and the settings.
 """
 
 from __future__ import annotations

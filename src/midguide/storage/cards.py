@@ -43,7 +43,7 @@ class Card:
         facts: what else there is to say: curves, qualities.
 
     Raises:
-        ConfigError: If the sum is none.
+        ConfigError: If the sum is not one.
     """
 
     name: str

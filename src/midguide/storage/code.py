@@ -1,4 +1,4 @@
-"""The code of this package that a result was made by: its version, and a digest of the modules that it used.
+"""The code of this package behind a result: its version, and a digest of the modules that it used.
 
 A digest covers the modules that define the given things, and all modules of this package that these import, also in
 functions. It does not change with comments, docstrings, or how lines are broken; nor with the modules in `SILENT`. It

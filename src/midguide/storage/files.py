@@ -27,7 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes if the block fails.
 
     Raises:
-        DataError: the folder is missing or not writable, or the disk is full.
+        DataError: If the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -50,7 +50,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     Files of other names that are already in `path` stay.
 
     Raises:
-        DataError: the folder is not writable, or the disk is full.
+        DataError: If the folder is not writable, or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -81,7 +81,7 @@ def check_writable(path: str | Path) -> None:
         folder = Path(path).parent
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            os.lstat(path)  # refuses what is no name of a file
+            os.lstat(path)  # refuses what is not a name of a file
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, TypeError, ValueError) as error:

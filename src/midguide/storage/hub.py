@@ -163,7 +163,7 @@ def _check_address(source: str) -> None:
     except ValueError:
         fine = False
     if not fine:
-        raise DataError(f"{source[:200]!r} is no address to download from", hint="it begins with https://")
+        raise DataError(f"{source[:200]!r} is not an address to download from", hint="it begins with https://")
 
 
 def _opened(partial: Path) -> BinaryIO:

@@ -1,7 +1,7 @@
 """How a process of this program uses its machine: memory, threads that wait, and its end.
 
-What changes the process is for Linux with the GNU libraries, elsewhere nothing happens; and for programs only: whoever
-imports the package decides about his own process.
+The functions that change the process work on Linux with the GNU libraries; elsewhere they do nothing. They are for
+programs only: whoever imports the package decides about their own process.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _PR_SET_PDEATHSIG = 1  # sys/prctl.h of Linux
 def keep_freed_memory() -> None:
     """Keep up to 1 GiB of freed memory for the next tensors, instead of handing it back to Linux.
 
-    A step frees and takes tensors of the same sizes again and again, and each page that comes back is filled with zeros
-    first; by default glibc fetches every tensor above 32 MiB anew. Nothing is asked where the environment says what to
-    keep (`MALLOC_TRIM_THRESHOLD_` and its like, `GLIBC_TUNABLES`).
+    A step frees and takes tensors of the same sizes again and again, and the kernel fills each new page with zeros
+    first. By default glibc fetches new pages for every tensor above 32 MiB. This function does nothing where the
+    environment says what to keep (`MALLOC_TRIM_THRESHOLD_` and its like, `GLIBC_TUNABLES`).
     """
     mallopt = None if _SAID & os.environ.keys() else _of_the_c_library("mallopt")
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""The one gate for files from outside: what is opened, how large it may be, and one error for whatever is damaged.
+"""The one gate for files from outside: what it opens, how large a file may be, and one error for all damage.
 
 Each kind of file is an `Outside`. It opens regular files only (a link to one is one), of a limited size. What a decoder
 raises on damage becomes one error of this package. Whoever is about to allocate what a header asks for says so first,
@@ -96,7 +96,7 @@ class Outside:
         """The bytes of a file; what is read in the block and is damaged becomes one error.
 
         Raises:
-            MidguideError: If it is no regular file, too large, or what the block does with it fails.
+            MidguideError: If it is not a regular file, too large, or what the block does with it fails.
         """
         path = self.check(path)
         try:  # should it have become a pipe by now, that would wait for its writer
@@ -197,7 +197,7 @@ class Outside:
     def _check(self, path: Path, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
             kind = next((word for test, word in _KINDS.items() if test(found.st_mode)), "special file")
-            what = "is a folder" if stat.S_ISDIR(found.st_mode) else f"is no regular file but a {kind}"
+            what = "is a folder" if stat.S_ISDIR(found.st_mode) else f"is not a regular file but a {kind}"
             raise self.error(f"{self._called(path)} {what}", hint=f"give the path of one {self.what}")
         if found.st_size > self.limit:
             large = f"{size_of(found.st_size)}, more than {size_of(self.limit)}"
@@ -234,7 +234,7 @@ def memory_budget() -> int | None:
     """Bytes that files from outside may take: MIDGUIDE_MEMORY in GiB, or what is free; None where nothing says.
 
     Raises:
-        ConfigError: If MIDGUIDE_MEMORY is no positive number.
+        ConfigError: If MIDGUIDE_MEMORY is not a positive number.
     """
     said = os.environ.get("MIDGUIDE_MEMORY")
     if not said:
@@ -269,7 +269,7 @@ def array_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.d
     """Shape, whether columns come first, and type of an open `.npy` file of `size` bytes; its numbers follow.
 
     Raises:
-        ValueError: If it is no such file, holds objects, or fewer numbers than its header says.
+        ValueError: If it is not such a file, holds objects, or fewer numbers than its header says.
     """
     from numpy.lib import format as npy
 
@@ -295,7 +295,7 @@ def array_of(file: BinaryIO, size: int) -> np.ndarray:
     """The numbers of an open `.npy` file of `size` bytes.
 
     Raises:
-        ValueError: If it is no such file, holds objects, or fewer numbers than its header says.
+        ValueError: If it is not such a file, holds objects, or fewer numbers than its header says.
     """
     from numpy.lib import format as npy
 
@@ -343,7 +343,7 @@ def portable_name(name: str, what: str, *, error: type[MidguideError] = ConfigEr
     """A `plain_name` that every system takes as a file's name and shows as it is.
 
     Raises:
-        MidguideError: If it is no plain name, ends with a dot or a space, holds `<>:"|?*` or a character that is not
+        MidguideError: If it is not a plain name, ends with a dot or a space, holds `<>:"|?*` or a character that is not
             seen, or is reserved, as `con` and `nul` are on Windows.
     """
     plain_name(name, what, error=error)

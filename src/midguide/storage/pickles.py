@@ -1,6 +1,6 @@
 """What the pickles in a checkpoint import, read off their instructions; nothing in them is run.
 
-A few bytes of an archive may unpack to gigabytes, and one byte of a pickle is an instruction: both are bounded.
+A few bytes of an archive may unpack to gigabytes, and one byte of a pickle is an instruction. Both have bounds here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def foreign_imports(path: Path) -> list[str]:
         path: a zip archive of torch, or a bare pickle.
 
     Raises:
-        ValueError: nothing of the kind is found, and the file is damaged or incomplete.
+        ValueError: If nothing of the kind is found, and the file is damaged or incomplete.
     """
     found: dict[str, None] = {}
     try:

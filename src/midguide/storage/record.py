@@ -1,8 +1,8 @@
 """What a thing is, as plain JSON: its type, every setting, a digest of every tensor, of weights, and of foreign code.
 
-Two things with the same record give the same numbers. The record of a thing that is made again, here or in another
-process, is the same. What only says where or how fast something is computed (a device, a chunk) is left out by the
-`record` method of the thing.
+Two things with the same record give the same numbers. A thing made again has the same record, here or in another
+process. What only says where or how fast something is computed (a device, a chunk) is left out by the `record` method
+of the thing.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def describe(value: Any) -> Any:
     """`value` as JSON.
 
     Dataclasses, and objects of other classes, become their type and fields; fields that a dataclass leaves out of its
-    `repr` are left out here. Tensors, modules and long lists become digests. A function is known by its name, its
-    compiled code, its defaults, and the plain values, tensors and functions that it uses from outside; one of this
-    package by its name. A class from outside this package adds the SHA-256 of its source file.
+    `repr` are left out here. Tensors, modules and long lists become digests. The description of a function is its name,
+    its compiled code, its defaults, and the plain values, tensors and functions that it uses from outside. For a
+    function of this package the name is enough. A class from outside this package adds the SHA-256 of its source file.
     """
     return _described(value, ())
 
@@ -213,8 +213,8 @@ _known: weakref.WeakKeyDictionary[nn.Module, _Weights] = weakref.WeakKeyDictiona
 def weights_digest(module: nn.Module) -> str:
     """SHA-256 of all parameters and buffers of a module with their names, dtypes and shapes.
 
-    It is computed once and kept. It is computed again when a tensor was replaced or changed in place: torch counts
-    changes, and of each tensor up to `PROBES` values are compared, since changes through `.data` are not counted.
+    The module keeps it, and computes it again when a tensor was replaced or changed in place. Torch counts such
+    changes, except those through `.data`: so up to `PROBES` values of each tensor are compared, too.
     """
     named = dict(_weights_of(module))
     state = [_state(name, value) for name, value in named.items()]
@@ -270,7 +270,7 @@ def _function(function: FunctionType, inner: Callable[[Any], Any]) -> dict[str, 
 
 
 def _is_data(item: object) -> bool:
-    """Whether a global name of a function holds something that its results depend on, and is no library."""
+    """Whether a global name of a function holds something that its results depend on, and is not a library."""
     if isinstance(item, FunctionType):
         return not is_library(item.__module__)
     return isinstance(item, bool | int | float | str | tuple | list | Mapping | Tensor | np.ndarray | nn.Module)

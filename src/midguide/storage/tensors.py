@@ -48,8 +48,8 @@ def read_torch(gate: Outside, path: str | Path, device: str = "cpu") -> Any:
 
     Raises:
         pickle.UnpicklingError: If it would run code.
-        Exception: Whatever else torch raises on damage; call it inside of `gate.damage`.
-        MidguideError: If it is no regular file, or unpacks to more than a checkpoint does.
+        Exception: If torch raises anything else on damage; call it inside of `gate.damage`.
+        MidguideError: If it is not a regular file, or unpacks to more than a checkpoint does.
     """
     import torch
 
@@ -63,7 +63,7 @@ def check_packed(gate: Outside, path: str | Path) -> None:
     """Refuse a checkpoint that would unpack to far more than its size, or whose pickle would take minutes to read.
 
     Raises:
-        MidguideError: If it would, or is no regular file.
+        MidguideError: If it would, or is not a regular file.
     """
     path = gate.check(path)
     size = pickles = path.stat().st_size

@@ -214,7 +214,7 @@ def from_csv(text: str) -> list[Line]:
             for row in csv.DictReader(io.StringIO(text))
         ]
     except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"these are no lines of the benchmark: {error}", hint="make them with --all") from error
+        raise DataError(f"these are not lines of the benchmark: {error}", hint="make them with --all") from error
 
 
 def ours() -> list[Line]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from midguide.known.base import KNOWN
 from midguide.studies.benchmark import REFERENCES, Line
+from midguide.studies.report.html import HEAD, SCROLLS
 from midguide.studies.report.rows import student
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ STYLE = (
     "table{border-collapse:collapse}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}"
     "td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}th{cursor:pointer;background:#f4f4f4;position:sticky;top:0}"
     "tr.own{background:#fff3c4;font-weight:bold}tr.reference{color:#777}img{max-width:100%}select{margin:0 1em .8em 0}"
+    + SCROLLS
 )
 SCRIPT = """
 const table = document.querySelector('table'), body = table.tBodies[0], rows = [...body.rows];
@@ -196,7 +198,7 @@ def as_html(lines: Sequence[Line], marked: str = "") -> str:
     body = "".join(_html_row(line, marked) for line in lines)
     return "\n".join(
         [
-            f"<!doctype html><meta charset=utf-8><title>Leaderboard</title><style>{STYLE}</style>",
+            f"{HEAD}<title>Leaderboard</title><style>{STYLE}</style>",
             "<h1>How near do samplers come to posteriors that are known?</h1>",
             "<p>Error 0: as near as exact draws. Error 1: as far as draws of the prior. Click a heading to sort.</p>",
             f'<img alt="Distance from the posterior over network calls" src="data:image/png;base64,{image}">',

@@ -45,7 +45,7 @@ def check_operator(
             conjugate gradients do not converge: it is then not checked.
 
     Raises:
-        ContractError: the first broken fact.
+        ContractError: If a fact is broken; names the first one.
 
     Example:
         >>> from midguide.operators import make_operator

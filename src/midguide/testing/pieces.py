@@ -70,7 +70,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a piece: what it is tried on, and the contract to run."""
+    """One trial of a piece: the problem to try it on, and the contract to run."""
 
     on: str
     run: Callable[[], str]
@@ -189,7 +189,7 @@ def _operator_trials(entry: Entry[Any], settings: Mapping[str, object]) -> Itera
         return CONTRACT_OF[kind(type(operator))]
 
     if isinstance(entry.thing, type) and not dataclasses.is_dataclass(operator_class(entry)):
-        raise ConfigError(f"`{entry.name}` is no dataclass", hint="operators are frozen dataclasses, with eq=False")
+        raise ConfigError(f"`{entry.name}` is not a dataclass", hint="operators are frozen dataclasses, with eq=False")
     for shape in SHAPES:
         yield Trial(f"signals of shape {shape}", lambda shape=shape: run(shape))
 

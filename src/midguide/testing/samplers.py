@@ -27,11 +27,12 @@ from midguide.testing.contract import ContractError, require
 def check_sampler(sampler: Sampler, problem: Problem, *, tolerance: float = 1e-4) -> None:
     """Check everything that a sampler promises, on a problem with at least two observations.
 
-    Finite; the same seed gives the same draws and another seed others; a group of samples of observation i does not
-    depend on the number of samples, on the chunk, on the other groups and observations, or on the order in which
-    observations and what the network returns lie in memory; all random numbers come from `rng`; interrupted and resumed
-    gives the very same draws; network calls as announced by `calls`, at usable times only; inputs and the global random
-    state are left alone. Weights and evidence are held to the same as draws.
+    It checks the following. Draws are finite. The same seed gives the same draws, and another seed others. A group of
+    samples of observation i does not depend on the number of samples, the chunk, or the other groups and observations.
+    Nor does it depend on the order in which observations, and what the network returns, lie in memory. All random
+    numbers come from `rng`. An interrupted and resumed run gives the very same draws. Network calls are as many as
+    `calls` announces, at usable times only. Inputs and the global random state stay as they are. Weights and evidence
+    must meet the same demands as draws.
 
     Args:
         sampler: what to check, with few steps; where it keeps groups together, with small ones. Three are drawn.

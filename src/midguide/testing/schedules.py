@@ -25,7 +25,7 @@ def check_schedule(schedule: Schedule, *, steps: int = 7) -> None:
         steps: how many times to ask for; at most the levels that the schedule has, and at least 3.
 
     Raises:
-        ContractError: the first broken fact.
+        ContractError: If a fact is broken; names the first one.
 
     Example:
         >>> from midguide.diffusion.schedules import DiscreteVP
@@ -54,16 +54,17 @@ def check_schedule(schedule: Schedule, *, steps: int = 7) -> None:
 def check_denoiser(denoiser: Denoiser, *, seed: int = 0) -> None:
     """Check everything that a denoiser promises at seven of its times, on pure noise of the size of `x_t`.
 
-    Finite, keeps shape, dtype and its input, deterministic, leaves the global random numbers alone, rows independent of
-    their batch, differentiable, no graph where none is asked for; `moments` agree with it and with its derivative.
-    Whether it denoises well depends on the data, and is not checked here.
+    The output must be finite, with the shape and dtype of the input. It must be deterministic and differentiable,
+    without a graph where nobody asks for one. Its rows must not depend on their batch. The input and the global random
+    numbers must stay as they are. `moments` must agree with the output and with its derivative. Whether it denoises
+    well depends on the data: this check does not say.
 
     Args:
         denoiser: what to check.
         seed: seed of the inputs.
 
     Raises:
-        ContractError: the first broken fact.
+        ContractError: If a fact is broken; names the first one.
 
     Example:
         >>> from midguide.priors.gaussian import Gaussian

@@ -53,7 +53,7 @@ Reader = Callable[[Path, int], Viewed | None]
 
 def _check_reader(thing: object) -> None:
     if not inspect.isfunction(thing) or list(inspect.signature(thing).parameters) != ["path", "observation"]:
-        raise ConfigError("it is no reader", hint="a function (path, observation) that returns a Viewed or None")
+        raise ConfigError("it is not a reader", hint="a function (path, observation) that returns a Viewed or None")
 
 
 READERS: Catalogue[Reader] = Catalogue("reader", "midguide.web.readers", group="midguide.readers", check=_check_reader)

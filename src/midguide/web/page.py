@@ -58,7 +58,7 @@ def filled(name: str, *, title: str, data: str, connect: str = "'none'") -> str:
 
 
 def _content(viewed: Viewed) -> dict[str, Any]:
-    """All that the script is told."""
+    """All data of the script."""
     body, signal = body_of(viewed.signal), viewed.signal
     if not bool(torch.isfinite(viewed.draws).all()):
         raise NumericalError("a draw holds NaN or infinity", hint="look for `failed` in samples.json")
@@ -89,7 +89,7 @@ def _content(viewed: Viewed) -> dict[str, Any]:
 
 
 def _planes(viewed: Viewed, shown: int) -> Mapping[str, Tensor]:
-    """What can be looked at, by name; statistics are of all draws."""
+    """All there is to look at, by name; statistics are of all draws."""
     draws = viewed.draws.detach().cpu().float()
     count = len(draws)
     weights = torch.full((count,), 1 / count, dtype=torch.float64) if viewed.weights is None else viewed.weights.cpu()

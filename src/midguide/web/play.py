@@ -284,7 +284,7 @@ def _mask(text: str, shape: tuple[int, ...]) -> Tensor:
     try:
         values = base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise ConfigError("the mask is no base64") from error
+        raise ConfigError("the mask is not base64") from error
     if len(values) != shape[1] * shape[2]:
         raise ConfigError(f"the mask has {len(values)} pixels, the picture {shape[1] * shape[2]}")
     mask = torch.tensor(list(values), dtype=torch.float32).reshape(1, *shape[1:]).clamp(0, 1)
@@ -375,7 +375,7 @@ class _Handler(BaseHTTPRequestHandler):
         except MidguideError as error:
             return {"error": error.message + (f" ({error.hint})" if error.hint else "")}
         except (ValueError, TypeError) as error:
-            return {"error": f"this is no request: {cut(str(error))}"}
+            return {"error": f"this is not a request: {cut(str(error))}"}
         return {}
 
     def _place(self) -> tuple[str | None, str]:

@@ -59,8 +59,8 @@ def test_the_demo_needs_no_data_and_says_what_it_found(ecg):
         "files",
     } <= result.json.keys()
     assert result.json["einthoven_max_mv"] <= 1e-6
-    assert "no medical device" in result.err
-    assert "no medical device" in result.json["warning"]
+    assert "not a medical device" in result.err
+    assert "not a medical device" in result.json["warning"]
 
 
 def test_the_demo_hides_what_it_is_told_to_in_the_leads_that_are_given(ecg):
@@ -178,11 +178,11 @@ def test_a_recording_shorter_than_the_prior_is_drawn_as_long_as_it_is(ecg, tmp_p
         (["--leads", "V9"], "unknown lead `V9`"),
         (["--leads", "I", "--hide", "0-0.64"], "no lead is observed"),
         ([], "nothing is missing"),
-        (["--hide", "0.5-0.9"], "no part of the window of 0.64 s"),
+        (["--hide", "0.5-0.9"], "not part of the window of 0.64 s"),
         (["--hide", "soon"], "takes FROM-TO"),
         (["--leads", "I", "--start", "2.5"], "lasts 3 s"),
-        (["--leads", "I", "--start", "nan"], "--start nan is no time"),
-        (["--leads", "I", "--start", "-1"], "--start -1 is no time"),
+        (["--leads", "I", "--start", "nan"], "--start nan is not a time"),
+        (["--leads", "I", "--start", "-1"], "--start -1 is not a time"),
         (["--leads", "I", "--sigma", "0"], "positive"),
         (["--leads", "I", "--unit", "counts"], "unknown unit"),
         (["--leads", "I", "--unit", "V"], "no heart does"),
@@ -276,7 +276,7 @@ samplers = [{{ spec = "zero" }}]
     assert cli("study", "run", "s.toml", "--out", "out").code == 0
     words = ("ecg", "diagnose", "out", "--classifier", "trained/c.safetensors")
     said = cli(*words, "--json")
-    assert "no medical device" in said.err
+    assert "not a medical device" in said.err
     assert "SIMULATED" not in said.err
     found = said.json["rows"]
     assert {(row["sampler"], row["diagnosis"]) for row in found} == {

@@ -525,10 +525,10 @@ def test_a_cell_in_the_middle_that_is_no_number_loses_nothing_in_silence(tmp_pat
     rows_ = ["0.1,0.2"] * 4
     for place in (1, 3):
         text = "\n".join(["I,II", *rows_[:place], "broken,0.2", *rows_[place:]])
-        with pytest.raises(DataError, match="no table of numbers.*broken"):
+        with pytest.raises(DataError, match="not a table of numbers.*broken"):
             load_recording(written(tmp_path / "x.csv", text), rate_hz=RATE)
     text = "\n".join(["I,II", *rows_ * 100, "broken,0.2", *rows_])
-    with pytest.raises(DataError, match="no table of numbers.*broken"):
+    with pytest.raises(DataError, match="not a table of numbers.*broken"):
         load_recording(written(tmp_path / "x.csv", text), rate_hz=RATE)
 
 
@@ -723,7 +723,7 @@ def test_a_file_of_another_kind_is_named_with_what_reads_it(tmp_path, name, star
 
 def test_what_no_format_knows_and_what_is_not_there_are_told_apart(tmp_path):
     (tmp_path / "x.foo").write_bytes(b"foo")
-    with pytest.raises(DataError, match="x.foo is no recording of a known kind\nhint: known are wfdb"):
+    with pytest.raises(DataError, match="x.foo is not a recording of a known kind\nhint: known are wfdb"):
         load_recording(tmp_path / "x.foo")
     with pytest.raises(DataError, match="no recording .*none: it is not there"):
         load_recording(tmp_path / "none")

@@ -159,7 +159,7 @@ def test_broken_recordings_are_refused_by_name(patient, change, says):
         ("time,I", [(0, 0.1), (0.01, 0.1), (0.02, 0.2)], {"rate_hz": 500}, "times .* of 100 samples .* not of 500"),
         ("I,II", [(0.1, 0.2)] * 5, {"rate_hz": -4}, "at -4 per second"),
         ("I,II", [(0.1,), (0.1, 0.2)], {"rate_hz": 100}, "different lengths"),
-        ("I,II", [(0.1, "x")], {"rate_hz": 100}, "no table of numbers"),
+        ("I,II", [(0.1, "x")], {"rate_hz": 100}, "not a table of numbers"),
         ("I,II,V1", [(0.1, 0.2)] * 5, {"rate_hz": 100}, "3 names and 2 columns"),
         ("I,II", [], {"rate_hz": 100}, "columns"),
         ("time,I", [(0, 0.1), (1, 0.1), (7, 0.2)], {}, "not equally spaced"),

@@ -80,5 +80,5 @@ def test_dowers_matrix_has_the_published_inverse():
 def test_impossible_patients_are_refused():
     with pytest.raises(ConfigError, match="unknown condition"):
         simulate(0, "STEMI")
-    with pytest.raises(ConfigError, match="no recording"):
+    with pytest.raises(ConfigError, match="not a recording"):
         simulate(0, seconds=0.0)

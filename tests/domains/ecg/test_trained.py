@@ -1,4 +1,4 @@
-"""Networks that are trained to draw hidden parts: they learn them, are no priors, and stand beside samplers."""
+"""Networks that are trained to draw hidden parts: they learn them, are not priors, and stand beside samplers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_card_says_how_well_it_does_what_it_is_for(trained):
 
 
 def test_it_is_no_prior_and_a_prior_is_not_such_a_network(trained, ecg_prior):
-    with pytest.raises(CheckpointError, match=r"no prior.*\(half\)"):
+    with pytest.raises(CheckpointError, match=r"not a prior.*\(half\)"):
         load_prior(trained[0])
     with pytest.raises(CheckpointError, match="is a prior"):
         load_conditional(ecg_prior)
@@ -162,7 +162,7 @@ def test_recipes_differ_from_the_priors_by_their_condition(name):
         ("condition = 'half'\nbody = 'sashimi'", "takes 9 channels and returns 9"),
         ("body = 'sashimi'\n[network]\nin_channels = 27", "takes 27 channels and returns 9"),
         ("body = 'sashimi'\nlength = 0", "length must be positive"),
-        ("body = 'sashimi'\n[ecg]\nrate_hz = 0.0", "no format"),
+        ("body = 'sashimi'\n[ecg]\nrate_hz = 0.0", "not a format"),
     ],
 )
 def test_recipes_that_do_not_fit_together_are_refused(tmp_path, text, says):

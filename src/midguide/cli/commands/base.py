@@ -3,8 +3,8 @@
     @COMMANDS.register("demo")
     def demo(context: typer.Context, seed: options.Seed = 0) -> None: ...
 
-All modules of commands are imported for every command line, also for `--help`: they import torch and whatever else is
-slow in the functions that need it.
+Every command line imports all modules of commands, also `--help`. So these modules import torch, and whatever else is
+slow, inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Command = Callable[..., Any] | typer.Typer
 def _check_command(thing: object) -> None:
     parameters = list(inspect.signature(thing).parameters) if inspect.isfunction(thing) else []
     if not isinstance(thing, typer.Typer) and parameters[:1] != ["context"]:
-        raise ConfigError("it is no command", hint="a typer.Typer, or a function (context: typer.Context, ...)")
+        raise ConfigError("it is not a command", hint="a typer.Typer, or a function (context: typer.Context, ...)")
 
 
 COMMANDS: Catalogue[Command] = Catalogue(

@@ -14,6 +14,7 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
+from midguide.cli.completion import names
 from midguide.cli.failures import Interrupted
 from midguide.cli.units import Engine, Which
 from midguide.errors import ConfigError, DataError
@@ -28,7 +29,10 @@ Budgets = Annotated[
 Problems = Annotated[
     list[str] | None,
     typer.Option(
-        "--problems", metavar="NAME", help="Of `midguide list known`, with * and ?, or FILE.py:NAME; repeatable."
+        "--problems",
+        autocompletion=names("known"),
+        metavar="NAME",
+        help="Of `midguide list known`, with * and ?, or FILE.py:NAME; repeatable.",
     ),
 ]
 
@@ -72,7 +76,12 @@ class Forms:
 def benchmark(
     context: typer.Context,
     sampler: Annotated[
-        str, typer.Argument(metavar="[SAMPLER]", help="A sampler, a preset, or FILE.py:NAME. Without, see --all.")
+        str,
+        typer.Argument(
+            autocompletion=names("samplers"),
+            metavar="[SAMPLER]",
+            help="A sampler, a preset, or FILE.py:NAME. Without, see --all.",
+        ),
     ] = "",
     *,
     which: Which,

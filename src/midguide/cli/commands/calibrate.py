@@ -13,6 +13,7 @@ import typer
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
 from midguide.cli.commands.reconstruct import Instrument
+from midguide.cli.completion import names
 from midguide.cli.failures import Interrupted
 from midguide.cli.watch import watched
 
@@ -62,7 +63,11 @@ def calibrate(
     instrument: Instrument,
     sampler: Annotated[
         list[str],
-        typer.Option(metavar="NAME[:PRESET]", help="The method, or `exact`, or `prior` (its draws); repeatable."),
+        typer.Option(
+            autocompletion=names("samplers", "exact", "prior"),
+            metavar="NAME[:PRESET]",
+            help="The method, or `exact`, or `prior` (its draws); repeatable.",
+        ),
     ],
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the samplers; repeatable.")

@@ -25,7 +25,7 @@ def check(
 ) -> None:
     """Say what a piece of your own is, and run the contracts that every piece of its kind must keep.
 
-    The file is run. The exit code is 1 where a contract is broken.
+    The file is run. The exit code is 1 where a piece breaks a contract.
     """
     output.use_threads(context)
     from midguide.catalogue.settings import parse_overrides

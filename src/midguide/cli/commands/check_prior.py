@@ -12,6 +12,7 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
+from midguide.cli.completion import names
 from midguide.errors import ConfigError, DataError, UnsupportedProblem
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ def check_prior(
     context: typer.Context,
     prior: Annotated[
         str,
-        typer.Argument(metavar="PRIOR", help="As for --prior: a name, file, folder, repository or FILE.py:FUNCTION."),
+        typer.Argument(
+            autocompletion=names("priors"),
+            metavar="PRIOR",
+            help="As for --prior: a name, file, folder, repository or FILE.py:FUNCTION.",
+        ),
     ],
     images: Annotated[
         list[Path] | None,
@@ -51,9 +56,9 @@ def check_prior(
 ) -> None:
     """Measure a prior's denoising error, and name the convention that is likely wrong.
 
-    Prediction, schedule, value range, scale of latents, order of channels, time index, average of the weights: each is
-    compared with the alternatives. Images of the kind that the prior was trained on tell most; draws of the prior
-    itself tell of prediction, schedule and dropout left on. The exit code is 1 where something was found.
+    Prediction, schedule, value range, scale of latents, order of channels, time index, average of the weights: the
+    command compares each with the alternatives. Images like the training data tell most. Draws of the prior itself tell
+    of prediction, schedule and dropout left on. The exit code is 1 where it finds something.
     """
     if white is not None and not images:
         raise ConfigError("--white is given, but no images", hint="leave it out, or give the images to measure on")
@@ -126,7 +131,7 @@ def photographs(event_shape: tuple[int, ...], value_range: tuple[float, float]) 
     """A face, a cat, a cup and a rocket (scikit-image) in the shape of a prior of images, shape (4, C, H, W).
 
     Raises:
-        UnsupportedProblem: If the prior's events are no images of 1 or 3 channels.
+        UnsupportedProblem: If the prior's events are not images of 1 or 3 channels.
     """
     import torch
 

@@ -33,8 +33,8 @@ def demo(
 ) -> None:
     """Hide the middle of a portrait and draw what it may look like.
 
-    Takes about ten seconds on two CPU cores. With --quick half of a letter is hidden, and the other half is seen in
-    blocks: the draws are read, and their readings stand beside the probabilities known by brute force.
+    Takes about ten seconds on two CPU cores. With --quick it hides half of a letter and shows the other half in blocks.
+    It then reads the draws, and prints how often each reading occurs beside the exact probability.
     """
     samples = (READ if quick else SHOWN) if samples is None else samples
     output.check_counts(samples=samples)
@@ -75,9 +75,9 @@ def demo(
     metrics = runs.write(run, result, metrics)
     runs.report(metrics, verdict, as_json=as_json, verbose=verbose)
     output.note(
-        f"Look at: chi-square {metrics['chi2']:.2f}, about 1 when the measured pixels are explained down to the\n"
-        f"noise; standard deviation of the samples {inside:.3f} inside the box and {outside:.3f} outside: they differ\n"
-        f"where nothing was measured and agree elsewhere."
+        f"Look at chi-square, {metrics['chi2']:.2f}: about 1 where the samples explain the pixels down to the noise.\n"
+        f"Look at the standard deviation of the samples, {inside:.3f} inside the box and {outside:.3f} outside:\n"
+        f"they differ in the hidden part, and agree elsewhere."
     )
 
 

@@ -13,13 +13,20 @@ from midguide.cli.commands.base import COMMANDS
 from midguide.errors import unknown
 
 OTHERS = ("auto", "domains", "presets", "priors")
-"""Lists that are no catalogues."""
+"""Lists that are not catalogues."""
 
 
 @COMMANDS.register("list")
 def list_names(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="WHAT", help=f"{', '.join(sorted((*places(), *OTHERS)))}.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=lambda: [*places(), *OTHERS],
+            metavar="WHAT",
+            help=f"{', '.join(sorted((*places(), *OTHERS)))}.",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on stdout instead of text.")] = False,
 ) -> None:
     """List samplers, operators, priors, metrics, presets, or others, by name."""

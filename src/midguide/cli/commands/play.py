@@ -20,8 +20,8 @@ def play(
 ) -> None:
     """Hide parts of a picture with the pointer, and watch what it may be.
 
-    A small server that only this machine can reach. Ctrl-C stops it. The picture and the mask of the last run lie in
-    the folder of the results, and the page shows the command that draws the same.
+    A small server that only this machine can reach. Ctrl-C stops it. The results folder holds the picture and the mask
+    of the last run. The page shows the command that draws the same.
     """
     folder = output.out_folder(out or output.default_folder("play"))
     output.use_threads(context)

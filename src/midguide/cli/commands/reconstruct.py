@@ -10,6 +10,7 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
+from midguide.cli.completion import names
 from midguide.errors import ConfigError, UnsupportedProblem, about
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ class Method:
     sampler: Annotated[
         str,
         typer.Option(
-            metavar="NAME[:PRESET]", help="The method: `midguide list samplers`; auto takes what suits the problem."
+            autocompletion=names("samplers", "auto"),
+            metavar="NAME[:PRESET]",
+            help="The method: `midguide list samplers`; auto takes what suits the problem.",
         ),
     ] = "auto"
     steps: options.Steps = None
@@ -58,7 +61,12 @@ class Instrument:
     """What is measured, and with which noise."""
 
     operator: Annotated[
-        str, typer.Option(metavar="NAME[:PRESET]", help="What the instrument does: `midguide list operators`.")
+        str,
+        typer.Option(
+            autocompletion=names("operators"),
+            metavar="NAME[:PRESET]",
+            help="What the instrument does: `midguide list operators`.",
+        ),
     ]
     operator_set: Annotated[
         list[str] | None,
@@ -67,7 +75,12 @@ class Instrument:
             help="A setting of the operator; repeatable. Lengths, as std of a blur, are in pixels of a 256x256 one.",
         ),
     ] = None
-    noise: Annotated[str, typer.Option(metavar="MODEL", help="The noise: `midguide list likelihoods`.")] = "gaussian"
+    noise: Annotated[
+        str,
+        typer.Option(
+            autocompletion=names("likelihoods"), metavar="MODEL", help="The noise: `midguide list likelihoods`."
+        ),
+    ] = "gaussian"
     sigma: Annotated[
         float | None,
         typer.Option(
@@ -185,7 +198,7 @@ class Picture:
             ) from None
         if min(top, left) < 0 or min(height, width) < 1:
             raise ConfigError(
-                f"--crop {self.crop} is no part of an image", hint="offsets are not negative, sizes at least 1"
+                f"--crop {self.crop} is not part of an image", hint="offsets are not negative, sizes at least 1"
             )
         return top, left, height, width
 
@@ -207,9 +220,9 @@ def reconstruct(
 ) -> None:
     """Draw posterior samples for one image.
 
-    IMAGE is taken as the truth and its measurement is simulated, so that the answer can be scored; with --measured it
-    is the measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing. A verdict says what
-    checks found in the answer, and what to change.
+    IMAGE is the truth, and the command simulates its measurement to score the answer. With --measured it is the
+    measurement itself. Writes samples, panel.png, mean.png and metrics.json, all or nothing. A verdict says what checks
+    found in the answer, and what to change.
     """
     output.check_counts(samples=samples, steps=method.steps, budget=method.budget, chunk=drawing.chunk)
     folder = output.out_folder(
@@ -267,7 +280,7 @@ def _measurement_shape(operator: Operator, denoiser: Denoiser) -> tuple[int, ...
     """The shape of a measurement that an image file can hold: an image, not larger than what it measures.
 
     Raises:
-        UnsupportedProblem: If measurements are no such images.
+        UnsupportedProblem: If measurements are not such images.
     """
     import torch
 

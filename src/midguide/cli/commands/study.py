@@ -173,7 +173,7 @@ def report(
     """The results of a study as Markdown, or in another form: means, intervals, failures, costs."""
     output.check_counts(images=images)
     if figure is not None and figure.suffix not in FORMATS:
-        raise ConfigError(f"--figure {figure} is no {', '.join(FORMATS)}", hint="end the file's name in .png")
+        raise ConfigError(f"--figure {figure} is not {' or '.join(FORMATS)}", hint="for example --figure figure.png")
     study, store = opened(out, settings)
     from midguide.studies.report import rows
     from midguide.studies.report.pictures import panels
@@ -214,7 +214,7 @@ def _save(figure: Figure, path: Path) -> None:
 def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     """The study and the results of a folder, or of the default folder of a study's file.
 
-    Units are found by their content: with `settings` the same images and priors may lie elsewhere than for the run.
+    It finds units by their content: with `settings` the same images and priors may lie elsewhere than for the run.
     """
     from midguide.catalogue.settings import parse_override
     from midguide.studies.engine.store import Store

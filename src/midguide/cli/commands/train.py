@@ -18,6 +18,7 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
+from midguide.cli.completion import names
 from midguide.cli.failures import Interrupted
 from midguide.errors import ConfigError
 
@@ -47,7 +48,12 @@ class Given:
     strict: Annotated[bool, typer.Option("--strict", help="Stop at broken data instead of leaving them out.")] = False
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="PRIOR", help="Start from the weights of a prior, a name or a file."),
+        typer.Option(
+            "--from",
+            autocompletion=names("priors"),
+            metavar="PRIOR",
+            help="Start from the weights of a prior, a name or a file.",
+        ),
     ] = None
     fork: Annotated[
         Path | None,

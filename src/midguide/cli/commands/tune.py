@@ -10,6 +10,7 @@ from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
 from midguide.cli.commands.calibrate import Given, judged, this_command, write
 from midguide.cli.commands.reconstruct import Instrument
+from midguide.cli.completion import names
 
 if TYPE_CHECKING:
     from midguide.studies.calibrate.tune import Tuned
@@ -23,7 +24,10 @@ def tune(
     given: Given,
     instrument: Instrument,
     sampler: Annotated[
-        list[str], typer.Option(metavar="NAME[:PRESET]", help="A method, and where to start; repeatable.")
+        list[str],
+        typer.Option(
+            autocompletion=names("samplers"), metavar="NAME[:PRESET]", help="A method, and where to start; repeatable."
+        ),
     ],
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that stays; repeatable.")

@@ -1,6 +1,6 @@
 """How well scores tell two classes apart: thresholds, balanced accuracy and its interval, area under the curve.
 
-Scores of shape (N,), labels boolean of shape (N,); a record is called positive where its score exceeds the threshold.
+Scores of shape (N,), labels boolean of shape (N,); a record is positive where its score exceeds the threshold.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """Interval of the balanced accuracy by the bootstrap, records of each class resampled on their own.
 
-    It is that of the records judged; the threshold is held fixed. With a handful of records of a class it is wide, and
-    where all are called rightly it has no width: it does not know what was not seen.
+    It covers the judged records at a fixed threshold. With a handful of records of a class it is wide. Where every
+    record is called rightly it has no width: it does not know of cases that did not occur.
     """
     right = (scores > threshold) == labels
     _check_both(labels)

@@ -117,7 +117,7 @@ def _scale(name: str, channel: Channel, unit: str | None) -> float:
 
 
 def _why_not(channel: Channel, lead: tuple[str, int] | None, mapped: Mapping[str, str]) -> str:
-    """Why a channel is none of the leads, in brackets; empty where nothing speaks against it, or nothing is to say."""
+    """Why a channel is not one of the leads, in brackets; empty where nothing speaks against it."""
     if channel.unit and millivolts(channel.unit) is None:
         return f" (in {channel.unit})"
     if lead is None:

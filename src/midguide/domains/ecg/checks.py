@@ -1,7 +1,7 @@
 """Whether draws of a prior of electrocardiograms look like recordings: power by frequency, amplitudes by quantile.
 
-Two numbers for each lead and band or level. They compare laws of single values and of pairs in time, nothing more:
-draws that pass may still have impossible beats, and a picture of them belongs beside the numbers.
+Two numbers for each lead and band or level. They compare laws of single values and of pairs in time, nothing more.
+Draws that pass may still have impossible beats, so a picture of them belongs beside the numbers.
 """
 
 from __future__ import annotations

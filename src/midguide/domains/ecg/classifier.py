@@ -1,7 +1,7 @@
 """Classifiers of twelve-lead electrocardiograms as single files, and their probabilities.
 
-A recording is seen through windows of the length that the network was trained on, each half a window after the last;
-the largest or the mean probability of its windows counts.
+The classifier sees a recording through windows of the length that it was trained on, each half a window after the last.
+The largest or the mean probability of the windows counts.
 """
 
 from __future__ import annotations

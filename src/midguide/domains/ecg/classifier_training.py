@@ -1,7 +1,7 @@
 """Training a classifier of electrocardiograms on windows of recordings, each class a question of its own.
 
 Reference: Strodthoff, Wagner, Schaeffter, Samek 2021, "Deep learning for ECG analysis: benchmarks and insights from
-PTB-XL"; there the 71 statements are asked for together and the learning rate follows one cycle.
+PTB-XL". There one network learns all 71 statements together, and the learning rate follows one cycle.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a classifier makes of a study's draws: the last table of the MGPS paper's electrocardiograms.
 
-The classifier sees the twelve leads of each draw; its output is averaged over the draws of a recording, then compared
-with a threshold that was chosen on real windows, of the same length, of records that are in no problem (fold 9). The
-first row is what it makes of the true windows: no reconstruction can be expected to do better.
+The classifier sees the twelve leads of each draw. A threshold decides on the mean of its outputs over the draws of a
+recording. That threshold comes from real windows of the same length, of records that are in no problem (fold 9). The
+first row is its result on the true windows: expect no reconstruction to do better.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ COUNTS_PER_MV = 2000
 def write_wfdb(folder: str | Path, name: str, recording: Recording, *, comments: tuple[str, ...] = ()) -> None:
     """Write `name.hea` and `name.dat` (format 16, 2000 counts per mV) into `folder`.
 
-    Values are rounded to 0.001 mV in such a way that the relations between the limb leads hold exactly in the file.
+    It rounds values to 0.001 mV such that the relations between the limb leads hold exactly in the file.
 
     Args:
         folder: made where it is missing.

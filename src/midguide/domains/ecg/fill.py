@@ -1,7 +1,8 @@
 """Baselines for missing parts of electrocardiograms: what a posterior sampler must beat. Each gives one guess.
 
-Zero is hard to beat in absolute error (most of an ECG is near zero), repeated beats where the rhythm is regular, and a
-linear regression where leads are missing: it is the lead reconstruction that clinicians know.
+Zero is hard to beat in absolute error, since most of an ECG is near zero. Repeated beats are hard to beat where the
+rhythm is regular. Linear regression is hard to beat where leads are missing: it is the lead reconstruction that
+clinicians know.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def zero_fill(y: Tensor, observed: Tensor) -> Tensor:
 def repeat_beats(y: Tensor, observed: Tensor, rate_hz: float) -> Tensor:
     """Baseline for a missing block: what was measured goes on with its own period.
 
-    The period is where the autocorrelation of the measured block, summed over the leads and divided by the number of
-    overlapping samples, is largest between 0.35 and 1.6 s (or two thirds of the block, if that is less).
+    The period maximizes the autocorrelation of the measured block, summed over the leads and divided by the number of
+    overlapping samples. It lies between 0.35 and 1.6 s, or two thirds of the block if that is less.
 
     Args:
         y: signals, shape (B, leads, time); what stands in hidden entries is ignored.
@@ -43,7 +44,7 @@ def repeat_beats(y: Tensor, observed: Tensor, rate_hz: float) -> Tensor:
         Shape of y, equal to it where it was measured.
 
     Raises:
-        ShapeError: If the measured part is no block at either end, or shorter than a beat can be.
+        ShapeError: If the measured part is not a block at either end, or shorter than a beat can be.
     """
     known = observed[0]
     length, samples = int(known.sum()), known.numel()

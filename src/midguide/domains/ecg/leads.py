@@ -78,7 +78,7 @@ class EcgFormat:
         object.__setattr__(self, "leads", tuple(self.leads))
         if not self.rate_hz > 0 or not self.unit_mv > 0 or not 0 <= self.high_pass_hz < self.rate_hz / 2:
             raise ConfigError(
-                f"rate_hz={self.rate_hz}, unit_mv={self.unit_mv}, high_pass_hz={self.high_pass_hz} are no format",
+                f"rate_hz={self.rate_hz}, unit_mv={self.unit_mv}, high_pass_hz={self.high_pass_hz} are not a format",
                 hint="rate and unit are positive, the high-pass is below half the rate",
             )
         if self.leads != MODELED:
@@ -250,8 +250,9 @@ def twelve_leads(nine: Tensor) -> Tensor:
 def with_einthoven(nine: Tensor, observed: Collection[str] | Tensor = ()) -> Tensor:
     """The nearest nine leads with III = II - I, where observed limb leads keep their values.
 
-    With the residual `r = I + III - II` the projection takes `r/m` from each of the m limb leads that may change (of
-    I, II and III), with the sign that it has in r; where all three are observed, all three change.
+    Let `r = I + III - II` be the residual, and m the number of limb leads (of I, II and III) that may change. The
+    projection takes `r/m` from each of these, with the sign that the lead has in r. Where all three are observed, all
+    three change.
 
     Args:
         nine: in the order of `MODELED`, shape (..., 9, time).

@@ -1,8 +1,8 @@
 """Whether limb leads agree with each other, before anything is made of them; and which lead is wrong where not.
 
-Six limb leads have four relations (Einthoven, Goldberger). Rounding breaks them by a count of the converter; leads in
-another order than was thought, a lead with its sign turned, or another gain, by a large part of the signal. So the
-relations are measured: what is left of the leads beside their best I and II, second by second.
+Six limb leads have four relations (Einthoven, Goldberger). Rounding breaks them by a count of the converter. Leads in
+an unexpected order, a lead with its sign turned, or another gain break them by a large part of the signal. So this
+module measures the relations: what is left of the leads beside their best I and II, second by second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from midguide.domains.ecg.leads import LIMB, limb_weights
 from midguide.errors import DataError
 
 LEAST_MV, SHARE = 0.02, 0.1
-"""Of a disagreement that is no noise: its root mean square in some second, also as a share of that of the leads."""
+"""Of a disagreement that is not noise: its root mean square in some second, also as a share of that of the leads."""
 FLAT_MV = 0.002
 """A lead that moves by less in a whole recording was not connected: two steps of the usual 1000 per mV."""
 

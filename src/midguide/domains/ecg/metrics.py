@@ -1,8 +1,8 @@
 """Metrics of electrocardiograms by name: the paper's errors over the hidden part, and how honest the spread is.
 
-All are in millivolts and count the hidden part only; with twelve leads the augmented ones are derived from each draw
-first, as in the MGPS paper. Draws are taken as a sampler gives them: nothing known is put back, no relation enforced.
-Zeros that end a recording which is shorter than the prior do not count.
+All are in millivolts and count the hidden part only. With twelve leads they first derive the augmented ones from each
+draw, as in the MGPS paper. They take draws as a sampler gives them: they put back nothing known, and enforce no
+relation. Zeros that end a recording which is shorter than the prior do not count.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def ecg_page(samples: Samples, observation: int, signal: Signal) -> Figure:
 
 
 def _page(samples: Samples, observation: int, problem: Problem | None, form: EcgFormat, name: str) -> Figure:
-    """One page of draws that count alike; what was not measured is gray where the problem is at hand."""
+    """One page of draws that count alike; hidden parts are gray where the problem is at hand."""
     nine = form.unit_mv * samples.draws[observation].double().cpu()
     known = samples.tensors.get("truth")
     truth = None if known is None else form.unit_mv * known[observation].double().cpu()

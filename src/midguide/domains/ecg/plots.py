@@ -1,6 +1,6 @@
 """Electrocardiograms on ECG paper, true to scale: 25 mm/s and 10 mm/mV, a fine grid of 1 mm and a coarse one of 5 mm.
 
-Figures are built without pyplot: nothing is shown, and no global state is touched.
+Figures come without pyplot: they open no window, and touch no global state.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class EcgProblem:
             DataError: If there is no such recording, it is broken, or the truths are draws of the prior.
         """
         if self.data == PRIOR:
-            raise DataError("draws of the prior are no recordings", hint="name data that have labels")
+            raise DataError("draws of the prior are not recordings", hint="name data that have labels")
         return self.form.unit_mv * self._window(seed)[0]
 
     def labels(self, seed: int, targets: str) -> Tensor | None:
@@ -199,7 +199,7 @@ def middle(nine: Tensor, samples: int) -> Tensor:
 
 
 def _simulated_labels(number: int, targets: str) -> Tensor | None:
-    """Of a simulated patient the diagnosis is known, which is its condition; the superclass is not simulated."""
+    """A simulated patient has a known diagnosis, its condition, and no superclass."""
     if targets != "diagnoses":
         return None
     condition = list(CONDITIONS)[number % len(CONDITIONS)]

@@ -5,10 +5,10 @@
 Folds 1 to 8 train, 9 validates, 10 tests; a column `split` (train, val, test) takes their place where `strat_fold` is
 empty. A label is a statement that stands among `scp_codes`, whatever its likelihood: rhythm statements mostly carry 0.
 
-Sizes of the folds: 17,418 / 2,183 / 2,198 in version 1.0.3 and 17,441 / 2,193 / 2,203 in 1.0.1 and before; a complete
-release that has others is refused. The 17,403 / 2,183 / 2,203 of the MGPS paper (Table 12) mix versions: its second
-number is that of 1.0.3, its third that of 1.0.1, and the first is what remains of 1.0.1's training folds when all 38
-records that 1.0.3 dropped from any fold are subtracted. No filter of one version gives them.
+Sizes of the folds: 17,418 / 2,183 / 2,198 in version 1.0.3 and 17,441 / 2,193 / 2,203 in 1.0.1 and before. A complete
+release with other sizes is an error. The 17,403 / 2,183 / 2,203 of the MGPS paper (Table 12) mix versions. Its second
+number is that of 1.0.3, its third that of 1.0.1. The first is 1.0.1's training folds less all 38 records that 1.0.3
+dropped from any fold. No filter of one version gives them.
 
 References: Wagner et al. 2020, "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data 7.
 """

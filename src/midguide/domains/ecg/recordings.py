@@ -1,8 +1,8 @@
 """Electrocardiograms from files of any format in `RECORDINGS`, in millivolts, with leads in any order.
 
 A `Recording` holds what stands in the file, or a part of it. `nine_leads` brings it into the form of a prior (its
-leads, rate and high-pass), and `check_complete` says what a recording lacks that is to be learned from or compared
-with. Limb leads are made to agree only after it was measured that they do, up to noise.
+leads, rate and high-pass). `check_complete` says what a recording lacks for training or comparison. The module makes
+limb leads agree only after measuring that they do, up to noise.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def load_recording(
         path: of the file; a WFDB record also by its name, without an ending.
         rate_hz: samples per second of a file that does not say; it may repeat what a file says, not contradict it.
         unit: of the numbers of a file that does not say: mV (the default), uV or V.
-        leads: leads of the rows or columns of a file that does not name them; `_` for a row that is none. By default
+        leads: leads of the rows or columns of a file that does not name them; `_` for a row without a lead. By default
             nine are I, II, III, V1 to V6, and twelve are in the usual order.
         channels: which channel is a lead, where its name does not say it or is not to be followed: `{"II": "MLII"}`;
             `"-NAME"` is the channel times -1, and an empty name sets the lead aside.
@@ -150,8 +150,8 @@ def load_recording(
 def nine_leads(recording: Recording, form: EcgFormat) -> Tensor:
     """A recording in the leads, at the rate and after the high-pass of a prior.
 
-    Limb leads that contradict each other are refused. Those that agree up to noise are made to agree: at any time I and
-    II by least squares from all limb leads there are, III = II - I; one that is alone stays as it is.
+    Limb leads that contradict each other are an error. Those that agree up to noise are made to agree. At any time I
+    and II follow by least squares from all limb leads there are, and III = II - I. A single limb lead stays as it is.
 
     Resampling is polyphase with mirrored ends; the high-pass is a Butterworth filter of order 5, run both ways.
 
@@ -266,7 +266,7 @@ def _order(leads: Sequence[str]) -> tuple[str, ...]:
     unknown = [text for text in leads if text.strip() != "_" and signed_lead(text) is None]
     if unknown:
         raise ConfigError(
-            f"unknown lead `{unknown[0]}`", hint=f"leads: {', '.join(TWELVE)}; `_` for a row that is none"
+            f"unknown lead `{unknown[0]}`", hint=f"leads: {', '.join(TWELVE)}; `_` for a row without a lead"
         )
     return tuple(text.strip() for text in leads)
 

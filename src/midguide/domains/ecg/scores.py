@@ -1,8 +1,8 @@
 """How close drawn signals are to the truth where it was hidden, and how honest their spread is.
 
-Protocol of the MGPS paper's ECG tables: the augmented leads are derived first, so that twelve leads count; errors are
-taken over hidden entries only; each sample is scored on its own and the scores of the samples are averaged (which is
-not the score of the mean). Everything is computed in float64, in the unit of the signals.
+The protocol is that of the MGPS paper's ECG tables. It derives the augmented leads first, so that twelve leads count.
+Errors count hidden entries only. Each sample has a score of its own, and the result is the mean of these scores, which
+is not the score of the mean. All computation is in float64, in the unit of the signals.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def crps(draws: Tensor, truth: Tensor, hidden: Tensor) -> float:
 def interval(draws: Tensor, level: float = 0.9) -> tuple[Tensor, Tensor]:
     """Ends of the central interval of each entry, shape (*event) each.
 
-    The quantile p stands at rank `p (n + 1)` of the sorted samples (Weibull), at which a further draw of the same law
-    falls inside with probability `level`; with fewer samples than `2 / (1 - level) - 1` (19 for 0.9) the interval ends
-    at the smallest and largest sample. The common rank `1 + p (n - 1)` would cover 74 % and not 90 % with 10 samples.
+    The quantile p stands at rank `p (n + 1)` of the sorted samples (Weibull). Then a further draw of the same law falls
+    inside with probability `level`. With fewer samples than `2 / (1 - level) - 1` (19 for 0.9) the interval ends at the
+    smallest and largest sample. The common rank `1 + p (n - 1)` would cover 74 % and not 90 % with 10 samples.
     """
     n = len(draws)
     ordered = draws.double().sort(dim=0).values

@@ -1,13 +1,13 @@
 """SIMULATED twelve-lead electrocardiograms, for tests and demonstrations without data. Never for claims.
 
-Every beat moves the heart's dipole by a sum of Gaussian waves, as in the closed solution of the dynamical model of
-McSharry et al. for one lead and of Sameni et al. for the dipole; Dower's matrix projects it onto the leads. Patients
-differ in heart rate, amplitudes, widths, heart axis and torso; there are respiration, noise and, in atrial
+Every beat moves the heart's dipole by a sum of Gaussian waves. This is the closed solution of the dynamical model of
+McSharry et al. (for one lead) and of Sameni et al. (for the dipole). Dower's matrix projects the dipole onto the leads.
+Patients differ in heart rate, amplitudes, widths, heart axis and torso; there are respiration, noise and, in atrial
 fibrillation, irregular beats and f-waves.
 
-Not simulated: ischaemia, ST changes, ectopic beats, pacing, flutter, misplaced electrodes. A patient is described by a
-few dozen numbers, and which chest leads go with which limb leads is set by random matrices: reconstruction is far
-easier than on patients, and diagnoses from few leads mean nothing clinically.
+Not simulated: ischaemia, ST changes, ectopic beats, pacing, flutter, misplaced electrodes. A few dozen numbers describe
+a patient, and random matrices set which chest leads go with which limb leads. So reconstruction is far easier than on
+real patients, and diagnoses from few leads mean nothing clinically.
 
 References: McSharry, Clifford, Tarassenko, Smith 2003, "A dynamical model for generating synthetic electrocardiogram
 signals", IEEE TBME 50(3); Sameni, Clifford, Jutten, Shamsollahi 2007, "Multichannel ECG and noise modeling"; Dower,
@@ -111,7 +111,7 @@ def simulate(seed: int, condition: str = "NORM", *, seconds: float = 10.0, rate_
         raise unknown("condition", condition, CONDITIONS)
     count = round(seconds * rate_hz)
     if count < 1:
-        raise ConfigError(f"{seconds:g} s at {rate_hz:g} samples per second are no recording")
+        raise ConfigError(f"{seconds:g} s at {rate_hz:g} samples per second are not a recording")
     rng = np.random.default_rng(stream_seed(seed, "ecg", condition))
     shape = CONDITIONS[condition]
     times = np.arange(count) / rate_hz

@@ -1,8 +1,8 @@
 """A residual network for signals, XResNet1d: the classifier of electrocardiograms of Strodthoff et al. and of MGPS.
 
-Three convolutions of width 5 and a maximum over neighbors, then stages of bottlenecks, all of the same width; where a
-stage is shorter than the one before, its shortcut takes means of two neighbors. The maximum and the mean over time
-go into two fully connected layers.
+First come three convolutions of width 5 and a maximum over neighbors, then stages of bottlenecks, all of the same
+width. Where a stage is shorter than the one before, its shortcut takes means of two neighbors. The maximum and the mean
+over time go into two fully connected layers.
 
 References: He et al. 2019, "Bag of tricks for image classification with convolutional neural networks"; Strodthoff,
 Wagner, Schaeffter, Samek 2021, "Deep learning for ECG analysis: benchmarks and insights from PTB-XL", IEEE JBHI 25(5).

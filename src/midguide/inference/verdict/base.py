@@ -1,7 +1,7 @@
 """What a verdict is, what a check is, and the checks by name.
 
-A check compares numbers of a result with the band in which they lie for draws of the exact posterior of data that the
-model itself makes. It never shows that a result is right: it finds something, or nothing.
+A check compares numbers of a result with a band. In that band they lie for draws of the exact posterior of data that
+the model itself makes. A check never shows that a result is right: it finds something, or nothing.
 """
 
 from __future__ import annotations
@@ -157,9 +157,9 @@ Check = Callable[[Evidence, float], Iterable[Judged]]
 
 
 def _check_check(thing: object) -> None:
-    """Refuse what is no check."""
+    """Refuse what is not a check."""
     if not callable(thing) or isinstance(thing, type):
-        raise ConfigError("it is no check", hint="a function (evidence, level) -> list[Judged]")
+        raise ConfigError("it is not a check", hint="a function (evidence, level) -> list[Judged]")
 
 
 CHECKS: Catalogue[Check] = Catalogue(
@@ -171,7 +171,7 @@ CHECKS: Catalogue[Check] = Catalogue(
 def judge(pieces: Iterable[Evidence], false_alarms: float = FALSE_ALARMS) -> Verdict:
     """What all checks find in the observations of a result.
 
-    The share of false alarms is divided evenly between observations, and among the checks of each (Bonferroni).
+    Observations share the false alarms evenly, and so do the checks of each (Bonferroni).
 
     Args:
         pieces: the evidence of each observation.

@@ -53,7 +53,7 @@ def of_misfit(evidence: Evidence, value: float, band: Band) -> Advice:
 
 
 def of_structure(evidence: Evidence, value: float) -> Advice:
-    """Why residuals are no noise."""
+    """Why residuals are not noise."""
     if said := suspicion(evidence):
         return said.advice, 1
     model = [] if cleared(evidence) else [OPERATOR]

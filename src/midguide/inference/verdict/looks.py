@@ -1,7 +1,7 @@
 """Do draws, and y, look like signals of the prior, and what they make? For priors whose statistics are known.
 
-A y of another value range lets draws either leave the range of the prior or explain nothing. Which range it is shows
-when draws are mapped back, or by how far y goes beyond all that the operator makes of signals of the prior's range.
+A y of another value range lets draws either leave the range of the prior or explain nothing. Mapping draws back shows
+which range it is. So does the distance by which y leaves all that the operator makes of signals of the prior's range.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ USUAL = 0.01
 NEARER = 0.7
 """A mapping that explains draws brings them nearer to signals of the prior by this factor at least."""
 BEYOND = 1.5
-"""A y that is larger by this factor than what the operator makes of signals is none of theirs."""
+"""A y that is larger by this factor than what the operator makes of signals is not theirs."""
 EXPLAINED = (0.5, 2.0)
 """Where chi-square is in these limits draws explain y, so that unusual ones tell of y and not of the sampler."""
 

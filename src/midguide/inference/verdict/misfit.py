@@ -2,7 +2,7 @@
 
 Let x be a draw of the prior and y its measurement. A draw of the exact posterior given y has with y the joint law that
 x has. So its standardized residual is that of a truth: m independent standard normal values. Their mean square is a
-chi-square over m, neighboring ones are uncorrelated, and the mean over several draws lies between the shortfalls of
+chi-square over m, and neighboring ones are uncorrelated. The mean over several draws lies between the shortfalls of
 these laws (`maths.chances`).
 """
 

@@ -1,9 +1,9 @@
 """Do the draws differ as much as those of a posterior do, and no more?
 
-In what is measured a posterior is no wider than the noise: over the joint law of signal and data
-`E |A x_i - A x_j|^2 <= 2 m sigma^2` for two of its draws, since y itself is as near to the signal as that. For a
-Gaussian prior it holds for every y, direction by direction: the standard deviation is at most `sigma / s_j`.
-For a prior in closed form the law of the spread is that of draws of the exact posterior, in both directions.
+In what is measured a posterior is no wider than the noise. Over the joint law of signal and data, two of its draws have
+`E |A x_i - A x_j|^2 <= 2 m sigma^2`, since y itself is as near to the signal as that. For a Gaussian prior it holds for
+every y, direction by direction: the standard deviation is at most `sigma / s_j`. For a prior in closed form the law of
+the spread is that of draws of the exact posterior, in both directions.
 """
 
 from __future__ import annotations

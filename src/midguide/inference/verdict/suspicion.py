@@ -1,12 +1,12 @@
 """Is y one that the model makes? Its prior predictive law, by simulation, for priors that can be sampled exactly.
 
-Signals are drawn from the prior and measured. y is compared with these measurements along the principal axes of what
-the operator makes of signals: the mean square along axes of like variance, scaled, is about 1. Axes that signals hardly
-reach hold noise only. The statistic is the largest deviation of a group of axes, of the level, the contrast and the
-roughness; its rank among simulated measurements gives an exact test.
+The check draws signals from the prior and measures them. It compares y with these measurements along the principal axes
+of what the operator makes of signals. There the mean square along axes of like variance, scaled, is about 1. Axes that
+signals hardly reach hold noise only. The statistic is the largest deviation of a group of axes, of the level, the
+contrast and the roughness. Its rank among simulated measurements gives an exact test.
 
-A fault is named by undoing it: if y is plausible once its values are mapped to the prior's range, or under another
-noise level, then that is what is wrong.
+The check names a fault by undoing it. It maps the values of y to the prior's range, or takes another noise level: if y
+is then plausible, that is what is wrong.
 """
 
 from __future__ import annotations
@@ -207,6 +207,6 @@ def _rest(model: Predictive, y: Tensor, level: float) -> str:
         if len(along) and float(along.square().mean()) > (chi_square_band(len(along), level).high or 1.0):
             return (
                 "operator: y holds what this one makes of no signal: check kernel, mask and alignment; "
-                "or the noise is no Gaussian one of this level"
+                "or the noise is not Gaussian of this level"
             )
     return "prior: it makes no such signals: y is one of another kind, crop or value range; or the operator is another"

@@ -1,4 +1,4 @@
-"""What a file format of priors is, and how a prior is found, recognized and made from what it is called by."""
+"""What a file format of priors is, and how a name or a file becomes a prior."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _check_format(thing: object) -> None:
     lacking = getattr(thing, "__abstractmethods__", ())
     if not (isinstance(thing, type) and issubclass(thing, Format)) or lacking:
         raise ConfigError(
-            f"it lacks {', '.join(sorted(lacking))}" if lacking else "it is no subclass of Format",
+            f"it lacks {', '.join(sorted(lacking))}" if lacking else "it is not a subclass of Format",
             hint="class Mine(Format) with recognizes(source) and read(source, said)",
         )
 
@@ -325,10 +325,10 @@ def _recognized(source: Source, said: PriorSettings) -> Format:
     if found := next((form for form in known if _recognizes(form, source)), None):
         return found
     if source.place is not None:
-        raise CheckpointError(f"{source.place} is no prior that can be read", hint=f"known are {_known(known)}")
+        raise CheckpointError(f"{source.place} is not a prior that can be read", hint=f"known are {_known(known)}")
     if not isinstance(source.given, str):
         raise ConfigError(
-            f"{source.label or 'a prior'} is of type {type(source.given).__name__}, which is no prior",
+            f"{source.label or 'a prior'} is of type {type(source.given).__name__}, which is not a prior",
             hint="a Denoiser, such as load_prior returns, or a network",
         )
     raise unknown_prior(source.given)

@@ -1,8 +1,9 @@
 """Checkpoints of latent diffusion as its authors publish them: U-Net, its average, and the autoencoder in one file.
 
 Rombach et al. 2022, https://arxiv.org/abs/2112.10752. The U-Net is that of guided diffusion, under
-`model.diffusion_model.`; its average over training (EMA) under `model_ema.`, names without dots; the autoencoder, with
-a codebook (VQ) or a Gaussian latent (KL), under `first_stage_model.`; the forward process as `betas`.
+`model.diffusion_model.`. Its average over training (EMA) is under `model_ema.`, with names without dots. The
+autoencoder, with a codebook (VQ) or a Gaussian latent (KL), is under `first_stage_model.`. The forward process is
+`betas`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ LATENT_SHAPE = (3, 64, 64)  # of the public models of faces
 class CompVis(Format):
     """Latent diffusion: U-Net, its average, autoencoder and betas in one file; eps, images in [-1, 1].
 
-    Encoding takes the mean of a KL autoencoder's posterior, and what a VQ autoencoder has before quantization; decoding
-    quantizes, and lets derivatives pass the quantization unchanged. Latents are multiplied by the file's
-    `scale_factor`, 1 where it has none.
+    Encoding takes the mean of a KL autoencoder's posterior, or the value of a VQ autoencoder before quantization.
+    Decoding quantizes, and lets derivatives pass the quantization unchanged. The file's `scale_factor` multiplies
+    latents, 1 where it has none.
     """
 
     extensions = CHECKPOINTS

@@ -1,8 +1,8 @@
 """What lies in a checkpoint: the weights of a network wherever they are, their average, and what is not used.
 
-Training codes put weights into containers (`state_dict`, `model`, a list), wrappers put words before their names
-(`module.`, `_orig_mod.`, `model.`), and averages over the training (EMA) come in many forms. A format knows one weight
-of its network, the *marker*; whatever stands before it is a wrapper.
+Training codes put weights into containers (`state_dict`, `model`, a list). Wrappers put words before their names
+(`module.`, `_orig_mod.`, `model.`). Averages over the training (EMA) come in many forms. A format knows one weight of
+its network, the *marker*; whatever stands before it is a wrapper.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checkpoints of DDPM's ports to torch: the public CelebA-HQ, bedroom, church and CIFAR-10 models, and their family.
 
-Ho et al. 2020, https://arxiv.org/abs/2006.11239. The port of DDIM (Song, Meng, Ermon 2021,
-https://arxiv.org/abs/2010.02502) writes lists: network, optimizer, epoch, step and, where it is kept, the average.
+Ho et al. 2020, https://arxiv.org/abs/2006.11239. Files of the DDIM port (Song, Meng, Ermon 2021,
+https://arxiv.org/abs/2010.02502) are lists of network, optimizer, epoch, step and, in some files, the average.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def _parts(place: Path, averaged: bool | None) -> tuple[Path, Path, Files]:
 
 
 def _pipeline_of(part: Path) -> Path:
-    """The pipeline that a part of it belongs to; the folder itself where it is none."""
+    """The pipeline that a part of it belongs to; the folder itself where it is not part of one."""
     above = part.resolve().parent
     is_part = part.resolve().name in ("unet", AVERAGE) and (above / "scheduler").is_dir()
     return above if is_part and not (part / "scheduler_config.json").is_file() else part
@@ -298,8 +298,8 @@ def _other_network(where: object, kind: str) -> ConfigError:
 def load_autoencoder(folder: Path, latent_shape: tuple[int, ...]) -> NetworkAutoencoder:
     """A VQModel or AutoencoderKL, with the scaling of latents that its configuration states.
 
-    Encoding takes the mean of a KL autoencoder's posterior, and what a VQ autoencoder has before quantization; decoding
-    quantizes, and lets derivatives pass the quantization unchanged.
+    Encoding takes the mean of a KL autoencoder's posterior, or the value of a VQ autoencoder before quantization.
+    Decoding quantizes, and lets derivatives pass the quantization unchanged.
 
     Args:
         folder: what `save_pretrained` wrote.

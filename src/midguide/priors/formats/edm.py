@@ -1,4 +1,4 @@
-"""The preconditioning of EDM, for networks that were trained inside it.
+"""The preconditioning of EDM, for networks trained inside it.
 
 Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models" (2022,
 https://arxiv.org/abs/2206.00364), Eq. (7) and Table 1.

@@ -144,11 +144,11 @@ def adm_network(
         visible = visible_config(weights)
     except ConfigError as error:
         card = "it has no midguide card, and " if path.suffix == ".safetensors" else ""
-        raise CheckpointError(f"{path} is no prior: {card}{error.message}", hint=error.hint) from None
+        raise CheckpointError(f"{path} is not a prior: {card}{error.message}", hint=error.hint) from None
     public = next((shape for shape in known if _differences(visible, shape) == []), None)
     if config is None and public is None:
         raise ConfigError(
-            f"{path} is no public checkpoint, and does not say how many heads it has",
+            f"{path} is not a public checkpoint, and does not say how many heads it has",
             hint=to_load_prior(f"network=ADMConfig(...), with what the file shows: {_settings(visible)},"),
         )
     config = config or public or visible

@@ -1,8 +1,8 @@
 """Priors as single files: weights and everything needed to use them, in one safetensors file.
 
-The metadata of a prior's file hold, under the key `midguide`, a JSON object: format, network body and its shape,
-prediction, schedule, value range, event shape, what its signals are; for a prior of latents its autoencoder, whose
-weights are in the same file. A card beside it (`NAME.json`) tells where it comes from.
+The metadata of a prior's file hold a JSON object under the key `midguide`. It has the format, network body and its
+shape, prediction, schedule, value range, event shape, and what its signals are. For a prior of latents it also has the
+autoencoder, whose weights are in the same file. A card beside the file (`NAME.json`) tells where it comes from.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Native(Format):
         stated, sha256 = stated_in(path), sha256_of(path)
         if stated.condition is not None:
             raise CheckpointError(
-                f"{path} is no prior: it was trained to draw one kind of hidden part ({stated.condition})",
+                f"{path} is not a prior: it was trained to draw one kind of hidden part ({stated.condition})",
                 hint="name it in a study, as the network of a source that draws hidden parts",
             )
         if source.card and source.card.sha256 != sha256:

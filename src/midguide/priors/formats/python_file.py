@@ -33,11 +33,11 @@ class PythonFile(Format):
     def read(self, source: Source, said: PriorSettings) -> Denoiser:
         """What the file calls so, or what it returns, read like any other prior.
 
-        The digest is that of the file's text, of all settings, and of the weights of networks that are modules; what
-        another callable holds is not seen.
+        The digest covers the file's text, all settings, and the weights of networks that are modules. It does not see
+        what another callable holds.
 
         Raises:
-            ConfigError: If there is no such file or name, or it is no prior.
+            ConfigError: If there is no such file or name, or it is not a prior.
             CheckpointError: If the file, or its function, fails.
         """
         path, _, name = source.given.rpartition(":")

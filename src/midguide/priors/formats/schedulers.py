@@ -40,7 +40,7 @@ def read_scheduler(config: dict[str, Any]) -> tuple[Schedule, str]:
     """The forward process and the prediction that a diffusers scheduler's configuration states.
 
     Raises:
-        ConfigError: If the process or the prediction is unknown here, or the betas are none.
+        ConfigError: If the process or the prediction is unknown here, or the betas are not betas.
     """
     kind = str(config.get("_class_name", ""))
     named = str(config.get("prediction_type", "epsilon"))  # files older than the setting predict eps

@@ -1,4 +1,4 @@
-"""How weights are read safely and fitted to a network."""
+"""Reading weights safely, and fitting them to a network."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def betas_schedule(betas: Tensor, path: Path) -> DiscreteVP:
     """The forward process of the betas in a file, in float64; a usual one where they are its, rounded to float32.
 
     Raises:
-        CheckpointError: If they are no betas.
+        CheckpointError: If they are not betas.
     """
     betas = betas.double()
     if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas <= 1)).all()):
@@ -232,14 +232,14 @@ def check_start(path: Path) -> None:
     """Refuse text in place of weights: web pages and pointers of git-lfs are saved as checkpoints.
 
     Raises:
-        CheckpointError: If it is none; quotes it.
+        CheckpointError: If it is text; quotes it.
     """
     with CHECKPOINT.open(path) as file:
         start = file.read(60)
     known = start[8:9] in (b"{", b"") if path.suffix == ".safetensors" else start.startswith(_STARTS)
     if start and not known:
         raise CheckpointError(
-            f"{path} is no checkpoint: it begins with {start.splitlines()[0].decode('ascii', 'backslashreplace')!r}",
+            f"{path} is not a checkpoint: it begins with {start.splitlines()[0].decode('ascii', 'backslashreplace')!r}",
             hint="was a web page or a pointer saved instead of the file? Download it again",
         )
 

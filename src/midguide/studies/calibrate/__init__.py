@@ -1,4 +1,4 @@
-"""Calibration as a study: its grid, what it found, the page, and settings that are tuned by it."""
+"""Calibration as a study: its grid, what it found, the page, and tuning by it."""
 
 from midguide.catalogue.namespace import namespace
 

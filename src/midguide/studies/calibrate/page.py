@@ -8,7 +8,7 @@ from html import escape
 from midguide._version import __version__
 from midguide.calibration.figures import coverage_figure, rank_figure
 from midguide.studies.calibrate.found import Calibrated, Found, Mean
-from midguide.studies.report.html import STYLE, inline, line
+from midguide.studies.report.html import HEAD, STYLE, inline, line
 
 SUMMARY = ("sampler", "verdict", "coverage at 0.9", "CRPS", "energy score", "chi-square", "forwards", "vjps", "seconds")
 
@@ -22,7 +22,7 @@ def as_html(found: Found, command: str, title: str) -> str:
         title: its heading.
     """
     plan = found.plan
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"]
+    parts = [f"{HEAD}<title>{escape(title)}</title><style>{STYLE}</style>"]
     parts.append(f"<h1>{escape(title)}</h1>")
     if found.missing:
         parts.append(f"<p><b>Not complete: {found.missing} units are missing.</b></p>")

@@ -1,4 +1,4 @@
-"""Running a calibration: what is missing of its study goes to a runner, and what is stored is judged."""
+"""Running a calibration: missing units of its study go to a runner, and a verdict follows from the stored ones."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ Successive halving: many candidates answer few problems, the best third of them 
 candidate costs the same: its steps follow from a budget of network calls for a draw. Candidates are the default
 settings, the presets, and random points of the grid that the class of a sampler declares as `tunable`.
 
-The criterion is the sum of two energy scores, each relative to the median candidate: of the signal, and of what is
-measured of it in units of the noise. Both are proper: the posterior has the least. They hardly see directions of small
-variance, which ranks do: among finalists that are equally good up to two standard errors the largest p-value wins. The
-winner then answers fresh problems beside the default settings. Its verdict there is what the preset says of itself.
+The criterion is the sum of two energy scores, each relative to the median candidate. One is of the signal, the other of
+its measured part in units of the noise. Both are proper: the posterior has the least. They hardly see directions of
+small variance, but ranks do. So among finalists that are equally good up to two standard errors the largest p-value
+wins. The winner then answers fresh problems beside the default settings. Its verdict there is what the preset says of
+itself.
 
 References: Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization".
 """
@@ -223,7 +224,7 @@ class Search:
 
 
 def tune(search: Search, answer: Answer, announce: Callable[[str], None] = lambda text: None) -> Tuned:
-    """Search, and confirm what was found.
+    """Search, and confirm the result.
 
     Args:
         search: what to tune.

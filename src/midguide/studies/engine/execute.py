@@ -52,7 +52,7 @@ def check_patterns(study: Study, only: Sequence[str]) -> None:
     """Refuse patterns "PROBLEM/SAMPLER" that match nothing.
 
     Raises:
-        ConfigError: a pattern matches no cell of the study.
+        ConfigError: If a pattern matches no cell of the study.
     """
     for pattern in only:
         if not any(_is_of(unit, pattern) for unit in study.units):
@@ -87,7 +87,7 @@ def check_device(study: Study, device: str) -> None:
     """Refuse to start where a prior of the study cannot leave the CPU.
 
     Raises:
-        UnsupportedProblem: names the prior.
+        UnsupportedProblem: If the prior cannot move there; names it.
     """
     for unit in _first_of_each_problem(study) if device != "cpu" else ():
         unit.problem.probe(unit.problem_seed).to(device)

@@ -5,7 +5,7 @@ OUT/shards/3-of-40/shard.json   which shard it is
 OUT/units, OUT/samples          what `merge` has gathered
 
 Shares follow from the study's file and the number of shards: batches, the dearest first, go to the shard that has the
-least to do. What a batch costs is estimated from the network calls of its sampler, which are known exactly.
+least to do. The estimated cost of a batch follows from the network calls of its sampler, which are known exactly.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Store:
         Its `code` is that of the earlier run, if any.
 
         Raises:
-            DataError: the folder holds something else, or another study's results.
+            DataError: If the folder holds something else, or another study's results.
         """
         store, path = cls(Path(folder), plain, expected), Path(folder) / "study.json"
         head = {"midguide-study": FORMAT, "study": plain, "expected": [vars(e) for e in expected], "code": dict(code)}
@@ -142,7 +142,7 @@ class Store:
         """The folder that an earlier run made.
 
         Raises:
-            DataError: it is not that, or damaged.
+            DataError: If it is not a results folder, or damaged.
         """
         path = Path(folder) / "study.json"
         if not path.exists() and (path.parent / SHARDS).is_dir():
@@ -159,7 +159,7 @@ class Store:
                 raise ValueError("the study has no name")
             for part in ("units", "samples"):
                 if (path.parent / part).exists() and not (path.parent / part).is_dir():
-                    raise ValueError(f"{part} is no folder")
+                    raise ValueError(f"{part} is not a folder")
             code = dict(stored.get("code", NO_CODE))
         except (MidguideError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, MidguideError) else f"{path.name}: {error}"
@@ -230,7 +230,7 @@ class Store:
         """The rows of a unit, None where there are none.
 
         Raises:
-            DataError: the file is damaged or of something else.
+            DataError: If the file is damaged or of something else.
         """
         path = self.path(unit)
         if not path.exists():

@@ -64,7 +64,7 @@ def _check_kind(thing: object) -> None:
     lacking = [part for part in parts if not hasattr(thing, part)]
     if lacking or not (isinstance(thing, type) and dataclasses.is_dataclass(thing)):
         raise ConfigError(
-            f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
+            f"it lacks {', '.join(lacking)}" if lacking else "it is not a dataclass",
             hint="a kind of problems is a frozen dataclass with prior, " + ", ".join(parts),
         )
 

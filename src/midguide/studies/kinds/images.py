@@ -109,7 +109,7 @@ class ImageProblem:
         """The problem of one image.
 
         Raises:
-            DataError: there is no such image, or it does not fit the prior.
+            DataError: If there is no such image, or it does not fit the prior.
         """
         return self._observed(self._drawn(seed) if self.data == PRIOR else self._loaded(seed), seed)
 

@@ -1,4 +1,4 @@
-"""Pictures of a study's stored draws, by name: each draws the problems that it is made for, and leaves the others.
+"""Pictures of a study's stored draws, by name: each draws the problems that it knows, and leaves the others.
 
 @PICTURES.register("reconstructions")
 def reconstructions(label: str, cases: Sequence[Case]) -> dict[str, Figure]: ...
@@ -51,7 +51,7 @@ Picture = Callable[[str, Sequence[Case]], "dict[str, Figure]"]
 
 def _check_picture(thing: object) -> None:
     if not inspect.isfunction(thing) or list(inspect.signature(thing).parameters) != ["label", "cases"]:
-        raise ConfigError("it is no picture", hint="a function (label, cases) that returns figures by heading")
+        raise ConfigError("it is not a picture", hint="a function (label, cases) that returns figures by heading")
 
 
 PICTURES: Catalogue[Picture] = Catalogue(

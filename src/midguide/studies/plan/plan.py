@@ -1,4 +1,4 @@
-"""What a study will cost: network calls, which are known exactly; seconds, memory and disk, which are estimated."""
+"""What a study will cost: network calls, which are exact; seconds, memory and disk, which are estimates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_SECONDS = 4.0
 """Until a process has loaded torch and this package."""
 WORKERS = (1, 8, 64)
 NEGLIGIBLE = 0.01
-"""Seconds of a truth below which it is none that was drawn."""
+"""Seconds of a truth below which it was not drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def load_expected(folder: str | Path, experiment: str) -> list[Expected]:
     """The numbers of one experiment from all CSV files of a folder; none where there is no such folder.
 
     Raises:
-        DataError: a file has other columns or a row that cannot be read.
+        DataError: If a file has other columns or a row that cannot be read.
     """
     found = []
     for path in sorted(Path(folder).glob("*.csv")):

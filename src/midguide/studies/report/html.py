@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_PICTURES: Mapping[str, Figure] = MappingProxyType({})
+HEAD = '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+SCROLLS = "@media(max-width:76em){table{display:block;overflow-x:auto}}"
+"""On a narrow page a wide table scrolls by itself."""
 STYLE = (
     "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:76em;padding:0 1em;overflow-x:auto}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+    "td:first-child,th:first-child{text-align:left}img{max-width:100%}" + SCROLLS
 )
 
 
@@ -33,7 +36,7 @@ MOST_PANELS = 8
 def as_html(report: Report, pictures: Mapping[str, Figure] = NO_PICTURES) -> str:
     """The report as one file that needs no other, with figures by their headings at its end."""
     title = escape(report.title)
-    parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
+    parts = [f"{HEAD}<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
     if report.missing:
         parts.append(f"<p><b>Not complete: {report.missing} units are missing.</b></p>")
     if (overview := figure(report)) is not None:

@@ -200,8 +200,8 @@ def make_report(study: Study, store: Store, baseline: str | None = None) -> Repo
         baseline: the label of the sampler that the others are compared with; the first that samples by default.
 
     Raises:
-        ConfigError: no sampler has the label `baseline`.
-        DataError: nothing is there yet.
+        ConfigError: If no sampler has the label `baseline`.
+        DataError: If nothing is there yet.
     """
     baseline = _baseline(study, baseline)
     progress = store.progress(study.units)

@@ -98,7 +98,7 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop what still runs; nothing that was not collected is kept. Once more changes nothing."""
+        """Stop what still runs, and drop what was not collected. Once more changes nothing."""
         ...
 
 

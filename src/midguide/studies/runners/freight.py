@@ -1,8 +1,8 @@
 """Jobs for machines that share no folder: the files that a job names travel with it, once for each content.
 
-A job is pickled with every absolute path that exists here replaced by the digest of what is there: priors, data, Python
+The pickle of a job names files by digest. A digest replaces every absolute path that exists here: priors, data, Python
 files with their neighbors, folders of weights. On the other machine files appear in a folder by these digests, and the
-job names them there. Nothing of a unit's address changes, since places of files are no part of it.
+job names them there. A unit's address stays the same, since it does not depend on the places of files.
 """
 
 from __future__ import annotations

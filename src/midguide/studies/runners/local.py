@@ -51,9 +51,10 @@ class InProcess:
 class ProcessPool:
     """Fresh processes with one torch thread each; each holds one job at a time.
 
-    A process that dies (of too little memory, say) makes its units failures and is replaced. One that SIGTERM ends was
-    not alone: schedulers send it to all processes of a job, and the run is interrupted. The processes end with their
-    parent, however that ends: at once on Linux, elsewhere once they have done their job and find their pipe closed.
+    A process that dies (of too little memory, say) makes its units failures, and another takes its place. One that
+    SIGTERM ends was not alone: schedulers send it to all processes of a job, which interrupts the run. The processes
+    end with their parent, however that ends: at once on Linux, elsewhere once they have done their job and find their
+    pipe closed.
     """
 
     def __init__(self, workers: int) -> None:

@@ -42,7 +42,7 @@ def _check_source(thing: object) -> None:
     lacking = [part for part in ("check", "draw") if not hasattr(made, part)]
     if lacking or (isinstance(thing, type) and not dataclasses.is_dataclass(thing)):
         raise ConfigError(
-            f"it lacks {', '.join(lacking)}" if lacking else "it is no dataclass",
+            f"it lacks {', '.join(lacking)}" if lacking else "it is not a dataclass",
             hint="a source is a frozen dataclass with check and draw, or a function (kind, *, ...) -> Source",
         )
 

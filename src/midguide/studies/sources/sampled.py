@@ -29,9 +29,9 @@ STREAM_VALUES = 2**17
 class Sampled:
     """Draws of a sampler.
 
-    With a network each draw has its random stream, and all are drawn at once. With a prior in closed form, where draws
-    are tiny and come in thousands, groups of them have one stream each, and as many are drawn at once as a processor's
-    cache can hold.
+    With a network each draw has its random stream, and all are drawn at once. With a prior in closed form, draws are
+    tiny and come in thousands. So groups of them have one stream each, and the source draws as many at once as a
+    processor's cache can hold.
     """
 
     sampler: Sampler

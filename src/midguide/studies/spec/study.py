@@ -27,9 +27,9 @@
     settings = { steps = 300 }
 
 Samplers, operators, metrics, kinds of problems, priors and schedules may be those of a Python file, `FILE.py:NAME`; the
-file is run. Every key must be known, every override must match a cell, and every sampler must handle its problems:
-otherwise the study is refused before anything runs. The report names what is left out, and why. Paths (of data, code
-and files of weights) are relative to the folder of the call, and stored as absolute ones.
+file is run. Every key must be known, every override must match a cell, and every sampler must handle its problems.
+Otherwise there is an error before anything runs. The report names omissions, and why. Paths (of data, code and files of
+weights) are relative to the folder of the call, and stored as absolute ones.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def load_study(
         announce: is told each Python file that the study names, before it is run.
 
     Raises:
-        ConfigError: If the file is no study; names the file, the key and a hint.
+        ConfigError: If the file is not a study; names the file, the key and a hint.
         UnsupportedProblem: If a sampler or a metric cannot handle one of the problems.
     """
     plain = read(path)

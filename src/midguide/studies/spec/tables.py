@@ -130,14 +130,16 @@ class SamplerTable:
     def __post_init__(self) -> None:
         check_budgets(self.budgets or ())
         if self.budgets and own_source(self.spec):
-            raise ConfigError(f"`{self.spec}` is no sampler, so that it has no budgets", hint="remove budgets")
+            raise ConfigError(f"`{self.spec}` is not a sampler, so that it has no budgets", hint="remove budgets")
         if self.budgets and self.has_steps:
             raise ConfigError("budgets set the steps, which are set or swept, too", hint="it is one or the other")
         known = taken_of_a_sampler()
         if self.source not in known:
             raise unknown("source", self.source, known)
         if self.source != "samples" and own_source(self.spec):
-            raise ConfigError(f"`{self.spec}` is no sampler, so that it has no `{self.source}`", hint="remove source")
+            raise ConfigError(
+                f"`{self.spec}` is not a sampler, so that it has no `{self.source}`", hint="remove source"
+            )
         if not self.problems:
             raise ConfigError(f"`{self.spec}` would run on no problem", hint="leave problems out for all of them")
         for key, values in self.sweep.items():

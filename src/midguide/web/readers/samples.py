@@ -70,7 +70,7 @@ def lines_of(verdict: Any) -> list[dict[str, str]]:
     """The verdict of `metrics.json` in words.
 
     Raises:
-        DataError: If it is none.
+        DataError: If it is not a verdict.
     """
     try:
         return [

@@ -1,4 +1,4 @@
-"""A source of draws that is no sampler: the mean level at all hours."""
+"""A source of draws that is not a sampler: the mean level at all hours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ class TideTable(Format):
         try:
             stds = torch.tensor([float(word) for word in source.path.read_text().split()]) / signal.unit_size
         except ValueError as error:
-            raise CheckpointError(f"{source.path} is no table of tides: {error}") from error
+            raise CheckpointError(f"{source.path} is not a table of tides: {error}") from error
         schedule = make_schedule("vp-linear")
         levels = [schedule.level(t) for t in range(1, schedule.noisiest + 1)]
         alphas, sigmas = (torch.tensor([getattr(level, of) for level in levels]) for of in ("alpha", "sigma"))

@@ -12,7 +12,7 @@ from midguide.cli.commands.study import Set, opened
 from midguide.errors import ConfigError
 
 WARNING = (
-    "This is no medical device. What it draws where nothing was measured is plausible, not observed: "
+    "This is not a medical device. What it draws where nothing was measured is plausible, not observed: "
     "do not base a diagnosis or a treatment on it."
 )
 COLUMNS = ("problem", "class", "sampler", "balanced accuracy", "95 %", "AUC", "n", "positive", "expected")
@@ -31,8 +31,8 @@ def diagnose(
 ) -> None:
     """Balanced accuracy of each diagnosis, from true windows and from what each sampler drew, with bootstrap intervals.
 
-    The classifier's output is averaged over the draws of a recording. Records whose statements are unknown are left
-    out. "truth" is the classifier on the true window: what no reconstruction can be expected to beat.
+    The result for a recording is the mean of the classifier's output over its draws. Records with unknown statements do
+    not count. "truth" is the classifier on the true window: expect no reconstruction to beat it.
     """
     rule = _rule(threshold)
     output.use_threads(context)

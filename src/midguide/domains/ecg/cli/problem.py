@@ -89,11 +89,11 @@ def window(given: Given, form: EcgFormat, samples: int, start: float) -> tuple[T
         Millivolts, NaN where nothing is known, and booleans, both of shape (9, samples).
 
     Raises:
-        ConfigError: `start` is no time.
+        ConfigError: If `start` is not a time.
         DataError: If the recording ends before the window does.
     """
     if not 0 <= start < float("inf"):
-        raise ConfigError(f"--start {start:g} is no time in a recording", hint="seconds from its beginning, as 2.5")
+        raise ConfigError(f"--start {start:g} is not a time in a recording", hint="seconds from its beginning, as 2.5")
     some, whole = nine_leads(given.given, form), nine_leads(given.whole, form)
     nine, known = torch.where(some.isfinite(), some, whole), some.isfinite()
     agreeing = with_einthoven(nine, known)
@@ -114,7 +114,7 @@ def observed(known: Tensor, hide: str | None, form: EcgFormat) -> Tensor:
     """What of the given values is outside the hidden seconds, boolean, shape (9, samples).
 
     Raises:
-        ConfigError: `hide` is no interval of the window.
+        ConfigError: If `hide` is not an interval of the window.
         DataError: If nothing is given, or nothing is missing.
     """
     if hide is not None:
@@ -192,5 +192,5 @@ def _seconds(text: str, duration: float) -> tuple[float, float]:
     except ValueError:
         raise ConfigError(f"--hide takes FROM-TO in seconds, got {text!r}", hint="for example 1.28-2.56") from None
     if not 0 <= first < last <= duration:
-        raise ConfigError(f"--hide {text} is no part of the window of {duration:g} s", hint="seconds from its start")
+        raise ConfigError(f"--hide {text} is not part of the window of {duration:g} s", hint="seconds from its start")
     return first, last

@@ -9,6 +9,7 @@ import typer
 
 from midguide.cli import options, output
 from midguide.cli.commands.base import COMMANDS
+from midguide.cli.completion import names
 from midguide.domains.ecg.cli.diagnose import WARNING, diagnose
 from midguide.errors import ConfigError
 
@@ -77,7 +78,12 @@ def reconstruct(
     ] = None,
     prior: Prior = PRIOR,
     sampler: Annotated[
-        str, typer.Option(metavar="NAME[:PRESET]", help="`midguide list samplers`; auto takes what suits the problem.")
+        str,
+        typer.Option(
+            autocompletion=names("samplers", "auto"),
+            metavar="NAME[:PRESET]",
+            help="`midguide list samplers`; auto takes what suits the problem.",
+        ),
     ] = SAMPLER,
     steps: options.Steps = None,
     budget: options.Budget = None,
@@ -91,8 +97,8 @@ def reconstruct(
     """Draw the leads and times of a recording that are missing or hidden.
 
     What the recording holds beside the given leads serves as the truth to compare with. Writes the median as WFDB and
-    CSV, all samples, two pages of ECG paper and metrics.json, all or nothing. Baseline wander below 0.6 Hz is removed
-    and nothing above half the prior's rate is kept: ST segments must not be read.
+    CSV, all samples, two pages of ECG paper and metrics.json, all or nothing. The command removes baseline wander below
+    0.6 Hz and everything above half the prior's rate. So do not read ST segments.
     """
     folder = output.out_folder(out or output.default_folder("ecg", record.stem, of=context))
     output.use_threads(context)
@@ -114,7 +120,7 @@ def reconstruct(
 
 
 def _part(prior: str, start: float) -> Part | None:
-    """What a prior sees of a recording; None if the prior knows no electrocardiograms, or the start is no time."""
+    """What a prior sees of a recording; None if the prior knows no electrocardiograms, or the start is not a time."""
     from midguide.domains.ecg.leads import EcgFormat
     from midguide.domains.ecg.recordings import Part
     from midguide.priors.loading import prior_spec

@@ -103,7 +103,7 @@ def _own(name: str) -> str:
 
 
 def _texts(array: Array) -> list[str] | None:
-    """The words in an array of text; None where it is none, or long."""
+    """The words in an array of text; None where it is not text, or long."""
     if array.numeric or prod(array.shape) > 1000:
         return None
     found = [np.ravel(x)[0] if isinstance(x, np.ndarray) and x.size == 1 else x for x in np.ravel(array.all())]

@@ -20,7 +20,7 @@ SAMPLES = (".dat", ".xws", ".atr", ".qrs", ".xyz")
 
 @RECORDINGS.register("zip", summary="a zip file with one recording in it")
 class Zip(RecordingFormat):
-    """What is in it is unpacked into a temporary folder and read from there."""
+    """The reader unpacks it into a temporary folder and reads the files there."""
 
     extensions = (".zip",)
     order = 40

@@ -87,7 +87,7 @@ class Said:
     Args:
         rate_hz: samples per second.
         unit: of the numbers.
-        order: leads of the rows or columns of a file that does not name them; `_` for a row that is none.
+        order: leads of the rows or columns of a file that does not name them; `_` for a row without a lead.
         variable: which array of a file that holds several.
     """
 
@@ -152,7 +152,7 @@ def _check(thing: object) -> None:
     lacking = getattr(thing, "__abstractmethods__", ())
     if not (isinstance(thing, type) and issubclass(thing, RecordingFormat)) or lacking:
         raise ConfigError(
-            f"it lacks {', '.join(sorted(lacking))}" if lacking else "it is no subclass of RecordingFormat",
+            f"it lacks {', '.join(sorted(lacking))}" if lacking else "it is not a subclass of RecordingFormat",
             hint="class Mine(RecordingFormat) with open(file, said)",
         )
 
@@ -203,7 +203,7 @@ def recognized(file: File) -> RecordingFormat:
         return found
     if file.path.exists() and not file.path.is_dir():
         RECORDING.check(file.path)
-        raise DataError(f"{file.path} is no recording of a known kind", hint=f"known are {_names(known)}")
+        raise DataError(f"{file.path} is not a recording of a known kind", hint=f"known are {_names(known)}")
     what = "a folder, not a recording" if file.path.is_dir() else "not there"
     raise DataError(
         f"there is no recording {file.path}: it is {what}",
@@ -220,7 +220,7 @@ _UNIT = re.compile(r"(milli|micro|nano|[muµμn]?)(v|volts?)(olt)?")
 
 
 def millivolts(unit: str) -> float | None:
-    """Millivolts of one of a unit, as `uV`, `µV` or `millivolt`; None where it is no voltage.
+    """Millivolts of one of a unit, as `uV`, `µV` or `millivolt`; None where it is not a voltage.
 
     Example:
         >>> millivolts("uV"), millivolts("Ohm")

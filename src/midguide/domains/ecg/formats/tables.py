@@ -75,7 +75,7 @@ class Table(RecordingFormat):
         """The columns of the table.
 
         Raises:
-            DataError: If it is no table of numbers, or it does not say which leads its columns are.
+            DataError: If it is not a table of numbers, or it does not say which leads its columns are.
         """
         content = RECORDING.read(file.path)
         lines = content.count(b"\n") + content.count(b"\r")
@@ -126,7 +126,7 @@ def _no_table(path: Path, front: Sequence[Sequence[str]], *, uneven: bool) -> Da
     bad = next((row for row in reversed(front) if _numbers(row) is None), [])
     why = "its rows have different lengths" if uneven else f"no columns of numbers follow {','.join(bad)[:60]!r}"
     return DataError(
-        f"{path} is no table of numbers: {why}", hint="first a line of lead names, then one row per sample"
+        f"{path} is not a table of numbers: {why}", hint="first a line of lead names, then one row per sample"
     )
 
 

@@ -1,7 +1,7 @@
 """WFDB records, as PhysioNet publishes them: a header in text and files of samples.
 
-Each signal comes at its own rate: frames hold several samples of it where it is faster than the record. Segments of a
-record are read one by one, since they may differ in gain, unit and channels.
+Each signal comes at its own rate: frames hold several samples of it where it is faster than the record. It reads
+segments of a record one by one, since they may differ in gain, unit and channels.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def _damage(place: Path, header: Path) -> Iterator[None]:
 def _staged(header: Path) -> Iterator[Path]:
     """The record's path without an ending, such that the library finds what the header names.
 
-    Where endings are in capitals, or a header is not ASCII (the library drops other characters: uV becomes V, and a
-    long minus goes), plain copies of the headers and links to the other files lie in a folder of their own.
+    The library needs endings in small letters, and headers in ASCII: it drops other characters, so that µV becomes V
+    and a long minus goes. Otherwise a folder of its own holds plain copies of the headers and links to the other files.
     """
     text = _text(header)
     for name in _files(text):
