@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from midguide.domains.ecg.formats.base import RECORDING
 from midguide.domains.ecg.leads import EcgFormat
 from midguide.domains.ecg.recordings import check_complete, load_recording, nine_leads
 from midguide.errors import DataError, unknown
@@ -132,7 +133,7 @@ def content(folder: str | Path, entries: Sequence[Entry], *, rate: int = 100) ->
     for entry in entries:
         for suffix in (".hea", ".dat"):
             path = Path(folder) / f"{entry.files.get(rate, '')}{suffix}"
-            whole.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+            whole.update(hashlib.sha256(RECORDING.read(path) if path.is_file() else b"").digest())
     return whole.hexdigest()
 
 
