@@ -133,14 +133,18 @@ def tiny(tmp_path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def prior(tmp_path_factory) -> Path:
-    """The file of a prior of 16x16 images that has learned nothing."""
+def write_prior(path: Path) -> Path:
+    """A prior of 16x16 images that has learned nothing."""
     config = UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
     with global_seed(0):
         save_prior(path, UNet(config).state_dict(), PriorSettings(network=config, event_shape=(3, SIZE, SIZE)))
     return path
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory) -> Path:
+    """The file of a prior of 16x16 images that has learned nothing."""
+    return write_prior(tmp_path_factory.mktemp("prior") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_impossible_laws_are_refused(make):
 
 
 def test_a_signal_of_one_entry_is_refused():
-    with pytest.raises(ConfigError, match="length must be at least 2"):
+    with pytest.raises(ConfigError, match="length must be a whole number, at least 2"):
         LevyProcess(Laplace(), 1)
 
 

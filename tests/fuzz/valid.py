@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -15,10 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[1]))
+from conftest import SIZE as SIDE
+from conftest import TINY as STUDY
+from conftest import write_prior
+
 Files = dict[str, bytes]
 """Files that belong together, by their paths."""
 
-SIDE, RATE, LENGTH = 16, 100, 300
+RATE, LENGTH = 100, 300
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 _MAKERS: dict[str, Callable[[Path], list[Files] | None]] = {}
 _MADE: dict[str, list[Files]] = {}
@@ -186,12 +192,6 @@ def ptbxl(_: Path) -> list[Files]:
     ]
 
 
-def _unet() -> Any:
-    from midguide.nn.unet import UNetConfig
-
-    return UNetConfig(channels=32, multipliers=(1,), blocks=1, attention=(), patch=4)
-
-
 @made
 def priors(folder: Path) -> list[Files]:
     """Native ones: of images, and of latents with its autoencoder."""
@@ -200,7 +200,7 @@ def priors(folder: Path) -> list[Files]:
     from midguide.priors.formats.native import save_prior
     from midguide.priors.settings import PriorSettings
 
-    save_prior(folder / "p.safetensors", UNet(_unet()).state_dict(), PriorSettings(network=_unet(), event_shape=IMAGE))
+    write_prior(folder / "p.safetensors")
     coder = _coder()
     shape = coder.latent_shape(IMAGE)
     config = UNetConfig(
@@ -346,32 +346,6 @@ patch = 4
 
 [card]
 data = "nothing"
-"""
-
-STUDY = """[study]
-name = "tiny"
-samples = 4
-seeds = [0]
-metrics = ["sliced_wasserstein_1[slices=100]", "mode_weight_tv"]
-
-[[problems]]
-kind = "mixture"
-label = "dx = 2"
-dimension = 2
-seeds = { first = 0, count = 2 }
-
-[[samplers]]
-spec = "exact"
-
-[[samplers]]
-spec = "ddrm:paper"
-label = "DDRM"
-settings = { steps = 5 }
-
-[[samplers]]
-spec = "dps"
-label = "DPS"
-settings = { steps = 5, guidance = 0.1 }
 """
 
 

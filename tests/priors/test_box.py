@@ -1,5 +1,7 @@
 """The uniform law on a box: denoiser and posterior against scipy's truncated normals and against quadrature."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,14 @@ def test_values_that_are_measured_together_are_refused():
 def test_an_empty_box_is_refused():
     with pytest.raises(ConfigError, match="`low` below `high`"):
         UniformBox((3,), 1.0, 1.0)
+
+
+def test_bounds_are_real_numbers_of_any_library():
+    prior = UniformBox(tuple(np.array([3])), np.float32(-2), torch.tensor(1.0))
+    assert json.dumps(prior.record()) == json.dumps(UniformBox((3,), -2.0, 1.0).record())
+    for low in (1j, np.complex128(1j), np.array([-1.0, 0.0]), torch.tensor(1j)):
+        with pytest.raises(ConfigError, match="`low` and `high` must be real numbers"):
+            UniformBox((3,), low)
 
 
 def test_density_integrates_to_one_on_the_box():

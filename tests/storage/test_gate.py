@@ -26,6 +26,8 @@ FUNCTIONS = {
 }  # fmt: skip
 """Functions of libraries that open or decode a file, or take one."""
 
+LAST = {name.rpartition(".")[2] for name in FUNCTIONS} | METHODS
+
 GIVEN = "it is given what the gate has opened"
 CHECKED = "the library opens it by its path, which the gate has checked"
 OWN = "a file of this package"
@@ -75,9 +77,9 @@ def opened(tree: ast.AST) -> set[str]:
     called = {node.func for node in nodes if isinstance(node, ast.Call)}
     found = set()
     for node in nodes:
-        if isinstance(node, ast.Name | ast.Attribute):
-            owner, _, method = ast.unparse(node).rpartition(".")
-            owner = owner.rpartition(".")[2]
+        method = getattr(node, "attr", getattr(node, "id", ""))
+        if method in LAST:
+            owner = ast.unparse(node).rpartition(".")[0].rpartition(".")[2]
             name = f"{owner}.{method}" if owner else method
             if name in FUNCTIONS and (owner or node in called):
                 found.add(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import pickle
@@ -190,3 +191,16 @@ def test_memory_is_what_a_limit_of_addresses_leaves():
         "resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)); print(0 < free() < 2**29)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("side", "images", "hours", "spare"),
+    [(2000, 50, 0.1, 200), pytest.param(9400, 2000, 24.0, 384, marks=pytest.mark.slow)],
+)
+def test_reading_takes_what_is_needed_and_a_constant(tmp_path, side, images, hours, spare):
+    """An image of 88 million pixels, 24 hours: as large as the file says, and stripes of a million pixels at a time."""
+    place = Path(__file__).parents[2] / "benchmarks" / "reading.py"
+    spec = importlib.util.spec_from_file_location("reading", place)
+    spec.loader.exec_module(reading := importlib.util.module_from_spec(spec))
+    for row in reading.rows(tmp_path, side, images, hours):
+        assert reading.peak_of(row.read) < row.needed / 2**20 + spare, row.name

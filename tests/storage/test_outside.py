@@ -5,14 +5,22 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.lib import format as npy_format
 
-from midguide.errors import ConfigError, DataError
+from midguide import load_prior, make_operator, make_sampler
+from midguide.data.images import load_image_set
+from midguide.domains.ecg.recordings import load_recording
+from midguide.errors import ConfigError, DataError, MidguideError
+from midguide.inference.samples import Samples
+from midguide.known.finite_sample import finite_sample
 from midguide.storage.outside import Outside, afford, array_of, arrays_of, memory_budget, plain_name
+from midguide.studies.spec.study import load_study
+from midguide.training.base import load_recipe
 
 TABLE = Outside("table", "write it again", limit=1000)
 
@@ -171,3 +179,25 @@ def test_names_that_leave_their_folder_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "faces-64", "猫", "a b", "v1.2", "a..b"])
 def test_other_names_are_taken(name: str) -> None:
     assert plain_name(name, "the name") == name
+
+
+NAMED: dict[str, Callable[[str], object]] = {
+    "prior": load_prior,
+    "recording": load_recording,
+    "images": load_image_set,
+    "known": lambda name: finite_sample(0, data=name, operator="half-mask"),
+    "mask": lambda name: make_operator("mask-file", (1, 8, 8), path=name),
+    "sampler": lambda name: make_sampler(f"{name}.py:NAME"),
+    "draws": Samples.load,
+    "store": Samples.open,
+    "recipe": load_recipe,
+    "study": load_study,
+}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "a\0b"], ids=["long", "deep", "zero"])
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_name_that_no_file_can_have_is_one_error(kind, name):
+    with pytest.raises(MidguideError) as error:
+        NAMED[kind](name)
+    assert "\n" not in error.value.message

@@ -335,8 +335,8 @@ class Catalogue(Mapping[str, Entry[T]], Generic[T]):
             plugins.warn(error)
 
     def _from_file(self, path: str, name: str) -> Entry[T]:
-        place = f"{Path(path).expanduser().resolve()}:{name}"
         thing = plugins.load_object(path, name)
+        place = f"{Path(path).expanduser().resolve()}:{name}"
         known = self._outside.get(place)
         if known is None or known.thing is not thing:
             said = next((entry.summary for entry in self._entries.values() if entry.thing is thing), "")

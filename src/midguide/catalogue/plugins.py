@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import warnings
@@ -96,9 +97,10 @@ def load_object(path: str | Path, name: str) -> Any:
 
 def load_file(path: str | Path) -> ModuleType:
     """A Python file as a module, run once for each content of the file."""
-    path = Path(path).expanduser().resolve()
-    if not path.is_file():
+    path = Path(path).expanduser().absolute()
+    if not os.path.isfile(path):  # of any name, also one that cannot be resolved
         raise ConfigError(f"there is no file {path}", hint="as FILE.py:NAME, with NAME a class or function in it")
+    path = path.resolve()
     name = module_of(path)
     if name in sys.modules:
         return sys.modules[name]

@@ -94,9 +94,9 @@ def out_folder(path: str | Path) -> Path:
         DataError: If it is a file, or its place cannot be written to.
     """
     path = Path(path).resolve()
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         raise DataError(f"{path} is a file, --out names a folder", hint="choose another --out")
-    places = [path.parent, path] if path.exists() else [next(p for p in path.parents if p.exists())]
+    places = [path.parent, path] if os.path.exists(path) else [next(p for p in path.parents if os.path.exists(p))]
     for place in places:
         try:
             with tempfile.TemporaryFile(dir=place):

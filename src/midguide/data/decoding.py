@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -92,10 +93,6 @@ class Picture:
                 stripe = self.image.crop((left, first, right, min(first + height, bottom)))
                 values = _values(stripe, self)
             yield first - top, values
-
-    def values(self) -> np.ndarray:
-        """All values in [0, 1], float64, shape (H, W, 1 or 3)."""
-        return np.concatenate([values for _, values in self.stripes()])
 
 
 def open_picture(source: BinaryIO, name: str | Path, white: float | None = None) -> Picture:
@@ -195,7 +192,7 @@ def names_in(path: Path, note: Note) -> list[str]:
 
 def _files(path: Path, hidden: list[str] | None = None) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """The name of each image of a folder or zip file, and what reads it; hidden names are only collected."""
-    if path.is_dir():
+    if os.path.isdir(path):
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()):
             if _is_shown(str(file.relative_to(path)), hidden):
                 yield file.name, partial(IMAGE.read, file)

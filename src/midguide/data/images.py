@@ -87,18 +87,22 @@ def load_image(
         image = image.part(crop)
     height, width = event_shape[1:]
     if resize:
-        pixels = _resized(image, height, width)
+        stripes = [(0, _resized(image, height, width))]
     elif (image.rows, image.columns) != (height, width):
         raise DataError(
             f"image {path} is {image.columns}x{image.rows}, expected {width}x{height} (width x height)",
             hint=_how_to_fit(image.rows, image.columns, height, width),
         )
     else:
-        pixels = image.values()
-    if event_shape[0] == 1:
-        pixels = pixels @ _LUMA[:, None] if pixels.shape[2] == 3 else pixels
-    values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).expand(event_shape)
-    return (low + (high - low) * values).clamp(low, high).float()[None].contiguous()
+        stripes = image.stripes()
+    afford(4 * math.prod(event_shape), f"image {path}, as {width}x{height} values,")
+    found = torch.empty(event_shape, dtype=torch.float32)
+    for top, pixels in stripes:
+        if event_shape[0] == 1 and pixels.shape[2] == 3:
+            pixels = pixels @ _LUMA[:, None]
+        values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        found[:, top : top + len(pixels)] = (low + (high - low) * values).clamp(low, high)
+    return found[None]
 
 
 def image_size(path: str | Path, *, white: float | None = None) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,9 +62,9 @@ class LevyProcess(Denoiser):
     """
 
     def __init__(self, law: Increments, length: int, *, schedule: Schedule | None = None) -> None:
-        if length < 2:
-            raise ConfigError(f"length must be at least 2, got {length}", hint="64 in the literature")
-        self.law, self.length, self.event_shape = law, length, (length,)
+        if not isinstance(length, int | np.integer) or length < 2:
+            raise ConfigError(f"length must be a whole number, at least 2, got {length}", hint="64 in the literature")
+        self.law, self.length, self.event_shape = law, int(length), (int(length),)
         self.schedule = schedule or exact_schedule()
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:

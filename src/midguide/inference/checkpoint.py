@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -176,7 +177,7 @@ class Checkpoint:
         Raises:
             CheckpointError: If the file is damaged, belongs to another run, or was written by other code.
         """
-        if self.path is None or not Path(self.path).exists():
+        if self.path is None or not os.path.exists(self.path):
             return Progress(begun_in=self.around)
         metadata, stored = read_tensors(_PROGRESS, self.path)
         with _PROGRESS.damage(self.path):

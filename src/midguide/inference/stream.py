@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +80,7 @@ class Stream:
         self.path, self.identity, self.what, self.code = path, identity, fingerprint(identity), code
         self.progress = path.with_name(f"{path.name}.progress")
         self.store = path if path.suffix == ".zarr" else self.progress / "draws.zarr"
-        self.complete = not self.progress.exists() and path.exists()
+        self.complete = not os.path.exists(self.progress) and os.path.exists(path)
         if self.complete:
             self._check(stored_head(path), path)
             return
@@ -341,7 +342,7 @@ def stored_head(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If there is no such store, or it is damaged or not complete.
     """
-    running = path.with_name(f"{path.name}.progress").exists()
+    running = os.path.exists(path.with_name(f"{path.name}.progress"))
     try:
         if path.suffix == ".nc":
             import h5netcdf

@@ -9,6 +9,7 @@ Operator and noise of the named problems are such that several images explain y:
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,7 +183,7 @@ def _prior(data: str, count: int, bandwidth: float, size: int, white: float | No
         return finite_sample_prior(glyphs(torch.arange(count)), bandwidth)
     if data == "patches":
         return finite_sample_prior(patches(count, size), bandwidth)
-    if not Path(data).exists():
+    if not os.path.exists(data):
         raise DataError(f"there is no {data}", hint="data is `glyphs`, `patches`, a folder or a zip file of images")
     with about("data"):
         images = load_image_set(Path(data), white=white)[:count].float() / 127.5 - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -82,7 +83,7 @@ def classifier_features(name: str = CLASSIFIER) -> Features:
         CheckpointError: If the file is missing, damaged, or not the one of its card.
     """
     shipped = Path(str(resources.files("midguide"))) / "metrics" / "shipped" / f"{name}.safetensors"
-    path = shipped if shipped.is_file() else Path(name)
+    path = shipped if os.path.isfile(shipped) else Path(name)
     network, sha256 = load_feature_net(path)
     if path == shipped and read_card(path.with_suffix(".json")).sha256 != sha256:
         raise CheckpointError(f"{path} is not the file of its card: its sha256 differs", hint="install midguide again")

@@ -36,7 +36,7 @@ def read_weights(name: str, origin: str) -> tuple[dict[str, Tensor], str]:
         CheckpointError: If the file is missing, damaged, or not the one of its name.
     """
     path = weights_folder() / name
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(
             f"it needs the file {name} ({origin}), which is not in {path.parent.resolve()}",
             hint=f"put it there, or name its folder by --weights or the environment variable {VARIABLE}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class UniformBox(Denoiser):
 
     Args:
         event_shape: shape of one event.
-        low: smallest value.
+        low: smallest value, a number, also of NumPy or torch.
         high: largest value.
         schedule: the forward process; linear betas over 1,000 steps by default.
 
@@ -54,9 +55,15 @@ class UniformBox(Denoiser):
     def __init__(
         self, event_shape: tuple[int, ...], low: float = -1.0, high: float = 1.0, *, schedule: Schedule | None = None
     ) -> None:
-        if not -math.inf < low < high < math.inf:
+        try:
+            if np.iscomplexobj(low) or np.iscomplexobj(high):  # of which NumPy drops a part
+                raise TypeError
+            self.low, self.high = float(low), float(high)
+        except (TypeError, ValueError, RuntimeError) as error:  # complex, or several
+            raise ConfigError(f"`low` and `high` must be real numbers, got {low} and {high}") from error
+        if not -math.inf < self.low < self.high < math.inf:
             raise ConfigError(f"a box needs `low` below `high`, got {low} and {high}", hint="for example -1 and 1")
-        self.event_shape, self.low, self.high = tuple(event_shape), float(low), float(high)
+        self.event_shape = tuple(map(int, event_shape))
         self.value_range = (self.low, self.high)
         self.schedule = schedule or exact_schedule()
 

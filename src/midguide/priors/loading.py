@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,6 @@ def prior_spec(prior: str | Path) -> PriorSettings:
         'v'
     """
     path = cards.weights_of(str(prior)) if str(prior) in cards.shipped() else Path(prior)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise unknown_prior(str(prior))
     return native.stated_in(path)

@@ -10,6 +10,7 @@ A recipe is a TOML file of the settings of its kind. `kind` says which, and `bod
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,7 @@ def load_recipe(path: str | Path, changes: Mapping[str, object] = NO_CHANGES) ->
         'faces-64'
     """
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         if error := cards.not_installed(str(path)):
             raise error
         file = cards.recipe(str(path)) or file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def weights_of(prior: str) -> tuple[Path, dict[str, Tensor]]:
         CheckpointError: If its file is damaged, of another kind, or trained on another schedule.
     """
     path = cards.weights_of(prior) if prior in cards.shipped() else Path(prior)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise unknown_prior(prior)
     stated = stated_in(path)
     if stated.autoencoder is not None:
@@ -76,7 +77,7 @@ def adaptation(prior: str, path: Path, changes: Mapping[str, object] = NO_CHANGE
         ConfigError: If no card beside the file states a recipe.
     """
     file = path.with_suffix(".json")
-    card = read_card(file) if file.is_file() else Card(name=path.stem)
+    card = read_card(file) if os.path.isfile(file) else Card(name=path.stem)
     if not card.training:
         raise ConfigError(
             f"there is no card with a recipe beside {path}", hint="name the recipe: midguide train RECIPE"

@@ -108,7 +108,7 @@ def _started(
     check_device(study, device)
     numbers = file.parent / "expected"
     expected = load_expected(numbers, study.head.expected or study.head.name)
-    if study.head.expected and numbers.is_dir() and not expected:
+    if study.head.expected and os.path.isdir(numbers) and not expected:
         raise ConfigError(f"{numbers} has no number of {study.head.expected!r}", hint="leave expected out for none")
     folder = folder or output.out_folder(output.default_folder("study", study.head.name))
     store = Store.create(share.folder(folder) if share else folder, study.plain, expected, study.code)
@@ -222,7 +222,7 @@ def opened(place: Path, settings: list[str] | None) -> tuple[Study, Store]:
     from midguide.studies.spec.study import load_study, parse_study
 
     changes, announce = [parse_override(text) for text in settings or ()], announcer()
-    if place.is_file():
+    if os.path.isfile(place):
         place = output.default_folder("study", load_study(place, changes, announce=announce).head.name)
     store = Store.open(place)
     return parse_study(changed(store.plain, changes), announce=announce), store
@@ -242,7 +242,7 @@ def announcer() -> Callable[[str], None]:
 
 def _tell_what_is_odd(study: Study, store: Store, progress: Progress) -> None:
     if others := store.others(study.units):
-        earlier = "; study.earlier is the previous study file" if (store.folder / "study.earlier").exists() else ""
+        earlier = "; study.earlier is the previous study file" if os.path.exists(store.folder / "study.earlier") else ""
         note = f"{others} results in {store.folder} are not of this grid: they stay there, and out of its report"
         output.note(note + earlier)
     tell_of_changes(study, store)

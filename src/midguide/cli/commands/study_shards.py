@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,7 +81,7 @@ def _opened(places: list[Path], settings: list[str] | None) -> tuple[Study, Path
 
     changes, announce = [parse_override(text) for text in settings or ()], announcer()
     first = places[0]
-    if first.is_file():
+    if os.path.isfile(first):
         first = output.default_folder("study", load_study(first, changes, announce=announce).head.name)
     parts = parts_of([first, *places[1:]])
     return parse_study(changed(latest(parts).store.plain, changes), announce=announce), first, parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def view(
     from midguide.web.page import as_html
 
     text = as_html(read(result, observation))
-    place = out or (result / "view.html" if result.is_dir() else result.with_suffix(".html"))
+    place = out or (result / "view.html" if os.path.isdir(result) else result.with_suffix(".html"))
     with replacing(place) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(place)

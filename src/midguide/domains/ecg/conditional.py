@@ -7,6 +7,7 @@ are compared with here has seen the very task.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,7 +79,7 @@ def load_conditional(path: str | Path) -> ConditionalNetwork:
         CheckpointError: If it is damaged or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"there is no network {path}", hint="train it: see domains/ecg/shipped/ecg-256-half.toml")
     spec = stated_in(path)
     if spec.condition is None:

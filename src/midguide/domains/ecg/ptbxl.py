@@ -19,6 +19,7 @@ import ast
 import csv
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def content(folder: str | Path, entries: Sequence[Entry], *, rate: int = 100) ->
     for entry in entries:
         for suffix in (".hea", ".dat"):
             path = Path(folder) / f"{entry.files.get(rate, '')}{suffix}"
-            whole.update(hashlib.sha256(RECORDING.read(path) if path.is_file() else b"").digest())
+            whole.update(hashlib.sha256(RECORDING.read(path) if os.path.isfile(path) else b"").digest())
     return whole.hexdigest()
 
 
@@ -221,7 +222,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _superclasses(path: Path) -> dict[str, str]:
     """Diagnostic statement -> superclass, from `scp_statements.csv`; empty where there is no such file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     rows = [row for row in _rows(path) if row.get("diagnostic_class")]
     return {next(iter(row.values())): row["diagnostic_class"] for row in rows}  # the first column has no name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ FILE = "samples.npz"
 @READERS.register("ecg")
 def reconstruction(path: Path, observation: int) -> Viewed | None:
     """A folder of `midguide ecg reconstruct`: twelve leads in millivolts."""
-    if not (path / FILE).is_file():
+    if not os.path.isfile(path / FILE):
         return None
     try:
         arrays = arrays_of(RESULT, path / FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Source:
     @property
     def suffix(self) -> str:
         """The ending of the file's name in small letters; empty where there is no file."""
-        if self.place is None or not self.place.is_file():
+        if self.place is None or not os.path.isfile(self.place):
             return ""
         name = self.place.name.lower()
         return ".pth.tar" if name.endswith((".pth.tar", ".pt.tar", ".ckpt.tar")) else Path(name).suffix
@@ -84,7 +85,7 @@ class Source:
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder."""
-        return self.place is not None and self.place.is_dir()
+        return self.place is not None and os.path.isdir(self.place)
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -174,7 +175,7 @@ def find(given: object) -> Source:
     name = str(given)
     if name in cards.shipped():
         return Source(given=name, card=cards.shipped()[name], place=cards.weights_of(name))
-    if Path(name).exists():
+    if os.path.exists(name):
         return Source(given=name, place=Path(name))
     if card := hub.CARDS.get(name):
         return Source(given=name, card=card, place=_format(card.format).fetch(card))
@@ -193,7 +194,7 @@ def _with_statistics(prior: Denoiser, source: Source) -> Denoiser:
 
 def _card_beside(source: Source, prior: Denoiser) -> Card | None:
     """The card that lies beside a file and is of this very file."""
-    if source.suffix in ("", ".json") or not source.path.with_suffix(".json").is_file():
+    if source.suffix in ("", ".json") or not os.path.isfile(source.path.with_suffix(".json")):
         return None
     try:
         card = read_card(source.path.with_suffix(".json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,7 +200,7 @@ def _loaded(path: str, shape: tuple[int, ...], limits: tuple[float, float], whit
 
 
 def _images(path: str, shape: tuple[int, ...], limits: tuple[float, float], white: float | None) -> Tensor:
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise DataError(f"there is no {path}", hint="a folder or zip file of images, or a .npy file")
     low, high = limits
     values = load_image_set(Path(path), white=white).float() / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +178,7 @@ def _images(data: str, event_shape: tuple[int, ...], white: float | None) -> Ten
             hint="take a prior of images",
         )
     with about("data"):
-        if data != PORTRAIT and not Path(data).exists():
+        if data != PORTRAIT and not os.path.exists(data):
             raise DataError(
                 f"there is no {data}",
                 hint="problems.data is a folder or zip file of images, or prior for draws of the prior: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,15 @@ FILE, METRICS = "samples.safetensors", "metrics.json"
 @READERS.register("samples")
 def samples(path: Path, observation: int) -> Viewed | None:
     """A folder of `Samples.save`, of `midguide reconstruct`, or of a unit of a study; a `.safetensors`; or a store."""
-    if path.suffix in STORES or (path / STORE).is_dir():
+    if path.suffix in STORES or os.path.isdir(path / STORE):
         stored = StoredSamples.open(path if path.suffix in STORES else path / STORE).load(observation)
         return viewed(stored, 0, path.resolve().name, {})
-    if path.is_file() and path.suffix != ".safetensors":
+    if os.path.isfile(path) and path.suffix != ".safetensors":
         return None
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir() and not (path / FILE).exists():
+    folder = path if os.path.isdir(path) else path.parent
+    if os.path.isdir(path) and not os.path.exists(path / FILE):
         return None
-    beside = path.is_dir() or (path.name == FILE and (folder / "samples.json").exists())
+    beside = os.path.isdir(path) or (path.name == FILE and os.path.exists(folder / "samples.json"))
     result = Samples.load(folder) if beside else _bare(path)
     check_observation(result, observation)
     return viewed(result, observation, path.resolve().name, metrics_of(folder) if beside else {})
@@ -101,7 +102,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is damaged.
     """
-    if not (folder / METRICS).exists():
+    if not os.path.exists(folder / METRICS):
         return {}
     found = RESULT.json(folder / METRICS)
     return found if isinstance(found, dict) else {}

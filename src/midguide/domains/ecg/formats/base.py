@@ -141,7 +141,7 @@ class RecordingFormat(ABC):
 
     def recognizes(self, file: File) -> bool:
         """Whether `file` is of this format; must not raise for one of another."""
-        return file.suffix in self.extensions and file.path.exists()
+        return file.suffix in self.extensions and os.path.exists(file.path)
 
     @abstractmethod
     def open(self, file: File, said: Said) -> AbstractContextManager[Contents]:
@@ -201,10 +201,10 @@ def recognized(file: File) -> RecordingFormat:
     known = sorted((entry.thing() for entry in RECORDINGS.values()), key=lambda form: form.order)
     if found := next((form for form in known if form.recognizes(file)), None):
         return found
-    if file.path.exists() and not file.path.is_dir():
+    if os.path.exists(file.path) and not os.path.isdir(file.path):
         RECORDING.check(file.path)
         raise DataError(f"{file.path} is not a recording of a known kind", hint=f"known are {_names(known)}")
-    what = "a folder, not a recording" if file.path.is_dir() else "not there"
+    what = "a folder, not a recording" if os.path.isdir(file.path) else "not there"
     raise DataError(
         f"there is no recording {file.path}: it is {what}",
         hint=f"give the path of one; known are {_names(known)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -30,7 +31,9 @@ class Hdf5(RecordingFormat):
     home = "https://www.hdfgroup.org/solutions/hdf5"
 
     def recognizes(self, file: File) -> bool:
-        return MAGIC in (file.start[:8], file.start[512:520]) or (file.suffix in self.extensions and file.path.exists())
+        return MAGIC in (file.start[:8], file.start[512:520]) or (
+            file.suffix in self.extensions and os.path.exists(file.path)
+        )
 
     @contextmanager
     def open(self, file: File, said: Said) -> Iterator[Contents]:

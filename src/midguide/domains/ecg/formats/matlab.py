@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,7 @@ class Matlab(RecordingFormat):
     home = "https://www.mathworks.com/help/matlab/import_export/mat-file-versions.html"
 
     def recognizes(self, file: File) -> bool:
-        return file.suffix == ".mat" and file.path.exists() and MAGIC not in file.start
+        return file.suffix == ".mat" and os.path.exists(file.path) and MAGIC not in file.start
 
     @contextmanager
     def open(self, file: File, said: Said) -> Iterator[Contents]:

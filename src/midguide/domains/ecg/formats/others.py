@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,7 +57,7 @@ class Others(RecordingFormat):
 
 
 def _kind(file: File) -> tuple[str, str, tuple[str, ...], tuple[bytes, ...], str] | None:
-    if not file.path.is_file():
+    if not os.path.isfile(file.path):
         return None
     if file.start[128:132] == b"DICM":
         return KINDS[0]

@@ -136,7 +136,9 @@ def _staged(header: Path) -> Iterator[Path]:
     text = _text(header)
     for name in _files(text):
         plain_name(name, f"a file that {header} names,", error=DataError)
-    plain = header.suffix == ".hea" and all((header.parent / name).exists() for name in _files(text) if "." in name)
+    plain = header.suffix == ".hea" and all(
+        os.path.exists(header.parent / name) for name in _files(text) if "." in name
+    )
     if plain and text.isascii() and all(_text(h).isascii() for h in _segments(header, text)):
         yield header.with_suffix("")
         return
@@ -146,7 +148,7 @@ def _staged(header: Path) -> Iterator[Path]:
             (place.parent / f"{other.stem}.hea").write_text(_ascii(_text(other)), encoding="ascii")
             for name in _files(_text(other)):
                 found = _any_case(header.parent, name)
-                if found is not None and not (place.parent / name).exists():
+                if found is not None and not os.path.exists(place.parent / name):
                     (place.parent / name).symlink_to(found.resolve())
         yield place.with_suffix("")
 
@@ -188,7 +190,7 @@ def _segments(header: Path, text: str) -> list[Path]:
 
 def _any_case(folder: Path, name: str) -> Path | None:
     """A file by its name, in whatever case its letters are."""
-    if (folder / name).exists():
+    if os.path.exists(folder / name):
         return folder / name
     return next((file for file in sorted(folder.iterdir()) if file.name.lower() == name.lower()), None)
 
