@@ -1,15 +1,18 @@
 """Rows in groups and chunks, for all sizes: nothing is split, nothing straddles two observations, streams are whole."""
 
 import math
+import resource
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midguide import make_sampler, sample
 from midguide.errors import ConfigError
 from midguide.inference.rows import Rows
 from midguide.maths.rng import Layout
+from midguide.testing.pieces import vectors
 
 SIZES = st.integers(1, 5)
 
@@ -55,3 +58,11 @@ def test_layouts_split_and_spread_agree_with_pick(groups, size, seed):
 def test_what_is_no_whole_number_is_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         Rows(2, settings.pop("n"), **settings)
+
+
+@pytest.mark.parametrize("n", [10**13, 10**400])
+def test_more_draws_than_memory_holds_are_refused_before_they_are_counted(n):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ConfigError, match="GiB|more draws than any machine holds"):
+        sample(make_sampler("dps", {"steps": 2}), vectors(), n, chunk=1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB

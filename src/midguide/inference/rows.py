@@ -54,6 +54,10 @@ def seeds(seed: object) -> int | list[int]:
     return whole("seed", seed)
 
 
+MOST = 2**62
+"""Rows that can be counted."""
+
+
 class Rows:
     """The rows of a run, `observation * n + sample`, in chunks of whole groups and whole random streams.
 
@@ -84,6 +88,8 @@ class Rows:
         chunk, seed = None if chunk is None else whole("chunk", chunk), seeds(seed)
         if n < 1 or stream_size < 1 or n % stream_size:
             raise ConfigError(f"n={n} must be a positive multiple of stream_size={stream_size}")
+        if observations * n > MOST:
+            raise ConfigError(f"{len(str(n))} digits of n are more draws than any machine holds", hint="take fewer")
         check_group(n, group)
         unit = math.lcm(group, stream_size)
         size = observations * n if chunk is None else chunk - chunk % unit
@@ -98,8 +104,13 @@ class Rows:
                 f"{len(self.addresses)} seeds for {observations} observations", hint="one for each, or one"
             )
         self.n, self.group, self.stream_size, self.unit, self.seed = n, group, stream_size, unit, seed
-        self.total, self.size = (total := observations * n), None if chunk is None else size
-        self.chunks = [range(first, min(first + size, total)) for first in range(0, total, size)]
+        self.total, self.size = observations * n, None if chunk is None else size
+
+    @property
+    def chunks(self) -> list[range]:
+        """The rows of each chunk; one chunk where its size is found later."""
+        size = self.size or self.total
+        return [range(first, min(first + size, self.total)) for first in range(0, self.total, size)]
 
     def problem(self, problem: Problem, part: range) -> Problem:
         """The problem of the rows of a chunk."""
