@@ -167,6 +167,15 @@ def test_networks_that_are_told_a_text_are_refused_by_what_they_are(plain: Path,
 MEAN, DEVIATION = [1.5, -2.0, 0.5, 3.0], [0.5, 2.0, 1.0, 4.0]
 
 
+@pytest.mark.parametrize("name", [-1, None, ["UNet2DModel"]])
+def test_a_class_that_is_no_name_is_one_line(name: Any, plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain, tmp_path / "p")
+    config = tmp_path / "p" / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_class_name": name}))
+    with pytest.raises(ConfigError, match="holds a network .*, expected UNet2DModel"):
+        load_prior(tmp_path / "p")
+
+
 def coder(**settings: Any) -> Any:
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)

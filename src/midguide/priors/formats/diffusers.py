@@ -281,7 +281,7 @@ def _unet(folder: Path, files: Files) -> Any:
     Raises:
         ConfigError: If the network is of another kind.
     """
-    kind = read_json(folder / "config.json").get("_class_name", "of no class")
+    kind = str(read_json(folder / "config.json").get("_class_name", "of no class"))
     if kind != CLASSES[0]:
         raise _other_network(folder, kind)
     return network_in(files, kind)
