@@ -167,7 +167,7 @@ def picture(bench: Bench, sampler: str, out: Path) -> None:
     share = ", ".join(f"{int(n)}: {float((counts == n).double().mean()):.0%}" for n in counts.unique())
     figure = panel(
         replace(shown, draws=drawn.draws[:, :4]),
-        captions={"truth": f"{int(number(clean)[0])} nuclei, drawn from the prior", "measurement": "photons"},
+        captions={"truth": f"{int(number(clean)[0])} nuclei", "measurement": "photons"},
         sample_captions=[f"{int(n)} nuclei" for n in counts[:4]],
         footer=f"{RATE:g} photons where white, {BACKGROUND:g} besides  ·  {sampler}  ·  nuclei of 16 draws {share}",
     )
