@@ -574,7 +574,7 @@ OWN = {
     LatentPrior: {"autoencoder", "value_range", "provenance"},
     OnSchedule: {"schedule"},
     Opaque: {"exact_moments"},
-    Tiled: {"event_shape", "exact_moments", "statistics"},
+    Tiled: {"evaluations", "event_shape", "exact_moments", "statistics"},
 }
 """Attributes that a wrapper has of its own."""
 
@@ -585,7 +585,7 @@ class Whole(Denoiser):
     def __init__(self) -> None:
         for name in inspect.get_annotations(Denoiser):
             setattr(self, name, object())
-        self.schedule, self.event_shape = DiscreteVP.linear(), SHAPE
+        self.schedule, self.event_shape, self.evaluations = DiscreteVP.linear(), SHAPE, 1009
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         return x

@@ -56,7 +56,7 @@ def test_a_format_of_a_python_file_reads_what_it_is_named_for(toy: tuple[Path, P
     weights, formats = toy
     check(load_prior(weights, format=f"{formats}:Toy"))
     assert load_prior(weights, format=f"{formats}:Toy", prediction="eps").prediction == "eps"  # pyright: ignore
-    with pytest.raises(CheckpointError, match="no prior that can be read\nhint: known are .*native"):
+    with pytest.raises(CheckpointError, match="not a prior that can be read\nhint: known are .*native"):
         load_prior(weights)
 
 

@@ -205,7 +205,7 @@ def test_damaged_foreign_and_executable_files_are_refused(prior_file, tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_prior(tmp_path / "cut.safetensors")
     (tmp_path / "notes.txt").write_text("no weights")
-    with pytest.raises(CheckpointError, match="no prior that can be read"):
+    with pytest.raises(CheckpointError, match="not a prior that can be read"):
         load_prior(tmp_path / "notes.txt")
     other = PriorSettings(
         network=UNetConfig(channels=64, multipliers=(1,), blocks=1, attention=()), event_shape=(3, 16, 16)
