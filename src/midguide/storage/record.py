@@ -148,8 +148,8 @@ def unlike(before: Any, now: Any, most: int = 3) -> str:
         >>> unlike({"sampler": {"steps": 8}, "seed": 0}, {"sampler": {"steps": 9}, "seed": 0})
         '`sampler.steps` was 8, is 9'
     """
-    plain = (json.loads(json.dumps(record)) for record in (before, now))
-    found = list(_unlike(*plain, ()))
+    was, is_now = (json.loads(json.dumps(record)) for record in (before, now))
+    found = list(_unlike(was, is_now, ()))
     more = f", and {len(found) - most} more differ" if len(found) > most else ""
     return "; ".join(found[:most]) + more
 
