@@ -56,7 +56,6 @@ def main() -> int:
     plan = pool.Plan(CAMPAIGNS, given.seed, given.workers, 0, 0, given.place.resolve())
     for name, _, number in (text.partition(":") for text in given.again or ()):
         if os.fork() == 0:
-            pool.limit()
             print(pool.tried(plan, name, int(number), show=True), flush=True)
             os._exit(0)
         os.wait()

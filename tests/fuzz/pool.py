@@ -134,7 +134,6 @@ def _work(plan: Plan, following: dict[str, int], share: int, connection: Connect
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 2):  # libraries in C write what they think of damage
         os.dup2(nothing, number)
-    limit()
     names, result = list(plan.campaigns), None
     names = names[share * len(names) // plan.workers :] + names[: share * len(names) // plan.workers]
     while time.monotonic() < plan.end and any(following[name] < plan.inputs for name in names):
@@ -149,7 +148,10 @@ def _work(plan: Plan, following: dict[str, int], share: int, connection: Connect
 
 
 def limit() -> None:
-    """What asks for far more memory than it may have gets an error of the allocator, which is a failure."""
+    """What asks for far more memory than it may have gets an error of the allocator, which is a failure.
+
+    The limit is of addresses, which threads of earlier inputs hold too. So it is set anew for each input.
+    """
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + MOST_MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -164,6 +166,7 @@ def tried(plan: Plan, name: str, number: int, *, show: bool = False) -> Result:
         each.mkdir(parents=True)
     tempfile.tempdir = str(folder / "tmp")
     os.chdir(inner)
+    limit()
     try:
         action = plan.campaigns[name](random.Random(f"{name} {plan.seed} {number}"))
         if show:

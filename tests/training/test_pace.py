@@ -60,6 +60,17 @@ def test_time_of_earlier_runs_counts():
     assert (step, clock.time) == (55, 15.0)
 
 
+def test_checkpoints_by_the_clock_are_rarer_where_judging_them_takes_long():
+    clock = Clock()
+    pace = Pace(LoopConfig(), minutes=10, clock=clock)
+
+    def waits(took: float) -> int:
+        return next(second for second in range(1000) if pace.tick(second, 100.0 + second) or pace.late(100.0, took))
+
+    assert [waits(took) for took in (0.0, 5.0, 6.0, 30.0)] == [60, 60, 60, 300]
+    assert not Pace(LoopConfig(), clock=clock).late(-1e9, 0.0)
+
+
 def test_the_total_is_estimated_from_the_speed():
     clock = Clock()
     pace = Pace(LoopConfig(), minutes=1, clock=clock)

@@ -21,7 +21,7 @@ from midguide.training.averages import Averages
 from midguide.training.base import Run, Stopped
 from midguide.training.config import LoopConfig
 from midguide.training.feed import Draws, Feed
-from midguide.training.pace import SHARES, Pace
+from midguide.training.pace import Pace
 from midguide.training.processes import Processes, processes
 
 READ_EVERY = 20
@@ -127,7 +127,7 @@ class _Training:
         self.read_every = READ_EVERY if on_gpu else 1
         self.losses, self.norms = torch.zeros(2, device=self.device)
         self.looked = self.saved = self.logged = 0  # steps at the last look at the loss, checkpoint, row of the log
-        self.saved_at, self.total = 0.0, 0.0
+        self.saved_at, self.saving, self.total = 0.0, 0.0, 0.0  # when the last checkpoint began, and what it took
 
     def check(self, source: Draws[Any]) -> None:
         """Refuse what does not fit the memory or the time; say how long it takes."""
@@ -191,12 +191,12 @@ class _Training:
         """Whether it is time for a checkpoint: only right after a look."""
         if self.looked != self.step:
             return False
-        late = self.pace.limit is not None and self.pace.seconds - self.saved_at >= self.pace.limit / SHARES
         enough = self.step // self.config.checkpoint_every > self.logged // self.config.checkpoint_every
-        return enough or late or self.pace.done(self.step)
+        return enough or self.pace.late(self.saved_at, self.saving) or self.pace.done(self.step)
 
     def save(self, judge: Judge | None, watch: Watch | None) -> None:
         """Write a row of the log and a checkpoint, and let others look."""
+        begun = self.pace.now()
         mean = self.total / (self.step - self.logged)
         self.total, self.logged = 0.0, self.step
         speed = {"steps_per_second": round(self.pace.steps_per_second, 3), "seconds": round(self.pace.seconds, 1)}
@@ -205,11 +205,11 @@ class _Training:
             row["held_out"] = {str(decay): dict(found) for decay, found in self._judged(judge).items()}
         self.log.append(row)
         self._write()
-        if not self.together.first:
-            return
-        log.write(self.path.with_name(log.NAME), self.log)
-        if watch is not None:
-            watch(self._kept(row.get("held_out")))
+        if self.together.first:
+            log.write(self.path.with_name(log.NAME), self.log)
+            if watch is not None:
+                watch(self._kept(row.get("held_out")))
+        self.saving = self.together.agreed(self.pace.now() - begun)
 
     def keep(self) -> None:
         """Write a checkpoint of a training that is stopped after a step; several processes may be at different ones."""

@@ -12,7 +12,9 @@ from midguide.training.config import LoopConfig
 WARMUP = 0.1
 """Largest share of the time that the warm-up may take."""
 SHARES = 10
-"""Checkpoints at least, over the time."""
+"""Checkpoints over the time of a training that is given minutes, where judging them is quick."""
+JUDGING = 0.1
+"""Largest share of the time between two of them that the first may have taken."""
 
 
 class Pace:
@@ -74,6 +76,10 @@ class Pace:
             return step >= self.config.steps
         one = 1 / self.steps_per_second if self.steps_per_second else 0.0
         return self.seconds + one > self.limit
+
+    def late(self, saved: float, took: float) -> bool:
+        """Whether it is time for a checkpoint by the clock; the last began at second `saved` and took so many."""
+        return self.limit is not None and self.seconds - saved >= max(self.limit / SHARES, took / JUDGING)
 
     def rate(self, step: int) -> float:
         """Share of the peak learning rate: linear warm-up, then a cosine to zero, or a linear end."""
