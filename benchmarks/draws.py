@@ -135,7 +135,7 @@ EXACT: dict[str, Callable[[], Problem]] = {
 }
 FACES = ("box-inpainting", "super-resolution:x4", "jpeg", "gaussian-blur", "gaussian-blur-separable")
 NETWORKS: dict[str, Callable[[], Problem]] = {
-    **{f"faces-64 {operator}": partial(of_network, "faces-64", operator) for operator in FACES},
+    **{f"faces-64 {operator}": partial(of_network, "faces-64-small", operator) for operator in FACES},
     "faces-64-latent box-inpainting": partial(of_network, "faces-64-latent", "box-inpainting"),
     "ecg-256 ecg-missing-leads": partial(of_network, "ecg-256", "ecg-missing-leads"),
 }

@@ -42,7 +42,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
-    parser.add_argument("--prior", default="faces-64")
+    parser.add_argument("--prior", default="faces-64-small")
     parser.add_argument("--sampler", default="mgps:faces-64")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--images", type=int, default=20)

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("faces-second-order"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    prior = load_prior("faces-64", dtype="bfloat16")
+    prior = load_prior("faces-64-small", dtype="bfloat16")
     if options.portrait is not None:
         picture(prior, options.portrait)
         return

@@ -23,7 +23,7 @@ GNU_SPINS = "300000"
 
 HEAD = f"""# What commands do for a network on the CPU
 
-Written by `python benchmarks/machine.py`: the network of `faces-64`, two images, two threads on two cores.
+Written by `python benchmarks/machine.py`: the network of `faces-64-small`, two images, two threads on two cores.
 Milliseconds, medians of {CALLS} calls; with vjp: a forward and a derivative. Commands keep freed memory and let threads
 wait briefly (`midguide.storage.machine`); a program that does not ask for it has the first row, and the fourth beside a
 busy process of another session (another terminal, another user), to which Linux gives as much time as to all threads
@@ -42,7 +42,7 @@ def child(kept: bool, sizes: tuple[int, ...]) -> None:
     from midguide import load_prior
 
     torch.set_num_threads(2)
-    network = load_prior("faces-64").network
+    network = load_prior("faces-64-small").network
 
     def milliseconds(size: int, derived: bool) -> float:
         x, label = torch.zeros(2, 3, size, size, requires_grad=derived), torch.full((2,), 100)

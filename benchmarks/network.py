@@ -1,4 +1,4 @@
-"""What samplers cost beside a network, the prior `faces-64`: the table of results/network-cost.md.
+"""What samplers cost beside a network, the prior `faces-64-small`: the table of results/network-cost.md.
 
     OMP_NUM_THREADS=1 python benchmarks/network.py
     OMP_NUM_THREADS=1 python benchmarks/network.py --steps 10 --repeats 1 --operators box-inpainting mmps tmpd
@@ -94,7 +94,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)  # what it costs counts here, also where it does not converge
-    prior = load_prior("faces-64")
+    prior = load_prior("faces-64-small")
     truth = Rng([(0, "truth")]).uniform(torch.empty(1, *prior.event_shape)) * 2 - 1
     problems = [
         Problem.simulate(prior, make_operator(name, prior.event_shape), truth, sigma_y=0.05)

@@ -141,7 +141,7 @@ def psnr(x: Tensor, truth: Tensor) -> float:
 def reconstructions(truth: Tensor, patches: Denoiser, faces: Denoiser) -> dict[str, Tensor]:
     """Means of draws from the measurement of an image, and what takes no prior; gray, (1, 1, 96, 96) each."""
     found: dict[str, Tensor] = {}
-    for name, prior, channels in (("patches", patches, 1), ("faces-64", faces, 3)):
+    for name, prior, channels in (("patches", patches, 1), ("faces-64-small", faces, 3)):
         operator = make_operator("super-resolution", prior.event_shape, factor=FACTOR)
         problem = Problem.simulate(prior, operator, truth.expand(1, channels, -1, -1), sigma_y=SIGMA)
         if channels == 1:
@@ -157,8 +157,8 @@ def reconstructions(truth: Tensor, patches: Denoiser, faces: Denoiser) -> dict[s
 def photographs(folder: str | None) -> None:
     """The table and the picture of photographs."""
     fitted = patch_prior()
-    patches, faces = tiled(fitted, SIZE, PATCH // 2), tiled(load_prior("faces-64"), SIZE, 16)
-    columns = ("measured", "bicubic", "tiles of patches", "tiles of faces-64")
+    patches, faces = tiled(fitted, SIZE, PATCH // 2), tiled(load_prior("faces-64-small"), SIZE, 16)
+    columns = ("measured", "bicubic", "tiles of patches", "tiles of faces-64-small")
     show("image", *columns)
     for name, image in photos(folder).items():
         truth = center(image)

@@ -3,7 +3,7 @@ results/verdict.md.
 
     python benchmarks/verdict.py --faces faces64/test.zip --keep verdict.json > results/verdict.md
 
-`--faces` is a folder or zip file of held-out images of faces-64; without it the part on the learned prior is left out.
+`--faces` is a folder or zip file of held-out images of faces-64-small; without it the learned prior is left out.
 Results are kept in the file `--keep` as they come, so that the command goes on after an interrupt. The exact problems
 take two minutes on one core, the learned prior about twenty.
 """
@@ -105,7 +105,7 @@ def default(spec: str, changes: dict[str, object]) -> list[str]:
 
 def faces(spec: str, steps: int | None, images: Tensor, number: int, fault: str, n: int) -> list[Any]:
     """Operator, seconds of processor time of the run and of the check, verdict and cause, with the learned prior."""
-    prior, operator = load_prior("faces-64"), OPERATORS[number % len(OPERATORS)]
+    prior, operator = load_prior("faces-64-small"), OPERATORS[number % len(OPERATORS)]
     truth = images[number : number + 1]
     truth = {"0..255": 127.5 * (truth + 1), "0..1": (truth + 1) / 2}.get(fault, truth)
     made = make_operator(operator, prior.signal_shape)
@@ -162,7 +162,7 @@ PRIORS = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}
 def faces_part(kept: Kept, path: Path) -> Iterator[str]:
     """The learned prior: images of other value ranges, and the time of a check."""
     images = load_image_set(path)[:64].float() / 127.5 - 1
-    yield "## The learned prior faces-64"
+    yield "## The learned prior faces-64-small"
     yield ""
     yield from ranges(kept, images, "0..255")
     yield from ranges(kept, images, "0..1")
@@ -216,7 +216,7 @@ def head(kept: Kept) -> Iterator[str]:
 LIMITS = """## Limits
 
 - A fault that no number shows is not found: a crop that is a little too wide, an operator that is nearly right.
-  Of twelve FFHQ images resized whole to 64x64 the check of signals names none: `faces-64` knows tight crops.
+  Of twelve FFHQ images resized whole to 64x64 the check of signals names none: `faces-64-small` knows tight crops.
 - `sigma_y` cannot be judged where the prior allows as much as the noise: N(0, I) through the identity, say.
 - For a network the law of signals is known by a few numbers only. Hidden parts are judged by these alone.
 - Bands hold for data that the model makes. Real data are never quite that: a chi-square within 10 % of 1 is not named.

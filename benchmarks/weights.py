@@ -218,7 +218,7 @@ def remedies() -> None:
 
 
 def faces() -> None:
-    print("## The network `faces-64`\n")
+    print("## The network `faces-64-small`\n")
     print(
         "Random entries of a face are measured, noise 0.05 (values from -1 to 1, 12,288 entries); the face is a draw of"
     )
@@ -226,7 +226,7 @@ def faces() -> None:
         "the prior itself. 8 independent weighted draws of one face, 50 steps. In each cell: the standard deviation of"
     )
     print("the log-weights; the effective sample size.\n")
-    prior = load_prior("faces-64")
+    prior = load_prior("faces-64-small")
     truth = sample(make_sampler("unconditional", {"steps": 50}), Problem.unobserved(prior), 1, seed=3).draws[0, 0]
     rows = []
     for spec in ("tds", "mcgdiff"):

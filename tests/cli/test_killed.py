@@ -150,6 +150,24 @@ def test_a_command_killed_at_any_moment_ends_alike_when_repeated(name: str, comm
     check_moments(commands[name], tmp_path / "runs", 1, [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 
 
+def test_a_training_in_the_background_of_a_shell_keeps_its_steps_when_terminated(commands, tmp_path: Path) -> None:
+    """Such a process ignores SIGINT from its start."""
+    words = [*commands["train"][0], "--set", "steps=1000000", "--set", "checkpoint_every=1000000"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run.stderr").touch()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start(words, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while process.is_alive() and "a step takes about" not in said(tmp_path / "run"):
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 143, said(tmp_path / "run")
+    assert torch.load(tmp_path / "run/out/checkpoint.pt", weights_only=True)["step"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["reconstruct", "train", "study"])

@@ -84,6 +84,17 @@ def test_a_prior_of_ones_own_is_adapted_by_its_card_and_starts_where_it_ended(cl
     assert cli(*words, "--set", "seed=1", "--out", "second").code == 2
 
 
+def test_a_deeper_network_starts_from_a_shallower_prior_as_it_is(cli, tmp_path):
+    (tmp_path / "recipe.toml").write_text(SMALL)
+    assert cli("train", "recipe.toml", "--out", "first").code == 0
+    deeper = ("--set", "network.blocks=2", "--set", "steps=1", "--set", "learning_rate=1e-9")
+    assert cli("train", "recipe.toml", "--from", "first/tiny.safetensors", *deeper, "--out", "second").code == 0
+    first, second = (load_prior(tmp_path / folder / "tiny.safetensors") for folder in ("first", "second"))
+    x = torch.randn(2, *first.event_shape)
+    before, after = first(x, 400), second(x, 400)
+    torch.testing.assert_close(after, before, rtol=0.02, atol=0.02)
+
+
 def test_a_prior_of_glyphs_is_adapted_to_images_which_become_gray(cli, tmp_path):
     (tmp_path / "recipe.toml").write_text(SMALL)
     assert cli("train", "recipe.toml", "--out", "first").code == 0

@@ -1,5 +1,7 @@
 """The U-Net: shapes, time, stem, counts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,3 +42,20 @@ def test_rows_do_not_depend_on_their_batch():
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(ConfigError, match="32 groups"):
         UNetConfig(channels=48)
+
+
+@pytest.mark.parametrize(("blocks", "attention"), [(1, (0, 1)), (2, ()), (3, (1,)), (4, (0, 1))])
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_deeper_network_begins_as_the_one_that_it_deepens(before, blocks, attention):
+    shape = UNetConfig(channels=32, multipliers=(1, 2), blocks=before, attention=(), patch=2)
+    deeper = replace(shape, blocks=blocks, attention=attention)
+    assert deeper.deepens(shape) == (blocks >= before)
+    if blocks < before:
+        return
+    network, started = shape.build(), deeper.build()
+    for value in network.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    started.start_as(shape, network.state_dict())
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([3, 700])
+    torch.testing.assert_close(started(x, t), network(x, t))
+    assert not replace(deeper, channels=64).deepens(shape)

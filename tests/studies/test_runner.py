@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,3 +164,13 @@ def test_failures_of_another_engine_are_counted_and_an_error_closes_it(tiny, tmp
 def test_number_of_workers_must_be_positive():
     with pytest.raises(ConfigError, match="workers"):
         local_runner(workers=0)
+
+
+def test_the_time_left_is_that_of_whole_batches(tiny, tmp_path, monkeypatch):
+    study = load_study(tiny)
+    monkeypatch.setattr("midguide.studies.engine.execute.batches", lambda units, size: [units[:3], units[3:]])
+    ticks = SimpleNamespace(monotonic=iter(range(0, 1000, 9)).__next__)
+    monkeypatch.setattr("midguide.studies.engine.execute.time", ticks)
+    store, left = Store.create(tmp_path / "out", study.plain, []), []
+    run_units(study, store, list(study.units), on_unit=lambda *said: left.append(said[2]))
+    assert left == [9, 18, 27, 0, 0, 0]  # of two batches of three units, after 9, 18 and 27 seconds

@@ -66,7 +66,7 @@ def image_layout(device: str | torch.device | None) -> torch.memory_format:
     """Channels last on a GPU, where convolutions want it; contiguous on a CPU.
 
     On a CPU torch's group norm takes about twenty times as long with channels last in bfloat16. That costs the whole
-    network more than the convolutions gain: 8.0 against 6.0 ms a row of `faces-64`.
+    network more than the convolutions gain: 8.0 against 6.0 ms a row of `faces-64-small`.
     """
     return torch.channels_last if torch.device(device or "cpu").type == "cuda" else torch.contiguous_format
 

@@ -9,7 +9,8 @@ zero-initialized last layers. The stem folds `patch x patch` pixels into channel
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -74,6 +75,11 @@ class UNetConfig:
     def build(self) -> UNet:
         """A new network of this shape."""
         return UNet(self)
+
+    def deepens(self, other: UNetConfig) -> bool:
+        """Whether it has the blocks and the attention of another shape or more, and differs in nothing else."""
+        more = self.blocks >= other.blocks and set(self.attention) >= set(other.attention)
+        return more and replace(other, blocks=self.blocks, attention=self.attention) == self
 
 
 class TimeEmbedding(nn.Module):
@@ -175,6 +181,31 @@ class UNet(nn.Module):
         self.head_norm = nn.GroupNorm(32, current)
         self.head = _zeroed(nn.Conv2d(current, config.out_channels * folded, 3, padding=1))
         self.fold = nn.PixelShuffle(config.patch)
+
+    def start_as(self, shape: UNetConfig, weights: Mapping[str, Tensor]) -> None:
+        """Begin as a network of a shape that this one deepens: blocks and attention that it lacks do nothing yet.
+
+        Args:
+            shape: of the other network.
+            weights: its weights by name.
+        """
+        blocks, extra = self.config.blocks, self.config.blocks - shape.blocks
+        places: dict[str, str] = {}
+        for level in range(len(shape.multipliers)):
+            for k in range(shape.blocks):
+                places[f"down.{level * shape.blocks + k}"] = f"down.{level * blocks + k}"
+            for k in range(shape.blocks + 1):  # new blocks come after the first: those behind find the skips they know
+                old, new = level * (shape.blocks + 1) + k, level * (blocks + 1) + k + (extra if k else 0)
+                places[f"up.{old}"] = f"up.{new}"
+            for k in range(1, extra + 1):
+                passes: nn.Conv2d = self.up[level * (blocks + 1) + k].get_submodule("0.skip")  # pyright: ignore
+                nn.init.dirac_(passes.weight)  # what comes from below, nothing of the skip connection
+                nn.init.zeros_(passes.bias)  # pyright: ignore[reportArgumentType]
+        named = {}
+        for name, value in weights.items():
+            place = ".".join(name.split(".")[:2])
+            named[places.get(place, place) + name[len(place) :]] = value
+        self.load_state_dict(named, strict=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         config = self.config

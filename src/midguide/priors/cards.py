@@ -18,7 +18,12 @@ from midguide.storage.cards import Card, read_card
 
 GROUP = "midguide.shipped"
 """Entry points of packages of weights."""
-APART = {"faces-64-autoencoder": "recipe", "faces-64-latent": "prior", "nuclei-64": "prior"}
+APART = {
+    "faces-64-autoencoder": "recipe",
+    "faces-64-latent": "prior",
+    "faces-64-small": "prior",
+    "nuclei-64": "prior",
+}
 """What lies in the distribution `midguide-priors`, by name, and what it is; a recipe is one without weights."""
 PACKAGE = f"`midguide-priors` {__version__}"
 """That distribution, which has the version of this one."""

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from midguide.catalogue.base import NO_CHANGES
 from midguide.errors import CheckpointError, ConfigError
+from midguide.maths.rng import global_seed
 from midguide.nn.base import DEFAULT
+from midguide.nn.unet import UNetConfig
 from midguide.priors import cards
 from midguide.priors.autoencoders import split
 from midguide.priors.formats.base import unknown_prior
@@ -48,20 +50,34 @@ def weights_of(prior: str) -> tuple[Path, dict[str, Tensor]]:
     return path, {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def check_start(recipe: Any, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not those of the network of a recipe.
+def fitted(recipe: Any, path: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a prior for the network of a recipe, which may have more blocks and attention than the prior's.
+
+    What it has beyond does nothing at first, so that the training begins with the prior as it is.
+
+    Args:
+        recipe: of the training.
+        path: of the prior's file.
+        weights: of the prior, by name.
 
     Raises:
-        ConfigError: If names or shapes differ.
+        ConfigError: If the network of the recipe is neither that of the prior nor a deeper one.
     """
     with torch.device("meta"):
         network = recipe.network.build()
     wanted = {name: value.shape for name, value in network.state_dict().items()}
-    if wanted != {name: value.shape for name, value in weights.items()}:
+    if wanted == {name: value.shape for name, value in weights.items()}:
+        return dict(weights)
+    shape = stated_in(path).network
+    if not (isinstance(shape, UNetConfig) and isinstance(recipe.network, UNetConfig) and recipe.network.deepens(shape)):
         raise ConfigError(
             "the prior to start from does not fit the network of the recipe",
-            hint="leave the recipe out, to take its own",
+            hint="leave the recipe out, to take its own; a U-Net may have more `blocks` and `attention`, nothing else",
         )
+    with global_seed(recipe.seed):
+        deeper = recipe.network.build()
+    deeper.start_as(shape, weights)
+    return {name: value.detach().clone() for name, value in deeper.state_dict().items()}
 
 
 def adaptation(prior: str, path: Path, changes: Mapping[str, object] = NO_CHANGES, *, files: bool = True) -> Any:

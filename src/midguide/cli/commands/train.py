@@ -148,7 +148,7 @@ def _recipe(config: str | None, given: Given) -> tuple[Any, dict[str, Tensor] | 
     """The recipe, and the weights to start from."""
     from midguide.catalogue.settings import parse_overrides
     from midguide.training.base import load_recipe
-    from midguide.training.start import adaptation, check_start, weights_of
+    from midguide.training.start import adaptation, fitted, weights_of
 
     changes = parse_overrides(given.set)
     if given.start is None:
@@ -159,8 +159,7 @@ def _recipe(config: str | None, given: Given) -> tuple[Any, dict[str, Tensor] | 
     if config is None:
         return adaptation(given.start, path, changes, files=given.data is not None), weights
     recipe = load_recipe(config, changes)
-    check_start(recipe, weights)
-    return recipe, weights
+    return recipe, fitted(recipe, path, weights)
 
 
 def _origin(words: list[str], folder: Path) -> Origin:
@@ -193,12 +192,14 @@ def _finished(folder: Path, name: str) -> tuple[Path, ...]:
 def _stopping() -> Iterator[Callable[[], None]]:
     """What to call after each step: it raises what a first SIGINT or SIGTERM would have; a second one does so at once.
 
-    So nothing of a training is lost when somebody or a scheduler ends it.
+    So nothing of a training is lost when somebody or a scheduler ends it. A signal that is ignored stays so, as SIGINT
+    is in the background of a shell.
     """
     from midguide.training.base import Stopped
 
     received: list[int] = []
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def take(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -213,7 +214,7 @@ def _stopping() -> Iterator[Callable[[], None]]:
             except KeyboardInterrupt:
                 raise Stopped from None
 
-    if threading.current_thread() is not threading.main_thread() or not all(map(callable, before.values())):
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # others may not choose
         return
     for number in before:

@@ -116,8 +116,8 @@ def run_units(
         runner: the engine; by default this process.
         device: where networks compute.
         old_code: take stored draws that other code made.
-        on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace so
-            far.
+        on_unit: called for each finished unit with the reasons of its failures and the seconds left by the pace of the
+            batches so far.
 
     Returns:
         How many of them failed.
@@ -130,14 +130,18 @@ def run_units(
     try:
         if stream:
             libraries()
+        together: dict[str, list[str]] = {}
         for batch in batches(units, study.head.batch):
+            together |= dict.fromkeys(names := [unit.address for unit in batch], names)
             job = Job(units=batch, kept=kept, device=device, old_code=old_code, code=study.code, stream=stream)
             runner.submit(job)
-        for done, (unit, rows) in enumerate(runner.collect(), start=1):
+        drawn = set[str]()  # a batch ends as a whole, though its units come one by one
+        for unit, rows in runner.collect():
             store.write(unit, rows)
             reasons = sorted({row["failure"] for row in rows if row["failure"]})
             failed += bool(reasons)
-            on_unit(unit, reasons, (time.monotonic() - started) / done * (len(units) - done))
+            drawn.update(together[unit.address])
+            on_unit(unit, reasons, (time.monotonic() - started) / len(drawn) * (len(units) - len(drawn)))
     finally:
         runner.close()
     return failed
