@@ -126,7 +126,7 @@ too, whose modes have the wrong weights. `smcdiff:islands` costs no derivative a
 - Intervals are those of few problems, which differ much. `-` is a sampler that does not fit the budget.
 - A sampler at a budget keeps its other settings. One that is tuned for the budget may do better.
 - Moments of these priors are exact. Those of a network come from a Krylov space of three vectors.
-- Faces: one task (box inpainting), ten faces, two draws each, the shipped prior in bfloat16, LPIPS-like with Caffe's
+- Faces: one task (box inpainting), ten faces, two draws each, `faces-64-small` in bfloat16, LPIPS-like with Caffe's
   SqueezeNet. At a budget of 1,000 only some samplers ran.
   Coverage of two draws says little; [faces-box.md](faces-box.md) has eight draws of MGPS.
 """

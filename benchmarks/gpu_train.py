@@ -31,7 +31,6 @@ from midguide.catalogue.settings import build, override, parse_overrides
 from midguide.diffusion import kernels
 from midguide.diffusion.schedules import DiscreteVP
 from midguide.priors.network import PREDICTIONS
-from midguide.training import pace
 from midguide.training.base import OnStep, Run
 from midguide.training.config import DenoisingConfig, TrainingConfig
 from midguide.training.denoiser import train
@@ -44,7 +43,6 @@ RESERVE = 45.0
 """Seconds at the end for samples, their distance from data, and writing."""
 LEAST = 1.0
 """Seconds of training, however little time there is."""
-pace.SHARES = 4  # a checkpoint of so many weights, and its judgement, take some seconds
 PART = 14 * 2**20
 """Bytes of a file of weights: fewer than the 15 MiB that may come back as one."""
 CHANGES: dict[str, object] = {
