@@ -26,8 +26,8 @@ def problem() -> Problem:
 
 
 def discretized(problem: Problem) -> Gaussian:
-    """The prior that `STEPS` steps have: a Gaussian, in closed form."""
-    law = unconditional_law(Unconditional(steps=STEPS), problem)
+    """The prior that `STEPS` even steps have: a Gaussian, in closed form."""
+    law = unconditional_law(Unconditional(steps=STEPS, spacing=1.0), problem)
     return Gaussian(law.mean, law.covariance)
 
 

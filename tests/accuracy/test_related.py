@@ -119,7 +119,7 @@ def test_where_nothing_is_measured_a_guided_sampler_is_the_unconditional_one(sam
     problem = Problem(
         prior, GaussianLikelihood(Mask(torch.zeros(3, dtype=torch.bool)), torch.zeros(1, 3).double(), 1.0)
     )
-    law = unconditional_law(Unconditional(steps=60, eta=eta), problem)
+    law = unconditional_law(Unconditional(steps=60, eta=eta, spacing=1.0), problem)
     assert p_value_of_law(draw(sampler, problem), law) > FALSE_ALARM
 
 

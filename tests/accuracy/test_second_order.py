@@ -293,7 +293,7 @@ def test_evidence_of_the_twisted_sampler_is_that_of_the_discretized_prior(
     problem: Problem, particles: int, derivative: bool
 ) -> None:
     steps, groups = 40, 1000
-    law = unconditional_law(Unconditional(steps=steps), problem)
+    law = unconditional_law(Unconditional(steps=steps, spacing=1.0), problem)
     prior = type(problem.denoiser)(law.mean, law.covariance)
     exact = log_evidence(Problem(prior, problem.likelihood))
     sampler = make_sampler("tds", {"steps": steps, "particles": particles, "derivative": derivative})

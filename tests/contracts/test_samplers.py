@@ -143,7 +143,7 @@ def test_nan_stops_with_step_sampler_and_hint():
             return out._replace(state=type(state)(out.state.x_t * (math.nan if s < 500 else 1.0)))
 
     with pytest.raises(NumericalError, match=r"`Broken` produced NaN .* of 2 of 2 samples at step 4 ") as caught:
-        sample(Broken(steps=6), vectors())
+        sample(Broken(steps=6, spacing=1.0), vectors())
     assert caught.value.hint
 
 

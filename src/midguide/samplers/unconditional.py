@@ -12,18 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from midguide.diffusion import kernels
-from midguide.diffusion.schedules import Time, check_steps
+from midguide.diffusion.schedules import Time, check_steps, spaced_times
 from midguide.errors import ConfigError
 from midguide.maths.rng import Rng
 from midguide.problem import Problem
 from midguide.samplers.base import (
     SAMPLERS,
+    Calls,
     Needs,
     NoisyState,
     Step,
+    check_positive,
     finish_denoised,
-    one_forward_a_step,
-    schedule_times,
     start_from_noise,
 )
 
@@ -33,27 +33,35 @@ from midguide.samplers.base import (
 class Unconditional:
     """Ancestral (`eta` = 1, DDPM) or deterministic (`eta` = 0, DDIM) sampling, which ignores the observation.
 
-    Cost: `steps` forwards, no vjp.
+    Cost: `steps` forwards, no vjp; fewer where times fall on the same level.
 
     Args:
         steps: noise levels visited.
         eta: share of the bridge's standard deviation that is drawn afresh, in [0, 1].
+        spacing: times are at the shares `(i / (steps - 1)) ** spacing` of the schedule, closer where there is little
+            noise the larger it is; 1 for even ones, and 2 for the quadratic ones of Song et al., Appendix D.2.
     """
 
     needs = Needs()
 
     steps: int = 300
     eta: float = 1.0
+    spacing: float = 2.0
 
     def __post_init__(self) -> None:
         check_steps(self.steps)
+        check_positive(spacing=self.spacing)
         if not 0.0 <= self.eta <= 1.0:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}", hint="1 is DDPM, 0 is DDIM")
 
-    times = schedule_times
-    calls = one_forward_a_step
     init = start_from_noise
     finish = finish_denoised
+
+    def times(self, problem: Problem) -> list[Time]:
+        return spaced_times(problem.schedule, self.steps, self.spacing)
+
+    def calls(self, problem: Problem) -> Calls:
+        return Calls(forwards=len(self.times(problem)), vjps=0)
 
     def step(self, problem: Problem, state: NoisyState, t: Time, s: Time, rng: Rng) -> Step:
         x0_hat = problem.denoiser(state.x_t, t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +35,9 @@ def sample(
     eta: Annotated[
         float, typer.Option(metavar="E", help="1: ancestral (DDPM); 0: deterministic given its start (DDIM).")
     ] = 1.0,
+    spacing: Annotated[
+        float, typer.Option(metavar="S", help="How much closer times lie where there is little noise; 1: even ones.")
+    ] = 2.0,
     asked: options.PriorOptions,
     drawing: options.Drawing,
 ) -> None:
@@ -44,6 +48,8 @@ def sample(
     output.check_counts(n=n, steps=steps, chunk=drawing.chunk)
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
+    if not 0.0 < spacing < math.inf:
+        raise ConfigError(f"--spacing must be positive, got {spacing:g}", hint="1 for even times, 2 as by default")
     folder = output.out_folder(drawing.out or output.default_folder("sample", output.prior_label(prior), of=context))
 
     output.use_threads(context)
@@ -52,7 +58,7 @@ def sample(
     from midguide.problem import Problem
     from midguide.samplers.unconditional import Unconditional
 
-    sampler = Unconditional(eta=eta, **given(steps=steps))
+    sampler = Unconditional(eta=eta, spacing=spacing, **given(steps=steps))
     run = runs.Run(
         problem=Problem.unobserved(asked.load(prior)),
         sampler=sampler,
@@ -66,7 +72,7 @@ def sample(
     )
     result = runs.draw(run)
     files = _write(run, result)
-    summary = {"n": n, "steps": sampler.steps, "eta": eta, "seed": drawing.seed, **run.labels}
+    summary = {"n": n, "steps": sampler.steps, "eta": eta, "spacing": spacing, "seed": drawing.seed, **run.labels}
     summary |= {"network_forwards": result.cost.network_forwards, "seconds": result.cost.seconds, "files": files}
     _report(summary, as_json=drawing.as_json)
 
