@@ -94,7 +94,7 @@ of all values of a lead, in parts of that quantile or of the lead's standard dev
 
 def _drawn(prior: Denoiser, eta: float, options: argparse.Namespace) -> Samples:
     return sample(
-        Unconditional(steps=options.steps, eta=eta),
+        Unconditional(steps=options.steps, eta=eta, spacing=1.0),
         Problem.unobserved(prior),
         options.samples,
         chunk=50,

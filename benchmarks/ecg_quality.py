@@ -1,10 +1,11 @@
 """How far samples of a prior of electrocardiograms are from recordings of the test fold, into its card.
 
-    python benchmarks/ecg_quality.py PTBXL --n 256 --steps 50
+    python benchmarks/ecg_quality.py PTBXL
 
 Features of our own, named `ecg-bands-and-heights`: of each of the nine leads the logarithm of the power in four bands
 and of the peak-to-peak, standardized over the validation fold. Kernel and Fréchet distance, beside those of the
-validation fold from the test fold: other patients, the same law.
+validation fold from the test fold: other patients, the same law. Samples are those of DDIM at even times, which these
+networks do best with (results/ecg-prior.md).
 """
 
 from __future__ import annotations
@@ -51,14 +52,17 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--prior", default="ecg-256")
     parser.add_argument("--n", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--eta", type=float, default=0.0, help="1 is DDPM, 0 is DDIM")
+    parser.add_argument("--spacing", type=float, default=1.0, help="of the times; 1 for even ones")
     given = parser.parse_args()
     prior = load_prior(given.prior)
     form, length = EcgFormat.of(prior.signal), prior.event_shape[1]
     if form is None:
         parser.error(f"{given.prior} is not a prior of electrocardiograms")
     validation, test = (middle(load_split(given.data, name, form).signals, length) for name in ("val", "test"))
-    drawn = sample(Unconditional(steps=given.steps), Problem.unobserved(prior), given.n, chunk=128).draws[0]
+    sampler = Unconditional(steps=given.steps, eta=given.eta, spacing=given.spacing)
+    drawn = sample(sampler, Problem.unobserved(prior), given.n, chunk=128).draws[0]
     known = features(validation, form.rate_hz)
     mean, spread = known.mean(0), known.std(0)
     ours, others, real = (
@@ -74,6 +78,8 @@ def main() -> None:
         "fid": frechet_distance(ours, real),
         "fid_of_data": frechet_distance(others, real),
         "steps": given.steps,
+        "spacing": given.spacing,
+        "eta": given.eta,
     }
     print(json.dumps(found, indent=2))
     path = cards.weights_of(given.prior).with_suffix(".json")

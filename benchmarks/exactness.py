@@ -95,7 +95,7 @@ def unweighted(drawn: Samples) -> torch.Tensor:
 
 def gaussian_rows() -> None:
     samplers = {
-        "unconditional, 300": Unconditional(steps=300),
+        "unconditional, 300": Unconditional(steps=300, spacing=1.0),
         "MGPS, 50": make_sampler("mgps"),
         "MGPS isotropic, 50": make_sampler("mgps:isotropic"),
         "MGPS fast, 14": make_sampler("mgps:fast"),
@@ -151,9 +151,11 @@ def unconditional_rows() -> None:
     print("alpha = 5e-5, so that neither the levels nor the start hide the order.\n")
     rows = []
     for steps in (25, 50, 100, 200, 400, 800):
-        errors = [unconditional_law(Unconditional(steps=steps, eta=eta), problem).w2(prior) for eta in (1.0, 0.0)]
+        samplers = [Unconditional(steps=steps, eta=eta, spacing=s) for s in (1.0, 2.0) for eta in (1.0, 0.0)]
+        errors = [unconditional_law(sampler, problem).w2(prior) for sampler in samplers]
         rows.append([str(steps), *(f"{error:.4f}" for error in errors)])
-    table(["steps", "DDPM (eta = 1)", "DDIM (eta = 0)"], rows)
+    ways = ("DDPM (eta = 1)", "DDIM (eta = 0)")
+    table(["steps", *(f"{way}, {times} times" for times in ("even", "quadratic") for way in ways)], rows)
 
 
 def midpoint_rows() -> None:
@@ -189,7 +191,7 @@ def mixture_rows(problems: int = 20, n: int = 2000) -> None:
         "MGPS 0.50, 300": lambda: replace(PLAIN, midpoint=0.5),
         "MGPS 1.00, 300": lambda: replace(PLAIN, midpoint=1.0),
         "DPS 0.1, 1000": lambda: make_sampler("dps:linear", {}),
-        "unconditional, 300": lambda: Unconditional(steps=300),
+        "unconditional, 300": lambda: Unconditional(steps=300, spacing=1.0),
     } | {name: partial(make_sampler, spec) for name, spec in TOWARDS.items()}
     found: dict[str, list[float]] = {"exact against exact (floor)": []}
     cost = {"exact against exact (floor)": ("0", "0")}

@@ -146,13 +146,15 @@ def test_unconditional_draws_follow_the_closed_form_law(dimension, eta):
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_unconditional_law_tends_to_the_prior_at_first_order(eta):
-    """DDIM and DDPM at even times are first-order: halving the step halves the error. The schedule has more levels and ends at
+    """DDIM and DDPM are first-order: halving even steps halves the error. The schedule has more levels and ends at
     alpha_T = 5e-5, so that neither they nor the start from N(0, I) hide the order; the band allows for the next
     order, a few percent at 250 to 500 steps."""
     problem = toy(4, 1)
     problem.denoiser.schedule = DiscreteVP(DiscreteVP.linear(8000, 1e-4 / 8, 0.04 / 8).alphas_cumprod, floor=1e-10)
     prior = Law.of(prior_and_posterior(problem)[0])
-    coarse, finer = (unconditional_law(Unconditional(steps=n, eta=eta, spacing=1.0), problem).w2(prior) for n in (250, 500))
+    coarse, finer = (
+        unconditional_law(Unconditional(steps=n, eta=eta, spacing=1.0), problem).w2(prior) for n in (250, 500)
+    )
     assert 0.85 < np.log2(coarse / finer) < 1.15
 
 

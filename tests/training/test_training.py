@@ -242,7 +242,11 @@ def test_all_recipes_are_readable_and_sizes_grow():
 
     names = {path.stem for folder in folders() for path in folder.glob("*.toml")}
     assert {load_recipe(name).name for name in names} == names
-    for sizes in (("images-64-s", "images-64-m", "images-64-l"), ("ecg-256-s", "ecg-256", "ecg-256-l")):
+    for sizes in (
+        ("images-64-s", "images-64-m", "images-64-l"),
+        ("ecg-256-s", "ecg-256", "ecg-256-l"),
+        ("ecg-1024", "ecg-1024-l"),
+    ):
         with torch.device("meta"):
             networks = [load_recipe(name).network.build() for name in sizes]
         counts = [sum(value.numel() for value in network.parameters()) for network in networks]

@@ -219,8 +219,8 @@ def test_a_lead_that_was_not_recorded_cannot_be_given(ecg, tmp_path):
 
 def test_a_prior_of_images_and_one_that_is_not_shipped_are_refused(cli, prior, record):
     cli("ecg", "demo", "--prior", prior).assert_mistake("not a prior of electrocardiograms")
-    missing = cli("ecg", "reconstruct", record, "--leads", "I", "--prior", "ecg-1024")
-    missing.assert_mistake("ecg-1024")
+    missing = cli("ecg", "reconstruct", record, "--leads", "I", "--prior", "ecg-4096")
+    missing.assert_mistake("ecg-4096")
 
 
 def test_the_recipe_of_an_unshipped_prior_is_named_as_the_way_to_train_it(monkeypatch, tmp_path):

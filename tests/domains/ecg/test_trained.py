@@ -178,12 +178,13 @@ def test_a_recipe_with_the_table_of_the_domain_is_one_of_its_priors(tmp_path):
     )
 
 
-def test_recipe_of_whole_recordings_has_the_papers_network_and_takes_ten_seconds_with_zeros_after_them():
-    path = recipe("ecg-1024")
-    assert path is not None
-    config = load_recipe(path)
+@pytest.mark.parametrize(("name", "like"), [("ecg-1024", "ecg-256"), ("ecg-1024-l", "ecg-256-l")])
+def test_recipes_of_whole_recordings_have_the_networks_of_windows_and_take_ten_seconds_with_zeros_after_them(
+    name, like
+):
+    config = load_recipe(name)
     assert isinstance(config, EcgTrainingConfig)
-    assert config.network == SashimiConfig()
+    assert config.network == load_recipe(like).network
     check_fits(config.network, (9, config.length))
     windows = Signals(torch.ones(2, 9, 1000), config.length).events()
     assert windows.shape == (2, 9, 1024)
