@@ -11,6 +11,8 @@ from midguide.errors import DataError
 def portrait(size: int) -> Tensor:
     """The face of the astronaut Eileen Collins (NASA, public domain), in [-1, 1], shape (1, 3, size, size).
 
+    Cropped as the faces that `faces-64` was trained on: eyes at 0.29 of the height, the mouth at 0.71.
+
     Args:
         size: height and width in pixels.
 
@@ -24,7 +26,7 @@ def portrait(size: int) -> Tensor:
     try:
         from skimage import data, transform
 
-        photo = data.astronaut()[58:176, 172:290]
+        photo = data.astronaut()[73:175, 174:276]
     except (ImportError, OSError) as error:
         raise DataError(f"cannot read the portrait of scikit-image: {error}", hint="install midguide again") from error
     image = transform.resize(photo, (size, size), anti_aliasing=True)
