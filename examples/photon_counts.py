@@ -10,23 +10,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-import torch
-from skimage import data, transform
-from torch import Tensor
-
 from midguide import Problem, load_prior, sample
+from midguide.data.examples import portrait
 from midguide.inference.observers import Progress
 from midguide.likelihoods import observe_counts
 from midguide.metrics.image import psnr
 from midguide.operators import Identity
 from midguide.plots.panel import panel
 from midguide.samplers.base import make_sampler
-
-
-def portrait(size: int) -> Tensor:
-    """The astronaut Eileen Collins (NASA, public domain), in [-1, 1], shape (1, 3, size, size)."""
-    face = transform.resize(data.astronaut()[58:176, 172:290], (size, size), anti_aliasing=True)
-    return torch.from_numpy(face).permute(2, 0, 1)[None].float() * 2 - 1
 
 
 def main() -> None:
