@@ -14,7 +14,7 @@ from moments import p_value_same_moments
 from scipy import stats
 
 from midguide.diffusion.rules import StepRule
-from midguide.diffusion.schedules import DiscreteVP
+from midguide.diffusion.schedules import SCHEDULES, DiscreteVP
 from midguide.exact.accuracy import gaussian_accuracy
 from midguide.exact.laws import Law, mgps_law, unconditional_law
 from midguide.exact.problems import random_gaussian_problem
@@ -156,6 +156,15 @@ def test_unconditional_law_tends_to_the_prior_at_first_order(eta):
         unconditional_law(Unconditional(steps=n, eta=eta, spacing=1.0), problem).w2(prior) for n in (250, 500)
     )
     assert 0.85 < np.log2(coarse / finer) < 1.15
+
+
+@pytest.mark.parametrize(("schedule", "even"), [("vp-linear", False), ("edm", True), ("flow", True)])
+def test_unconditional_draws_take_quadratic_times_with_the_discrete_times_of_ddpm_only(schedule, even):
+    prior = Gaussian(torch.zeros(2), 1.0, schedule=SCHEDULES.make(schedule, {}))
+    problem = Problem.unobserved(prior)
+    times = Unconditional(steps=20).times(problem)
+    assert times == Unconditional(steps=20, spacing=1.0 if even else 2.0).times(problem)
+    assert (times == prior.schedule.times(20)) == even
 
 
 @pytest.mark.parametrize("steps", [25, 50, 100, 250])

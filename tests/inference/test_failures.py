@@ -26,6 +26,7 @@ class Fragile(Unconditional):
 
     signs = {"size": Sign(1e9, "draws are huge", "nothing")}
     threshold: float = math.inf
+    spacing: float | None = 1.0
 
     def step(self, problem, state, t, s, rng):
         out = Unconditional.step(self, problem, state, t, s, rng)
@@ -47,7 +48,7 @@ def fragile(count: int) -> Fragile:
                 values.extend(out.state.x_t[:, 0].tolist())
             return out
 
-    sample(Look(steps=6), vectors(), N)
+    sample(Look(steps=6, spacing=1.0), vectors(), N)
     ordered = sorted(values)
     return Fragile(steps=sampler.steps, threshold=(ordered[-count] + ordered[-count - 1]) / 2)
 

@@ -131,9 +131,10 @@ FREE_OF_UNITS = (
     "red-diff",
     "repaint",
 )
-FREE_OF_UNITS += ("fps", "mcgdiff", "sda", "smcdiff", "tds", "tmpd", "unconditional")
+FREE_OF_UNITS += ("fps", "mcgdiff", "sda", "smcdiff", "tds", "tmpd")
 INVARIANT = {name: make_sampler(name, {"steps": 20}) for name in FREE_OF_UNITS} | {
-    "ddim": Unconditional(steps=20, eta=0.0),
+    "unconditional": Unconditional(steps=20, spacing=1.0),
+    "ddim": Unconditional(steps=20, eta=0.0, spacing=1.0),
     "mgps": MGPS(steps=20, spacing=1.0),
     "mgps that does not descend": MGPS(steps=20, gradient_steps=StepRule(default=2), optimizer=Adam(rate=1e-14)),
 }
@@ -152,7 +153,7 @@ def test_native_schedules_give_the_same_draws_from_the_same_random_numbers(sampl
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
 @pytest.mark.parametrize("kind", ["ve", "flow"])
 def test_one_network_gives_the_same_draws_natively_on_every_schedule_in_every_prediction(kind, prediction):
-    network, sampler = small_network(), Unconditional(steps=20)
+    network, sampler = small_network(), Unconditional(steps=20, spacing=1.0)
     got, want = (native_draws(wrapped(network, *told), sampler) for told in ((kind, prediction), ("vp", "eps")))
     assert float(want.std()) > 0.1
     assert torch.allclose(got, want, rtol=0, atol=1e-8)  # as above

@@ -36,8 +36,9 @@ def sample(
         float, typer.Option(metavar="E", help="1: ancestral (DDPM); 0: deterministic given its start (DDIM).")
     ] = 1.0,
     spacing: Annotated[
-        float, typer.Option(metavar="S", help="How much closer times lie where there is little noise; 1: even ones.")
-    ] = 2.0,
+        float | None,
+        typer.Option(metavar="S", help="How much closer times lie where there is little noise; 1: the schedule's own."),
+    ] = None,
     asked: options.PriorOptions,
     drawing: options.Drawing,
 ) -> None:
@@ -48,8 +49,8 @@ def sample(
     output.check_counts(n=n, steps=steps, chunk=drawing.chunk)
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(f"--eta must be in [0, 1], got {eta:g}", hint="1 is DDPM, 0 is DDIM")
-    if not 0.0 < spacing < math.inf:
-        raise ConfigError(f"--spacing must be positive, got {spacing:g}", hint="1 for even times, 2 as by default")
+    if spacing is not None and not 0.0 < spacing < math.inf:
+        raise ConfigError(f"--spacing must be positive, got {spacing:g}", hint="1 for the times of the schedule")
     folder = output.out_folder(drawing.out or output.default_folder("sample", output.prior_label(prior), of=context))
 
     output.use_threads(context)
