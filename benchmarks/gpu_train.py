@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from midguide.catalogue.settings import build, override, parse_overrides
 from midguide.diffusion import kernels
-from midguide.diffusion.schedules import DiscreteVP
+from midguide.diffusion.schedules import DiscreteVP, spaced_times
 from midguide.priors.network import PREDICTIONS
 from midguide.training.base import OnStep, Run
 from midguide.training.config import DenoisingConfig, TrainingConfig
@@ -107,7 +107,7 @@ def read_parts(folder: Path) -> dict[str, Tensor]:
 def draw(network: nn.Module, config: DenoisingConfig, shape: tuple[int, ...], device: str, steps: int) -> Tensor:
     """Unconditional DDPM samples, 250 at a time, without the loop of the package: it would want more libraries."""
     schedule, generator = DiscreteVP.linear(), torch.Generator(device).manual_seed(0)
-    times = [round(1 + (schedule.noisiest - 1) * k / (steps - 1)) for k in reversed(range(steps))]
+    times = spaced_times(schedule, steps, 2.0)
     done = []
     for first in range(0, shape[0], 250):
         x = torch.randn(min(250, shape[0] - first), *shape[1:], generator=generator, device=device)
@@ -146,7 +146,8 @@ def train_there(given: argparse.Namespace) -> None:
     samples = draw(network, config, (given.samples, *kept.pixels.shape[1:]), device, given.steps)
     save_file({"samples": ((samples[:64] + 1) * 127.5).round().to(torch.uint8)}, given.out / "samples.safetensors")
     test = Images(read_images(given.faces / "test.zip"), flip=False).events()
-    facts = vars(quality(samples, test)) | {"steps": given.steps, "seconds": round(time.monotonic() - started)}
+    facts = vars(quality(samples, test)) | {"steps": given.steps, "spacing": 2.0}
+    facts |= {"seconds": round(time.monotonic() - started)}
     facts |= {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
     (given.out / "quality.json").write_text(json.dumps(facts, indent=2), "utf-8")
     print(json.dumps(facts), flush=True)
