@@ -13,9 +13,8 @@ import argparse
 from collections import Counter
 from itertools import combinations
 
-from midguide.studies.report.report import Difference, make_report
-
 from midguide.studies.engine.store import Store
+from midguide.studies.report.rows import Difference, make_report
 from midguide.studies.spec.study import parse_study
 
 KINDS = {"lpips": -1, "psnr": 1, "ssim": 1}

@@ -13,7 +13,6 @@ import sys
 
 import numpy as np
 import torch
-from midguide.studies.report.report import student
 from torch import Tensor
 
 from midguide import sample
@@ -22,6 +21,7 @@ from midguide.maths.rng import global_seed
 from midguide.metrics.distribution import sliced_wasserstein
 from midguide.problem import Problem
 from midguide.samplers.base import make_sampler
+from midguide.studies.report.rows import student
 
 SAMPLES, STEPS, MIDPOINT, RATE = 500, 300, 0.75, 0.1
 

@@ -96,6 +96,27 @@ def test_every_module_imports_without_the_extras() -> None:
     assert run(IMPORT_EVERY_MODULE.format(absent=(*modules, "torchvision"))) == ""
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_what_scripts_import_of_the_package_is_there(folder: str) -> None:
+    taken = [
+        (path.name, node.module, name.name)
+        for path in (ROOT / folder).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("midguide")
+        for name in node.names
+    ]
+    assert len(taken) > 10
+    for script, module, name in taken:
+        assert _is_there(module, name), f"{script}: {module} has no {name}"
+
+
+def _is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(importlib.import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
 def test_torchvision_is_no_requirement_of_core_and_tests() -> None:
     extras = project()["optional-dependencies"]
     required = [*project()["dependencies"], *extras["test"], *extras["dev"]]
