@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--spacing", type=float, default=2.0, help="of the times; 1 for even ones")
+    parser.add_argument("--spacing", type=float, help="of the times; by default as `midguide sample` does")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--docs", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
