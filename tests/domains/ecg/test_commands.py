@@ -59,6 +59,7 @@ def test_the_demo_needs_no_data_and_says_what_it_found(ecg):
         "files",
     } <= result.json.keys()
     assert result.json["einthoven_max_mv"] <= 1e-6
+    assert result.json["sampler"] == "mmps"
     assert "not a medical device" in result.err
     assert "not a medical device" in result.json["warning"]
 
