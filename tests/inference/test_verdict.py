@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -238,6 +239,14 @@ def test_faults_are_named_where_only_statistics_of_signals_are_known(known, faul
     verdict = as_network(planted(fault, 1), known).check()
     assert "network calls" in verdict.left_out["measurement"]
     assert verdict.findings[0].advice.startswith(cause)
+
+
+def test_residuals_are_told_in_the_unit_of_the_draws_and_in_parts_of_the_noise_level(known):
+    samples = as_network(planted("sigma large", 1), known)
+    (misfit, *_) = samples.check().findings
+    ((level, ratio),) = re.findall(r"standard deviation ([\d.]+), ([\d.]+) times sigma_y", misfit.advice)
+    assert float(level) == pytest.approx(3 * SIGMA * float(ratio), rel=0.1)
+    assert float(ratio) == pytest.approx(misfit.value**0.5, rel=0.1)
 
 
 def test_right_results_raise_no_more_alarms_than_stated_where_only_statistics_are_known(known):

@@ -134,12 +134,16 @@ def cleared(evidence: Evidence) -> bool:
 
 
 def noise_level(evidence: Evidence, value: float) -> list[str]:
-    """The noise level under which residuals of this mean square are right; of large ones only where they are white."""
+    """The noise level under which residuals of this mean square are right; of large ones only where they are white.
+
+    Its ratio to the given level holds in every unit: a command may take the level in mV where y is in another.
+    """
     sigma = getattr(evidence.likelihood, "sigma_y", None)
     if not isinstance(sigma, float | int) or value <= 0 or (value > 1 and not white(evidence)):
         return []
     size = "small: the residuals are white, of" if value > 1 else "large: the residuals have the"
-    return [f"sigma_y is too {size} standard deviation {sigma * value**0.5:.2g}"]
+    ratio = value**0.5
+    return [f"sigma_y is too {size} standard deviation {sigma * ratio:.2g}, {ratio:.2g} times sigma_y"]
 
 
 def white(evidence: Evidence) -> bool:
